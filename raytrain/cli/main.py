@@ -1,0 +1,66 @@
+"""The `raytrain` command."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+import typer
+
+from raytrain.cli import config, train
+from raytrain.cli.output import report_error
+from raytrain.errors import ConfigError, PlatformError
+
+app = typer.Typer(
+    name="raytrain",
+    help="From raw rows to a served, monitored model on Ray, with proof of every step.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+app.command("train")(train.train)
+app.add_typer(config.app, name="config")
+
+
+class _UnexpectedError(PlatformError):
+    """A fault of ours."""
+
+
+def main() -> None:
+    """Run the command line; every failure is told in one form and ends with its own exit code."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: list[str]) -> int:
+    """Run one command line in this process and return its exit code."""
+    as_json = "--json" in arguments
+    try:
+        code = app(arguments, standalone_mode=False)
+        return code if isinstance(code, int) else 0
+    except PlatformError as error:
+        report_error(error, as_json)
+        return error.exit_code
+    except click.ClickException as error:
+        usage = ConfigError(error.format_message(), why="the command line was not understood", fix=_usage_hint(error))
+        report_error(usage, as_json)
+        return usage.exit_code
+    except (click.exceptions.Abort, KeyboardInterrupt):
+        return 130
+    except Exception as error:  # noqa: BLE001 - the outermost frame: a bug of ours must still end in words
+        if "-v" in arguments or "--verbose" in arguments:
+            raise
+        report_error(
+            _UnexpectedError(
+                f"{type(error).__name__}: {error}",
+                why="this is a fault in raytrain, not in your input",
+                fix="run it again with -v for the traceback and report it",
+            ),
+            as_json,
+        )
+        return _UnexpectedError.exit_code
+
+
+def _usage_hint(error: click.ClickException) -> str:
+    context = getattr(error, "ctx", None)
+    return f"see `{context.command_path} --help`" if context else "see `raytrain --help`"

@@ -1,0 +1,44 @@
+"""How every command speaks: results on stdout, everything else on stderr; with --json one object on stdout alone."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from raytrain.errors import PlatformError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else there.")]
+VerboseOption = Annotated[bool, typer.Option("--verbose", "-v", help="Show what Ray and the libraries log.")]
+
+
+def emit(result: dict[str, Any], as_json: bool, show: Callable[[Console], None]) -> None:
+    """Print a command's result: as one object, or for a person through `show`."""
+    if as_json:
+        print(json.dumps(result, default=str, ensure_ascii=False))
+        return
+    from rich.console import Console
+
+    show(Console())
+
+
+def stderr_console() -> Console:
+    """For progress and notes, which must not mix with results."""
+    from rich.console import Console
+
+    return Console(stderr=True)
+
+
+def report_error(error: PlatformError, as_json: bool) -> None:
+    """What, why and fix: as an object on stdout under --json, else as three lines on stderr."""
+    if as_json:
+        print(json.dumps({"error": error.as_dict()}, ensure_ascii=False))
+        return
+    red, reset = ("\033[31m", "\033[0m") if sys.stderr.isatty() else ("", "")
+    print(f"{red}error:{reset} {error.what}\n  why: {error.why}\n  fix: {error.fix}", file=sys.stderr)

@@ -1,0 +1,1 @@
+"""Where things live: artifacts with manifests, URIs through pyarrow.fs, and the records database."""

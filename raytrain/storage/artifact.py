@@ -1,0 +1,346 @@
+"""Artifacts: directories that must survive. This module alone writes and reads them.
+
+A reader sees a whole artifact or none: files are staged, synced, hashed, listed in `manifest.json`, and committed by
+one rename (on an object store: the manifest is uploaded last). An artifact's digest is taken over its kind, its parents
+and its file digests, and is its identity: the same inputs give the same digest on any machine at any time.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+import uuid
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path, PurePosixPath
+from types import TracebackType
+from typing import Any, Self
+
+import psutil
+
+from raytrain.errors import IntegrityError, StorageError
+from raytrain.storage.home import raytrain_home
+from raytrain.storage.location import Location, sync_folder, translated_errors
+
+MANIFEST_NAME = "manifest.json"
+_STAGING_PREFIX = ".staging-"
+_FORMAT = 1
+
+
+@dataclass(frozen=True)
+class FileEntry:
+    sha256: str
+    size_bytes: int
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What an artifact is made of. `parents` maps a role (`dataset`, `base_model`, …) to that artifact's digest."""
+
+    kind: str
+    files: dict[str, FileEntry]
+    parents: dict[str, str]
+    provenance: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def digest(self) -> str:
+        """`sha256:` over kind, parents and file digests; provenance stands beside it."""
+        identity = {
+            "format": _FORMAT,
+            "kind": self.kind,
+            "parents": dict(sorted(self.parents.items())),
+            "files": {name: asdict(entry) for name, entry in sorted(self.files.items())},
+        }
+        return digest_of(identity)
+
+    @property
+    def size_bytes(self) -> int:
+        return sum(entry.size_bytes for entry in self.files.values())
+
+    def to_json(self) -> bytes:
+        body = {"format": _FORMAT, "digest": self.digest, **asdict(self)}
+        return json.dumps(body, indent=1, sort_keys=True, default=str).encode() + b"\n"
+
+    @classmethod
+    def from_json(cls, content: bytes, location: Location) -> Manifest:
+        try:
+            body = json.loads(content)
+            manifest = cls(
+                kind=body["kind"],
+                files={name: FileEntry(**entry) for name, entry in body["files"].items()},
+                parents=body["parents"],
+                provenance=body["provenance"],
+            )
+            stated = body["digest"]
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise IntegrityError(
+                f"{location / MANIFEST_NAME} is not a manifest",
+                why=f"it cannot be read: {error}",
+                fix="the artifact is damaged; take another copy of it",
+            ) from error
+        if stated != manifest.digest:
+            raise IntegrityError(
+                f"{location / MANIFEST_NAME} was changed",
+                why=f"it states {stated}, its entries give {manifest.digest}",
+                fix="the artifact is damaged; take another copy of it",
+            )
+        unsafe = [name for name in manifest.files if PurePosixPath(name).is_absolute() or ".." in Path(name).parts]
+        if unsafe:
+            raise IntegrityError(
+                f"{location / MANIFEST_NAME} names a file outside the artifact",
+                why=f"unsafe path: {unsafe[0]}",
+                fix="do not use this artifact; find out who wrote it",
+            )
+        return manifest
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A committed artifact. `path` is a local folder that holds its files (a cached copy for an object store)."""
+
+    location: Location
+    manifest: Manifest
+    path: Path
+
+    @property
+    def digest(self) -> str:
+        return self.manifest.digest
+
+    @property
+    def kind(self) -> str:
+        return self.manifest.kind
+
+
+def digest_of(value: object) -> str:
+    """`sha256:` of a JSON value, independent of key order and spacing."""
+    canonical = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return "sha256:" + hashlib.sha256(canonical.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def short_digest(digest: str) -> str:
+    """Twelve hex digits of a digest, for names and tables."""
+    return digest.removeprefix("sha256:")[:12]
+
+
+def file_sha256(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+class ArtifactWriter:
+    """Write an artifact: put files below `path`, then `commit()`. Leaving the block without a commit drops all.
+
+        with ArtifactWriter(destination, kind="adapter", parents={"dataset": digest}) as writer:
+            (writer.path / "weights.safetensors").write_bytes(...)
+            artifact = writer.commit(provenance)
+
+    Raises StorageError where the place is full, read-only or not reachable; nothing half-written is left visible.
+    """
+
+    def __init__(self, destination: Location, *, kind: str, parents: Mapping[str, str] | None = None) -> None:
+        self.destination = destination
+        self.kind = kind
+        self.parents = dict(parents or {})
+        staging_name = _staging_name(destination.name)
+        with translated_errors(destination, "write"):
+            if destination.is_local:
+                # The staging folder lies beside the destination: a rename is atomic on one file system only.
+                destination.path.parent.mkdir(parents=True, exist_ok=True)
+                self.path = destination.path.parent / staging_name
+                self.path.mkdir()
+            else:
+                self.path = Path(tempfile.mkdtemp(prefix=staging_name))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        shutil.rmtree(self.path, ignore_errors=True)
+        if isinstance(error, OSError) and not isinstance(error, StorageError):
+            with translated_errors(self.destination, "write"):
+                raise error
+
+    def commit(self, provenance: dict[str, Any] | None = None, *, replace: bool = False) -> Artifact:
+        """Sync, hash and publish the staged files.
+
+        An artifact with the same digest that is already there is kept, and returned. One with another digest is an
+        IntegrityError, or with `replace` is moved aside and dropped after the new one stands.
+        """
+        with translated_errors(self.destination, "write"):
+            files = {}
+            for file in sorted(self.path.rglob("*")):
+                if file.is_file():
+                    name = file.relative_to(self.path).as_posix()
+                    _sync_file(file)
+                    files[name] = FileEntry(file_sha256(file), file.stat().st_size)
+            manifest = Manifest(self.kind, files, self.parents, provenance or {})
+            existing = self._existing()
+            if existing is not None and existing.digest == manifest.digest:
+                return open_artifact(self.destination, verify=False)
+            if existing is not None and not replace:
+                raise IntegrityError(
+                    f"{self.destination} already holds another artifact",
+                    why=f"there: {short_digest(existing.digest)}, to be written: {short_digest(manifest.digest)}",
+                    fix="choose another destination or remove the old one",
+                )
+            manifest_path = self.path / MANIFEST_NAME
+            manifest_path.write_bytes(manifest.to_json())
+            _sync_file(manifest_path)
+            if self.destination.is_local:
+                self._commit_by_rename()
+                return Artifact(self.destination, manifest, self.destination.path)
+            self._commit_by_upload(manifest)
+        return open_artifact(self.destination, verify=False)
+
+    def _existing(self) -> Manifest | None:
+        try:
+            return read_manifest(self.destination)
+        except (IntegrityError, StorageError):
+            return None
+
+    def _commit_by_rename(self) -> None:
+        target = self.destination.path
+        for folder in [self.path, *(one for one in self.path.rglob("*") if one.is_dir())]:
+            sync_folder(folder)
+        aside = None
+        if target.exists():
+            aside = target.with_name(_staging_name(f"old-{target.name}"))
+            target.rename(aside)
+        self.path.rename(target)
+        sync_folder(target.parent)
+        if aside is not None:
+            shutil.rmtree(aside, ignore_errors=True)
+
+    def _commit_by_upload(self, manifest: Manifest) -> None:
+        manifest_path = self.path / MANIFEST_NAME
+        content = manifest_path.read_bytes()
+        manifest_path.unlink()
+        if self._existing() is not None:
+            # Without its manifest the old artifact is gone for readers before the first of its files changes.
+            (self.destination / MANIFEST_NAME).delete()
+        Location(str(self.path)).copy_files_to(self.destination)
+        (self.destination / MANIFEST_NAME).write_bytes(content)
+
+
+def _staging_name(name: str) -> str:
+    """Names the process that writes, so that `remove_stale_staging` can tell whether it lives."""
+    return f"{_STAGING_PREFIX}{name}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+
+
+def _sync_file(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def read_manifest(location: Location) -> Manifest:
+    """The manifest at `location`; IntegrityError where there is none or where it does not agree with itself."""
+    place = location / MANIFEST_NAME
+    if not place.exists():
+        raise IntegrityError(
+            f"{location} is not an artifact",
+            why=f"it has no {MANIFEST_NAME}" if location.exists() else "nothing is there",
+            fix="check the path; `raytrain runs show RUN` prints the artifacts of a run",
+        )
+    return Manifest.from_json(place.read_bytes(), location)
+
+
+def open_artifact(location: Location, *, kind: str | None = None, verify: bool = True) -> Artifact:
+    """Open the artifact at `location`, checking every file's size and SHA-256 unless `verify` is false.
+
+    One on an object store is first copied into a cache below RAYTRAIN_HOME, keyed by digest.
+    Raises IntegrityError that names the first file which is missing, changed or not listed.
+    """
+    manifest = read_manifest(location)
+    if kind is not None and manifest.kind != kind:
+        raise IntegrityError(
+            f"{location} is a {manifest.kind}", why=f"a {kind} was expected", fix=f"give the place of a {kind}"
+        )
+    path = location.path if location.is_local else _fetch(location, manifest)
+    if verify:
+        verify_files(path, manifest, str(location))
+    return Artifact(location, manifest, path)
+
+
+def verify_files(path: Path, manifest: Manifest, name: str) -> None:
+    """Compare the files below `path` with the manifest; IntegrityError names the first that differs."""
+
+    def refuse(file: str, why: str) -> IntegrityError:
+        return IntegrityError(
+            f"{name}: {file} {why}",
+            why="the files do not agree with the manifest that was written with them",
+            fix="the artifact is damaged; take another copy of it, or make it again",
+        )
+
+    for file, entry in manifest.files.items():
+        place = path / file
+        if not place.is_file():
+            raise refuse(file, "is missing")
+        if place.stat().st_size != entry.size_bytes:
+            raise refuse(file, f"has {place.stat().st_size} bytes instead of {entry.size_bytes}")
+        if file_sha256(place) != entry.sha256:
+            raise refuse(file, "was changed (its SHA-256 differs)")
+    for place in path.rglob("*"):
+        file = place.relative_to(path).as_posix()
+        if place.is_file() and file != MANIFEST_NAME and file not in manifest.files:
+            raise refuse(file, "is not listed in the manifest")
+
+
+def _fetch(location: Location, manifest: Manifest) -> Path:
+    target = raytrain_home() / "cache" / "artifacts" / manifest.digest.removeprefix("sha256:")
+    if not target.exists():
+        target.parent.mkdir(parents=True, exist_ok=True)
+        staging = Path(tempfile.mkdtemp(prefix=_STAGING_PREFIX, dir=target.parent))
+        try:
+            location.copy_files_to(Location(str(staging)))
+            if not target.exists():
+                staging.rename(target)
+        finally:
+            shutil.rmtree(staging, ignore_errors=True)
+    return target
+
+
+def copy_artifact(source: Location, target: Location) -> None:
+    """Copy an artifact so that at `target`, too, a reader sees all of it or nothing."""
+    artifact = open_artifact(source, verify=False)
+    with ArtifactWriter(target, kind=artifact.kind, parents=artifact.manifest.parents) as writer:
+        shutil.copytree(
+            artifact.path, writer.path, dirs_exist_ok=True, ignore=shutil.ignore_patterns(MANIFEST_NAME)
+        )
+        written = writer.commit(artifact.manifest.provenance, replace=True)
+    if written.digest != artifact.digest:
+        raise IntegrityError(
+            f"{target} is not a copy of {source}",
+            why="the source changed while it was copied",
+            fix="copy it again",
+        )
+
+
+def delete_artifact(location: Location) -> None:
+    """Delete an artifact; its manifest goes first, so that no reader takes a half-deleted one for whole."""
+    (location / MANIFEST_NAME).delete()
+    location.delete()
+
+
+def remove_stale_staging(folder: Location) -> list[str]:
+    """Drop what killed writers on this machine left in `folder`; returns the names that were dropped.
+
+    A staging folder names the process that writes it; one whose process lives is left alone.
+    """
+    dropped = []
+    for child in folder.children() if folder.is_local else []:
+        if not child.name.startswith(_STAGING_PREFIX):
+            continue
+        writer_pid = child.name.rsplit("-", 2)[-2]
+        if writer_pid.isdigit() and int(writer_pid) != os.getpid() and psutil.pid_exists(int(writer_pid)):
+            continue
+        shutil.rmtree(child.path, ignore_errors=True)
+        dropped.append(child.name)
+    return dropped

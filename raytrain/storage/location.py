@@ -1,0 +1,188 @@
+"""A place named by a path or a URI; every file operation on it goes through pyarrow.fs."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from raytrain.errors import StorageError
+
+
+@dataclass(frozen=True)
+class Location:
+    """A folder or file on a local disk or an object store. Immutable, hashable, cheap to send between processes."""
+
+    uri: str
+
+    @classmethod
+    def parse(cls, text: str | os.PathLike[str]) -> Location:
+        """A local path becomes absolute; `scheme://…` URIs other than file:// are kept as they are."""
+        name = os.fspath(text)
+        if name.startswith("file://"):
+            name = name.removeprefix("file://")
+        if "://" in name:
+            return cls(name.rstrip("/"))
+        return cls(str(Path(name).expanduser().absolute()))
+
+    def __str__(self) -> str:
+        return self.uri
+
+    @property
+    def is_local(self) -> bool:
+        return "://" not in self.uri
+
+    @property
+    def path(self) -> Path:
+        """The local path; only for a local location."""
+        if not self.is_local:
+            raise StorageError(f"{self} is not on a local disk", why="it is a URI", fix="copy it to a local folder")
+        return Path(self.uri)
+
+    @property
+    def name(self) -> str:
+        return PurePosixPath(self.uri).name
+
+    def __truediv__(self, name: str) -> Location:
+        return Location(f"{self.uri.rstrip('/')}/{name}")
+
+    @property
+    def parent(self) -> Location:
+        return Location(self.uri.rsplit("/", 1)[0])
+
+    def _filesystem(self) -> tuple[Any, str]:
+        from pyarrow import fs
+
+        if self.is_local:
+            return fs.LocalFileSystem(), self.uri
+        try:
+            filesystem, path = fs.FileSystem.from_uri(self.uri)
+        except (ValueError, OSError) as error:
+            raise StorageError(
+                f"{self}: storage cannot be reached",
+                why=str(error),
+                fix="check the scheme (file://, s3://, gs://), the bucket and the credentials in the environment",
+            ) from error
+        return filesystem, path
+
+    def exists(self) -> bool:
+        if self.is_local:
+            return self.path.exists()
+        from pyarrow import fs
+
+        filesystem, path = self._filesystem()
+        with translated_errors(self, "read"):
+            return bool(filesystem.get_file_info(path).type != fs.FileType.NotFound)
+
+    def children(self) -> list[Location]:
+        """Direct children, sorted by name; empty where the folder does not exist."""
+        if self.is_local:
+            return [self / name for name in sorted(os.listdir(self.uri))] if self.path.is_dir() else []
+        from pyarrow import fs
+
+        filesystem, path = self._filesystem()
+        with translated_errors(self, "list"):
+            found = filesystem.get_file_info(fs.FileSelector(path, allow_not_found=True))
+        return sorted((self / PurePosixPath(info.path).name for info in found), key=lambda child: child.name)
+
+    def read_bytes(self) -> bytes:
+        with translated_errors(self, "read"):
+            if self.is_local:
+                return self.path.read_bytes()
+            filesystem, path = self._filesystem()
+            with filesystem.open_input_stream(path) as stream:
+                return bytes(stream.read())
+
+    def write_bytes(self, content: bytes) -> None:
+        """Write so that a reader sees the old content or the new, never a part."""
+        with translated_errors(self, "write"):
+            if self.is_local:
+                self.path.parent.mkdir(parents=True, exist_ok=True)
+                write_atomically(self.path, content)
+                return
+            filesystem, path = self._filesystem()
+            with filesystem.open_output_stream(path) as stream:
+                stream.write(content)
+
+    def copy_files_to(self, target: Location) -> None:
+        """Copy this folder's files below `target`, which is made."""
+        from pyarrow import fs
+
+        source_fs, source_path = self._filesystem()
+        target_fs, target_path = target._filesystem()
+        with translated_errors(target, "write"):
+            target_fs.create_dir(target_path, recursive=True)
+            fs.copy_files(source_path, target_path, source_filesystem=source_fs, destination_filesystem=target_fs)
+
+    def delete(self) -> None:
+        """Delete the folder with all that is in it; nothing happens where it is not there."""
+        with translated_errors(self, "delete"):
+            if self.is_local:
+                if self.path.is_dir():
+                    shutil.rmtree(self.path)
+                else:
+                    self.path.unlink(missing_ok=True)
+                return
+            from pyarrow import fs
+
+            filesystem, path = self._filesystem()
+            kind = filesystem.get_file_info(path).type
+            if kind == fs.FileType.Directory:
+                filesystem.delete_dir(path)
+            elif kind == fs.FileType.File:
+                filesystem.delete_file(path)
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write beside `path`, fsync, then rename over it."""
+    staged = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with staged.open("wb") as stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        staged.replace(path)
+    finally:
+        staged.unlink(missing_ok=True)
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make renames inside `folder` durable."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+_REMEDIES = {
+    errno.ENOSPC: "free space there or set storage.path to a larger disk; what was saved before is whole",
+    errno.EDQUOT: "raise the quota or set storage.path to another disk; what was saved before is whole",
+    errno.EROFS: "the disk is mounted read-only; set storage.path to a folder that can be written",
+    errno.EACCES: "give this user the right to write there, or set storage.path to another folder",
+    errno.EPERM: "give this user the right to write there, or set storage.path to another folder",
+    errno.ENOENT: "check the path",
+    errno.ENOTDIR: "a file stands where a folder is needed; set storage.path to a folder",
+}
+
+
+@contextmanager
+def translated_errors(location: Location | Path, action: str) -> Iterator[None]:
+    """Turn an OSError inside the block into a StorageError with the remedy for its cause."""
+    try:
+        yield
+    except StorageError:
+        raise
+    except OSError as error:
+        why = os.strerror(error.errno) if error.errno else str(error)
+        raise StorageError(
+            f"cannot {action} {error.filename or location}",
+            why=why,
+            fix=_REMEDIES.get(error.errno or 0, "check that the storage is reachable, then run the same command again"),
+        ) from error

@@ -1,0 +1,41 @@
+from __future__ import annotations
+
+import os
+import random
+import sys
+from pathlib import Path
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Each test has a RAYTRAIN_HOME of its own."""
+    folder = tmp_path / "home"
+    monkeypatch.setenv("RAYTRAIN_HOME", str(folder))
+    monkeypatch.delenv("RAYTRAIN_DATABASE", raising=False)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random Llama with tokenizer and chat template in a local folder."""
+    from tiny_models import save_tiny_llama
+
+    return save_tiny_llama(tmp_path_factory.mktemp("models") / "tiny-llama")
+
+
+@pytest.fixture
+def rows() -> list[dict[str, str]]:
+    """Sixty short question and answer rows, no two alike."""
+    generator = random.Random(7)
+    pairs = [(generator.randint(100, 999), generator.randint(100, 999)) for _ in range(60)]
+    return [
+        {"question": f"Case {i}: add {a} and {b}, then name the result.", "answer": f"The sum of {a} and {b} is {a + b}."}
+        for i, (a, b) in enumerate(pairs)
+    ]
