@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 
-import click
 import typer
 
 from raytrain.cli import config, train
@@ -41,11 +40,11 @@ def run(arguments: list[str]) -> int:
     except PlatformError as error:
         report_error(error, as_json)
         return error.exit_code
-    except click.ClickException as error:
+    except typer.TyperException as error:
         usage = ConfigError(error.format_message(), why="the command line was not understood", fix=_usage_hint(error))
         report_error(usage, as_json)
         return usage.exit_code
-    except (click.exceptions.Abort, KeyboardInterrupt):
+    except (typer.Abort, KeyboardInterrupt):
         return 130
     except Exception as error:  # noqa: BLE001 - the outermost frame: a bug of ours must still end in words
         if "-v" in arguments or "--verbose" in arguments:
@@ -61,6 +60,6 @@ def run(arguments: list[str]) -> int:
         return _UnexpectedError.exit_code
 
 
-def _usage_hint(error: click.ClickException) -> str:
+def _usage_hint(error: typer.TyperException) -> str:
     context = getattr(error, "ctx", None)
     return f"see `{context.command_path} --help`" if context else "see `raytrain --help`"

@@ -72,8 +72,9 @@ def read_document(path: Path) -> Document:
 
 def parse_document(text: str, name: str) -> Document:
     """Parse YAML text; `name` stands for the file in messages."""
-    loader = _RecipeLoader(text)
+    loader = None
     try:
+        loader = _RecipeLoader(text)
         node = loader.get_single_node()
         if node is None:
             raise ConfigError(f"{name} is empty", why="a recipe needs at least model and data", fix="see jobs/*.yaml")
@@ -89,7 +90,8 @@ def parse_document(text: str, name: str) -> Document:
     except yaml.YAMLError as error:
         raise ConfigError(f"{name}: not valid YAML", why=str(error), fix="save the file as UTF-8 text") from error
     finally:
-        loader.dispose()
+        if loader is not None:
+            loader.dispose()
     if not isinstance(values, dict):
         raise ConfigError(
             f"{name}: a recipe is a mapping of sections",

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import sqlalchemy
@@ -11,6 +15,13 @@ from sqlalchemy import event
 
 from raytrain.errors import StorageError
 from raytrain.storage.home import raytrain_home
+from raytrain.storage.location import translated_errors
+
+LOCK_TIMEOUT_S = 30.0
+
+
+class DamagedDatabaseError(StorageError):
+    """The SQLite file is no database, or its pages do not agree with each other."""
 
 
 def database_url() -> str:
@@ -19,7 +30,7 @@ def database_url() -> str:
 
 
 def open_database(url: str | None = None) -> sqlalchemy.Engine:
-    """An engine whose SQLite connections use WAL and wait up to 30 s for a writer.
+    """An engine whose SQLite connections use WAL and wait up to LOCK_TIMEOUT_S for a writer.
 
     Raises StorageError where the database cannot be opened.
     """
@@ -29,19 +40,94 @@ def open_database(url: str | None = None) -> sqlalchemy.Engine:
         if parsed.get_backend_name() != "sqlite":
             return sqlalchemy.create_engine(parsed, pool_pre_ping=True)
         if parsed.database and parsed.database != ":memory:":
-            raytrain_home().mkdir(parents=True, exist_ok=True)
-        engine = sqlalchemy.create_engine(parsed, connect_args={"timeout": 30})
+            Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
+        engine = sqlalchemy.create_engine(parsed, connect_args={"timeout": LOCK_TIMEOUT_S})
     except (sqlalchemy.exc.ArgumentError, sqlalchemy.exc.NoSuchModuleError, ImportError, OSError) as error:
         raise StorageError(
             f"the records database {url!r} cannot be opened",
             why=str(error),
-            fix="set RAYTRAIN_DATABASE to an SQLAlchemy URL, or RAYTRAIN_HOME to a folder that can be written",
+            fix="set RAYTRAIN_DATABASE to an SQLAlchemy URL, or RAYTRAIN_HOME to a writable folder",
         ) from error
 
     @event.listens_for(engine, "connect")
     def _configure(connection: sqlite3.Connection, _record: Any) -> None:
-        connection.execute("PRAGMA journal_mode=WAL")
+        _use_wal(connection)
         connection.execute("PRAGMA synchronous=NORMAL")
         connection.execute("PRAGMA foreign_keys=ON")
 
     return engine
+
+
+def _use_wal(connection: sqlite3.Connection) -> None:
+    """Switch once. SQLite does not wait for its lock timeout here, so two first openers must take turns."""
+    deadline = time.monotonic() + LOCK_TIMEOUT_S
+    while connection.execute("PRAGMA journal_mode").fetchone()[0] not in ("wal", "memory"):
+        try:
+            connection.execute("PRAGMA journal_mode=WAL")
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error) or time.monotonic() > deadline:
+                raise
+            time.sleep(0.02)
+
+
+@contextmanager
+def translated_database_errors(engine: sqlalchemy.Engine) -> Iterator[None]:
+    """Turn what the database driver raises inside the block into a StorageError with its remedy."""
+    try:
+        yield
+    except sqlalchemy.exc.DBAPIError as error:
+        raise _explained(engine, error) from error
+
+
+def _explained(engine: sqlalchemy.Engine, error: sqlalchemy.exc.DBAPIError) -> StorageError:
+    # A file is told by its path; a server's URL must not carry its password into a log.
+    name = (
+        engine.url.database
+        if engine.dialect.name == "sqlite"
+        else engine.url.render_as_string(hide_password=True)
+    )
+    why = " ".join(str(error.orig).split())
+    what, fix = (
+        f"the records database {name} cannot be used",
+        "check that it is reachable, then run the command again",
+    )
+    if "file is not a database" in why or "malformed" in why:
+        return DamagedDatabaseError(
+            f"the records database {name} is damaged",
+            why=why,
+            fix="run `raytrain runs rebuild`: it moves the damaged file aside and fills a new one from "
+            "the run folders and manifests",
+        )
+    if "locked" in why:
+        what = f"the records database {name} stayed locked for {LOCK_TIMEOUT_S:.0f} s"
+        fix = (
+            "end the process that holds it (`lsof` on the file names it); for several machines use PostgreSQL"
+        )
+    elif "readonly" in why or "unable to open" in why:
+        fix = "give this user the right to write the file and its folder, or set RAYTRAIN_HOME"
+    elif "full" in why:
+        fix = "free space there; what was recorded before is whole"
+    elif engine.dialect.name != "sqlite":
+        fix = "check RAYTRAIN_DATABASE, the server and the user's rights"
+    return StorageError(what, why=why, fix=fix)
+
+
+def set_database_aside() -> Path:
+    """Move the SQLite file with its write-ahead log to a name with the time in it; returns the new place.
+
+    Raises StorageError where the database is no file of ours to move.
+    """
+    url = sqlalchemy.make_url(database_url())
+    if url.get_backend_name() != "sqlite" or not url.database:
+        raise StorageError(
+            "the records database cannot be moved aside",
+            why="it is no SQLite file",
+            fix="restore the server's database from its backup, or name an empty one in RAYTRAIN_DATABASE",
+        )
+    file = Path(url.database)
+    aside = file.with_name(f"{file.name}.damaged-{time.strftime('%Y%m%d-%H%M%S')}")
+    with translated_errors(file, "move aside"):
+        file.rename(aside)
+        for ending in ("-wal", "-shm"):
+            file.with_name(file.name + ending).unlink(missing_ok=True)
+    return aside

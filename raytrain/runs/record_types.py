@@ -1,0 +1,118 @@
+"""What the records give back: plain values, free of SQLAlchemy. Times are seconds since the epoch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple, get_args
+
+from raytrain.runs.ownership import Owner
+
+RunState = Literal["queued", "running", "succeeded", "failed", "cancelled"]
+RUN_STATES: tuple[RunState, ...] = get_args(RunState)
+Direction = Literal["read", "written"]
+
+OWNER_GONE = "owner gone"
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """One run as it stands.
+
+    `state` is the stored one, except that a run whose owner died without a word is `failed` and `owner_gone`.
+    """
+
+    id: str
+    kind: str
+    name: str
+    state: RunState
+    config: dict[str, Any]
+    config_digest: str
+    created_at: float
+    storage_uri: str | None = None
+    started_at: float | None = None
+    ended_at: float | None = None
+    owner: Owner | None = None
+    heartbeat_at: float | None = None
+    exit_reason: str | None = None
+    error: dict[str, Any] | None = None
+    global_step: int = 0
+    max_steps: int | None = None
+    stop_requested: bool = False
+    owner_gone: bool = False
+
+    @property
+    def label(self) -> str:
+        """The state for a person's eye."""
+        if self.owner_gone:
+            return f"failed ({OWNER_GONE})"
+        return "running (stopping)" if self.state == "running" and self.stop_requested else self.state
+
+    @property
+    def is_resumable(self) -> bool:
+        """The same command goes on with it: it began, ended short of success, and nobody holds it."""
+        return self.state in ("failed", "cancelled")
+
+
+@dataclass(frozen=True)
+class RunPage:
+    """A part of the runs that fit a filter, newest first, and how many fit in all."""
+
+    runs: list[RunRecord]
+    total: int
+
+
+class MetricPoint(NamedTuple):
+    global_step: int
+    value: float
+    time: float
+
+
+class MetricRow(NamedTuple):
+    """What was measured at one step, by metric key."""
+
+    global_step: int
+    time: float
+    metrics: dict[str, float]
+
+
+@dataclass(frozen=True)
+class EventRecord:
+    time: float
+    kind: str
+    message: str
+    data: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class ArtifactUse:
+    """An artifact in its role in one run."""
+
+    run_id: str
+    role: str
+    direction: Direction
+    kind: str
+    digest: str
+    uri: str | None
+    time: float
+
+
+@dataclass(frozen=True)
+class ArtifactRecord:
+    digest: str
+    kind: str
+    uri: str | None
+    parents: dict[str, str]
+    """Role to digest, as in the manifest."""
+    uses: list[ArtifactUse]
+
+
+@dataclass(frozen=True)
+class LineageNode:
+    """An artifact, the run that wrote it, what it was made from. `kind` is None where it is not recorded."""
+
+    digest: str
+    role: str | None
+    kind: str | None
+    uri: str | None
+    written_by: str | None
+    parents: list[LineageNode] = field(default_factory=list)

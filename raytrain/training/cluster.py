@@ -1,0 +1,86 @@
+"""The Ray cluster a run uses: started in this process on a laptop, or joined by address."""
+
+from __future__ import annotations
+
+import logging
+import os
+from typing import Any
+
+from raytrain.errors import ClusterError
+from raytrain.training.section import ScalingSection
+
+_NOISY_LOGGERS = ("ray", "ray.train", "ray.tune", "ray.data", "ray.serve")
+
+
+def connect(address: str | None, *, verbose: bool) -> None:
+    """Join the cluster at `address` (`auto`, host:port; also from $RAY_ADDRESS), or start one here. Idempotent.
+
+    Raises ClusterError where nobody answers at the address.
+    """
+    import ray
+
+    if ray.is_initialized():
+        return
+    # Ray Train's own progress lines and Ray's start-up lines, unless asked for.
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    if not verbose:
+        for name in _NOISY_LOGGERS:
+            logging.getLogger(name).setLevel(logging.ERROR)
+    options: dict[str, Any] = {
+        "logging_level": logging.INFO if verbose else logging.ERROR,
+        "log_to_driver": verbose,
+    }
+    address = address or os.environ.get("RAY_ADDRESS")
+    try:
+        if address is None:
+            # The dashboard costs seconds at every start, and `raytrain runs` shows what it would show of one run.
+            ray.init(include_dashboard=False, **options)
+        else:
+            ray.init(address=address, **options)
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        raise ClusterError(
+            f"Ray cannot be reached at {address}" if address else "Ray cannot be started on this machine",
+            why=str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__,
+            fix="check the address with `ray status --address …`, or leave --address out to start Ray here"
+            if address
+            else "see `raytrain doctor`; free memory and /dev/shm are the usual causes",
+        ) from error
+
+
+def check_capacity(scaling: ScalingSection) -> None:
+    """Refuse at once a run that the cluster can never place. Raises ClusterError.
+
+    An autoscaling cluster may grow beyond what it shows now, so there only a warning would be true: it is let through.
+    """
+    import ray
+
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    placed = count_placeable(nodes, scaling.worker_resources, scaling.num_workers)
+    if placed >= scaling.num_workers or _autoscales():
+        return
+    total = {name: sum(node.get(name, 0.0) for node in nodes) for name in scaling.worker_resources}
+    raise ClusterError(
+        f"the cluster can place {placed} of {scaling.num_workers} workers",
+        why=f"each needs {_told(scaling.worker_resources)}; the cluster has {_told(total)} on {len(nodes)} node(s)",
+        fix=f"set scaling.num_workers={max(1, placed)}, lower scaling.cpus_per_worker, or use a larger cluster",
+    )
+
+
+def count_placeable(nodes: list[dict[str, float]], worker: dict[str, float], num_workers: int) -> int:
+    """How many equal workers fit on the nodes, at most `num_workers`, when nothing else runs there."""
+    placed = 0
+    for node in nodes:
+        fits = [int(node.get(name, 0.0) / amount + 1e-9) for name, amount in worker.items() if amount > 0]
+        placed += min(fits) if fits else num_workers
+    return min(placed, num_workers)
+
+
+def _autoscales() -> bool:
+    # Ray tells of an autoscaler's limits through no public call (2.60).
+    from ray._private.state import state
+
+    return state.get_max_resources_from_cluster_config() is not None
+
+
+def _told(resources: dict[str, float]) -> str:
+    return ", ".join(f"{amount:g} {name}" for name, amount in resources.items())

@@ -1,0 +1,102 @@
+"""Gradient health and clipping, from one fused pass over the gradients.
+
+The norms that clipping needs anyway tell which layers hold NaN or infinity, so the check costs almost nothing more.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+
+from raytrain.errors import TrainingError
+
+Verdict = Literal["healthy", "vanishing", "exploding", "not_finite"]
+
+# Below, an AdamW update is set by adam_epsilon rather than by the gradient.
+VANISHING_NORM = 1e-7
+# Times the running mean of the run's own norm.
+EXPLODING_RATIO = 100.0
+_MEAN_DECAY = 0.95
+
+
+@dataclass(frozen=True)
+class GradientHealth:
+    """What one step's gradients look like. `layers` names the worst parameters, worst first."""
+
+    grad_norm: float
+    verdict: Verdict
+    layers: tuple[str, ...] = ()
+
+
+class GradientCheck:
+    """Measures, judges and clips the gradients of a fixed list of parameters.
+
+    Runs on every rank after the gradients were reduced; as all ranks hold the same gradients, all come to the same
+    verdict without asking each other.
+    """
+
+    def __init__(self, named_parameters: Sequence[tuple[str, torch.nn.Parameter]], max_grad_norm: float | None) -> None:
+        self._names = [name for name, _ in named_parameters]
+        self._parameters = [parameter for _, parameter in named_parameters]
+        self._max_grad_norm = max_grad_norm
+        self.mean_norm = 0.0
+        self.num_bad_in_row = 0
+
+    def measure_and_clip(self) -> GradientHealth:
+        """One norm a parameter and one read of them by the CPU; finite gradients are then scaled in place."""
+        gradients = [parameter.grad for parameter in self._parameters if parameter.grad is not None]
+        if not gradients:
+            return GradientHealth(0.0, "vanishing")
+        norms = torch.stack(torch._foreach_norm(gradients)).float()
+        total = float(torch.linalg.vector_norm(norms))
+        verdict = judge(total, self.mean_norm)
+        if verdict == "not_finite":
+            self.num_bad_in_row += 1
+            return GradientHealth(total, verdict, self._worst(norms))
+        self.num_bad_in_row = 0
+        if self._max_grad_norm is not None and total > self._max_grad_norm:
+            torch._foreach_mul_(gradients, self._max_grad_norm / (total + 1e-6))
+        layers = self._worst(norms) if verdict == "exploding" else ()
+        self.mean_norm = total if self.mean_norm == 0.0 else _MEAN_DECAY * self.mean_norm + (1 - _MEAN_DECAY) * total
+        return GradientHealth(total, verdict, layers)
+
+    def _worst(self, norms: torch.Tensor, most: int = 5) -> tuple[str, ...]:
+        names = [
+            name for name, parameter in zip(self._names, self._parameters, strict=True) if parameter.grad is not None
+        ]
+        values = [math.inf if not math.isfinite(value) else value for value in norms.tolist()]
+        broken = [name for name, value in zip(names, values, strict=True) if value == math.inf]
+        ranked = broken or [name for _, name in sorted(zip(values, names, strict=True), reverse=True)]
+        return tuple(ranked[:most])
+
+    def state_dict(self) -> dict[str, float]:
+        return {"mean_norm": self.mean_norm, "num_bad_in_row": self.num_bad_in_row}
+
+    def load_state_dict(self, state: dict[str, float]) -> None:
+        self.mean_norm = state["mean_norm"]
+        self.num_bad_in_row = int(state["num_bad_in_row"])
+
+
+def judge(grad_norm: float, mean_norm: float) -> Verdict:
+    """Name the state of a step from its global norm and the running mean of those before."""
+    if not math.isfinite(grad_norm):
+        return "not_finite"
+    if grad_norm < VANISHING_NORM:
+        return "vanishing"
+    if mean_norm > 0.0 and grad_norm > EXPLODING_RATIO * mean_norm:
+        return "exploding"
+    return "healthy"
+
+
+def bad_gradients_error(health: GradientHealth, num_in_row: int, global_step: int) -> TrainingError:
+    """What a person is told when the run stops for its gradients."""
+    return TrainingError(
+        f"NaN or infinite gradients in {num_in_row} steps in a row, up to step {global_step}",
+        why=f"layers: {', '.join(health.layers)}",
+        fix="lower train.learning_rate, add train.warmup_steps, or use train.precision=float32; the run resumes from "
+        "the last checkpoint, which was saved before",
+    )

@@ -1,0 +1,57 @@
+"""Where a user's own code joins the loop."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+from raytrain.errors import ConfigError
+
+
+class Hook:
+    """Override what you need. Every rank makes its own instance and calls it at the same points.
+
+    An exception in a hook ends the run as any other fault of a worker does.
+    """
+
+    def on_step_end(self, global_step: int, metrics: dict[str, float]) -> None:
+        """After each optimizer step; `metrics` are the same on every rank."""
+
+    def on_evaluate(self, global_step: int, metrics: dict[str, float]) -> None:
+        """After each evaluation."""
+
+    def on_checkpoint(self, global_step: int) -> None:
+        """When a checkpoint begins; what `state_dict` then returns on rank 0 is saved with it."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """JSON values that a resumed run needs; saved in the checkpoint under the hook's name."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Called once before the first step of a resumed run, on every rank."""
+
+
+def build_hooks(names: list[str]) -> dict[str, Hook]:
+    """Make the hooks that a recipe names as `module:Class`.
+
+    Raises ConfigError where one cannot be imported or is no Hook.
+    """
+    hooks: dict[str, Hook] = {}
+    for name in names:
+        module_name, _, attribute = name.partition(":")
+        try:
+            made = getattr(importlib.import_module(module_name), attribute)()
+        except (ImportError, AttributeError, TypeError) as error:
+            raise ConfigError(
+                f"train.hooks: {name} cannot be made",
+                why=f"{type(error).__name__}: {error}",
+                fix="check module:Class; the module must be importable on every worker and the class need no arguments",
+            ) from error
+        if not isinstance(made, Hook):
+            raise ConfigError(
+                f"train.hooks: {name} is no Hook",
+                why=f"it makes a {type(made).__name__}",
+                fix="derive the class from raytrain.training.hooks.Hook",
+            )
+        hooks[name] = made
+    return hooks

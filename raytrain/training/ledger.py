@@ -1,0 +1,141 @@
+"""The driver's book of one run: what workers say goes into the records, the metric sinks and before the user's eyes."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+from raytrain.errors import PlatformError
+from raytrain.runs.ownership import Owner
+from raytrain.runs.records import Records
+from raytrain.runs.sinks.build import MetricSinks
+from raytrain.training.observer import RunObserver
+
+_HEARTBEAT_EVERY_S = 5.0
+_ASK_FOR_STOP_EVERY_S = 2.0
+
+
+@dataclass
+class Ledger:
+    """Takes the messages of channel.py in their order. Used by one thread of the driver."""
+
+    run_id: str
+    owner: Owner
+    records: Records
+    sinks: MetricSinks
+    observer: RunObserver
+    global_step: int = 0
+    max_steps: int | None = None
+    error: PlatformError | None = None
+    result: dict[str, Any] | None = None
+    num_worker_groups: int = 0
+    phases_s: dict[str, float] = field(default_factory=dict)
+    first_step_at: float | None = None
+    _beat_at: float = 0.0
+    _asked_at: float = 0.0
+
+    def take(self, kind: str, content: dict[str, Any]) -> None:
+        """Enter one message; an unknown kind is a fault of ours."""
+        handler = getattr(self, f"_on_{kind}", None)
+        assert handler is not None, f"no entry for a message of kind {kind}"
+        handler(**content)
+
+    def phase(self, text: str, seconds: float | None) -> None:
+        """A part of the start-up on the driver."""
+        self._on_phase(text, seconds)
+
+    def note(self, text: str) -> None:
+        self._on_note(text)
+
+    def beat(self) -> None:
+        """Say now and then that this driver lives."""
+        now = time.monotonic()
+        if now - self._beat_at >= _HEARTBEAT_EVERY_S:
+            self._beat_at = now
+            self.records.heartbeat(
+                self.run_id, self.owner, global_step=self.global_step, max_steps=self.max_steps
+            )
+
+    def stop_was_asked(self) -> bool:
+        """Whether somebody ran `raytrain runs stop`; asks the database now and then."""
+        now = time.monotonic()
+        if now - self._asked_at < _ASK_FOR_STOP_EVERY_S:
+            return False
+        self._asked_at = now
+        return self.records.stop_requested(self.run_id)
+
+    def _on_worker(self, world_rank: int, node: str, pid: int) -> None:
+        text = f"worker {world_rank} runs as process {pid}"
+        self.records.add_event(self.run_id, "worker", text, {"world_rank": world_rank, "node": node, "pid": pid})
+        if world_rank == 0:
+            self.num_worker_groups += 1
+            if self.num_worker_groups > 1:
+                self._on_note("a worker died; Ray started the workers anew, and the run goes on from its checkpoint")
+
+    def _on_phase(self, text: str, seconds: float | None) -> None:
+        if seconds is not None:
+            self.phases_s[text] = self.phases_s.get(text, 0.0) + seconds
+        self.observer.phase(text, seconds)
+
+    def _on_plan(
+        self,
+        max_steps: int,
+        num_rows: int,
+        num_validation_rows: int,
+        num_trainable: int,
+        global_step: int,
+        tokens: dict[str, str],
+    ) -> None:
+        self.max_steps, self.global_step = max_steps, global_step
+        self.records.add_artifact(self.run_id, "tokens", "read", "tokens", tokens["digest"], tokens["uri"])
+        self.records.add_event(
+            self.run_id,
+            "plan",
+            f"{max_steps} steps over {num_rows} rows, {num_validation_rows} validation rows, "
+            f"{num_trainable} trainable parameters",
+        )
+        self.observer.plan(
+            run_id=self.run_id,
+            max_steps=max_steps,
+            global_step=global_step,
+            num_rows=num_rows,
+            num_trainable=num_trainable,
+        )
+
+    def _on_resumed(self, global_step: int, uri: str, digest: str) -> None:
+        self.sinks.rewind(global_step)
+        self.global_step = global_step
+        self.records.add_artifact(self.run_id, "resumed_from", "read", "checkpoint", digest, uri)
+        self._on_note(f"resumed at step {global_step} from {uri}")
+
+    def _on_metrics(self, global_step: int, time: float, metrics: dict[str, float]) -> None:
+        if self.first_step_at is None:
+            self.first_step_at = time
+        self.global_step = global_step
+        self.sinks.write(global_step, time, metrics)
+        self.observer.metrics(global_step, metrics)
+
+    def _on_checkpoint(self, global_step: int, uri: str, digest: str, size_bytes: int, write_s: float) -> None:
+        self.records.add_artifact(self.run_id, "checkpoint", "written", "checkpoint", digest, uri)
+        self.records.add_event(
+            self.run_id,
+            "checkpoint",
+            f"step {global_step}: {size_bytes / 1e6:.1f} MB in {write_s:.2f} s",
+            {"global_step": global_step, "uri": uri, "digest": digest},
+        )
+
+    def _on_event(self, event: str, text: str, **data: Any) -> None:
+        self.records.add_event(self.run_id, event, text, data)
+        self.observer.note(text)
+
+    def _on_note(self, text: str) -> None:
+        self.records.add_event(self.run_id, "note", text)
+        self.observer.note(text)
+
+    def _on_result(self, **result: Any) -> None:
+        self.result = result
+        self.global_step = result["global_step"]
+
+    def _on_error(self, error: PlatformError) -> None:
+        self.error = self.error or error

@@ -1,0 +1,273 @@
+"""The training loop: batch, forward and backward, step, tell, evaluate, save; then finish.
+
+Every rank runs it in step with the others. Lines that are collective say so.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+
+from raytrain.data.batches import BatchPlanner, GlobalBatch, collate
+from raytrain.data.tokens import TokenTable
+from raytrain.errors import PlatformError, TrainingError
+from raytrain.training.channel import Channel
+from raytrain.training.checkpoint_store import SavedCheckpoint
+from raytrain.training.evaluation import evaluate_loss
+from raytrain.training.gradients import GradientCheck, GradientHealth, bad_gradients_error
+from raytrain.training.hooks import Hook
+from raytrain.training.losses import causal_lm_loss_sum
+from raytrain.training.optimizer import learning_rate_at, set_learning_rate
+from raytrain.training.precision import autocast
+from raytrain.training.saving import Saver, should_save
+from raytrain.training.section import TrainSection
+from raytrain.training.state import TrainingState
+from raytrain.training.strategies.base import Strategy
+
+Ending = Literal["finished", "early_stopped", "stop_requested"]
+
+
+@dataclass
+class Job:
+    """Everything one rank needs to train; built in setup.py, resumed or fresh."""
+
+    section: TrainSection
+    max_steps: int
+    strategy: Strategy
+    channel: Channel
+    model: torch.nn.Module
+    optimizer: torch.optim.Optimizer
+    scaler: torch.amp.GradScaler
+    gradients: GradientCheck
+    planner: BatchPlanner
+    validation: TokenTable
+    tokenizer: Any
+    state: TrainingState
+    saver: Saver
+    hooks: dict[str, Hook]
+
+
+def run_loop(job: Job) -> Ending:
+    """Train from `job.state` to `max_steps`, or until early stopping or a request to stop.
+
+    Raises TrainingError after too many bad steps in a row, and the StorageError of a checkpoint that cannot be written.
+    """
+    state, section, strategy = job.state, job.section, job.strategy
+    ending: Ending = "finished"
+    job.model.train()
+    clock = _Clock()
+    while state.global_step < job.max_steps:
+        batch = job.planner.batch_at(state.position)
+        loss_sum = forward_backward(job, batch)
+        health = take_step(job)
+        state.global_step += 1
+        state.position = batch.after
+        state.tokens_seen += batch.num_tokens
+        clock.count(batch.num_tokens)
+
+        finished_saves = job.saver.finished()
+        total_loss, stop, save_now, num_failed, num_committed = strategy.sum_over_ranks(  # collective
+            [
+                loss_sum,
+                float(strategy.world_rank == 0 and job.channel.stop_requested()),
+                float(strategy.world_rank == 0 and job.saver.clock_says_so()),
+                sum(saved.error is not None for saved in finished_saves),
+                sum(saved.error is None for saved in finished_saves),
+            ]
+        )
+        metrics = step_metrics(job, batch, total_loss, health)
+        if state.global_step % section.log_every == 0 or state.global_step == job.max_steps:
+            metrics |= clock.lap()
+            job.channel.send("metrics", global_step=state.global_step, time=time.time(), metrics=metrics)
+        for hook in job.hooks.values():
+            hook.on_step_end(state.global_step, metrics)
+        judge_step(job, health)
+
+        is_new_best = False
+        is_last = state.global_step == job.max_steps
+        if is_last or (section.eval_every and state.global_step % section.eval_every == 0):
+            is_new_best = evaluate(job)  # collective
+            patience = section.early_stopping_patience
+            if patience is not None and state.num_evals_since_best >= patience:
+                ending = "early_stopped"
+        settle_saves(job, finished_saves, num_committed, num_failed)  # collective
+        if should_save(
+            state.global_step,
+            last_saved_step=job.saver.last_saved_step,
+            section=section,
+            clock_says_so=save_now > 0,
+            is_new_best=is_new_best,
+        ):
+            save(job)  # collective
+        if stop > 0 and state.global_step < job.max_steps:
+            ending = "stop_requested"
+        if ending != "finished":
+            break
+    finish(job, ending)  # collective
+    return ending
+
+
+def forward_backward(job: Job, batch: GlobalBatch) -> float:
+    """Gradients of the mean loss per target token over the whole global batch; returns this rank's summed loss.
+
+    Each micro-batch's summed loss is divided by the target tokens of ALL micro-batches on ALL ranks, which every rank
+    knows from the plan. A mean of means, which weighs the tokens of short rows more, cannot arise. The strategy
+    averages over the ranks, hence the factor world_size.
+    """
+    strategy = job.strategy
+    scale = strategy.world_size / max(1, batch.num_loss_tokens)
+    loss_sums = []
+    for i, slots in enumerate(batch.slots):
+        micro = collate(job.planner.table, slots[strategy.world_rank], job.tokenizer.pad_token_id)
+        with strategy.accumulating(is_last=i == len(batch.slots) - 1):
+            with autocast(strategy.device, job.section.precision):
+                logits = strategy.forward(
+                    input_ids=torch.from_numpy(micro.input_ids).to(strategy.device),
+                    attention_mask=torch.from_numpy(micro.attention_mask).to(strategy.device),
+                ).logits
+            loss_sum = causal_lm_loss_sum(logits, torch.from_numpy(micro.labels).to(strategy.device))
+            job.scaler.scale(loss_sum * scale).backward()
+        loss_sums.append(loss_sum.detach())
+    return float(torch.stack(loss_sums).double().sum())
+
+
+def take_step(job: Job) -> GradientHealth:
+    """Judge and clip the gradients, and step the optimizer unless they are not finite."""
+    set_learning_rate(job.optimizer, learning_rate_at(job.state.global_step, job.section, job.max_steps))
+    if job.scaler.is_enabled():
+        job.scaler.unscale_(job.optimizer)
+    health = job.gradients.measure_and_clip()
+    if health.verdict != "not_finite":
+        job.scaler.step(job.optimizer)
+    else:
+        job.state.num_skipped_steps += 1
+    if job.scaler.is_enabled():
+        job.scaler.update()
+    job.optimizer.zero_grad(set_to_none=True)
+    return health
+
+
+def step_metrics(job: Job, batch: GlobalBatch, total_loss: float, health: GradientHealth) -> dict[str, float]:
+    """What a step is measured by; equal on every rank."""
+    state = job.state
+    metrics = {
+        "train/loss": total_loss / max(1, batch.num_loss_tokens),
+        "train/grad_norm": health.grad_norm,
+        "train/learning_rate": float(job.optimizer.param_groups[0]["lr"]),
+        "train/epoch": state.position.epoch + state.position.row / len(job.planner.table),
+        "train/tokens_seen": float(state.tokens_seen),
+    }
+    if state.num_skipped_steps:
+        metrics["train/skipped_steps"] = float(state.num_skipped_steps)
+    return metrics
+
+
+def judge_step(job: Job, health: GradientHealth) -> None:
+    """Tell of unhealthy gradients; too many bad steps in a row end the run with TrainingError, on every rank."""
+    if health.verdict == "healthy":
+        return
+    step = job.state.global_step
+    names = ", ".join(health.layers)
+    text = f"step {step}: gradients {health.verdict.replace('_', ' ')}, norm {health.grad_norm:.3g} {names}"
+    job.channel.send("event", event="gradients", text=text.rstrip(), global_step=step)
+    # Infinite gradients are how float16 finds its loss scale; they are bad once there is no scale left to give up.
+    is_searching_scale = job.scaler.is_enabled() and job.scaler.get_scale() > 1.0
+    if job.gradients.num_bad_in_row >= job.section.max_bad_steps and not is_searching_scale:
+        job.saver.wait()
+        job.saver.finished()
+        raise bad_gradients_error(health, job.gradients.num_bad_in_row, step)
+
+
+def evaluate(job: Job) -> bool:
+    """*Collective.* Evaluate on the validation rows, if there are any; true at a new best."""
+    if len(job.validation) == 0:
+        return False
+    started = time.perf_counter()
+    metrics = evaluate_loss(
+        job.model,
+        job.validation,
+        job.strategy,
+        micro_batch_size=job.section.micro_batch_size,
+        pad_id=job.tokenizer.pad_token_id,
+        precision=job.section.precision,
+        max_rows=job.section.eval_max_rows,
+    )
+    is_new_best = job.state.observe_evaluation(
+        metrics,
+        monitor=job.section.monitor,
+        mode=job.section.mode,
+        min_delta=job.section.early_stopping_min_delta,
+    )
+    timed = {**metrics, "eval/seconds": time.perf_counter() - started}
+    job.channel.send("metrics", global_step=job.state.global_step, time=time.time(), metrics=timed)
+    for hook in job.hooks.values():
+        hook.on_evaluate(job.state.global_step, metrics)
+    return is_new_best
+
+
+def save(job: Job) -> None:
+    """*Collective.* Begin a checkpoint of this very state."""
+    job.saver.save(
+        job.model,
+        job.optimizer,
+        job.state,
+        learning_rate=learning_rate_at(job.state.global_step, job.section, job.max_steps),
+        gradients=job.gradients,
+        scaler=job.scaler,
+        hooks=job.hooks,
+    )
+
+
+def settle_saves(job: Job, finished: list[SavedCheckpoint], num_committed: float, num_failed: float) -> None:
+    """*Collective.* Tell Ray of committed checkpoints; a failed one ends the run on every rank.
+
+    `finished` is known on rank 0 only; the two counts were summed over the ranks and are equal everywhere.
+    """
+    if num_committed > 0:
+        uris = [str(saved.location) for saved in finished if saved.error is None]
+        job.channel.checkpoint_stands(uris[-1] if uris else "", dict(job.state.last_eval))
+    if num_failed > 0:
+        error = next((saved.error for saved in finished if saved.error is not None), None)
+        told = job.strategy.broadcast_from_rank_zero(error)
+        raise told if isinstance(told, PlatformError) else TrainingError(
+            "a checkpoint could not be written", why="rank 0 knows", fix="see the log of the run"
+        )
+
+
+def finish(job: Job, ending: Ending) -> None:
+    """*Collective.* Save the last state if that has not been done, and see every write through."""
+    is_wanted = job.section.save_every > 0 or ending == "stop_requested"
+    if is_wanted and job.saver.last_saved_step != job.state.global_step:
+        save(job)
+    job.saver.wait()
+    finished = job.saver.finished()
+    failed, committed = job.strategy.sum_over_ranks(
+        [sum(saved.error is not None for saved in finished), sum(saved.error is None for saved in finished)]
+    )
+    settle_saves(job, finished, committed, failed)
+
+
+class _Clock:
+    """Wall time, steps and tokens between two records."""
+
+    def __init__(self) -> None:
+        self._since = time.perf_counter()
+        self._num_steps = 0
+        self._num_tokens = 0
+
+    def count(self, num_tokens: int) -> None:
+        self._num_steps += 1
+        self._num_tokens += num_tokens
+
+    def lap(self) -> dict[str, float]:
+        now = time.perf_counter()
+        seconds = max(now - self._since, 1e-9)
+        metrics = {
+            "train/step_s": seconds / self._num_steps,
+            "train/tokens_per_second": self._num_tokens / seconds,
+        }
+        self._since, self._num_steps, self._num_tokens = now, 0, 0
+        return metrics

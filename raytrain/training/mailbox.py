@@ -1,0 +1,77 @@
+"""The mailbox between driver and workers: an actor that holds messages until the driver takes them."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import ray
+import ray.train
+
+from raytrain.errors import PlatformError
+from raytrain.storage.location import Location
+
+Message = tuple[str, dict[str, Any]]
+
+
+@ray.remote(num_cpus=0, max_restarts=0)
+class Mailbox:
+    """Workers put, the driver takes; the request to stop goes the other way. Async: no call waits for another."""
+
+    def __init__(self) -> None:
+        self._messages: list[Message] = []
+        self._stop = asyncio.Event()
+
+    async def put(self, message: Message) -> None:
+        self._messages.append(message)
+
+    async def take(self) -> list[Message]:
+        """All messages since the last call, in the order of their arrival."""
+        taken, self._messages = self._messages, []
+        return taken
+
+    async def request_stop(self) -> None:
+        self._stop.set()
+
+    async def wait_for_stop(self) -> bool:
+        """Answers when somebody asks the run to stop, and not before."""
+        await self._stop.wait()
+        return True
+
+
+class MailboxChannel:
+    """The Channel of a Ray Train worker."""
+
+    def __init__(self, mailbox: Any, *, world_rank: int) -> None:
+        self._mailbox = mailbox
+        self._world_rank = world_rank
+        self._stop_reference = mailbox.wait_for_stop.remote() if world_rank == 0 else None
+        self._last_reference: Any = None
+
+    def send(self, kind: str, **content: Any) -> None:
+        if self._world_rank == 0 or kind == "worker":
+            self._last_reference = self._mailbox.put.remote((kind, content))
+
+    def send_error(self, error: PlatformError) -> None:
+        """From every rank: the first that arrives is told to the user."""
+        self._last_reference = self._mailbox.put.remote(("error", {"error": error}))
+
+    def stop_requested(self) -> bool:
+        if self._stop_reference is None:
+            return False
+        ready, _ = ray.wait([self._stop_reference], timeout=0)
+        return bool(ready)
+
+    def checkpoint_stands(self, uri: str, metrics: dict[str, float]) -> None:
+        checkpoint = None
+        if uri:
+            location = Location(uri)
+            checkpoint = ray.train.Checkpoint.from_directory(location.path) if location.is_local else ray.train.Checkpoint(uri)
+        ray.train.report(
+            metrics, checkpoint=checkpoint, checkpoint_upload_mode=ray.train.CheckpointUploadMode.NO_UPLOAD
+        )
+
+    def flush(self) -> None:
+        """Wait until the driver can take what was sent."""
+        if self._last_reference is not None:
+            ray.get(self._last_reference)

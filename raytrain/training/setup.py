@@ -1,0 +1,235 @@
+"""From a spec to a Job on one rank: tokens, model, optimizer, and the newest checkpoint that is whole."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TypeVar
+
+import torch
+
+from raytrain.data.batches import BatchPlanner
+from raytrain.data.tokens import load_tokens, prepare_tokens
+from raytrain.errors import IntegrityError, PlatformError
+from raytrain.models.adapter import attach_adapter
+from raytrain.models.base import ResolvedModel, load_base_model, load_tokenizer, resolve_base_model
+from raytrain.storage.artifact import Artifact, open_artifact
+from raytrain.storage.location import Location
+from raytrain.storage.provenance import collect_provenance
+from raytrain.training.channel import Channel
+from raytrain.training.checkpoint import (
+    Belonging,
+    belonging_of,
+    check_belonging,
+    check_progress,
+    read_random,
+    read_state,
+    restore_weights,
+)
+from raytrain.training.checkpoint_store import CheckpointStore, checkpoint_folder
+from raytrain.training.gradients import GradientCheck
+from raytrain.training.hooks import build_hooks
+from raytrain.training.loop import Job
+from raytrain.training.optimizer import build_optimizer, learning_rate_at
+from raytrain.training.precision import build_scaler
+from raytrain.training.random_state import restore_random_state, seed_everything
+from raytrain.training.saving import Saver
+from raytrain.training.spec import RunSpec
+from raytrain.training.state import TrainingState
+from raytrain.training.strategies.base import Strategy
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """What the driver hands to every worker of a run. Picklable."""
+
+    run_id: str
+    spec: RunSpec
+    dataset: Location
+    base_model: ResolvedModel
+
+
+def together(strategy: Strategy, action: Callable[[], T]) -> T:
+    """*Collective.* Run `action` on every rank; what fails on one rank is raised on all, so that none waits for ever."""
+    result: T | None = None
+    error: PlatformError | None = None
+    try:
+        result = action()
+    except PlatformError as raised:
+        error = raised
+    errors = strategy.gather_on_rank_zero(error)
+    first = next((one for one in errors if one is not None), None) if errors is not None else None
+    first = strategy.broadcast_from_rank_zero(first)
+    if first is not None:
+        raise first
+    return result  # type: ignore[return-value]  # without an error there is a result
+
+
+def build_job(assignment: Assignment, strategy: Strategy, channel: Channel) -> Job:
+    """*Collective.* Load, attach and resume. Raises on all ranks what any of them meets."""
+    spec = assignment.spec
+    storage = spec.storage_location
+    timed = _Phases(channel)
+
+    with timed("reading tokens"):
+        base_model = together(strategy, lambda: _find_base_model(assignment))
+        tokenizer = together(strategy, lambda: load_tokenizer(base_model, spec.model))
+
+        def prepare() -> str | None:
+            if strategy.world_rank != 0:
+                return None
+            dataset = open_artifact(assignment.dataset, kind="dataset")
+            return str(prepare_tokens(dataset, tokenizer, spec.data, storage).location)
+
+        place = strategy.broadcast_from_rank_zero(together(strategy, prepare))
+        tokens = together(strategy, lambda: open_artifact(Location(place), kind="tokens", verify=False))
+        train_table, validation_table = load_tokens(tokens, "train"), load_tokens(tokens, "val")
+
+    with timed("loading the model"):
+        seed_everything(spec.train.seed, strategy.world_rank)
+        model = together(strategy, lambda: _build_model(spec, base_model, strategy.device))
+        strategy.wrap(model)
+
+    max_steps = spec.train.num_steps(len(train_table))
+    trainable = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
+    belonging = Belonging(
+        run_id=assignment.run_id,
+        base_model_digest=assignment.base_model.digest,
+        dataset_digest=tokens.manifest.parents["dataset"],
+        tokens_digest=tokens.digest,
+        adapter=spec.adapter.model_dump(mode="json"),
+    )
+    store = CheckpointStore(
+        checkpoint_folder(storage, assignment.run_id),
+        _mirror(spec, assignment.run_id),
+        monitor=spec.train.monitor,
+    )
+    job = Job(
+        section=spec.train,
+        max_steps=max_steps,
+        strategy=strategy,
+        channel=channel,
+        model=model,
+        optimizer=build_optimizer(model, spec.train),
+        scaler=build_scaler(strategy.device, spec.train.precision),
+        gradients=GradientCheck(trainable, spec.train.max_grad_norm),
+        planner=BatchPlanner(
+            train_table,
+            seed=spec.train.seed,
+            global_batch_size=spec.train.global_batch_size,
+            micro_batch_size=spec.train.micro_batch_size,
+            world_size=strategy.world_size,
+        ),
+        validation=validation_table,
+        tokenizer=tokenizer,
+        state=TrainingState(),
+        saver=Saver(
+            section=spec.train,
+            strategy=strategy,
+            channel=channel,
+            store=store,
+            belonging=belonging,
+            provenance=collect_provenance(config=spec.to_dict(), seed=spec.train.seed),
+        ),
+        hooks=together(strategy, lambda: build_hooks(spec.train.hooks)),
+    )
+    with timed("looking for a checkpoint"):
+        resume(job, store, belonging)
+    channel.send(
+        "plan",
+        max_steps=max_steps,
+        num_rows=len(train_table),
+        num_validation_rows=len(validation_table),
+        num_trainable=sum(parameter.numel() for _, parameter in trainable),
+        global_step=job.state.global_step,
+        tokens={"digest": tokens.digest, "uri": str(tokens.location)},
+    )
+    return job
+
+
+def _find_base_model(assignment: Assignment) -> ResolvedModel:
+    """The base model on this worker's machine, which may be another than the driver's."""
+    found = resolve_base_model(assignment.spec.model, assignment.spec.storage_location)
+    if found.digest != assignment.base_model.digest:
+        raise IntegrityError(
+            f"{found.reference} is another model on this worker than on the driver",
+            why=f"here {found.digest}, there {assignment.base_model.digest}",
+            fix="put the same files on every node, or pin model.revision",
+        )
+    return found
+
+
+def _build_model(spec: RunSpec, base_model: ResolvedModel, device: torch.device) -> torch.nn.Module:
+    model = load_base_model(base_model, spec.model, device=device, adapter=spec.adapter)
+    return attach_adapter(model, spec.adapter, base=base_model, seed=spec.train.seed)
+
+
+def _mirror(spec: RunSpec, run_id: str) -> Location | None:
+    return checkpoint_folder(Location.parse(spec.storage.mirror), run_id) if spec.storage.mirror else None
+
+
+def resume(job: Job, store: CheckpointStore, belonging: Belonging) -> None:
+    """*Collective.* Continue from the newest checkpoint that verifies; a fresh start where there is none.
+
+    Raises IntegrityError where that checkpoint belongs to something else or contradicts itself.
+    """
+    strategy = job.strategy
+
+    def choose() -> str | None:
+        if strategy.world_rank != 0:
+            return None
+        store.clean()
+        found = store.newest_whole(on_skip=lambda text: job.channel.send("note", text=text))
+        return str(found.location) if found is not None else None
+
+    place = strategy.broadcast_from_rank_zero(together(strategy, choose))
+    if place is None:
+        return
+
+    def restore() -> Artifact:
+        artifact = open_artifact(Location(place), kind="checkpoint", verify=False)  # rank 0 has verified it
+        state = read_state(artifact)
+        check_belonging(belonging_of(state), belonging, place)
+        restore_weights(artifact, job.model, job.optimizer)
+        training = TrainingState.from_json(state["training"])
+        steps = next(iter(job.optimizer.state.values()), {}).get("step")
+        check_progress(
+            state,
+            learning_rate_now=learning_rate_at(training.global_step, job.section, job.max_steps),
+            optimizer_steps=None if steps is None else int(steps),
+            place=place,
+        )
+        job.state = training
+        job.gradients.load_state_dict(state["gradients"])
+        if job.scaler.is_enabled():
+            job.scaler.load_state_dict(state["scaler"])
+        for name, hook in job.hooks.items():
+            if name in state["hooks"]:
+                hook.load_state_dict(state["hooks"][name])
+        # Ranks that the checkpoint does not know keep the generators that the seed gave them.
+        ranks = read_random(artifact)
+        if strategy.world_rank < len(ranks):
+            restore_random_state(ranks[strategy.world_rank])
+        return artifact
+
+    artifact = together(strategy, restore)
+    job.saver.last_saved_step = job.state.global_step
+    job.channel.send("resumed", global_step=job.state.global_step, uri=place, digest=artifact.digest)
+
+
+class _Phases:
+    """Names what the start-up is doing, and tells how long each part took."""
+
+    def __init__(self, channel: Channel) -> None:
+        self._channel = channel
+
+    @contextmanager
+    def __call__(self, text: str) -> Iterator[None]:
+        started = time.perf_counter()
+        self._channel.send("phase", text=text, seconds=None)
+        yield
+        self._channel.send("phase", text=text, seconds=time.perf_counter() - started)

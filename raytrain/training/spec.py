@@ -1,0 +1,80 @@
+"""The run config: all sections of a recipe joined, checked as one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Self
+
+import yaml
+from pydantic import Field, model_validator
+
+from raytrain.config.document import Document
+from raytrain.config.recipe import build, load_recipe
+from raytrain.config.section import Section
+from raytrain.data.section import DataSection
+from raytrain.models.section import AdapterSection, ModelSection
+from raytrain.runs.section import TrackingSection
+from raytrain.storage.artifact import digest_of
+from raytrain.storage.home import raytrain_home
+from raytrain.storage.location import Location
+from raytrain.storage.section import StorageSection
+from raytrain.training.section import ScalingSection, TrainSection
+
+# Keys that change what is computed. The rest (where, how wide, how often it is written down) may change between two
+# runs of one command, and the second still resumes the first.
+_TRAIN_KEYS_BESIDE_IDENTITY = {
+    "log_every", "save_every", "save_every_minutes", "keep_last_n", "keep_best_k", "max_bad_steps",
+}  # fmt: skip
+
+
+class RunSpec(Section):
+    """One training run, complete. `scaling` alone changes between laptop and cluster."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")]
+    """Short name of the run (lower case, digits, `.`, `_`, `-`); by default the recipe's file name."""
+    model: ModelSection
+    adapter: AdapterSection = AdapterSection()
+    data: DataSection
+    train: TrainSection = TrainSection()
+    scaling: ScalingSection = ScalingSection()
+    storage: StorageSection = StorageSection()
+    tracking: TrackingSection = TrackingSection()
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.train.precision == "float16" and not self.scaling.use_gpu:
+            raise ValueError("train.precision float16 needs scaling.use_gpu; on a CPU use bfloat16 or float32")
+        return self
+
+    @property
+    def identity(self) -> str:
+        """Digest of everything that decides the result; equal for two runs of one command."""
+        train = self.train.model_dump(mode="json", exclude=_TRAIN_KEYS_BESIDE_IDENTITY)
+        sections = self.model_dump(mode="json", include={"name", "model", "adapter", "data"})
+        return digest_of({**sections, "train": train})
+
+    @property
+    def run_id(self) -> str:
+        """The run that the same command always means."""
+        return f"{self.name}-{self.identity.removeprefix('sha256:')[:8]}"
+
+    @property
+    def storage_location(self) -> Location:
+        return Location.parse(self.storage.path or raytrain_home() / "storage")
+
+    def to_dict(self) -> dict[str, Any]:
+        return self.model_dump(mode="json")
+
+    def to_yaml(self) -> str:
+        """The resolved recipe, which gives the same run again."""
+        return yaml.safe_dump(self.to_dict(), sort_keys=False, allow_unicode=True)
+
+
+def load_spec(path: Path, overrides: list[str] | None = None) -> RunSpec:
+    """Read and check a recipe; ConfigError names every fault with its place."""
+    return spec_from_document(load_recipe(path, overrides), default_name=path.stem)
+
+
+def spec_from_document(document: Document, *, default_name: str) -> RunSpec:
+    name = document.values.get("name") or default_name.lower().replace(" ", "-")
+    return build(RunSpec, Document({"name": name, **document.values}, document.origins))

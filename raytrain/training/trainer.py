@@ -1,0 +1,307 @@
+"""Hands the loop to Ray Train's TorchTrainer, and keeps the run's records while it works."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from raytrain.data.prepare import prepare_dataset
+from raytrain.errors import ClusterError, PlatformError, TrainingError
+from raytrain.models.base import resolve_base_model
+from raytrain.runs.folder import RECIPE_FILE
+from raytrain.runs.ownership import Owner
+from raytrain.runs.record_types import RunRecord, RunState
+from raytrain.runs.records import Records, open_records
+from raytrain.runs.sinks.build import build_sinks
+from raytrain.storage.artifact import open_artifact, remove_stale_staging
+from raytrain.storage.home import run_folder
+from raytrain.storage.location import Location, write_atomically
+from raytrain.training.checkpoint_store import checkpoint_folder, folder_of
+from raytrain.training.cluster import check_capacity, connect
+from raytrain.training.ledger import Ledger
+from raytrain.training.observer import RunObserver, Silent
+from raytrain.training.setup import Assignment
+from raytrain.training.spec import RunSpec
+
+_POLL_S = 0.2
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """How a run ended. `state` is succeeded, or cancelled where it was asked to stop and can be resumed."""
+
+    run_id: str
+    state: str
+    artifact: str | None
+    digest: str | None
+    global_step: int
+    metrics: dict[str, float] = field(default_factory=dict)
+    stopped_by: str | None = None
+    was_done_before: bool = False
+    phases_s: dict[str, float] = field(default_factory=dict)
+
+    def as_dict(self) -> dict[str, Any]:
+        return {
+            "run_id": self.run_id,
+            "state": self.state,
+            "artifact": self.artifact,
+            "digest": self.digest,
+            "global_step": self.global_step,
+            "metrics": self.metrics,
+        }
+
+
+def train(
+    spec: RunSpec,
+    *,
+    address: str | None = None,
+    fresh: bool = False,
+    run_id: str | None = None,
+    observer: RunObserver | None = None,
+    verbose: bool = False,
+) -> TrainResult:
+    """Run a spec to its end on Ray; called in the main thread of the driver, whose signals then save and stop the run.
+
+    The same spec resumes its run, and a finished one is answered from the records; `fresh` begins another.
+    Raises the PlatformError that ended the run.
+    """
+    observer = observer or Silent()
+    records = open_records()
+    known = known_runs(records, spec, run_id)
+    chosen = choose_run_id(known, run_id or spec.run_id, fresh=fresh)
+    for earlier in known:
+        if earlier.id == chosen and (done := _finished_before(records, earlier)):
+            return done
+    records.create_run(
+        chosen,
+        kind="train",
+        name=spec.name,
+        config=spec.to_dict(),
+        config_digest=spec.identity,
+        storage_uri=str(folder_of(spec.storage_location, chosen)),
+    )
+    owner = Owner.current()
+    run = records.claim_run(chosen, owner)
+    state: RunState = "failed"
+    sinks = build_sinks(spec.tracking, run, records, warn=observer.note)
+    ledger = Ledger(chosen, owner, records, sinks, observer)
+    try:
+        sinks.open()
+        with _SignalWatch() as watch:
+            _execute(spec, ledger, watch, address=address, verbose=verbose)
+        state = "succeeded" if ledger.result and ledger.result["artifact"] else "cancelled"
+    except PlatformError as error:
+        records.set_state(chosen, state, error.what, error.as_dict(), global_step=ledger.global_step)
+        raise
+    except BaseException as error:
+        records.set_state(chosen, state, f"{type(error).__name__}: {error}", global_step=ledger.global_step)
+        raise
+    finally:
+        sinks.close(state)
+    return _conclude(ledger, state, watch.signal_name)
+
+
+def choose_run_id(known: list[RunRecord], base_id: str, *, fresh: bool) -> str:
+    """The newest run of this command, or with `fresh` the next free id: `base`, `base.2`, `base.3`, …"""
+    numbers = [1 if run.id == base_id else int(run.id.rpartition(".")[2]) for run in known]
+    if not numbers:
+        return base_id
+    newest = max(numbers) + (1 if fresh else 0)
+    return base_id if newest == 1 else f"{base_id}.{newest}"
+
+
+def known_runs(records: Records, spec: RunSpec, run_id: str | None) -> list[RunRecord]:
+    """Earlier runs of the same command: the id itself and its fresh repetitions."""
+    base_id = run_id or spec.run_id
+    page = records.list_runs(kind="train", limit=1_000_000, name=None if run_id else spec.name)
+    return [
+        run
+        for run in page.runs
+        if run.id == base_id or (run.id.startswith(f"{base_id}.") and run.id[len(base_id) + 1 :].isdigit())
+    ]
+
+
+def _finished_before(records: Records, run: RunRecord) -> TrainResult | None:
+    run_id = run.id
+    uri = records.artifact_of(run_id, role="model")
+    if run.state != "succeeded" or uri is None:
+        return None
+    artifact = open_artifact(Location(uri))
+    metrics = {key: point.value for key, point in records.latest_metrics(run_id).items()}
+    return TrainResult(run_id, run.state, uri, artifact.digest, run.global_step, metrics, was_done_before=True)
+
+
+def _execute(spec: RunSpec, ledger: Ledger, watch: _SignalWatch, *, address: str | None, verbose: bool) -> None:
+    storage = spec.storage_location
+    write_atomically(run_folder(ledger.run_id) / RECIPE_FILE, spec.to_yaml().encode())
+    with _timed(ledger, "starting Ray"):
+        connect(address, verbose=verbose)
+        check_capacity(spec.scaling)
+    with _timed(ledger, "preparing rows"):
+        dataset = prepare_dataset(spec.data, storage)
+        ledger.records.add_artifact(ledger.run_id, "dataset", "read", "dataset", dataset.digest, str(dataset.location))
+    with _timed(ledger, "finding the base model"):
+        base_model = resolve_base_model(spec.model, storage)
+        ledger.records.add_artifact(
+            ledger.run_id, "base_model", "read", "base_model", base_model.digest, base_model.path
+        )
+    if watch.signal_name is not None:
+        return
+    # What a kill left of the run's result; checkpoints are cleaned by the worker that writes them.
+    remove_stale_staging(folder_of(storage, ledger.run_id))
+    _run_workers(Assignment(ledger.run_id, spec, dataset.location, base_model), ledger, watch, verbose=verbose)
+
+
+def _run_workers(assignment: Assignment, ledger: Ledger, watch: _SignalWatch, *, verbose: bool) -> None:
+    """Start the workers and follow them: Ray's `fit` blocks in a thread of its own, this one keeps the book."""
+    import ray
+
+    from raytrain.training.mailbox import Mailbox
+
+    mailbox = Mailbox.remote()
+    failure: list[BaseException] = []
+
+    def fit() -> None:
+        try:
+            _build_trainer(assignment, mailbox, verbose=verbose).fit()
+        except BaseException as error:  # noqa: BLE001 - judged by the thread that follows
+            failure.append(error)
+
+    thread = threading.Thread(target=fit, name="ray-train-fit", daemon=True)
+    started = time.perf_counter()
+    ledger.phase("starting workers", None)
+    thread.start()
+    has_workers = asked_to_stop = False
+    while True:
+        is_over = not thread.is_alive()
+        for kind, content in ray.get(mailbox.take.remote()):
+            if kind == "worker" and not has_workers:
+                has_workers = True
+                ledger.phase("starting workers", time.perf_counter() - started)
+            ledger.take(kind, content)
+        ledger.beat()
+        if not asked_to_stop and (watch.signal_name is not None or ledger.stop_was_asked()):
+            asked_to_stop = True
+            ledger.note("asked to stop: saving, then ending; the same command goes on from there")
+            ray.get(mailbox.request_stop.remote())
+        if is_over:
+            break
+        thread.join(_POLL_S)
+    ray.kill(mailbox)
+    if ledger.error is not None:
+        raise ledger.error
+    if failure:
+        raise explain_failure(failure[0], ledger.run_id)
+
+
+def _build_trainer(assignment: Assignment, mailbox: Any, *, verbose: bool) -> Any:
+    import ray.train
+    from ray.train.torch import TorchConfig, TorchTrainer
+
+    from raytrain.training.worker import train_worker
+
+    scaling = assignment.spec.scaling
+    storage = assignment.spec.storage_location
+    return TorchTrainer(
+        train_worker,
+        train_loop_config={"assignment": assignment, "mailbox": mailbox},
+        torch_config=TorchConfig(backend="nccl" if scaling.use_gpu else "gloo"),
+        scaling_config=ray.train.ScalingConfig(
+            num_workers=scaling.num_workers,
+            use_gpu=scaling.use_gpu,
+            resources_per_worker=scaling.worker_resources,
+            placement_strategy=scaling.placement_strategy,
+            accelerator_type=scaling.accelerator_type,
+        ),
+        run_config=ray.train.RunConfig(
+            # Checkpoints lie inside Ray's own folder of the run, so that Ray takes them for its own.
+            name=assignment.run_id,
+            storage_path=str(checkpoint_folder(storage, assignment.run_id).parent.parent),
+            failure_config=ray.train.FailureConfig(max_failures=scaling.max_failures),
+            worker_runtime_env={"env_vars": _worker_environment(verbose=verbose)},
+        ),
+    )
+
+
+def _worker_environment(*, verbose: bool) -> dict[str, str]:
+    return {} if verbose else {"RAY_TRAIN_ENABLE_WORKER_STRUCTURED_LOGGING": "0", "TQDM_DISABLE": "1"}
+
+
+def explain_failure(error: BaseException, run_id: str) -> PlatformError:
+    """What Ray raised, in the words of the person who has to deal with it."""
+    import ray.train
+
+    if isinstance(error, PlatformError):
+        return error
+    text = str(error).strip()
+    last_line = next((line.strip() for line in reversed(text.splitlines()) if line.strip()), type(error).__name__)
+    if isinstance(error, ray.train.ControllerError):
+        return ClusterError(
+            f"run {run_id}: Ray could not keep the workers running",
+            why=last_line,
+            fix="see `ray status` for what the cluster can give; the same command goes on from the last checkpoint",
+        )
+    return TrainingError(
+        f"run {run_id}: workers failed more often than scaling.max_failures allows",
+        why=last_line,
+        fix="run with -v for the workers' logs; memory is the usual cause of a killed worker: lower "
+        "train.micro_batch_size. The same command goes on from the last checkpoint",
+    )
+
+
+def _conclude(ledger: Ledger, state: RunState, signal_name: str | None) -> TrainResult:
+    records, run_id, result = ledger.records, ledger.run_id, ledger.result or {}
+    metrics = {key: point.value for key, point in records.latest_metrics(run_id).items()} | result.get("metrics", {})
+    if state == "cancelled":
+        stopped_by = signal_name or "raytrain runs stop"
+        records.set_state(run_id, state, f"stopped by {stopped_by}", global_step=ledger.global_step)
+        return TrainResult(
+            run_id, state, None, None, ledger.global_step, metrics, stopped_by, phases_s=ledger.phases_s
+        )
+    records.add_artifact(
+        run_id, "model", "written", result["artifact_kind"], result["digest"], result["artifact"],
+        parents=result["parents"],
+    )  # fmt: skip
+    reason = "stopped early" if result["ending"] == "early_stopped" else None
+    records.set_state(run_id, state, reason, global_step=ledger.global_step)
+    return TrainResult(
+        run_id, state, result["artifact"], result["digest"], ledger.global_step, metrics, phases_s=ledger.phases_s
+    )
+
+
+@contextmanager
+def _timed(ledger: Ledger, text: str) -> Iterator[None]:
+    started = time.perf_counter()
+    ledger.phase(text, None)
+    yield
+    ledger.phase(text, time.perf_counter() - started)
+
+
+class _SignalWatch:
+    """Remembers the first SIGINT or SIGTERM; a second one ends the process as it would without us."""
+
+    def __init__(self) -> None:
+        self.signal_name: str | None = None
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> _SignalWatch:
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._before[number] = signal.signal(number, self._remember)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _remember(self, number: int, _frame: object) -> None:
+        self.signal_name = signal.Signals(number).name
+        for watched, handler in self._before.items():
+            signal.signal(watched, handler)
+
+

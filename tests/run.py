@@ -1,0 +1,50 @@
+"""`make test`: unit tests (no Ray), then integration tests (real Ray), and the coverage of both against its floors."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+MIN_LINE_PERCENT = 85.0
+MIN_BRANCH_PERCENT = 75.0
+
+
+def run(name: str, *arguments: str) -> int:
+    started = time.monotonic()
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "COVERAGE_FILE": str(ROOT / f".coverage.{name}")}
+    command = [sys.executable, "-m", "pytest", f"tests/{name}", "--cov", "--cov-report=", "--durations=5", *arguments]
+    code = subprocess.run(command, cwd=ROOT, env=environment, check=False).returncode
+    print(f"{name} tests: {time.monotonic() - started:.0f} s, exit {code}", flush=True)
+    return code
+
+
+def coverage_is_enough() -> bool:
+    """Print line and branch coverage of raytrain/ and compare them with the floors."""
+    subprocess.run([sys.executable, "-m", "coverage", "combine", "--keep", "-q"], cwd=ROOT, check=True)
+    subprocess.run([sys.executable, "-m", "coverage", "report", "--skip-covered", "--sort=cover"], cwd=ROOT, check=True)
+    report = ROOT / "coverage.json"
+    subprocess.run([sys.executable, "-m", "coverage", "json", "-q", "-o", str(report)], cwd=ROOT, check=True)
+    totals = json.loads(report.read_text())["totals"]
+    lines = 100.0 * totals["covered_lines"] / totals["num_statements"]
+    branches = 100.0 * totals["covered_branches"] / totals["num_branches"]
+    print(f"coverage of raytrain/: lines {lines:.1f} % (floor {MIN_LINE_PERCENT:.0f} %), "
+          f"branches {branches:.1f} % (floor {MIN_BRANCH_PERCENT:.0f} %)")  # fmt: skip
+    return lines >= MIN_LINE_PERCENT and branches >= MIN_BRANCH_PERCENT
+
+
+def main() -> int:
+    for old in ROOT.glob(".coverage*"):
+        old.unlink()
+    code = run("unit", *sys.argv[1:]) or run("integration", *sys.argv[1:])
+    if code:
+        return code
+    return 0 if coverage_is_enough() else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,96 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import pytest
+from pydantic import Field
+
+from raytrain.config.document import parse_document
+from raytrain.config.recipe import build, known_keys, load_recipe, nearest
+from raytrain.config.section import Section
+from raytrain.errors import ConfigError
+
+
+class Inner(Section):
+    learning_rate: Annotated[float, Field(gt=0)] = 0.1
+    seed: int = 0
+
+
+class Source(Section):
+    path: str
+
+
+class Outer(Section):
+    train: Inner = Inner()
+    sources: list[Source] = []
+    other: Inner | None = None
+
+
+def fault(text: str) -> ConfigError:
+    with pytest.raises(ConfigError) as caught:
+        build(Outer, parse_document(text, "r.yaml"))
+    return caught.value
+
+
+def test_unknown_key_names_place_path_and_nearest_key() -> None:
+    error = fault("train:\n  seed: 1\n  learning_rat: 2\n")
+    assert error.what == "r.yaml:3: train.learning_rat: unknown key"
+    assert error.fix == "did you mean `learning_rate`?"
+
+
+def test_key_in_the_wrong_section_is_sent_home() -> None:
+    error = fault("seed: 1\n")
+    assert error.what == "r.yaml:1: seed: unknown key"
+    assert "`train`" in error.fix
+
+
+def test_unknown_key_without_a_neighbour_lists_what_is_allowed() -> None:
+    assert "learning_rate, seed" in fault("train:\n  zzzz: 1\n").fix
+
+
+def test_wrong_type_and_range_name_what_was_given() -> None:
+    error = fault("train:\n  learning_rate: abc\n")
+    assert error.what.startswith("r.yaml:2: train.learning_rate:")
+    assert "'abc'" in error.what
+    assert "greater than 0" in fault("train:\n  learning_rate: -1\n").what
+
+
+def test_list_elements_and_optional_sections_are_found() -> None:
+    assert fault("sources:\n  - path: a\n  - pth: b\n").what.count("r.yaml:3") == 2, "one fault a line: pth, and no path"
+    assert fault("other:\n  sed: 1\n").fix == "did you mean `seed`?"
+
+
+def test_all_faults_are_told_at_once() -> None:
+    error = fault("train:\n  learning_rate: x\n  seed: y\n")
+    assert "2 faults" in error.what
+    assert "train.learning_rate" in error.what
+    assert "train.seed" in error.what
+
+
+def test_presets_stack_in_order_and_below_the_recipe(tmp_path: Path) -> None:
+    (tmp_path / "presets").mkdir()
+    (tmp_path / "presets" / "a.yaml").write_text("train: {seed: 1, learning_rate: 0.5}\n")
+    (tmp_path / "presets" / "b.yaml").write_text("train: {seed: 2}\n")
+    recipe = tmp_path / "r.yaml"
+    recipe.write_text("extends: [presets/a.yaml, presets/b.yaml]\nother: {seed: 3}\n")
+    spec = build(Outer, load_recipe(recipe, ["train.learning_rate=0.25"]))
+    assert (spec.train.seed, spec.train.learning_rate, spec.other) == (2, 0.25, Inner(seed=3))
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("extends: absent.yaml\n", "no preset"), ("extends: 3\n", "takes a path"), ("extends: r.yaml\n", "circle")],
+)
+def test_bad_extends(tmp_path: Path, text: str, expected: str) -> None:
+    recipe = tmp_path / "r.yaml"
+    recipe.write_text(text)
+    with pytest.raises(ConfigError, match=expected):
+        load_recipe(recipe)
+
+
+def test_known_keys_follow_a_path() -> None:
+    assert known_keys(Outer, ("sources", 0)) == {"path"}
+    assert known_keys(Outer, ()) == {"train", "sources", "other"}
+    assert nearest("sede", ["seed", "path"]) == "seed"
+    assert nearest("qqq", ["seed", "path"]) is None

@@ -1,0 +1,196 @@
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from raytrain.errors import IntegrityError, StorageError
+from raytrain.storage.artifact import (
+    MANIFEST_NAME,
+    Artifact,
+    ArtifactWriter,
+    copy_artifact,
+    delete_artifact,
+    digest_of,
+    open_artifact,
+    read_manifest,
+    remove_stale_staging,
+    short_digest,
+)
+from raytrain.storage.location import Location
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Location:
+    return Location(str(tmp_path / "store"))
+
+
+def write(location: Location, content: dict[str, str], **options: object) -> Artifact:
+    with ArtifactWriter(location, kind="thing", parents={"dataset": "sha256:0"}) as writer:
+        for name, text in content.items():
+            file = writer.path / name
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(text)
+        return writer.commit({"time": time.time()}, **options)  # type: ignore[arg-type]
+
+
+def test_same_inputs_give_the_same_digest_whatever_the_provenance(place: Location) -> None:
+    first = write(place / "a", {"x": "1", "deep/y": "2"})
+    second = write(place / "b", {"deep/y": "2", "x": "1"})
+    other = write(place / "c", {"x": "1", "deep/y": "3"})
+    assert first.digest == second.digest != other.digest
+    assert first.manifest.provenance != second.manifest.provenance
+    assert open_artifact(place / "a", kind="thing").digest == first.digest
+    assert len(short_digest(first.digest)) == 12
+
+
+def test_without_a_commit_nothing_is_left(place: Location) -> None:
+    with pytest.raises(RuntimeError, match="boom"), ArtifactWriter(place / "a", kind="thing") as writer:
+        (writer.path / "x").write_text("1")
+        raise RuntimeError("boom")
+    assert place.children() == []
+
+
+def test_an_existing_artifact_is_kept_or_refused_or_replaced(place: Location) -> None:
+    first = write(place / "a", {"x": "1"})
+    again = write(place / "a", {"x": "1"})
+    assert again.manifest.provenance == first.manifest.provenance, "the one that stands is kept"
+    with pytest.raises(IntegrityError, match="already holds another"):
+        write(place / "a", {"x": "2"})
+    assert open_artifact(place / "a").digest == first.digest
+    replaced = write(place / "a", {"x": "2"}, replace=True)
+    assert open_artifact(place / "a").digest == replaced.digest
+    assert [child.name for child in place.children()] == ["a"]
+
+
+def damage_flip(folder: Path) -> None:
+    (folder / "x").write_text("9")
+
+
+def damage_truncate(folder: Path) -> None:
+    (folder / "x").write_text("")
+
+
+def damage_remove(folder: Path) -> None:
+    (folder / "x").unlink()
+
+
+def damage_add(folder: Path) -> None:
+    (folder / "z").write_text("new")
+
+
+def damage_manifest(folder: Path) -> None:
+    text = (folder / MANIFEST_NAME).read_text()
+    (folder / MANIFEST_NAME).write_text(text.replace('"size_bytes": 1', '"size_bytes": 2'))
+
+
+def damage_manifest_half(folder: Path) -> None:
+    (folder / MANIFEST_NAME).write_bytes((folder / MANIFEST_NAME).read_bytes()[:40])
+
+
+@pytest.mark.parametrize(
+    ("damage", "named"),
+    [
+        (damage_flip, "x was changed"),
+        (damage_truncate, "x has 0 bytes"),
+        (damage_remove, "x is missing"),
+        (damage_add, "z is not listed"),
+        (damage_manifest, "was changed"),
+        (damage_manifest_half, "is not a manifest"),
+    ],
+)
+def test_damage_is_found_and_named(place: Location, damage: object, named: str) -> None:
+    write(place / "a", {"x": "1"})
+    damage((place / "a").path)  # type: ignore[operator]
+    with pytest.raises(IntegrityError, match=named):
+        open_artifact(place / "a")
+
+
+def test_a_manifest_that_names_a_file_outside_is_refused(place: Location) -> None:
+    from raytrain.storage.artifact import FileEntry, Manifest
+
+    (place / "a").path.mkdir(parents=True)
+    (place / "a" / MANIFEST_NAME).path.write_bytes(
+        Manifest("thing", {"../../escape": FileEntry("0", 1)}, {}).to_json()
+    )
+    with pytest.raises(IntegrityError, match="outside"):
+        read_manifest(place / "a")
+
+
+def test_wrong_kind_and_absent(place: Location) -> None:
+    write(place / "a", {"x": "1"})
+    with pytest.raises(IntegrityError, match="is a thing"):
+        open_artifact(place / "a", kind="dataset")
+    with pytest.raises(IntegrityError, match="not an artifact"):
+        open_artifact(place / "nothing")
+
+
+def test_copy_and_delete(place: Location) -> None:
+    source = write(place / "a", {"x": "1"})
+    copy_artifact(place / "a", place / "b")
+    assert open_artifact(place / "b").digest == source.digest
+    delete_artifact(place / "a")
+    assert not (place / "a").exists()
+
+
+WRITER_THAT_NEVER_COMMITS = """
+import sys, time
+from raytrain.storage.artifact import ArtifactWriter
+from raytrain.storage.location import Location
+with ArtifactWriter(Location(sys.argv[1]), kind="thing") as writer:
+    (writer.path / "x").write_text("half")
+    print("staged", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_a_writer_killed_in_the_middle_leaves_the_old_artifact_whole(place: Location) -> None:
+    before = write(place / "a", {"x": "1"})
+    process = subprocess.Popen(
+        [sys.executable, "-c", WRITER_THAT_NEVER_COMMITS, str(place / "a")], stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "staged\n"
+    assert remove_stale_staging(place) == [], "the writer lives, so its staging folder is left alone"
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert open_artifact(place / "a").digest == before.digest
+    dropped = remove_stale_staging(place)
+    assert len(dropped) == 1
+    assert [child.name for child in place.children()] == ["a"]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small tmpfs needs root")
+def test_a_full_disk_is_named_and_leaves_nothing_half_written(tmp_path: Path) -> None:
+    mount = tmp_path / "small"
+    mount.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", mount], check=False).returncode != 0:
+        pytest.skip("this machine lets nobody mount a tmpfs")
+    try:
+        store = Location(str(mount))
+        before = write(store / "a", {"x": "1"})
+        with pytest.raises(StorageError) as caught, ArtifactWriter(store / "b", kind="thing") as writer:
+            (writer.path / "big").write_bytes(b"0" * 1_000_000)
+            writer.commit()
+        assert os.strerror(errno.ENOSPC) in caught.value.why
+        assert "free space" in caught.value.fix
+        assert [child.name for child in store.children()] == ["a"]
+        assert open_artifact(store / "a").digest == before.digest
+    finally:
+        subprocess.run(["umount", mount], check=True)
+
+
+def test_a_file_in_the_way_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StorageError, match="cannot write"):
+        ArtifactWriter(Location(str(tmp_path / "file" / "a")), kind="thing")
+
+
+def test_digest_of_is_canonical() -> None:
+    assert digest_of({"a": 1, "b": "ü"}) == digest_of({"b": "ü", "a": 1}) != digest_of({"a": 1, "b": "u"})

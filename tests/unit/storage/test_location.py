@@ -1,0 +1,61 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from raytrain.errors import StorageError
+from raytrain.storage.location import Location
+
+
+def test_paths_become_absolute_and_uris_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert Location.parse("a/b").uri == str(tmp_path / "a" / "b")
+    assert Location.parse("file:///x/y").uri == "/x/y"
+    assert Location.parse("s3://bucket/key/").uri == "s3://bucket/key"
+    assert (Location.parse("s3://bucket") / "a").parent.uri == "s3://bucket"
+    assert (Location.parse("s3://bucket") / "a").name == "a"
+    with pytest.raises(StorageError, match="not on a local disk"):
+        _ = Location.parse("s3://bucket/key").path
+
+
+def test_read_write_list_delete(tmp_path: Path) -> None:
+    folder = Location(str(tmp_path / "f"))
+    assert folder.children() == []
+    (folder / "deep" / "x").write_bytes(b"1")
+    (folder / "y").write_bytes(b"2")
+    (folder / "y").write_bytes(b"3")
+    assert [child.name for child in folder.children()] == ["deep", "y"]
+    assert (folder / "y").read_bytes() == b"3"
+    with pytest.raises(StorageError, match="cannot read"):
+        (folder / "none").read_bytes()
+    (folder / "y").delete()
+    (folder / "y").delete()
+    folder.delete()
+    assert not folder.exists()
+
+
+def test_unknown_scheme_is_a_storage_error() -> None:
+    with pytest.raises(StorageError, match="cannot be reached"):
+        Location("nosuch://x/y").children()
+
+
+def test_any_pyarrow_filesystem_serves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The branch for object stores, over a real pyarrow filesystem reached by URI."""
+    from raytrain.storage.artifact import ArtifactWriter, copy_artifact, delete_artifact, open_artifact
+
+    remote = Location(f"file://{tmp_path}/remote")
+    assert not remote.is_local
+    for text in ("1", "2"):
+        with ArtifactWriter(remote / "a", kind="thing") as writer:
+            (writer.path / "sub").mkdir()
+            (writer.path / "sub" / "x").write_text(text)
+            artifact = writer.commit(replace=True)
+        assert (artifact.path / "sub" / "x").read_text() == text
+        assert open_artifact(remote / "a").digest == artifact.digest
+    copy_artifact(remote / "a", Location(str(tmp_path / "local")))
+    assert open_artifact(Location(str(tmp_path / "local"))).digest == artifact.digest
+    assert [child.name for child in remote.children()] == ["a"]
+    assert (remote / "a" / "sub" / "x").read_bytes() == b"2"
+    delete_artifact(remote / "a")
+    assert not (remote / "a").exists()

@@ -1,0 +1,247 @@
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest_training import JobMaker, RecordingChannel
+
+from raytrain.errors import IntegrityError, TrainingError
+from raytrain.models.adapter import trained_state
+from raytrain.storage.artifact import open_artifact
+from raytrain.training.hooks import Hook
+from raytrain.training.loop import Job, forward_backward, run_loop
+
+
+def weights(job: Job) -> dict[str, torch.Tensor]:
+    return {name: tensor.detach().clone() for name, tensor in trained_state(job.model).items()}
+
+
+def assert_same_bits(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> None:
+    assert a.keys() == b.keys()
+    differing = [name for name in a if not torch.equal(a[name], b[name])]
+    assert differing == [], f"{len(differing)} of {len(a)} tensors differ, the first is {differing[:1]}"
+
+
+@pytest.mark.parametrize("method", ["lora", "full"])
+def test_resumed_means_identical(make_job: JobMaker, method: str) -> None:
+    """Straight to 6 against three legs, stopped at steps 1 and 4, across the end of an epoch (3 batches of 23 rows)."""
+    adapter = {"method": "full"} if method == "full" else {"lora_rank": 4, "lora_dropout": 0.1}
+    straight = make_job("straight", adapter=adapter)
+    assert run_loop(straight) == "finished"
+    losses: dict[int, float] = {}
+    for stop_after in (1, 3, None):
+        channel = RecordingChannel(stop_after=stop_after)
+        leg = make_job("legs", adapter=adapter, channel=channel)
+        ending = run_loop(leg)
+        assert ending == ("stop_requested" if stop_after else "finished")
+        assert not losses.keys() & channel.losses().keys(), "no step is made twice"
+        losses |= channel.losses()
+    assert leg.state.global_step == 6
+    assert_same_bits(weights(straight), weights(leg))
+    assert losses == straight.channel.losses()  # type: ignore[attr-defined]
+    # The optimizer and the data position too: one more step would be the same.
+    assert straight.state == leg.state
+
+
+def test_loss_goes_down_and_is_told(make_job: JobMaker) -> None:
+    job = make_job(
+        max_steps=30, eval_every=10, save_every=0, num_rows=8, adapter={"method": "full"}, schedule="constant"
+    )
+    run_loop(job)
+    losses = job.channel.losses()  # type: ignore[attr-defined]
+    assert sorted(losses) == list(range(1, 31))
+    assert losses[30] < losses[1] / 2
+    metrics = job.channel.of("metrics")[0]["metrics"]  # type: ignore[attr-defined]
+    assert metrics.keys() >= {"train/grad_norm", "train/learning_rate", "train/tokens_per_second", "train/step_s"}
+    evaluations = [m["global_step"] for m in job.channel.of("metrics") if "eval/loss" in m["metrics"]]  # type: ignore[attr-defined]
+    assert evaluations == [10, 20, 30]
+
+
+@pytest.mark.parametrize(("micro", "steps"), [(8, 1), (4, 2), (2, 4), (1, 8), (3, 3)])
+def test_gradients_do_not_depend_on_accumulation(make_job: JobMaker, micro: int, steps: int) -> None:
+    """8x1, 4x2, … over rows of unequal length: the same loss and gradients as all at once."""
+
+    def gradients(micro_batch_size: int) -> tuple[float, dict[str, torch.Tensor], int]:
+        job = make_job(f"m{micro_batch_size}", micro_batch_size=micro_batch_size, adapter={"lora_rank": 4})
+        batch = job.planner.batch_at(job.state.position)
+        loss = forward_backward(job, batch)
+        named = {name: p.grad.clone() for name, p in job.model.named_parameters() if p.grad is not None}
+        return loss / batch.num_loss_tokens, named, len(batch.slots)
+
+    loss, expected, _ = gradients(8)
+    other_loss, found, num_slots = gradients(micro)
+    assert num_slots == steps
+    assert other_loss == pytest.approx(loss, abs=1e-5)
+    for name, gradient in expected.items():
+        torch.testing.assert_close(found[name], gradient, atol=1e-5, rtol=1e-5)
+
+
+def test_mean_of_means_would_be_seen(make_job: JobMaker) -> None:
+    """The known accumulation bug gives another gradient on these very rows, so the test above can fail."""
+    job = make_job(micro_batch_size=1, adapter={"lora_rank": 4})
+    batch = job.planner.batch_at(job.state.position)
+    forward_backward(job, batch)
+    right = {name: p.grad.clone() for name, p in job.model.named_parameters() if p.grad is not None}
+    job.optimizer.zero_grad()
+    from raytrain.data.batches import collate
+
+    for slots in batch.slots:
+        micro = collate(job.planner.table, slots[0], 0)
+        loss = job.model(
+            input_ids=torch.from_numpy(micro.input_ids),
+            attention_mask=torch.from_numpy(micro.attention_mask),
+            labels=torch.from_numpy(micro.labels),
+        ).loss
+        (loss / len(batch.slots)).backward()
+    wrong = {name: p.grad for name, p in job.model.named_parameters() if p.grad is not None}
+    largest = max(float((right[name] - wrong[name]).abs().max()) for name in right)
+    assert largest > 1e-3
+
+
+def test_stops_after_bad_gradients_with_layers_and_remedy(make_job: JobMaker) -> None:
+    job = make_job(max_steps=20, save_every=1, max_bad_steps=3)
+
+    def poison(_module: torch.nn.Module, _inputs: object, output: Any) -> Any:
+        output.logits = output.logits * (math.nan if job.state.global_step >= 2 else 1.0)
+        return output
+
+    job.model.register_forward_hook(poison)
+    with pytest.raises(TrainingError) as caught:
+        run_loop(job)
+    assert "3 steps in a row, up to step 5" in caught.value.what
+    assert "lora_" in caught.value.why
+    assert "learning_rate" in caught.value.fix
+    assert job.state.num_skipped_steps == 3
+    assert all(torch.isfinite(tensor).all() for tensor in weights(job).values()), "a bad step changes no weight"
+    assert len(job.channel.of("event")) == 3  # type: ignore[attr-defined]
+
+
+def test_a_bad_step_is_survived_and_resumed(make_job: JobMaker) -> None:
+    def run(stops: list[int | None], folder: str) -> Job:
+        for stop_after in stops:
+            job = make_job(folder, channel=RecordingChannel(stop_after=stop_after))
+
+            def poison(_m: torch.nn.Module, _i: object, output: Any, job: Job = job) -> Any:
+                output.logits = output.logits * (math.nan if job.state.global_step == 2 else 1.0)
+                return output
+
+            job.model.register_forward_hook(poison)
+            run_loop(job)
+        return job
+
+    straight = run([None], "a")
+    resumed = run([4, None], "b")
+    assert straight.state.num_skipped_steps == 1
+    assert_same_bits(weights(straight), weights(resumed))
+
+
+def test_early_stopping_and_best(make_job: JobMaker) -> None:
+    job = make_job(
+        max_steps=60, eval_every=2, early_stopping_patience=2, learning_rate=0.3, schedule="constant", keep_best_k=1
+    )
+    assert run_loop(job) == "early_stopped"
+    assert job.state.global_step < 60
+    assert job.state.num_evals_since_best == 2
+    best = job.saver.store.best("min")
+    assert best is not None
+    assert best.location.name == f"step-{job.state.best_step:08d}"
+
+
+def test_retention_keeps_newest_and_best(make_job: JobMaker) -> None:
+    job = make_job(max_steps=12, eval_every=2, save_every=2, keep_last_n=2, keep_best_k=1)
+    run_loop(job)
+    kept = job.saver.store.steps()
+    assert kept[-2:] == [10, 12]
+    assert len(kept) <= 3
+    assert job.channel.stands, "Ray is told of committed checkpoints"  # type: ignore[attr-defined]
+
+
+class CountingHook(Hook):
+    def __init__(self) -> None:
+        self.count = 0
+        self.seen: list[str] = []
+
+    def on_step_end(self, global_step: int, metrics: dict[str, float]) -> None:
+        self.count += 1
+
+    def on_evaluate(self, global_step: int, metrics: dict[str, float]) -> None:
+        self.seen.append(f"evaluate {global_step}")
+
+    def on_checkpoint(self, global_step: int) -> None:
+        self.seen.append(f"checkpoint {global_step}")
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"count": self.count}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.count = state["count"]
+
+
+def test_hooks_are_called_and_their_state_resumes(make_job: JobMaker) -> None:
+    first = CountingHook()
+    run_loop(make_job(hooks={"h": first}, channel=RecordingChannel(stop_after=3)))
+    assert first.seen == ["checkpoint 2", "checkpoint 3"]
+    second = CountingHook()
+    run_loop(make_job(hooks={"h": second}))
+    assert second.count == 6
+    assert second.seen == ["checkpoint 4", "evaluate 6", "checkpoint 6"]
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"dataset_digest": "sha256:other"}, "dataset digest"),
+        ({"learning_rate": 3e-2}, "learning-rate schedule"),
+        ({"max_steps": 9}, "learning-rate schedule"),
+        ({"adapter": {"lora_rank": 8}}, "another adapter"),
+    ],
+)
+def test_resume_guard_refuses(make_job: JobMaker, change: dict[str, Any], named: str) -> None:
+    run_loop(make_job(channel=RecordingChannel(stop_after=3)))
+    with pytest.raises(IntegrityError, match=named) as caught:
+        make_job(**change)
+    assert "--fresh" in caught.value.fix
+
+
+def test_a_damaged_checkpoint_is_skipped_with_the_reason(make_job: JobMaker, tmp_path: Path) -> None:
+    run_loop(make_job(channel=RecordingChannel(stop_after=5)))
+    newest = tmp_path / "run" / "checkpoints" / "step-00000005"
+    weights_file = newest / "trained" / "adapter_model.safetensors"
+    weights_file.write_bytes(weights_file.read_bytes()[:-10])
+    channel = RecordingChannel()
+    job = make_job(channel=channel)
+    assert job.state.global_step == 4
+    assert "step-00000005" in channel.of("note")[0]["text"]
+    assert "bytes instead of" in channel.of("note")[0]["text"]
+
+
+def test_the_mirror_restores_a_lost_run(make_job: JobMaker, tmp_path: Path) -> None:
+    import shutil
+
+    mirror = tmp_path / "drive"
+    run_loop(make_job(mirror=mirror, channel=RecordingChannel(stop_after=4)))
+    shutil.rmtree(tmp_path / "run")
+    job = make_job(mirror=mirror)
+    assert job.state.global_step == 4
+    artifact = open_artifact(job.saver.store.mirror / "step-00000004")  # type: ignore[operator]
+    assert artifact.kind == "checkpoint"
+
+
+def test_fractional_epochs_and_short_last_batches(make_job: JobMaker) -> None:
+    job = make_job(max_steps=None, num_epochs=1.5)
+    assert job.max_steps == 3 + 2
+    seen: list[int] = []
+    original = job.planner.batch_at
+
+    def watched(position: Any) -> Any:
+        batch = original(position)
+        seen.extend(batch.rows.tolist())
+        return batch
+
+    job.planner.batch_at = watched  # type: ignore[method-assign]
+    run_loop(job)
+    assert sorted(seen[:23]) == list(range(23)), "every row once in the first epoch"
+    assert len(set(seen[23:])) == len(seen[23:])
