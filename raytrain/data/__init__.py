@@ -1,1 +1,1 @@
-"""From raw rows to a dataset artifact, and from there to batches: read, clean, deduplicate, split, tokenize, batch."""
+"""From raw rows to batches: read, clean, deduplicate, split into a dataset artifact, tokenize, batch."""

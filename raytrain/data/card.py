@@ -1,4 +1,4 @@
-"""data_card.md, rendered from statistics.json: what is in the dataset, where it came from, what was left out and why."""
+"""data_card.md, rendered from statistics.json: what is in the dataset, from where, and what was left out."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ def _lengths(statistics: dict[str, Any]) -> Iterator[str]:
 def _left_out(statistics: dict[str, Any]) -> Iterator[str]:
     yield "## What was left out"
     yield ""
-    reasons: dict[str, str] = {name: text for name, text in REASONS.items()}
+    reasons: dict[str, str] = dict(REASONS.items())
     rows = [[f"rejected: {name}", count, reasons[name]] for name, count in statistics["rejected"].items()]
     threshold = statistics["settings"]["near_duplicate_threshold"]
     rows.append(
@@ -136,7 +136,7 @@ def _left_out(statistics: dict[str, Any]) -> Iterator[str]:
     if statistics["near_duplicate_search_was_cut"]:
         yield ""
         yield (
-            "**Not all near-duplicates were found:** too many rows look alike, and the search was ended after "
+            "**Not all near-duplicates were found:** too many rows look alike, and the search ended after "
             "50 comparisons per row. Raise data.near_duplicate_threshold for a whole search."
         )
     yield ""

@@ -11,8 +11,8 @@ _TRAILING_SPACE = re.compile(r"[ \t]+(?=\n)")
 
 _LINE_BREAKS = "\r\v\f\x85\u2028\u2029"
 _SPACES = "\u00a0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a\u202f\u205f"
-# Zero-width space, word joiner, BOM, soft hyphen, and the marks that reorder text. The zero-width joiners stay:
-# Persian, Indic scripts and emoji are spelt with them.
+# Zero-width space, word joiner, BOM, soft hyphen, and the marks that reorder text. The zero-width joiners
+# stay: Persian, Indic scripts and emoji are spelt with them.
 _INVISIBLE = "\u200b\u2060\ufeff\u00ad\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
 _CONTROL = [code for code in (*range(0x20), *range(0x7F, 0xA0)) if chr(code) not in "\n\t" + _LINE_BREAKS]
 

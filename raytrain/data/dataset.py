@@ -16,7 +16,7 @@ SPLITS: tuple[Split, ...] = ("train", "val", "test")
 
 
 def dataset_schema() -> pa.Schema:
-    """Columns of train.parquet, val.parquet and test.parquet; one of messages, prompt and text is set in each row."""
+    """Columns of train.parquet, val.parquet and test.parquet; each row has messages, prompt or text."""
     import pyarrow as pa
 
     message = pa.struct([pa.field("role", pa.string()), pa.field("content", pa.string())])

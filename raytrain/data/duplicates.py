@@ -1,8 +1,8 @@
 """Duplicates among rows that do not fit in memory.
 
 While rows are read, their fingerprints go to files: 16 bytes of content hash, 8 bytes a band and 128 bytes of
-signature per row. Then one band at a time is sorted. In memory stay 4 bytes per row, and up to 24 more while one band
-is sorted.
+signature per row. Then one band at a time is sorted. In memory stay 4 bytes per row, and up to 24 more while
+one band is sorted.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 
 from raytrain.data.fingerprints import NUM_PERMUTATIONS, band_keys, choose_bands, signatures
 
-# The lowest byte of each permutation is kept (b-bit MinHash, Li and König 2010): two rows that differ agree in it by
-# chance once in 256.
+# The lowest byte of each permutation is kept (b-bit MinHash, Li and König 2010): two rows that differ agree
+# in it by chance once in 256.
 _CHANCE = 1 / 256
 _COMPARED_AT_ONCE = 8192
 _MOST_COMPARISONS_PER_ROW = 50
@@ -79,7 +79,7 @@ class FingerprintFiles:
 
 @dataclass(frozen=True)
 class Duplicates:
-    """`duplicate_of[row]` is the earlier row that stays, or -1 where the row itself stays; `is_exact` tells how."""
+    """`duplicate_of[row]` is the earlier row that stays, or -1 where the row itself stays."""
 
     duplicate_of: NDArray[np.int32]
     is_exact: NDArray[np.bool_]
@@ -89,8 +89,8 @@ class Duplicates:
 def find_duplicates(files: FingerprintFiles) -> Duplicates:
     """For every row the earliest row of its group.
 
-    Of two rows that stay and share a band, none is like the other. Likeness is chained: a row may go because it is
-    like a row that went itself. The result depends on the rows alone.
+    Of two rows that stay and share a band, none is like the other. Likeness is chained: a row may go because
+    it is like a row that went itself. The result depends on the rows alone.
     """
     duplicate_of = np.full(files.num_rows, -1, np.int32)
     if files.num_rows < 2:
@@ -147,8 +147,7 @@ def _mark_alike(
     threshold: float,
     budget: int,
 ) -> int:
-    """Compare the rows of each bucket of one band with the first of them, then the rest likewise; what is left of
-    `budget` comparisons is returned."""
+    """Compare a bucket's rows with its first, then the rest likewise; returns the budget left."""
     rows = _rows_that_share(keys, duplicate_of < 0)
     rows = rows[np.argsort(keys[rows], kind="stable")]
     buckets = keys[rows]

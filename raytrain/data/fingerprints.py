@@ -1,7 +1,8 @@
 """Fingerprints of rows: a content hash for equality, and MinHash signatures with band keys for likeness.
 
-Likeness is the Jaccard similarity of the sets of word triples of two rows. MinHash: Broder 1997, "On the resemblance
-and containment of documents"; banding: Leskovec, Rajaraman, Ullman, "Mining of Massive Datasets", 3.4.
+Likeness is the Jaccard similarity of the sets of word triples of two rows. MinHash: Broder 1997, "On the
+resemblance and containment of documents"; banding: Leskovec, Rajaraman, Ullman, "Mining of Massive Datasets",
+3.4.
 """
 
 from __future__ import annotations
@@ -100,7 +101,8 @@ _POWERS = _Powers()
 def shingle_hashes(texts: list[bytes]) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
     """Hashes of the word triples of all texts, and the offsets where each text's begin (one more than texts).
 
-    A word's hash is the difference of two prefix sums of a polynomial over its bytes, so no loop runs over words.
+    A word's hash is the difference of two prefix sums of a polynomial over its bytes, so no loop runs over
+    words.
     """
     word_table, cjk_table, value_table = _byte_tables()
     data = np.frombuffer(b"\n".join(texts) + b"\n", np.uint8)

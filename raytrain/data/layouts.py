@@ -98,7 +98,9 @@ def _text_of(value: Any, name: str) -> str:
 def _kind(value: Any) -> str:
     if isinstance(value, float):
         return str(value)
-    return {dict: "an object", list: "a list"}.get(type(value), f"a {type(value).__name__}")
+    if isinstance(value, dict):
+        return "an object"
+    return "a list" if isinstance(value, list) else f"a {type(value).__name__}"
 
 
 def _column(row: Mapping[str, Any], *names: str, keep_edges: bool = False) -> str:

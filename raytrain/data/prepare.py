@@ -42,7 +42,7 @@ _VERSION = 1
 
 @dataclass(frozen=True)
 class PrepareProgress:
-    """Where preparing stands; `note` says what a person should know, such as that a damaged dataset is made again."""
+    """Where preparing stands; `note` is for a person: a damaged dataset is made again, say."""
 
     phase: Literal["open", "read", "deduplicate", "write", "cached", "done"]
     num_rows: int = 0
@@ -58,7 +58,7 @@ OnProgress = Callable[[PrepareProgress], None]
 def prepare_dataset(
     section: DataSection, storage: Location, *, on_progress: OnProgress | None = None
 ) -> Artifact:
-    """The dataset that `section` describes, at `storage/datasets/<key of all inputs>`; returned at once if it is there.
+    """The dataset that `section` describes, at `storage/datasets/<inputs key>`; at once if it is there.
 
     Raises DataError where sources are missing or damaged, no row is left, or too many had to be rejected (the
     rejected rows are then saved where the error says), and StorageError where `storage` cannot be written.

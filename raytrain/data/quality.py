@@ -1,7 +1,8 @@
 """A quality score per row, 0 to 1: the product of four signals, each 1 for ordinary text.
 
-The score is for looking and for choosing, never a filter by itself: it stands in the `quality` column and, as a mean,
-in the data card. The signals are those of Gopher's filters (Rae et al. 2021, table A1), as ratios instead of limits.
+The score is for looking and for choosing, never a filter by itself: it stands in the `quality` column and, as
+a mean, in the data card. The signals follow the filters of Gopher (Rae et al. 2021), as ratios instead of
+limits.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""One reader per file format. Each yields (line number, row or fault) and never raises for what a row holds."""
+"""One reader per file format: yields (line number, row or fault), never raises for what a row holds."""
 
 from __future__ import annotations
 
@@ -153,7 +153,7 @@ def read_tsv(stream: BinaryIO) -> Iterator[NumberedRow]:
 
 
 def read_parquet(stream: BinaryIO) -> Iterator[NumberedRow]:
-    """Row by row in batches; the line is the number of the row. Raises ArrowException where the file is damaged."""
+    """Row by row in batches, numbered from 1. Raises ArrowException where the file is damaged."""
     import pyarrow.parquet as pq
 
     number = 0

@@ -1,4 +1,4 @@
-"""The first pass over the rows: canonicalise, clean, score and fingerprint them, and spill them to disk in batches."""
+"""The first pass: rows are canonicalised, cleaned, scored, fingerprinted, and spilled to disk in batches."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _SAMPLES_PER_REASON = 2
 
 @dataclass
 class SourceTally:
-    """What became of the rows of one source; its usable rows are `first_row` up to `first_row + num_usable`."""
+    """What became of the rows of one source; its usable ones begin at `first_row` of all."""
 
     name: str
     first_row: int

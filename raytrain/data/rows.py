@@ -68,7 +68,7 @@ class CanonicalRow:
         return (self.prompt or "", self.completion or "")
 
     def identity(self) -> str:
-        """Text that is equal for equal rows only; cleaned texts hold no control characters but \\n and \\t."""
+        """Text that is equal for equal rows only; a cleaned text holds none of these separators."""
         if self.messages is not None:
             return "\x1e".join([f"{role}\x1f{content}" for role, content in self.messages])
         if self.text is not None:

@@ -32,7 +32,7 @@ class SourceSection(Section):
     """One place that rows come from: exactly one of `path`, `dataset` and `generator`."""
 
     path: str | None = None
-    """A file, a folder or a glob of JSONL, JSON, CSV, TSV or Parquet (text also as .gz), relative to where you are."""
+    """A file, a folder or a glob of JSONL, JSON, CSV, TSV or Parquet; text also as .gz."""
     dataset: str | None = None
     """Name of a Hugging Face dataset; needs `pip install 'raytrain[hub]'`."""
     generator: GeneratorName | None = None
@@ -85,7 +85,7 @@ class DataSection(Section):
     split_salt: str = ""
     """Another salt gives another split."""
     near_duplicate_threshold: float | None = Field(default=0.8, ge=0.5, le=1.0)
-    """Rows whose word triples overlap at least this much (Jaccard) count as one; null keeps near-duplicates."""
+    """Rows whose word triples overlap at least this much (Jaccard) count as one; null = off."""
     min_chars: int = Field(default=1, ge=0)
     """Rows with fewer characters are rejected."""
     max_row_chars: int = Field(default=100_000, ge=1)

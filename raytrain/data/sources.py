@@ -5,8 +5,9 @@ from __future__ import annotations
 import glob
 import gzip
 import io
+import itertools
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, cast
@@ -31,7 +32,7 @@ class SourceFile:
 
 @dataclass
 class Source:
-    """One opened source. `identity` is what its rows depend on; `bytes_read` grows while `rows()` is read."""
+    """One opened source. Its rows depend on `identity`; `bytes_read` grows as they are read."""
 
     name: str
     section: SourceSection
@@ -92,7 +93,7 @@ def _open_hub(section: SourceSection, dataset: str) -> Source:
         ) from error
     try:
         loaded = datasets.load_dataset(dataset, section.subset, split=section.split)
-    except Exception as error:  # noqa: BLE001 - the library raises types of many others: network, parsing, missing
+    except Exception as error:
         raise DataError(
             f"the dataset `{dataset}` (subset {section.subset}, split {section.split}) cannot be loaded",
             why=f"{type(error).__name__}: {str(error)[:500]}",
@@ -137,7 +138,7 @@ def _open_files(section: SourceSection, pattern: str) -> Source:
 
 
 def find_files(pattern: str) -> tuple[list[tuple[Path, str]], list[str]]:
-    """The files that a path, folder or glob stands for, each with a label, sorted by name; and what was passed over.
+    """The files that a path, folder or glob stands for, each with a label; and what was passed over.
 
     Raises DataError where there is nothing to read, with the nearest names in that folder.
     """
@@ -150,7 +151,7 @@ def find_files(pattern: str) -> tuple[list[tuple[Path, str]], list[str]]:
         base, found = place, [one for one in place.rglob("*") if one.is_file()]
     elif glob.has_magic(pattern):
         base = _fixed_part(place)
-        found = [Path(one) for one in glob.glob(str(place), recursive=True) if Path(one).is_file()]
+        found = [one for one in base.glob(str(place.relative_to(base))) if one.is_file()]
     else:
         raise _not_there(place)
     visible = [one for one in found if not any(part.startswith(".") for part in one.relative_to(base).parts)]
@@ -168,15 +169,7 @@ def find_files(pattern: str) -> tuple[list[tuple[Path, str]], list[str]]:
 
 
 def _fixed_part(place: Path) -> Path:
-    fixed = [part for part in _until_magic(place.parts)]
-    return Path(*fixed) if fixed else Path()
-
-
-def _until_magic(parts: Iterable[str]) -> Iterator[str]:
-    for part in parts:
-        if glob.has_magic(part):
-            return
-        yield part
+    return Path(*itertools.takewhile(lambda part: not glob.has_magic(part), place.parts))
 
 
 def _unknown_suffix(pattern: str, names: list[str]) -> DataError:

@@ -1,4 +1,4 @@
-"""Which split a row belongs to: a function of its content alone, so that it stays there when other rows come or go."""
+"""Which split a row belongs to: a function of its content alone, whatever other rows there are."""
 
 from __future__ import annotations
 

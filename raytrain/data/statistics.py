@@ -1,4 +1,4 @@
-"""statistics.json: counts, lengths and samples of a prepared dataset. Holds no time, host or absolute path."""
+"""statistics.json: counts, lengths and samples of a prepared dataset. No time, no host, no absolute path."""
 
 from __future__ import annotations
 

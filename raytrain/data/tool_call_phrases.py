@@ -1,7 +1,7 @@
-"""What the tool-call generator draws from: the tools, the phrases that ask for them, and the values of arguments.
+"""What the tool-call generator draws from: tools, phrases that ask for them, values of arguments.
 
-In a phrase, `{name}` stands for an argument and `[…]` for a part that may be left out together with its arguments.
-Every value is copied from the request as it stands, so that a small model can learn the task.
+In a phrase, `{name}` stands for an argument and `[…]` for a part that may be left out together with its
+arguments. Every value is copied from the request as it stands, so that a small model can learn the task.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class Pool:
-    """Values of an argument. Of an open pool every fifth is for held-out rows alone; a closed one is an enumeration."""
+    """Values of an argument. Every fifth of an open pool is for held-out rows; a closed one is an enum."""
 
     values: tuple[str | int, ...]
     closed: bool = False
@@ -24,7 +24,7 @@ class Pool:
 
 @dataclass(frozen=True)
 class Tool:
-    """`arguments` maps names, in the order of the JSON, to pools; `heldout_phrases` never occur in training rows."""
+    """Arguments in the order of the JSON; `heldout_phrases` never occur in training rows."""
 
     name: str
     arguments: dict[str, Pool]
@@ -47,58 +47,59 @@ DATES = Pool(
     tuple(f"{day} {month}" for month in ("March", "April", "May", "June", "July") for day in range(1, 29, 2))
 )
 CITIES = _words(
-    "Paris|Lagos|Oslo|Lima|Quito|Boston|Cairo|Dublin|Seoul|Havana|Madrid|Nairobi|Osaka|Prague|Tunis|Vienna|Zagreb|"
-    "Athens|Bogota|Lisbon|Geneva|Hanoi|Jakarta|Kyoto|Manila|Munich|Naples|Perth|Riga|Sofia|Toronto|Warsaw|Denver|"
-    "Chicago|Tallinn|Bergen|Porto|Seville|Turin|Malmo"
+    "Paris|Lagos|Oslo|Lima|Quito|Boston|Cairo|Dublin|Seoul|Havana|Madrid|Nairobi|Osaka|Prague|Tunis|Vienna|"
+    "Zagreb|Athens|Bogota|Lisbon|Geneva|Hanoi|Jakarta|Kyoto|Manila|Munich|Naples|Perth|Riga|Sofia|Toronto|"
+    "Warsaw|Denver|Chicago|Tallinn|Bergen|Porto|Seville|Turin|Malmo"
 )
 NAMES = _words(
-    "Anna|Ben|Clara|David|Elif|Farid|Grace|Hugo|Ines|Jonas|Kemal|Laura|Mario|Nadia|Omar|Paula|Quentin|Rosa|Samir|"
-    "Tara|Umar|Vera|Wanda|Yusuf|Zoe|Lukas|Mina|Petra|Ravi|Sonja"
+    "Anna|Ben|Clara|David|Elif|Farid|Grace|Hugo|Ines|Jonas|Kemal|Laura|Mario|Nadia|Omar|Paula|Quentin|Rosa|"
+    "Samir|Tara|Umar|Vera|Wanda|Yusuf|Zoe|Lukas|Mina|Petra|Ravi|Sonja"
 )
 ROOMS = _words(
     "kitchen|bedroom|bathroom|hallway|office|garage|nursery|attic|cellar|balcony|studio|library|porch|den"
 )
 TASKS = _words(
-    "water the plants|pay the rent|call the bank|feed the cat|buy stamps|renew the passport|charge the camera|"
-    "take out the bins|book the dentist|send the invoice|clean the oven|return the books|walk the dog|"
-    "back up the laptop|order new tyres|wash the curtains|check the boiler|print the tickets|defrost the fridge|"
-    "sign the lease"
+    "water the plants|pay the rent|call the bank|feed the cat|buy stamps|renew the passport|"
+    "charge the camera|take out the bins|book the dentist|send the invoice|clean the oven|return the books|"
+    "walk the dog|back up the laptop|order new tyres|wash the curtains|check the boiler|print the tickets|"
+    "defrost the fridge|sign the lease"
 )
 LABELS = _words(
     "gym|work|school|medicine|breakfast|meeting|train|yoga|nap|laundry|bread|market|swim|choir|flight"
 )
 EVENTS = _words(
-    "team lunch|budget review|parents evening|piano lesson|project kickoff|eye test|board meeting|garden party|"
-    "chess club|job interview|book club|car service|tax appointment|code review|birthday dinner|safety training|"
-    "press call|house viewing|staff meeting|first aid course"
+    "team lunch|budget review|parents evening|piano lesson|project kickoff|eye test|board meeting|"
+    "garden party|chess club|job interview|book club|car service|tax appointment|code review|birthday dinner|"
+    "safety training|press call|house viewing|staff meeting|first aid course"
 )
 TEXTS = _words(
-    "I am running late|the parcel arrived|dinner is ready|call me back|see you at noon|the meeting is cancelled|"
-    "bring an umbrella|I found your keys|we won the match|please lock the door|the train is delayed|"
-    "happy birthday|the report is done|I left the office|good luck today|the car is fixed|buy some milk|"
-    "thanks for the help|we are outside|the tickets are booked"
+    "I am running late|the parcel arrived|dinner is ready|call me back|see you at noon|"
+    "the meeting is cancelled|bring an umbrella|I found your keys|we won the match|please lock the door|"
+    "the train is delayed|happy birthday|the report is done|I left the office|good luck today|"
+    "the car is fixed|buy some milk|thanks for the help|we are outside|the tickets are booked"
 )
 SONGS = _words(
-    "Blue Harbour|Paper Moon|Silver Rain|Northern Road|Golden Hour|Slow River|Winter Sun|Night Train|Open Sky|"
-    "Red Lantern|Summer Glass|Wild Honey|Broken Compass|Quiet Storm|Velvet Dawn|Morning Tide|City Lights|"
-    "Hollow Pines|Distant Bells|Amber Waves"
+    "Blue Harbour|Paper Moon|Silver Rain|Northern Road|Golden Hour|Slow River|Winter Sun|Night Train|"
+    "Open Sky|Red Lantern|Summer Glass|Wild Honey|Broken Compass|Quiet Storm|Velvet Dawn|Morning Tide|"
+    "City Lights|Hollow Pines|Distant Bells|Amber Waves"
 )
 ARTISTS = _words(
     "The Foxes|Lena Hart|Iron Garden|Milo Reyes|Kite Parade|Nora Lund|The Tides|Juno Vale|Sam Okoro|Opal"
 )
 PHRASES = _words(
-    "good morning|where is the station|thank you very much|how much is this|I would like some tea|see you soon|"
-    "the bill please|I am lost|happy new year|what time is it|my name is Alex|have a nice day|I need a doctor|"
-    "the room is cold|we are from Canada|it was delicious|can you help me|two tickets please|I do not know|sleep well"
+    "good morning|where is the station|thank you very much|how much is this|I would like some tea|"
+    "see you soon|the bill please|I am lost|happy new year|what time is it|my name is Alex|have a nice day|"
+    "I need a doctor|the room is cold|we are from Canada|it was delicious|can you help me|two tickets please|"
+    "I do not know|sleep well"
 )
 RESTAURANTS = _words(
     "Casa Verde|The Anchor|Bella Notte|Green Olive|Sakura House|Old Mill|Lotus Garden|Blue Door|Chez Marie|"
     "Spice Route|Harbour Grill|Le Jardin|Rustic Oven|Golden Dragon|Pine and Salt"
 )
 PLACES = _words(
-    "the airport|the museum|Central Park|the train station|City Hall|the hospital|the old harbour|the stadium|"
-    "Grand Hotel|the university|the zoo|Market Square|the opera|the castle|West Beach|the post office|the embassy|"
-    "River Mall|the cathedral|the aquarium"
+    "the airport|the museum|Central Park|the train station|City Hall|the hospital|the old harbour|"
+    "the stadium|Grand Hotel|the university|the zoo|Market Square|the opera|the castle|West Beach|"
+    "the post office|the embassy|River Mall|the cathedral|the aquarium"
 )
 LANGUAGES = _words("French|German|Spanish|Italian|Turkish|Polish|Swedish|Japanese", closed=True)
 CURRENCIES = _words("USD|EUR|GBP|JPY|CHF|CAD|SEK", closed=True)

@@ -23,8 +23,8 @@ def generate_tool_calls(
 ) -> Iterator[dict[str, Any]]:
     """Chat rows, the same for the same arguments on any machine.
 
-    Held-out rows use argument values that no training row has (but for enumerations such as units), and phrases of
-    which some occur there alone. Requests are all different as long as the phrases allow it.
+    Held-out rows use argument values that no training row has (but for enumerations such as units), and
+    phrases of which some occur there alone. Requests are all different as long as the phrases allow it.
     """
     heldout = part == "heldout"
     # Text seeds go through SHA-512, so that neighbouring seeds have nothing in common.
@@ -60,7 +60,9 @@ def _draw(generator: random.Random, tool: Tool, heldout: bool) -> tuple[str, dic
 
 
 def exact_match(answer: str, expected: str) -> bool:
-    """Whether the first JSON object in `answer` equals the one in `expected`; key order and spacing do not count."""
+    """Whether the first JSON object in `answer` equals the one in `expected`; key order and spacing do not
+    count.
+    """
     found, wanted = _first_object(answer), _first_object(expected)
     return found is not None and wanted is not None and _same(found, wanted)
 

@@ -81,7 +81,7 @@ def write_splits(
     wanted: set[int],
     on_batch: Callable[[int], None],
 ) -> tuple[dict[str, SplitSummary], dict[int, dict[str, Any]]]:
-    """Write the splits into `folder`. Returns a summary of each, and the canonical form of the `wanted` rows."""
+    """Write the splits into `folder`. Returns a summary of each, and the `wanted` rows."""
     import pyarrow as pa
 
     summaries: dict[str, SplitSummary] = {split: SplitSummary() for split in SPLITS}

@@ -122,6 +122,7 @@ def steps(run: RunRecord) -> str:
 
 def runs_table(rows: Sequence[tuple[RunRecord, MetricPoint | None]], now: float) -> Table:
     from rich.table import Table
+    from rich.text import Text
 
     table = Table(box=None, header_style="bold", pad_edge=False)
     for heading in ("run", "kind", "state"):
@@ -129,7 +130,7 @@ def runs_table(rows: Sequence[tuple[RunRecord, MetricPoint | None]], now: float)
     for heading in ("step", "loss", "age", "duration"):
         table.add_column(heading, justify="right", no_wrap=True)
     for run, loss in rows:
-        state = f"[{_STATE_STYLES[run.state]}]{run.label}[/]"
+        state = Text(run.label, style=_STATE_STYLES[run.state])
         shown_loss = number(loss.value) if loss else "-"
         age, took = duration(now - run.created_at), duration(run_seconds(run, now))
         table.add_row(run.id, run.kind, state, steps(run), shown_loss, age, took)
@@ -137,6 +138,7 @@ def runs_table(rows: Sequence[tuple[RunRecord, MetricPoint | None]], now: float)
 
 
 def metrics_table(summaries: Mapping[str, MetricSummary]) -> Table:
+    from rich.markup import escape
     from rich.table import Table
 
     table = Table(box=None, header_style="bold", pad_edge=False)
@@ -145,25 +147,27 @@ def metrics_table(summaries: Mapping[str, MetricSummary]) -> Table:
         table.add_column(heading, justify="right")
     for key, summary in summaries.items():
         best = (number(summary.best.value), str(summary.best.global_step)) if summary.best else ("-", "-")
-        table.add_row(
-            key, str(summary.num_points), str(summary.last.global_step), number(summary.last.value), *best
-        )
+        last = (str(summary.last.global_step), number(summary.last.value))
+        table.add_row(escape(key), str(summary.num_points), *last, *best)
     return table
 
 
 def artifacts_table(uses: Sequence[ArtifactUse]) -> Table:
+    from rich.markup import escape
     from rich.table import Table
 
     table = Table(box=None, header_style="bold", pad_edge=False)
     for heading in ("", "role", "kind", "digest", "place"):
         table.add_column(heading, overflow="fold")
     for use in uses:
-        table.add_row(use.direction, use.role, use.kind, short_digest(use.digest), use.uri or "-")
+        told = (use.direction, use.role, use.kind, short_digest(use.digest), use.uri or "-")
+        table.add_row(*map(escape, told))
     return table
 
 
 def side_by_side(heading: str, run_ids: Sequence[str], rows: Mapping[str, Mapping[str, str]]) -> Table:
     """One row a key, one column a run."""
+    from rich.markup import escape
     from rich.table import Table
 
     table = Table(box=None, header_style="bold", pad_edge=False)
@@ -171,7 +175,7 @@ def side_by_side(heading: str, run_ids: Sequence[str], rows: Mapping[str, Mappin
     for run_id in run_ids:
         table.add_column(run_id, justify="right", overflow="fold")
     for key, values in rows.items():
-        table.add_row(key, *(values.get(run_id, "-") for run_id in run_ids))
+        table.add_row(escape(key), *(escape(values.get(run_id, "-")) for run_id in run_ids))
     return table
 
 

@@ -21,8 +21,9 @@ def connect(address: str | None, *, verbose: bool) -> None:
 
     if ray.is_initialized():
         return
-    # Ray Train's own progress lines and Ray's start-up lines, unless asked for.
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    # Ray Train looks at its workers every 2 s by default; at each start, report and end somebody waits for that look.
+    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.25")
     if not verbose:
         for name in _NOISY_LOGGERS:
             logging.getLogger(name).setLevel(logging.ERROR)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TypeVar
 
 import torch
@@ -153,11 +154,14 @@ def build_job(assignment: Assignment, strategy: Strategy, channel: Channel) -> J
 
 def _find_base_model(assignment: Assignment) -> ResolvedModel:
     """The base model on this worker's machine, which may be another than the driver's."""
-    found = resolve_base_model(assignment.spec.model, assignment.spec.storage_location)
-    if found.digest != assignment.base_model.digest:
+    driver, section = assignment.base_model, assignment.spec.model
+    if Path(driver.path).is_dir():
+        section = section.model_copy(update={"base_model": driver.path})
+    found = replace(resolve_base_model(section, assignment.spec.storage_location), reference=driver.reference)
+    if found.digest != driver.digest:
         raise IntegrityError(
             f"{found.reference} is another model on this worker than on the driver",
-            why=f"here {found.digest}, there {assignment.base_model.digest}",
+            why=f"here {found.digest}, there {driver.digest}",
             fix="put the same files on every node, or pin model.revision",
         )
     return found

@@ -27,7 +27,7 @@ class DistributedDataParallelStrategy:
         self._wrapped = DistributedDataParallel(
             model,
             device_ids=[self.device] if self.device.type == "cuda" else None,
-            broadcast_buffers=False,  # buffers of a causal LM are constants
+            forward_sync_buffers=False,  # buffers of a causal LM are constants
             gradient_as_bucket_view=True,  # no second copy of the gradients
         )
 

@@ -1,0 +1,114 @@
+"""One contract over all strategies, and two real processes against one."""
+
+from __future__ import annotations
+
+import json
+import socket
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest_training import RecordingChannel, build_test_job
+
+from raytrain.errors import DataError, PlatformError
+from raytrain.models.adapter import trained_state
+from raytrain.models.base import ResolvedModel
+from raytrain.training.loop import run_loop
+from raytrain.training.setup import together
+from raytrain.training.strategies.single import SingleProcess
+
+WORLD_SIZE = 2
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+def check_contract(strategy: Any) -> None:
+    """What every strategy promises, asked on every rank."""
+    rank, world = strategy.world_rank, strategy.world_size
+    assert strategy.sum_over_ranks([1.0, float(rank), 1e-17]) == [
+        world, sum(range(world)), pytest.approx(world * 1e-17),
+    ]  # fmt: skip
+    gathered = strategy.gather_on_rank_zero({"rank": rank})
+    assert gathered == ([{"rank": r} for r in range(world)] if rank == 0 else None)
+    assert strategy.broadcast_from_rank_zero(f"from {rank}") == "from 0"
+
+    # After accumulating, every rank's gradient is the mean over ranks of the sums over micro-batches.
+    model = torch.nn.Linear(1, 1, bias=False)
+    torch.nn.init.constant_(model.weight, 1.0)
+    strategy.wrap(model)
+    for is_last in (False, True):
+        with strategy.accumulating(is_last):
+            strategy.forward(input=torch.tensor([[float(rank + 1)]])).sum().backward()
+    expected = 2 * sum(range(1, world + 1)) / world
+    assert model.weight.grad is not None
+    assert float(model.weight.grad) == pytest.approx(expected)
+
+    # A fault on the last rank alone is raised on all.
+    def fail_on_last() -> str:
+        if rank == world - 1:
+            raise DataError("what", why="why", fix="fix")
+        return "fine"
+
+    with pytest.raises(DataError):
+        together(strategy, fail_on_last)
+    assert together(strategy, lambda: rank) == rank
+
+
+def run_rank(rank: int, port: int, folder: str, base: ResolvedModel) -> None:
+    import torch.distributed
+
+    from raytrain.training.strategies.ddp import DistributedDataParallelStrategy
+
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group(
+        "gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=WORLD_SIZE
+    )
+    strategy = DistributedDataParallelStrategy(torch.device("cpu"))
+    check_contract(strategy)
+
+    # 23 rows in batches of 8: the last batch of each epoch deals 7 rows to 2 workers.
+    channel = RecordingChannel()
+    adapter = {"lora_rank": 4}
+    job = build_test_job(
+        base, Path(folder) / "two", strategy=DistributedDataParallelStrategy(torch.device("cpu")), channel=channel,
+        adapter=adapter,
+    )  # fmt: skip
+    run_loop(job)
+    if rank == 0:
+        weights = {name: tensor.detach().clone() for name, tensor in trained_state(job.model).items()}
+        torch.save({"losses": channel.losses(), "weights": weights}, Path(folder) / "two.pt")
+
+    # A disk that is full on rank 0 ends both ranks with the same error.
+    strategy = DistributedDataParallelStrategy(torch.device("cpu"))
+    (Path(folder) / "blocked").write_text("a file where the checkpoints' folder should be")
+    job = build_test_job(base, Path(folder) / "blocked", strategy=strategy, adapter=adapter)
+    with pytest.raises(PlatformError) as caught:
+        run_loop(job)
+    (Path(folder) / f"error-{rank}.json").write_text(json.dumps(caught.value.as_dict()))
+    torch.distributed.barrier()
+    torch.distributed.destroy_process_group()
+
+
+def test_contract_of_single_process() -> None:
+    check_contract(SingleProcess(torch.device("cpu")))
+
+
+def test_two_workers_give_what_one_gives(base: ResolvedModel, tmp_path: Path) -> None:
+    sys.path.insert(0, str(Path(__file__).parent))
+    torch.multiprocessing.spawn(run_rank, (free_port(), str(tmp_path), base), nprocs=WORLD_SIZE)
+    channel = RecordingChannel()
+    one = build_test_job(base, tmp_path / "one", channel=channel, adapter={"lora_rank": 4})
+    run_loop(one)
+    two = torch.load(tmp_path / "two.pt")
+    assert two["losses"] == {step: pytest.approx(loss, abs=1e-5) for step, loss in channel.losses().items()}
+    for name, tensor in trained_state(one.model).items():
+        torch.testing.assert_close(two["weights"][name], tensor, atol=1e-5, rtol=1e-4)
+    errors = [json.loads((tmp_path / f"error-{rank}.json").read_text()) for rank in range(WORLD_SIZE)]
+    assert errors[0] == errors[1]
+    assert errors[0]["kind"] == "storage"
