@@ -37,6 +37,9 @@ def rows() -> list[dict[str, str]]:
     generator = random.Random(7)
     pairs = [(generator.randint(100, 999), generator.randint(100, 999)) for _ in range(60)]
     return [
-        {"question": f"Case {i}: add {a} and {b}, then name the result.", "answer": f"The sum of {a} and {b} is {a + b}."}
+        {
+            "question": f"Case {i}: add {a} and {b}, then name the result.",
+            "answer": f"The sum of {a} and {b} is {a + b}.",
+        }
         for i, (a, b) in enumerate(pairs)
     ]

@@ -76,7 +76,9 @@ def make_table(num_rows: int, *, seed: int = 3, vocab: int = 300, prompt: bool =
             mask[: length // 3] = 0
         masks.append(mask)
     offsets = np.concatenate([[0], np.cumsum([len(one) for one in ids])]).astype(np.int64)
-    return TokenTable(np.concatenate(ids), np.concatenate(masks), offsets, [f"row{i}" for i in range(num_rows)])
+    return TokenTable(
+        np.concatenate(ids), np.concatenate(masks), offsets, [f"row{i}" for i in range(num_rows)]
+    )
 
 
 JobMaker = Callable[..., Job]
@@ -103,7 +105,13 @@ def build_test_job(
     **train: Any,
 ) -> Job:
     """Ready to run, resumed from what lies in `folder`."""
-    values = {"max_steps": 6, "global_batch_size": 8, "micro_batch_size": 4, "save_every": 2, "learning_rate": 1e-2}
+    values = {
+        "max_steps": 6,
+        "global_batch_size": 8,
+        "micro_batch_size": 4,
+        "save_every": 2,
+        "learning_rate": 1e-2,
+    }
     section = TrainSection(**{**values, **train})
     strategy = strategy or SingleProcess(torch.device("cpu"))
     channel = channel or RecordingChannel()
@@ -116,7 +124,9 @@ def build_test_job(
     )  # fmt: skip
     strategy.wrap(model)
     table = make_table(num_rows)
-    belonging = Belonging("run", base.digest, dataset_digest, "sha256:tokens", adapter_section.model_dump(mode="json"))
+    belonging = Belonging(
+        "run", base.digest, dataset_digest, "sha256:tokens", adapter_section.model_dump(mode="json")
+    )
     store = CheckpointStore(
         Location(str(folder / "checkpoints")),
         Location(str(mirror / "checkpoints")) if mirror else None,
@@ -143,7 +153,12 @@ def build_test_job(
         tokenizer=load_tokenizer(base, model_section),
         state=TrainingState(),
         saver=Saver(
-            section=section, strategy=strategy, channel=channel, store=store, belonging=belonging, provenance={}
+            section=section,
+            strategy=strategy,
+            channel=channel,
+            store=store,
+            belonging=belonging,
+            provenance={},
         ),
         hooks=hooks or {},
     )

@@ -17,7 +17,16 @@ MIN_BRANCH_PERCENT = 75.0
 def run(name: str, *arguments: str) -> int:
     started = time.monotonic()
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "COVERAGE_FILE": str(ROOT / f".coverage.{name}")}
-    command = [sys.executable, "-m", "pytest", f"tests/{name}", "--cov", "--cov-report=", "--durations=5", *arguments]
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        f"tests/{name}",
+        "--cov",
+        "--cov-report=",
+        "--durations=5",
+        *arguments,
+    ]
     code = subprocess.run(command, cwd=ROOT, env=environment, check=False).returncode
     print(f"{name} tests: {time.monotonic() - started:.0f} s, exit {code}", flush=True)
     return code
@@ -26,7 +35,9 @@ def run(name: str, *arguments: str) -> int:
 def coverage_is_enough() -> bool:
     """Print line and branch coverage of raytrain/ and compare them with the floors."""
     subprocess.run([sys.executable, "-m", "coverage", "combine", "--keep", "-q"], cwd=ROOT, check=True)
-    subprocess.run([sys.executable, "-m", "coverage", "report", "--skip-covered", "--sort=cover"], cwd=ROOT, check=True)
+    subprocess.run(
+        [sys.executable, "-m", "coverage", "report", "--skip-covered", "--sort=cover"], cwd=ROOT, check=True
+    )
     report = ROOT / "coverage.json"
     subprocess.run([sys.executable, "-m", "coverage", "json", "-q", "-o", str(report)], cwd=ROOT, check=True)
     totals = json.loads(report.read_text())["totals"]

@@ -16,7 +16,9 @@ OverridesArgument = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VAL
 
 
 @app.command()
-def check(recipe: RecipeArgument, overrides: OverridesArgument = None, json_output: JsonOption = False) -> None:
+def check(
+    recipe: RecipeArgument, overrides: OverridesArgument = None, json_output: JsonOption = False
+) -> None:
     """Say whether a recipe is valid; every fault with file, line and the nearest valid key."""
     from raytrain.training.spec import load_spec
 
@@ -26,7 +28,9 @@ def check(recipe: RecipeArgument, overrides: OverridesArgument = None, json_outp
 
 
 @app.command()
-def show(recipe: RecipeArgument, overrides: OverridesArgument = None, json_output: JsonOption = False) -> None:
+def show(
+    recipe: RecipeArgument, overrides: OverridesArgument = None, json_output: JsonOption = False
+) -> None:
     """Print the resolved recipe: presets, overrides and defaults applied."""
     from raytrain.training.spec import load_spec
 

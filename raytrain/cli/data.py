@@ -101,9 +101,7 @@ def _settings(recipe: str | None, overrides: list[str], sources: list[str]) -> D
             fix="leave one of the two out; with a recipe, override data.sources=rows.jsonl",
         )
     # With --source the first argument, too, is an override.
-    document = Document(
-        {"data": {"sources": list(sources)}}, {(): "command line", ("data", "sources"): "--source"}
-    )
+    document = Document({"data": {"sources": [{"path": one} for one in sources]}}, {(): "--source"})
     return build(DataRecipe, apply_overrides(document, [*([recipe] if recipe else []), *overrides]))
 
 
@@ -115,20 +113,16 @@ def _storage(settings: DataRecipe, output: str | None) -> Location:
 
 
 def _show_result(console: Console, result: dict[str, Any]) -> None:
-    from rich.table import Table
-
-    table = Table(show_header=False, box=None)
-    splits = ", ".join(f"{name} {count:,}" for name, count in result["splits"].items())
-    table.add_row("rows", splits)
     dropped = result["dropped"]
-    table.add_row(
-        "left out",
-        f"{result['num_rejected']:,} rejected, {dropped['exact_duplicates']:,} exact and "
+    lines = {
+        "rows": ", ".join(f"{name} {count:,}" for name, count in result["splits"].items()),
+        "left out": f"{result['num_rejected']:,} rejected, {dropped['exact_duplicates']:,} exact and "
         f"{dropped['near_duplicates']:,} near-duplicates",
-    )
-    table.add_row("dataset", result["artifact"] + (" (was there already)" if result["cached"] else ""))
-    table.add_row("digest", result["digest"])
-    console.print(table, soft_wrap=True)
+        "dataset": result["artifact"] + (" (was there already)" if result["cached"] else ""),
+        "digest": result["digest"],
+    }
+    for name, value in lines.items():
+        console.print(f"{name:<9} {value}", markup=False, highlight=False, soft_wrap=True)
 
 
 _TITLES = {"read": "reading", "deduplicate": "finding duplicates", "write": "writing"}

@@ -1,6 +1,6 @@
 """`raytrain doctor`: is this machine ready, and for this recipe? Each problem with its remedy.
 
-The `check_*` functions only decide, on facts that are handed to them; `_examine` collects the facts.
+Here the facts are collected; doctor_checks.py decides on them.
 """
 
 from __future__ import annotations
@@ -12,13 +12,28 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from raytrain.cli.doctor_checks import (
+    GIB,
+    Check,
+    check_cores,
+    check_database,
+    check_deepspeed,
+    check_devices,
+    check_disk,
+    check_extras,
+    check_hub,
+    check_memory,
+    check_package,
+    check_python,
+    check_working_dir,
+)
 from raytrain.cli.output import JsonOption, emit
 from raytrain.errors import ConfigError, PlatformError
 
@@ -28,11 +43,6 @@ if TYPE_CHECKING:
     from raytrain.models.memory import MemoryEstimate
     from raytrain.training.spec import RunSpec
 
-Status = Literal["ok", "warn", "fail"]
-GIB = 2**30
-MIB = 2**20
-WORKING_DIR_LIMIT_BYTES = 500 * MIB
-"""What Ray refuses to upload as a working_dir; RAY_max_grpc_message_size on the cluster can lower it."""
 _EXTRAS = {
     "deepspeed": "deepspeed",
     "qlora": "bitsandbytes",
@@ -41,14 +51,6 @@ _EXTRAS = {
     "wandb": "wandb",
 }
 _RAY_DEFAULT_EXCLUDES = (".git", ".venv", "venv", "__pycache__")
-
-
-@dataclass(frozen=True)
-class Check:
-    name: str
-    status: Status
-    what: str
-    fix: str = ""
 
 
 def doctor(
@@ -84,157 +86,6 @@ def _show(console: Console, checks: list[Check]) -> None:
     console.print(f"{counts['ok']} fine, {counts['warn']} to look at, {counts['fail']} to put right")
 
 
-def check_python(version: tuple[int, ...]) -> Check:
-    text = ".".join(map(str, version[:3]))
-    if version[:2] < (3, 11):
-        return Check("python", "fail", f"Python {text}", "make the environment with Python 3.11 or newer")
-    return Check("python", "ok", f"Python {text}")
-
-
-def check_package(name: str, version: str | None, least: tuple[int, int]) -> Check:
-    wanted = ".".join(map(str, least))
-    if version is None:
-        return Check(name, "fail", f"{name} is not installed", "run `make env`")
-    numbers = tuple(int(part) for part in version.split("+")[0].split(".")[:2] if part.isdigit())
-    if numbers < least:
-        return Check(name, "fail", f"{name} {version}, {wanted} is needed", f"pip install '{name}>={wanted}'")
-    return Check(name, "ok", f"{name} {version}")
-
-
-def check_devices(built_for_cuda: str | None, gpus: list[str], use_gpu: bool) -> Check:
-    """`gpus` are the names of the devices that torch sees."""
-    if gpus:
-        return Check("gpu", "ok", f"CUDA {built_for_cuda}: " + ", ".join(gpus))
-    seen = (
-        f"torch is built for CUDA {built_for_cuda}, and sees no device"
-        if built_for_cuda
-        else "torch is a CPU build"
-    )
-    if use_gpu:
-        return Check(
-            "gpu",
-            "warn",
-            f"scaling.use_gpu is set, and on this machine {seen}",
-            "submit it to a cluster with GPUs, or set scaling.use_gpu=false; see nvidia-smi for the driver",
-        )
-    return Check("gpu", "ok", f"{seen}; training runs on the CPU")
-
-
-def check_deepspeed(version: str | None, *, has_compiler: bool, has_ninja: bool, wanted: bool) -> Check:
-    if version is None:
-        fix = "pip install 'raytrain[deepspeed]'" if wanted else ""
-        return Check("deepspeed", "fail" if wanted else "ok", "not installed (optional)", fix)
-    missing = [name for name, there in (("g++", has_compiler), ("ninja", has_ninja)) if not there]
-    if missing:
-        return Check(
-            "deepspeed",
-            "fail" if wanted else "warn",
-            f"deepspeed {version}, but no {' and no '.join(missing)}: it compiles operations at its first start",
-            f"install {' and '.join(missing)}",
-        )
-    return Check("deepspeed", "ok", f"deepspeed {version}, g++ and ninja are there")
-
-
-def check_extras(installed: Mapping[str, bool]) -> Check:
-    there = [name for name, is_there in installed.items() if is_there]
-    away = [name for name, is_there in installed.items() if not is_there]
-    text = f"installed: {', '.join(there) or 'none'}; not installed: {', '.join(away) or 'none'}"
-    return Check("extras", "ok", text)
-
-
-def check_cores(
-    num_cores: int, omp_num_threads: str | None, *, num_workers: int, cpus_per_worker: float, threads: int
-) -> Check:
-    reserved = num_workers * cpus_per_worker
-    shape = f"{num_cores} cores; {num_workers} workers x {cpus_per_worker:g} CPUs x {threads} threads"
-    if reserved > num_cores:
-        return Check(
-            "cores",
-            "warn",
-            f"{shape}: {reserved:g} CPUs are more than this machine has",
-            "lower scaling.num_workers or cpus_per_worker, or give a cluster with --address",
-        )
-    if num_workers * threads > num_cores:
-        return Check(
-            "cores",
-            "warn",
-            f"{shape}: threads would take turns on the cores",
-            f"set scaling.threads_per_worker={max(1, num_cores // num_workers)}",
-        )
-    if omp_num_threads is not None and (not omp_num_threads.isdigit() or int(omp_num_threads) > num_cores):
-        return Check("cores", "warn", f"{shape}; OMP_NUM_THREADS={omp_num_threads}", "unset OMP_NUM_THREADS")
-    return Check("cores", "ok", shape)
-
-
-def check_memory(
-    available_bytes: int, total_bytes: int, estimate_bytes: int | None, num_workers: int
-) -> Check:
-    """`total_bytes` is what this machine or container may use; the estimate is for one worker."""
-    have = f"{available_bytes / GIB:.1f} of {total_bytes / GIB:.1f} GiB free"
-    if estimate_bytes is None:
-        return Check("memory", "ok", f"{have}; give a recipe or --model for an estimate")
-    need = num_workers * estimate_bytes
-    told = f"{have}; about {estimate_bytes / GIB:.1f} GiB a worker, {need / GIB:.1f} GiB for {num_workers}"
-    fix = (
-        "lower train.micro_batch_size or data.max_seq_len, set model.gradient_checkpointing=true, "
-        "or use fewer workers"
-    )
-    if need > total_bytes:
-        return Check("memory", "fail", told, fix)
-    if need > available_bytes:
-        return Check("memory", "warn", told, "end other programs, or " + fix)
-    return Check("memory", "ok", told)
-
-
-def check_disk(name: str, path: str, free_bytes: int | None, *, writable: bool, least_bytes: int) -> Check:
-    """`free_bytes` is None where the place is not there."""
-    title = f"disk {name}"
-    if free_bytes is None:
-        return Check(title, "warn", f"{path} is not there", "create it or choose another place")
-    told = f"{path}: {free_bytes / GIB:.1f} GiB free"
-    if not writable:
-        return Check(title, "fail", f"{path} cannot be written", "give this user the right to write there")
-    if free_bytes < least_bytes:
-        return Check(title, "warn", told, f"free some: {least_bytes / GIB:.1f} GiB are wise")
-    return Check(title, "ok", told)
-
-
-def check_working_dir(path: str, total_bytes: int, largest: list[tuple[str, int]]) -> Check:
-    """`largest` holds the biggest entries at the top level with their bytes."""
-    told = f"{path}: {total_bytes / MIB:.1f} MiB would be uploaded by a job submission"
-    if total_bytes <= 100 * MIB:
-        return Check("working_dir", "ok", told)
-    named = ", ".join(f"{name} ({size / MIB:.0f} MiB)" for name, size in largest[:3])
-    too_much = total_bytes > WORKING_DIR_LIMIT_BYTES
-    limit = f"; Ray refuses more than {WORKING_DIR_LIMIT_BYTES // MIB} MiB" if too_much else ""
-    return Check(
-        "working_dir", "warn", f"{told}{limit}; largest: {named}", "name them in .gitignore or .rayignore"
-    )
-
-
-def check_hub(environment: Mapping[str, str], hub_id: str | None) -> Check:
-    """`hub_id` is the base model where it can only come from the hub."""
-    flags = [
-        name
-        for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
-        if environment.get(name, "0") not in ("", "0")
-    ]
-    if flags and hub_id:
-        return Check(
-            "hub",
-            "warn",
-            f"{' and '.join(flags)} set: {hub_id} must be in the local hub cache already",
-            f"unset {flags[0]}, or give a local folder or .gguf file",
-        )
-    return Check("hub", "ok", f"offline ({', '.join(flags)})" if flags else "downloads allowed")
-
-
-def check_database(url: str, error: PlatformError | None) -> Check:
-    if error is not None:
-        return Check("records", "fail", f"{error.what}: {error.why}", error.fix)
-    return Check("records", "ok", f"{url} answers")
-
-
 def _examine(
     recipe: Path | None, model: str | None, working_dir: Path
 ) -> tuple[list[Check], MemoryEstimate | None]:
@@ -254,9 +105,8 @@ def _examine(
         if recipe is not None:
             checks.append(Check("recipe", "ok", f"{recipe} is a valid recipe"))
     except PlatformError as error:
-        checks.append(
-            Check("recipe" if spec is None else "model", "fail", f"{error.what}: {error.why}", error.fix)
-        )
+        name = "recipe" if recipe is not None and spec is None else "model"
+        checks.append(Check(name, "fail", f"{error.what}: {error.why}", error.fix))
     workers = spec.scaling.num_workers if spec else 1
     if _version("torch"):
         import torch
@@ -269,7 +119,6 @@ def _examine(
             _version("deepspeed"),
             has_compiler=shutil.which("g++") is not None,
             has_ninja=has_ninja,
-            wanted=False,
         ),
         check_extras({extra: importlib.util.find_spec(name) is not None for extra, name in _EXTRAS.items()}),
         check_cores(
@@ -357,7 +206,7 @@ def _examine_disks(home: Path, spec: RunSpec | None) -> list[Check]:
 
 
 def measure_working_dir(folder: Path) -> tuple[int, list[tuple[str, int]]]:
-    """Bytes that Ray would pack, honouring .gitignore, .rayignore and its default exclusions; largest entries first."""
+    """Bytes that Ray would pack, without what .gitignore, .rayignore and Ray exclude; largest first."""
     sizes: dict[str, int] = {}
     for file in _packed_files(folder):
         top = file.parts[0]

@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from raytrain.cli import config, train
+from raytrain.cli import ask, config, data, doctor, runs, train
 from raytrain.cli.output import report_error
 from raytrain.errors import ConfigError, PlatformError
 
@@ -19,6 +19,10 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.command("train")(train.train)
+app.command("ask")(ask.ask)
+app.command("doctor")(doctor.doctor)
+app.add_typer(runs.app, name="runs")
+app.add_typer(data.app, name="data")
 app.add_typer(config.app, name="config")
 
 
@@ -41,12 +45,14 @@ def run(arguments: list[str]) -> int:
         report_error(error, as_json)
         return error.exit_code
     except typer.TyperException as error:
-        usage = ConfigError(error.format_message(), why="the command line was not understood", fix=_usage_hint(error))
+        usage = ConfigError(
+            error.format_message(), why="the command line was not understood", fix=_usage_hint(error)
+        )
         report_error(usage, as_json)
         return usage.exit_code
     except (typer.Abort, KeyboardInterrupt):
         return 130
-    except Exception as error:  # noqa: BLE001 - the outermost frame: a bug of ours must still end in words
+    except Exception as error:
         if "-v" in arguments or "--verbose" in arguments:
             raise
         report_error(

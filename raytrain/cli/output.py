@@ -14,7 +14,9 @@ from raytrain.errors import PlatformError
 if TYPE_CHECKING:
     from rich.console import Console
 
-JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else there.")]
+JsonOption = Annotated[
+    bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else there.")
+]
 VerboseOption = Annotated[bool, typer.Option("--verbose", "-v", help="Show what Ray and the libraries log.")]
 
 

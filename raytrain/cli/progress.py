@@ -42,7 +42,9 @@ class ProgressView:
         elif self._console.is_terminal:
             self._console.print(f"  [dim]… {escape(text)}[/]", end="\r")
 
-    def plan(self, *, run_id: str, max_steps: int, global_step: int, num_rows: int, num_trainable: int) -> None:
+    def plan(
+        self, *, run_id: str, max_steps: int, global_step: int, num_rows: int, num_trainable: int
+    ) -> None:
         self._max_steps = max_steps
         if self._quiet:
             return
@@ -61,7 +63,9 @@ class ProgressView:
                 TimeRemainingColumn(),
                 console=self._console,
             )
-            self._task = self._progress.add_task("", total=max_steps, completed=global_step, loss="-", speed="-")
+            self._task = self._progress.add_task(
+                "", total=max_steps, completed=global_step, loss="-", speed="-"
+            )
             self._progress.start()
         elif self._task is not None:
             self._progress.update(self._task, completed=global_step)

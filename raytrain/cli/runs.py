@@ -481,10 +481,9 @@ def rebuild(
     def show(console: Console) -> None:
         if aside is not None:
             console.print(f"the damaged database was moved to {aside}")
-        console.print(
-            f"added: {len(result.runs)} runs, {result.num_metric_rows} rows of metrics, {result.num_events} events "
-            f"and {result.num_artifacts} artifacts; {result.num_known_runs} runs were known already"
-        )
+        console.print(f"added {len(result.runs)} runs ({result.num_known_runs} were known already)")
+        console.print(f"added {result.num_metric_rows} rows of metrics, {result.num_events} events")
+        console.print(f"added {result.num_artifacts} artifacts")
         for place, reason in result.skipped.items():
             console.print(f"left out {place}: {reason}", markup=False)
 

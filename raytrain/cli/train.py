@@ -14,11 +14,14 @@ from raytrain.cli.output import JsonOption, VerboseOption, emit, stderr_console
 def train(
     recipe: Annotated[Path, typer.Argument(help="The YAML recipe; jobs/ holds some to start from.")],
     overrides: Annotated[
-        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="For example train.learning_rate=1e-4.")
+        list[str] | None,
+        typer.Argument(metavar="[KEY=VALUE]...", help="For example train.learning_rate=1e-4."),
     ] = None,
     address: Annotated[str | None, typer.Option(help="Ray cluster to use (auto or host:port).")] = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Start anew instead of resuming this run.")] = False,
-    run_id: Annotated[str | None, typer.Option(help="Resume or name this run instead of the recipe's own.")] = None,
+    run_id: Annotated[
+        str | None, typer.Option(help="Resume or name this run instead of the recipe's own.")
+    ] = None,
     json_output: JsonOption = False,
     verbose: VerboseOption = False,
 ) -> int:

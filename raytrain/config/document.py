@@ -35,7 +35,9 @@ class _RecipeLoader(yaml.SafeLoader):
 
 
 _RecipeLoader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith((":float", ":bool", ":timestamp"))]
+    first: [
+        (tag, pattern) for tag, pattern in resolvers if not tag.endswith((":float", ":bool", ":timestamp"))
+    ]
     for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
 _RecipeLoader.add_implicit_resolver(
@@ -43,7 +45,9 @@ _RecipeLoader.add_implicit_resolver(
 )
 _RecipeLoader.add_implicit_resolver(
     "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?(?:\.\d+|\d+(?:\.\d*)?)(?:[eE][-+]?\d+)?$|^[-+]?\.(?:inf|Inf|INF)$|^\.(?:nan|NaN|NAN)$"),
+    re.compile(
+        r"^[-+]?(?:\.\d+|\d+(?:\.\d*)?)(?:[eE][-+]?\d+)?$|^[-+]?\.(?:inf|Inf|INF)$|^\.(?:nan|NaN|NAN)$"
+    ),
     list("-+.0123456789"),
 )
 
@@ -62,7 +66,9 @@ def read_document(path: Path) -> Document:
             fix="check the spelling; recipes to start from lie in jobs/",
         ) from error
     except IsADirectoryError as error:
-        raise ConfigError(f"{path} is a folder", why="a recipe is one YAML file", fix="name the file in it") from error
+        raise ConfigError(
+            f"{path} is a folder", why="a recipe is one YAML file", fix="name the file in it"
+        ) from error
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(
             f"{path} cannot be read as a recipe", why=str(error), fix="give a readable UTF-8 text file"
@@ -77,7 +83,9 @@ def parse_document(text: str, name: str) -> Document:
         loader = _RecipeLoader(text)
         node = loader.get_single_node()
         if node is None:
-            raise ConfigError(f"{name} is empty", why="a recipe needs at least model and data", fix="see jobs/*.yaml")
+            raise ConfigError(
+                f"{name} is empty", why="a recipe needs at least model and data", fix="see jobs/*.yaml"
+            )
         document = Document({}, {(): name})
         values = _construct(loader, node, (), name, document.origins)
     except yaml.MarkedYAMLError as error:
@@ -88,7 +96,9 @@ def parse_document(text: str, name: str) -> Document:
             fix="mend the line; indentation and quotes are the usual causes",
         ) from error
     except yaml.YAMLError as error:
-        raise ConfigError(f"{name}: not valid YAML", why=str(error), fix="save the file as UTF-8 text") from error
+        raise ConfigError(
+            f"{name}: not valid YAML", why=str(error), fix="save the file as UTF-8 text"
+        ) from error
     finally:
         if loader is not None:
             loader.dispose()

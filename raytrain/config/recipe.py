@@ -26,7 +26,9 @@ def _load_extended(path: Path, seen: tuple[Path, ...]) -> Document:
     resolved = path.resolve()
     if resolved in seen:
         chain = " -> ".join(str(one) for one in (*seen, resolved))
-        raise ConfigError(f"{path}: `extends` runs in a circle", why=chain, fix="remove one `extends` of the circle")
+        raise ConfigError(
+            f"{path}: `extends` runs in a circle", why=chain, fix="remove one `extends` of the circle"
+        )
     document = read_document(path)
     bases = document.values.pop("extends", None)
     if bases is None:
@@ -100,9 +102,15 @@ def _explain(model: type[BaseModel], document: Document, fault: dict[str, Any]) 
             fix = f"`{path[-1]}` belongs under `{elsewhere}`"
         return f"{place}: {dotted}: unknown key", fix
     if fault["type"] == "missing":
-        return f"{place}: {dotted}: missing", f"add `{path[-1]}` under `{'.'.join(map(str, path[:-1])) or 'the top'}`"
+        return (
+            f"{place}: {dotted}: missing",
+            f"add `{path[-1]}` under `{'.'.join(map(str, path[:-1])) or 'the top'}`",
+        )
     message = _plain(fault["msg"])
-    return f"{place}: {dotted}: {message} (got {fault['input']!r})", f"set `{dotted}` to an allowed value: {message}"
+    return (
+        f"{place}: {dotted}: {message} (got {fault['input']!r})",
+        f"set `{dotted}` to an allowed value: {message}",
+    )
 
 
 def _written_path(values: Any, loc: KeyPath) -> KeyPath:

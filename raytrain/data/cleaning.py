@@ -5,8 +5,7 @@ from __future__ import annotations
 import re
 import unicodedata
 
-# Looked for in ASCII text; most rows hold none of these and are returned as they are.
-_ASCII_DIRT = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]|[ \t]\n")
+_ASCII_CONTROL = bytes(code for code in (*range(0x20), 0x7F) if code not in b"\n\t")
 _TRAILING_SPACE = re.compile(r"[ \t]+(?=\n)")
 
 _LINE_BREAKS = "\r\v\f\x85\u2028\u2029"
@@ -30,8 +29,16 @@ def clean_text(text: str, *, keep_edges: bool = False) -> str:
     Blank lines at the start and whitespace at the end go, unless `keep_edges`: where a raw prompt meets its
     completion, that whitespace is part of what is learnt.
     """
-    if not text.isascii() or _ASCII_DIRT.search(text):
+    if not _is_plain(text):
         text = text.replace("\r\n", "\n").translate(_REPLACEMENTS)
         text = unicodedata.normalize("NFC", text)
         text = _TRAILING_SPACE.sub("", text)
     return text if keep_edges else text.rstrip().lstrip("\n")
+
+
+def _is_plain(text: str) -> bool:
+    """Whether nothing inside `text` is to be cleaned, as in most rows; faster than a regular expression."""
+    if not text.isascii() or " \n" in text or "\t\n" in text:
+        return False
+    encoded = text.encode()
+    return len(encoded.translate(None, _ASCII_CONTROL)) == len(encoded)

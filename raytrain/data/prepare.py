@@ -29,6 +29,7 @@ from raytrain.storage.artifact import (
     MANIFEST_NAME,
     Artifact,
     ArtifactWriter,
+    delete_artifact,
     digest_of,
     open_artifact,
     remove_stale_staging,
@@ -114,6 +115,8 @@ def _find_cached(destination: Location, tell: OnProgress) -> Artifact | None:
         artifact = open_artifact(destination, kind="dataset")
     except IntegrityError as error:
         tell(PrepareProgress("open", note=f"{error.what}; the dataset is made again"))
+        # A commit keeps what is there under the same digest, and the manifest of this one is still good.
+        delete_artifact(destination)
         return None
     tell(PrepareProgress("cached", note=f"already prepared: {destination}"))
     return artifact

@@ -45,7 +45,7 @@ class Source:
 
 
 def open_sources(sections: list[SourceSection]) -> list[Source]:
-    """Open all sources and give each a name of its own. Raises DataError for what is not there or unreadable."""
+    """Open all sources, each under its own name. Raises DataError for what is not there or unreadable."""
     opened: list[Source] = []
     taken: set[str] = set()
     for section in sections:

@@ -58,7 +58,6 @@ class TokenTable:
         return self.input_ids[start:end], self.loss_mask[start:end]
 
 
-
 def render_row(row: dict[str, Any], tokenizer: Any, loss_on: str) -> tuple[str, list[Span], bool]:
     """A canonical row as text, the character spans that are targets, and whether special tokens are to be added.
 
@@ -120,7 +119,9 @@ def tokenize_split(
                 return_offsets_mapping=True,
                 return_attention_mask=False,
             )
-            for i, row_ids, offsets in zip(picked, encoded["input_ids"], encoded["offset_mapping"], strict=True):
+            for i, row_ids, offsets in zip(
+                picked, encoded["input_ids"], encoded["offset_mapping"], strict=True
+            ):
                 row_id = chunk[i]["row_id"]
                 if len(row_ids) > section.max_seq_len and section.overlong == "drop":
                     rejected(row_id, "too_long")
@@ -133,7 +134,9 @@ def tokenize_split(
                 ids.append(np.asarray(row_ids, np.int32))
                 masks.append(mask)
                 kept.append(row_id)
-    offsets_flat = np.concatenate([[0], np.cumsum([len(one) for one in ids], dtype=np.int64)]).astype(np.int64)
+    offsets_flat = np.concatenate([[0], np.cumsum([len(one) for one in ids], dtype=np.int64)]).astype(
+        np.int64
+    )
     return TokenTable(
         np.concatenate(ids) if ids else np.zeros(0, np.int32),
         np.concatenate(masks) if masks else np.zeros(0, np.uint8),
@@ -191,11 +194,17 @@ def prepare_tokens(dataset: Artifact, tokenizer: Any, section: DataSection, stor
             for split in _TOKENIZED_SPLITS:
                 dropped: dict[str, int] = {}
 
-                def reject(row_id: str, reason: str, split: str = split, dropped: dict[str, int] = dropped) -> None:
+                def reject(
+                    row_id: str, reason: str, split: str = split, dropped: dict[str, int] = dropped
+                ) -> None:
                     dropped[reason] = dropped.get(reason, 0) + 1
                     log.write(json.dumps({"split": split, "row_id": row_id, "reason": reason}) + "\n")
 
-                rows = (row for batch in read_split(dataset, split).to_batches(_CHUNK_ROWS) for row in batch.to_pylist())
+                rows = (
+                    row
+                    for batch in read_split(dataset, split).to_batches(_CHUNK_ROWS)
+                    for row in batch.to_pylist()
+                )
                 table = tokenize_split(rows, tokenizer, section, reject)
                 _save_table(table, writer.path, split)
                 counts[split] = {"rows": len(table), "tokens": int(table.offsets[-1]), **dropped}

@@ -5,13 +5,14 @@ from __future__ import annotations
 import difflib
 import json
 import re
+import warnings
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from raytrain.errors import ConfigError, IntegrityError
 from raytrain.models.base import ResolvedModel
-from raytrain.models.model_files import first_line, grant_usual_mode
+from raytrain.models.model_files import first_line
 from raytrain.models.quiet import quiet_loading
 from raytrain.models.section import AdapterSection
 
@@ -51,7 +52,9 @@ def attach_adapter(model: nn.Module, adapter: AdapterSection, *, base: ResolvedM
         init_lora_weights=True if adapter.init_lora_weights == "default" else adapter.init_lora_weights,
     )
     devices = sorted({p.device.index or 0 for p in model.parameters() if p.device.type == "cuda"})
-    with torch.random.fork_rng(devices=devices):
+    with torch.random.fork_rng(devices=devices), warnings.catch_warnings():
+        # PEFT asks transformers in a way that transformers has deprecated; nobody here can change that.
+        warnings.simplefilter("ignore", FutureWarning)
         torch.manual_seed(seed)
         try:
             peft_model = get_peft_model(model, config, autocast_adapter_dtype=True)
@@ -160,7 +163,6 @@ def save_trained(model: nn.Module, state: Mapping[str, Tensor], folder: Path) ->
         settings = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         # Off only while training; whoever loads the result generates with it.
         _write_json(folder / "config.json", {**settings, "use_cache": True})
-    grant_usual_mode(folder)
 
 
 def _adapter_config(model: Any) -> dict[str, Any]:

@@ -142,14 +142,15 @@ def _resolve_hub_id(section: ModelSection) -> ResolvedModel:
         else:
             hub = f"{type(error).__name__}: {str(error).splitlines()[0]}"
             fix = "check the spelling and the network; offline, give a local folder or a .gguf file"
+        path = Path(reference).absolute()
         raise ConfigError(
             f"there is no base model `{reference}`{at}",
-            why=f"tried the path {Path(reference).absolute()}: not there; tried the hub id `{reference}`{at}: {hub}",
+            why=f"tried the path {path}: not there; tried the hub id `{reference}`{at}: {hub}",
             fix=fix,
         ) from error
-    path = Path(folder)
-    check_model_folder(path)
-    return ResolvedModel(reference, str(path), model_digest(path), find_licence(path))
+    found = Path(folder)
+    check_model_folder(found)
+    return ResolvedModel(reference, str(found), model_digest(found), find_licence(found))
 
 
 def load_tokenizer(resolved: ResolvedModel, section: ModelSection | None = None) -> PreTrainedTokenizerBase:

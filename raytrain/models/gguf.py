@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from raytrain.errors import ConfigError, IntegrityError, PlatformError
-from raytrain.models.model_files import cached_sha256, first_line, grant_usual_mode, verified_manifest
+from raytrain.models.model_files import cached_sha256, first_line, verified_manifest
 from raytrain.models.quiet import quiet_loading
 from raytrain.storage.artifact import MANIFEST_NAME, Artifact, ArtifactWriter, digest_of, open_artifact
 from raytrain.storage.location import Location
@@ -90,7 +90,6 @@ def _write_converted(file: Path, folder: Path) -> str | None:
     for name in ("config.json", "generation_config.json"):
         _drop_keys(folder / name, "transformers_version", "_name_or_path")
     _drop_keys(folder / "tokenizer_config.json", "name_or_path", "is_local", "local_files_only")
-    grant_usual_mode(folder)
     return licence
 
 

@@ -87,13 +87,14 @@ def estimate_memory(
 ) -> MemoryEstimate:
     """Weights, gradients, AdamW's two moments, activations and logits of one worker.
 
-    Counts are exact: the model is built on the meta device. Activations count what the backward pass of a gated
-    (Llama-like) layer keeps, after Korthikanti et al. 2022, "Reducing Activation Recomputation in Large
+    Counts are exact: the model is built on the meta device. Activations count what the backward pass of a
+    gated (Llama-like) layer keeps, after Korthikanti et al. 2022, "Reducing Activation Recomputation in Large
     Transformer Models", section 4, without their attention scores (sdpa keeps none), dropout masks, or tensor
     parallelism; with checkpointing one input a layer and one layer in full.
 
-    Against the peak resident memory of SmolLM2-135M on a CPU in float32 the error was within 4 % for LoRA over
-    all linear layers, 18 % for full training without accumulation: tests/unit/models/test_memory.py.
+    Against the peak resident memory of SmolLM2-135M on a CPU in float32 the error was within 4 % for LoRA
+    over all linear layers, and 18 % too high for full training without accumulation (figures:
+    tests/unit/models/test_memory.py).
     """
     base_parameters, trainable = _count_on_meta(config, adapter)
     dtype_bytes = _BYTES[model.dtype]
@@ -125,8 +126,8 @@ def _activation_elements(text: Any, model: ModelSection, adapter: AdapterSection
     head_size = int(getattr(text, "head_dim", None) or hidden // heads)
     queries = heads * head_size
     inner = int(getattr(text, "intermediate_size", None) or 4 * hidden)
-    # Two norms keep input, normalised and scaled output; attention keeps rotated queries, keys and values (both
-    # repeated to all heads) and its output; the gated MLP keeps gate, up, the gate's activation and their product.
+    # Two norms keep input, normalised and scaled output; attention keeps rotated queries, keys and values
+    # (both repeated to all heads) and its output; the gated MLP keeps gate, up, activation and product.
     layer = 6 * hidden + 4 * queries + 4 * inner
     if adapter.method != "full":
         layer += 7 * adapter.lora_rank

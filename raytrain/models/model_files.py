@@ -141,13 +141,6 @@ def find_damaged_safetensors(folder: Path) -> tuple[Path, str] | None:
     return None
 
 
-def grant_usual_mode(folder: Path) -> None:
-    """safetensors writes files that only their owner may read: give them the mode of the config."""
-    mode = next(file for file in sorted(folder.glob("*config.json"))).stat().st_mode
-    for file in folder.glob("*.safetensors"):
-        file.chmod(mode)
-
-
 def first_line(error: BaseException) -> str:
     lines = [line for line in str(error).splitlines() if line.strip()]
     return lines[0].strip() if lines else type(error).__name__

@@ -15,6 +15,7 @@ import tempfile
 import uuid
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from functools import cache
 from pathlib import Path, PurePosixPath
 from types import TracebackType
 from typing import Any, Self
@@ -87,7 +88,9 @@ class Manifest:
                 why=f"it states {stated}, its entries give {manifest.digest}",
                 fix="the artifact is damaged; take another copy of it",
             )
-        unsafe = [name for name in manifest.files if PurePosixPath(name).is_absolute() or ".." in Path(name).parts]
+        unsafe = [
+            name for name in manifest.files if PurePosixPath(name).is_absolute() or ".." in Path(name).parts
+        ]
         if unsafe:
             raise IntegrityError(
                 f"{location / MANIFEST_NAME} names a file outside the artifact",
@@ -168,20 +171,24 @@ class ArtifactWriter:
     def commit(self, provenance: dict[str, Any] | None = None, *, replace: bool = False) -> Artifact:
         """Sync, hash and publish the staged files.
 
-        An artifact with the same digest that is already there is kept, and returned. One with another digest is an
-        IntegrityError, or with `replace` is moved aside and dropped after the new one stands.
+        An artifact with the same digest that is there and whole is kept, and returned. A damaged one is replaced. One
+        with another digest is an IntegrityError, or with `replace` is moved aside and dropped after the new one stands.
         """
         with translated_errors(self.destination, "write"):
             files = {}
             for file in sorted(self.path.rglob("*")):
                 if file.is_file():
                     name = file.relative_to(self.path).as_posix()
+                    _grant_usual_mode(file)
                     _sync_file(file)
                     files[name] = FileEntry(file_sha256(file), file.stat().st_size)
             manifest = Manifest(self.kind, files, self.parents, provenance or {})
             existing = self._existing()
             if existing is not None and existing.digest == manifest.digest:
-                return open_artifact(self.destination, verify=False)
+                try:
+                    return open_artifact(self.destination)
+                except IntegrityError:
+                    replace = True
             if existing is not None and not replace:
                 raise IntegrityError(
                     f"{self.destination} already holds another artifact",
@@ -232,6 +239,18 @@ def _staging_name(name: str) -> str:
     return f"{_STAGING_PREFIX}{name}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
 
 
+@cache
+def _usual_mode() -> int:
+    umask = os.umask(0)
+    os.umask(umask)
+    return 0o666 & ~umask
+
+
+def _grant_usual_mode(path: Path) -> None:
+    """What any other program would have written: safetensors makes its files readable for their owner alone."""
+    path.chmod(_usual_mode())
+
+
 def _sync_file(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     try:
@@ -261,7 +280,9 @@ def open_artifact(location: Location, *, kind: str | None = None, verify: bool =
     manifest = read_manifest(location)
     if kind is not None and manifest.kind != kind:
         raise IntegrityError(
-            f"{location} is a {manifest.kind}", why=f"a {kind} was expected", fix=f"give the place of a {kind}"
+            f"{location} is a {manifest.kind}",
+            why=f"a {kind} was expected",
+            fix=f"give the place of a {kind}",
         )
     path = location.path if location.is_local else _fetch(location, manifest)
     if verify:

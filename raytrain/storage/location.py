@@ -41,7 +41,9 @@ class Location:
     def path(self) -> Path:
         """The local path; only for a local location."""
         if not self.is_local:
-            raise StorageError(f"{self} is not on a local disk", why="it is a URI", fix="copy it to a local folder")
+            raise StorageError(
+                f"{self} is not on a local disk", why="it is a URI", fix="copy it to a local folder"
+            )
         return Path(self.uri)
 
     @property
@@ -117,7 +119,9 @@ class Location:
         target_fs, target_path = target._filesystem()
         with translated_errors(target, "write"):
             target_fs.create_dir(target_path, recursive=True)
-            fs.copy_files(source_path, target_path, source_filesystem=source_fs, destination_filesystem=target_fs)
+            fs.copy_files(
+                source_path, target_path, source_filesystem=source_fs, destination_filesystem=target_fs
+            )
 
     def delete(self) -> None:
         """Delete the folder with all that is in it; nothing happens where it is not there."""
@@ -184,5 +188,7 @@ def translated_errors(location: Location | Path, action: str) -> Iterator[None]:
         raise StorageError(
             f"cannot {action} {error.filename or location}",
             why=why,
-            fix=_REMEDIES.get(error.errno or 0, "check that the storage is reachable, then run the same command again"),
+            fix=_REMEDIES.get(
+                error.errno or 0, "check that the storage is reachable, then run the same command again"
+            ),
         ) from error

@@ -11,14 +11,26 @@ from datetime import UTC, datetime
 from functools import cache
 from typing import Any
 
-_PACKAGES = ("raytrain", "ray", "torch", "transformers", "peft", "numpy", "pyarrow", "safetensors", "tokenizers")
+_PACKAGES = (
+    "raytrain",
+    "ray",
+    "torch",
+    "transformers",
+    "peft",
+    "numpy",
+    "pyarrow",
+    "safetensors",
+    "tokenizers",
+)
 
 
 @cache
 def _git_state() -> dict[str, Any]:
     def git(*arguments: str) -> str | None:
         try:
-            done = subprocess.run(["git", *arguments], capture_output=True, text=True, timeout=10, check=False)
+            done = subprocess.run(
+                ["git", *arguments], capture_output=True, text=True, timeout=10, check=False
+            )
         except (OSError, subprocess.TimeoutExpired):
             return None
         return done.stdout.strip() if done.returncode == 0 else None
@@ -38,7 +50,9 @@ def _package_versions() -> dict[str, str]:
     return versions
 
 
-def collect_provenance(*, config: dict[str, Any] | None = None, seed: int | None = None, **more: Any) -> dict[str, Any]:
+def collect_provenance(
+    *, config: dict[str, Any] | None = None, seed: int | None = None, **more: Any
+) -> dict[str, Any]:
     """Resolved config, git commit and dirty flag, package versions, seed, host and time (UTC) of now."""
     return {
         "config": config,

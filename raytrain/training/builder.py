@@ -51,4 +51,6 @@ class RunSpecBuilder:
 
     def build(self) -> RunSpec:
         """Raises ConfigError as a recipe with the same content would."""
-        return spec_from_document(Document(self._values, {(): f"RunSpecBuilder({self._name!r})"}), default_name=self._name)
+        return spec_from_document(
+            Document(self._values, {(): f"RunSpecBuilder({self._name!r})"}), default_name=self._name
+        )

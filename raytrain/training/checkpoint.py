@@ -68,7 +68,10 @@ def copy_to_cpu(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 
 def take_snapshot(
-    model: torch.nn.Module, optimizer: torch.optim.Optimizer, state: dict[str, Any], random: list[dict[str, Any]]
+    model: torch.nn.Module,
+    optimizer: torch.optim.Optimizer,
+    state: dict[str, Any],
+    random: list[dict[str, Any]],
 ) -> Snapshot:
     """Copy weights and optimizer to the CPU. `random` holds the generators of all ranks, in rank order."""
     names = {id(parameter): name for name, parameter in model.named_parameters()}
@@ -155,7 +158,9 @@ def check_belonging(saved: Belonging, now: Belonging, place: str) -> None:
             )
 
 
-def check_progress(saved: dict[str, Any], *, learning_rate_now: float, optimizer_steps: int | None, place: str) -> None:
+def check_progress(
+    saved: dict[str, Any], *, learning_rate_now: float, optimizer_steps: int | None, place: str
+) -> None:
     """The "did it really resume" guard: step, optimizer and learning rate must tell one story.
 
     `learning_rate_now` is what this run's schedule gives for the saved step; `optimizer_steps` is the optimizer's own

@@ -97,7 +97,9 @@ class CheckpointStore:
             return artifact
         return None
 
-    def write(self, snapshot: Snapshot, parents: dict[str, str], provenance: dict[str, Any]) -> SavedCheckpoint:
+    def write(
+        self, snapshot: Snapshot, parents: dict[str, str], provenance: dict[str, Any]
+    ) -> SavedCheckpoint:
         """Write a checkpoint and its mirror; the error of the first place is returned, not raised."""
         started = time.perf_counter()
         place = self.place(snapshot.global_step)
@@ -109,7 +111,9 @@ class CheckpointStore:
                 break
             except PlatformError as error:
                 if delay_s is None or place.is_local:
-                    return SavedCheckpoint(snapshot.global_step, place, None, 0, time.perf_counter() - started, error)
+                    return SavedCheckpoint(
+                        snapshot.global_step, place, None, 0, time.perf_counter() - started, error
+                    )
                 time.sleep(delay_s)
         mirror_error = None
         if self.mirror is not None:
@@ -119,7 +123,9 @@ class CheckpointStore:
                 mirror_error = f"{error.what}: {error.why}"
         seconds = time.perf_counter() - started
         size = artifact.manifest.size_bytes
-        return SavedCheckpoint(snapshot.global_step, place, artifact.digest, size, seconds, None, mirror_error)
+        return SavedCheckpoint(
+            snapshot.global_step, place, artifact.digest, size, seconds, None, mirror_error
+        )
 
     def prune(self, *, keep_last_n: int, keep_best_k: int, mode: str) -> None:
         """Drop what retention does not keep, in both places."""
@@ -194,5 +200,3 @@ def folder_of(storage: Location, run_id: str) -> Location:
 
 def checkpoint_folder(storage: Location, run_id: str) -> Location:
     return folder_of(storage, run_id) / "checkpoints"
-
-

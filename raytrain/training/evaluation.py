@@ -45,7 +45,9 @@ def evaluate_loss(
                     input_ids=torch.from_numpy(batch.input_ids).to(strategy.device),
                     attention_mask=torch.from_numpy(batch.attention_mask).to(strategy.device),
                 ).logits
-                loss_sum += float(causal_lm_loss_sum(logits, torch.from_numpy(batch.labels).to(strategy.device)))
+                loss_sum += float(
+                    causal_lm_loss_sum(logits, torch.from_numpy(batch.labels).to(strategy.device))
+                )
     finally:
         model.train(was_training)
     (total,) = strategy.sum_over_ranks([loss_sum])

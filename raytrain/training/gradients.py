@@ -39,7 +39,9 @@ class GradientCheck:
     verdict without asking each other.
     """
 
-    def __init__(self, named_parameters: Sequence[tuple[str, torch.nn.Parameter]], max_grad_norm: float | None) -> None:
+    def __init__(
+        self, named_parameters: Sequence[tuple[str, torch.nn.Parameter]], max_grad_norm: float | None
+    ) -> None:
         self._names = [name for name, _ in named_parameters]
         self._parameters = [parameter for _, parameter in named_parameters]
         self._max_grad_norm = max_grad_norm
@@ -61,12 +63,16 @@ class GradientCheck:
         if self._max_grad_norm is not None and total > self._max_grad_norm:
             torch._foreach_mul_(gradients, self._max_grad_norm / (total + 1e-6))
         layers = self._worst(norms) if verdict == "exploding" else ()
-        self.mean_norm = total if self.mean_norm == 0.0 else _MEAN_DECAY * self.mean_norm + (1 - _MEAN_DECAY) * total
+        self.mean_norm = (
+            total if self.mean_norm == 0.0 else _MEAN_DECAY * self.mean_norm + (1 - _MEAN_DECAY) * total
+        )
         return GradientHealth(total, verdict, layers)
 
     def _worst(self, norms: torch.Tensor, most: int = 5) -> tuple[str, ...]:
         names = [
-            name for name, parameter in zip(self._names, self._parameters, strict=True) if parameter.grad is not None
+            name
+            for name, parameter in zip(self._names, self._parameters, strict=True)
+            if parameter.grad is not None
         ]
         values = [math.inf if not math.isfinite(value) else value for value in norms.tolist()]
         broken = [name for name, value in zip(names, values, strict=True) if value == math.inf]

@@ -67,11 +67,15 @@ class Ledger:
 
     def _on_worker(self, world_rank: int, node: str, pid: int) -> None:
         text = f"worker {world_rank} runs as process {pid}"
-        self.records.add_event(self.run_id, "worker", text, {"world_rank": world_rank, "node": node, "pid": pid})
+        self.records.add_event(
+            self.run_id, "worker", text, {"world_rank": world_rank, "node": node, "pid": pid}
+        )
         if world_rank == 0:
             self.num_worker_groups += 1
             if self.num_worker_groups > 1:
-                self._on_note("a worker died; Ray started the workers anew, and the run goes on from its checkpoint")
+                self._on_note(
+                    "a worker died; Ray started the workers anew, and the run goes on from its checkpoint"
+                )
 
     def _on_phase(self, text: str, seconds: float | None) -> None:
         if seconds is not None:
@@ -116,7 +120,9 @@ class Ledger:
         self.sinks.write(global_step, time, metrics)
         self.observer.metrics(global_step, metrics)
 
-    def _on_checkpoint(self, global_step: int, uri: str, digest: str, size_bytes: int, write_s: float) -> None:
+    def _on_checkpoint(
+        self, global_step: int, uri: str, digest: str, size_bytes: int, write_s: float
+    ) -> None:
         self.records.add_artifact(self.run_id, "checkpoint", "written", "checkpoint", digest, uri)
         self.records.add_event(
             self.run_id,

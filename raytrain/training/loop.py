@@ -232,8 +232,12 @@ def settle_saves(job: Job, finished: list[SavedCheckpoint], num_committed: float
     if num_failed > 0:
         error = next((saved.error for saved in finished if saved.error is not None), None)
         told = job.strategy.broadcast_from_rank_zero(error)
-        raise told if isinstance(told, PlatformError) else TrainingError(
-            "a checkpoint could not be written", why="rank 0 knows", fix="see the log of the run"
+        raise (
+            told
+            if isinstance(told, PlatformError)
+            else TrainingError(
+                "a checkpoint could not be written", why="rank 0 knows", fix="see the log of the run"
+            )
         )
 
 

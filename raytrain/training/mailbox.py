@@ -66,7 +66,11 @@ class MailboxChannel:
         checkpoint = None
         if uri:
             location = Location(uri)
-            checkpoint = ray.train.Checkpoint.from_directory(location.path) if location.is_local else ray.train.Checkpoint(uri)
+            checkpoint = (
+                ray.train.Checkpoint.from_directory(location.path)
+                if location.is_local
+                else ray.train.Checkpoint(uri)
+            )
         ray.train.report(
             metrics, checkpoint=checkpoint, checkpoint_upload_mode=ray.train.CheckpointUploadMode.NO_UPLOAD
         )

@@ -11,7 +11,9 @@ class RunObserver(Protocol):
     def phase(self, text: str, seconds: float | None) -> None:
         """A part of the start-up begins (seconds is None) or has ended."""
 
-    def plan(self, *, run_id: str, max_steps: int, global_step: int, num_rows: int, num_trainable: int) -> None:
+    def plan(
+        self, *, run_id: str, max_steps: int, global_step: int, num_rows: int, num_trainable: int
+    ) -> None:
         """The first step is about to be made; `global_step` are done already. Called again after a worker died."""
 
     def metrics(self, global_step: int, metrics: dict[str, float]) -> None:
@@ -27,7 +29,9 @@ class Silent:
     def phase(self, text: str, seconds: float | None) -> None:
         """Nothing to show."""
 
-    def plan(self, *, run_id: str, max_steps: int, global_step: int, num_rows: int, num_trainable: int) -> None:
+    def plan(
+        self, *, run_id: str, max_steps: int, global_step: int, num_rows: int, num_trainable: int
+    ) -> None:
         """Nothing to show."""
 
     def metrics(self, global_step: int, metrics: dict[str, float]) -> None:

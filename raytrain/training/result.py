@@ -52,6 +52,7 @@ def write_result(job: Job, assignment: Assignment, store: CheckpointStore) -> Ar
         training = {
             "base_model": assignment.base_model.reference,
             "base_digest": assignment.base_model.digest,
+            "revision": spec.model.revision,
             "recipe": spec.identity,
             "global_step": step,
             "max_steps": job.max_steps,

@@ -89,7 +89,10 @@ class Saver:
             }
             self._writer.wait()  # before the copy: two snapshots at once would need the memory twice
             snapshot = take_snapshot(model, optimizer, content, random)
-            parents = {"dataset": self.belonging.dataset_digest, "base_model": self.belonging.base_model_digest}
+            parents = {
+                "dataset": self.belonging.dataset_digest,
+                "base_model": self.belonging.base_model_digest,
+            }
             monitored = state.monitored(self._section.monitor)
             provenance = {**self._provenance, "monitored": {self._section.monitor: monitored}}
             self._writer.submit(lambda: self._write(snapshot, parents, provenance))
@@ -100,7 +103,9 @@ class Saver:
         saved = self.store.write(snapshot, parents, provenance)
         if saved.error is None:
             self.store.prune(
-                keep_last_n=self._section.keep_last_n, keep_best_k=self._section.keep_best_k, mode=self._section.mode
+                keep_last_n=self._section.keep_last_n,
+                keep_best_k=self._section.keep_best_k,
+                mode=self._section.mode,
             )
         return saved
 
@@ -109,7 +114,9 @@ class Saver:
         results = self._writer.finished()
         for saved in results:
             if saved.error is not None:
-                self._channel.send("note", text=f"checkpoint of step {saved.global_step} failed: {saved.error.what}")
+                self._channel.send(
+                    "note", text=f"checkpoint of step {saved.global_step} failed: {saved.error.what}"
+                )
                 continue
             self._channel.send(
                 "checkpoint",

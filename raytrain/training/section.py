@@ -75,7 +75,9 @@ class TrainSection(Section):
                 f"min_learning_rate {self.min_learning_rate} lies above learning_rate {self.learning_rate}"
             )
         if self.early_stopping_patience is not None and self.eval_every == 0:
-            raise ValueError("early_stopping_patience counts evaluations: set eval_every to a number of steps")
+            raise ValueError(
+                "early_stopping_patience counts evaluations: set eval_every to a number of steps"
+            )
         if self.result == "best" and not (self.eval_every and self.save_every and self.keep_best_k):
             raise ValueError("result: best needs eval_every, save_every and keep_best_k, all above 0")
         for name in self.hooks:

@@ -43,7 +43,9 @@ class RunSpec(Section):
     @model_validator(mode="after")
     def _check(self) -> Self:
         if self.train.precision == "float16" and not self.scaling.use_gpu:
-            raise ValueError("train.precision float16 needs scaling.use_gpu; on a CPU use bfloat16 or float32")
+            raise ValueError(
+                "train.precision float16 needs scaling.use_gpu; on a CPU use bfloat16 or float32"
+            )
         return self
 
     @property

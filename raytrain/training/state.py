@@ -33,7 +33,9 @@ class TrainingState:
     def from_json(cls, values: dict[str, Any]) -> TrainingState:
         return cls(**{**values, "position": Position(**values["position"])})
 
-    def observe_evaluation(self, metrics: dict[str, float], *, monitor: str, mode: str, min_delta: float) -> bool:
+    def observe_evaluation(
+        self, metrics: dict[str, float], *, monitor: str, mode: str, min_delta: float
+    ) -> bool:
         """Take in an evaluation; true where it is the best so far."""
         self.last_eval_step = self.global_step
         self.last_eval = dict(metrics)

@@ -133,10 +133,14 @@ def _finished_before(records: Records, run: RunRecord) -> TrainResult | None:
         return None
     artifact = open_artifact(Location(uri))
     metrics = {key: point.value for key, point in records.latest_metrics(run_id).items()}
-    return TrainResult(run_id, run.state, uri, artifact.digest, run.global_step, metrics, was_done_before=True)
+    return TrainResult(
+        run_id, run.state, uri, artifact.digest, run.global_step, metrics, was_done_before=True
+    )
 
 
-def _execute(spec: RunSpec, ledger: Ledger, watch: _SignalWatch, *, address: str | None, verbose: bool) -> None:
+def _execute(
+    spec: RunSpec, ledger: Ledger, watch: _SignalWatch, *, address: str | None, verbose: bool
+) -> None:
     storage = spec.storage_location
     write_atomically(run_folder(ledger.run_id) / RECIPE_FILE, spec.to_yaml().encode())
     with _timed(ledger, "starting Ray"):
@@ -144,7 +148,9 @@ def _execute(spec: RunSpec, ledger: Ledger, watch: _SignalWatch, *, address: str
         check_capacity(spec.scaling)
     with _timed(ledger, "preparing rows"):
         dataset = prepare_dataset(spec.data, storage)
-        ledger.records.add_artifact(ledger.run_id, "dataset", "read", "dataset", dataset.digest, str(dataset.location))
+        ledger.records.add_artifact(
+            ledger.run_id, "dataset", "read", "dataset", dataset.digest, str(dataset.location)
+        )
     with _timed(ledger, "finding the base model"):
         base_model = resolve_base_model(spec.model, storage)
         ledger.records.add_artifact(
@@ -154,7 +160,9 @@ def _execute(spec: RunSpec, ledger: Ledger, watch: _SignalWatch, *, address: str
         return
     # What a kill left of the run's result; checkpoints are cleaned by the worker that writes them.
     remove_stale_staging(folder_of(storage, ledger.run_id))
-    _run_workers(Assignment(ledger.run_id, spec, dataset.location, base_model), ledger, watch, verbose=verbose)
+    _run_workers(
+        Assignment(ledger.run_id, spec, dataset.location, base_model), ledger, watch, verbose=verbose
+    )
 
 
 def _run_workers(assignment: Assignment, ledger: Ledger, watch: _SignalWatch, *, verbose: bool) -> None:
@@ -239,7 +247,9 @@ def explain_failure(error: BaseException, run_id: str) -> PlatformError:
     if isinstance(error, PlatformError):
         return error
     text = str(error).strip()
-    last_line = next((line.strip() for line in reversed(text.splitlines()) if line.strip()), type(error).__name__)
+    last_line = next(
+        (line.strip() for line in reversed(text.splitlines()) if line.strip()), type(error).__name__
+    )
     if isinstance(error, ray.train.ControllerError):
         return ClusterError(
             f"run {run_id}: Ray could not keep the workers running",
@@ -256,7 +266,9 @@ def explain_failure(error: BaseException, run_id: str) -> PlatformError:
 
 def _conclude(ledger: Ledger, state: RunState, signal_name: str | None) -> TrainResult:
     records, run_id, result = ledger.records, ledger.run_id, ledger.result or {}
-    metrics = {key: point.value for key, point in records.latest_metrics(run_id).items()} | result.get("metrics", {})
+    metrics = {key: point.value for key, point in records.latest_metrics(run_id).items()} | result.get(
+        "metrics", {}
+    )
     if state == "cancelled":
         stopped_by = signal_name or "raytrain runs stop"
         records.set_state(run_id, state, f"stopped by {stopped_by}", global_step=ledger.global_step)
@@ -270,7 +282,13 @@ def _conclude(ledger: Ledger, state: RunState, signal_name: str | None) -> Train
     reason = "stopped early" if result["ending"] == "early_stopped" else None
     records.set_state(run_id, state, reason, global_step=ledger.global_step)
     return TrainResult(
-        run_id, state, result["artifact"], result["digest"], ledger.global_step, metrics, phases_s=ledger.phases_s
+        run_id,
+        state,
+        result["artifact"],
+        result["digest"],
+        ledger.global_step,
+        metrics,
+        phases_s=ledger.phases_s,
     )
 
 
@@ -303,5 +321,3 @@ class _SignalWatch:
         self.signal_name = signal.Signals(number).name
         for watched, handler in self._before.items():
             signal.signal(watched, handler)
-
-

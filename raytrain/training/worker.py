@@ -31,7 +31,12 @@ def train_worker(config: dict[str, Any]) -> None:
 
     context = ray.train.get_context()
     channel = MailboxChannel(config["mailbox"], world_rank=context.get_world_rank())
-    channel.send("worker", world_rank=context.get_world_rank(), node=ray.get_runtime_context().get_node_id(), pid=os.getpid())
+    channel.send(
+        "worker",
+        world_rank=context.get_world_rank(),
+        node=ray.get_runtime_context().get_node_id(),
+        pid=os.getpid(),
+    )
     try:
         run_rank(assignment, _strategy(context.get_world_size(), ray.train.torch.get_device()), channel)
     except PlatformError as error:
@@ -75,5 +80,3 @@ def run_rank(assignment: Assignment, strategy: Any, channel: Any) -> None:
             save_blocked_s=job.saver.blocked_s,
             num_saved=job.saver.num_saved,
         )
-
-

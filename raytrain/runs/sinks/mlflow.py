@@ -37,6 +37,8 @@ class MlflowSink:
         # We try again ourselves (BackgroundSink), so MLflow should not spend minutes on each attempt.
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
+        # It tells of its pages on stdout, which belongs to the command (`--json`).
+        os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
         from mlflow.tracking import MlflowClient
 
         self._client = MlflowClient(tracking_uri=self._tracking_uri)

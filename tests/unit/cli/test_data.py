@@ -44,7 +44,11 @@ def test_prepare_from_a_recipe(tmp_path: Path, source: Path) -> None:
 
 
 def test_prepare_from_a_path_and_show(tmp_path: Path, source: Path, home: Path) -> None:
-    result = json.loads(invoke("prepare", "--source", str(source), "data.max_rows=10", "--json").stdout)
+    result = json.loads(
+        invoke(
+            "prepare", "--source", str(source), "data.max_rows=10", "data.sources.0.licence=MIT", "--json"
+        ).stdout
+    )
     assert result["artifact"].startswith(str(home / "storage"))
     assert sum(result["splits"].values()) == 10
     shown = invoke("show", result["artifact"])
@@ -69,6 +73,7 @@ def test_what_to_prepare_must_be_said_once(tmp_path: Path, source: Path) -> None
 
 
 def test_importing_the_group_is_light() -> None:
-    code = "import sys, raytrain.cli.data; print([m for m in ('pyarrow', 'pydantic', 'numpy') if m in sys.modules])"
+    heavy = ("pyarrow", "pydantic", "numpy")
+    code = f"import sys, raytrain.cli.data; print([name for name in {heavy} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

@@ -60,7 +60,9 @@ def test_merge_goes_key_by_key_and_keeps_origins() -> None:
 
 def test_overrides_reach_mappings_and_lists() -> None:
     document = parse_document("data: {sources: [{path: a}]}\n", "r.yaml")
-    changed = apply_overrides(document, ["data.sources.0.path=b c", "train.learning_rate=1e-4", "model=", "x.y={a: 1}"])
+    changed = apply_overrides(
+        document, ["data.sources.0.path=b c", "train.learning_rate=1e-4", "model=", "x.y={a: 1}"]
+    )
     assert changed.values == {
         "data": {"sources": [{"path": "b c"}]}, "train": {"learning_rate": 1e-4}, "model": None, "x": {"y": {"a": 1}},
     }  # fmt: skip

@@ -57,7 +57,9 @@ def test_wrong_type_and_range_name_what_was_given() -> None:
 
 
 def test_list_elements_and_optional_sections_are_found() -> None:
-    assert fault("sources:\n  - path: a\n  - pth: b\n").what.count("r.yaml:3") == 2, "one fault a line: pth, and no path"
+    assert fault("sources:\n  - path: a\n  - pth: b\n").what.count("r.yaml:3") == 2, (
+        "one fault a line: pth, and no path"
+    )
     assert fault("other:\n  sed: 1\n").fix == "did you mean `seed`?"
 
 
@@ -80,7 +82,11 @@ def test_presets_stack_in_order_and_below_the_recipe(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("text", "expected"),
-    [("extends: absent.yaml\n", "no preset"), ("extends: 3\n", "takes a path"), ("extends: r.yaml\n", "circle")],
+    [
+        ("extends: absent.yaml\n", "no preset"),
+        ("extends: 3\n", "takes a path"),
+        ("extends: r.yaml\n", "circle"),
+    ],
 )
 def test_bad_extends(tmp_path: Path, text: str, expected: str) -> None:
     recipe = tmp_path / "r.yaml"

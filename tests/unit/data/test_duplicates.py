@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from raytrain.data.duplicates import Duplicates, FingerprintFiles, find_duplicates
+from raytrain.data.duplicates import Duplicates, FingerprintFiles, _follow_to_the_first, find_duplicates
 from raytrain.data.fingerprints import choose_bands, content_hash, shingle_hashes, signatures
 
 WORDS = [
@@ -115,3 +115,9 @@ def test_bands_find_99_percent_at_the_threshold(threshold: float) -> None:
     bands, width = choose_bands(threshold)
     assert bands * width <= 128
     assert 1 - (1 - threshold**width) ** bands >= 0.99
+
+
+def test_chains_lead_to_the_row_that_stays() -> None:
+    duplicate_of = np.array([-1, 0, 1, 2, -1, 3], np.int32)
+    _follow_to_the_first(duplicate_of)
+    assert duplicate_of.tolist() == [-1, 0, 0, 0, -1, 0]

@@ -255,7 +255,8 @@ def test_a_killed_prepare_leaves_nothing_visible(tmp_path: Path) -> None:
     source = write_rows(tmp_path / "rows.jsonl", many_rows(20_000))
     storage = tmp_path / "storage"
     code = (
-        "import sys; from raytrain.data.prepare import prepare_dataset; from raytrain.data.section import DataSection;"
+        "import sys; from raytrain.data.prepare import prepare_dataset;"
+        "from raytrain.data.section import DataSection;"
         "from raytrain.storage.location import Location;"
         "prepare_dataset(DataSection(sources=sys.argv[1]), Location.parse(sys.argv[2]))"
     )

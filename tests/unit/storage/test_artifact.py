@@ -170,7 +170,10 @@ def test_a_writer_killed_in_the_middle_leaves_the_old_artifact_whole(place: Loca
 def test_a_full_disk_is_named_and_leaves_nothing_half_written(tmp_path: Path) -> None:
     mount = tmp_path / "small"
     mount.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", mount], check=False).returncode != 0:
+    if (
+        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", mount], check=False).returncode
+        != 0
+    ):
         pytest.skip("this machine lets nobody mount a tmpfs")
     try:
         store = Location(str(mount))

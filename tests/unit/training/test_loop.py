@@ -55,7 +55,12 @@ def test_loss_goes_down_and_is_told(make_job: JobMaker) -> None:
     assert sorted(losses) == list(range(1, 31))
     assert losses[30] < losses[1] / 2
     metrics = job.channel.of("metrics")[0]["metrics"]  # type: ignore[attr-defined]
-    assert metrics.keys() >= {"train/grad_norm", "train/learning_rate", "train/tokens_per_second", "train/step_s"}
+    assert metrics.keys() >= {
+        "train/grad_norm",
+        "train/learning_rate",
+        "train/tokens_per_second",
+        "train/step_s",
+    }
     evaluations = [m["global_step"] for m in job.channel.of("metrics") if "eval/loss" in m["metrics"]]  # type: ignore[attr-defined]
     assert evaluations == [10, 20, 30]
 
@@ -115,7 +120,9 @@ def test_stops_after_bad_gradients_with_layers_and_remedy(make_job: JobMaker) ->
     assert "lora_" in caught.value.why
     assert "learning_rate" in caught.value.fix
     assert job.state.num_skipped_steps == 3
-    assert all(torch.isfinite(tensor).all() for tensor in weights(job).values()), "a bad step changes no weight"
+    assert all(torch.isfinite(tensor).all() for tensor in weights(job).values()), (
+        "a bad step changes no weight"
+    )
     assert len(job.channel.of("event")) == 3  # type: ignore[attr-defined]
 
 
@@ -140,7 +147,12 @@ def test_a_bad_step_is_survived_and_resumed(make_job: JobMaker) -> None:
 
 def test_early_stopping_and_best(make_job: JobMaker) -> None:
     job = make_job(
-        max_steps=60, eval_every=2, early_stopping_patience=2, learning_rate=0.3, schedule="constant", keep_best_k=1
+        max_steps=60,
+        eval_every=2,
+        early_stopping_patience=2,
+        learning_rate=0.3,
+        schedule="constant",
+        keep_best_k=1,
     )
     assert run_loop(job) == "early_stopped"
     assert job.state.global_step < 60
