@@ -51,7 +51,7 @@ class TokenTable:
             return np.zeros(0, np.int64)
         total = np.concatenate([[0], np.cumsum(self.loss_mask, dtype=np.int64)])
         first = self.loss_mask[self.offsets[:-1]].astype(np.int64)
-        return total[self.offsets[1:]] - total[self.offsets[:-1]] - first
+        return np.asarray(total[self.offsets[1:]] - total[self.offsets[:-1]] - first, np.int64)
 
     def row(self, index: int) -> tuple[NDArray[np.int32], NDArray[np.uint8]]:
         start, end = self.offsets[index], self.offsets[index + 1]

@@ -201,7 +201,7 @@ class ArtifactWriter:
             if self.destination.is_local:
                 self._commit_by_rename()
                 return Artifact(self.destination, manifest, self.destination.path)
-            self._commit_by_upload(manifest)
+            self._commit_by_upload()
         return open_artifact(self.destination, verify=False)
 
     def _existing(self) -> Manifest | None:
@@ -223,7 +223,7 @@ class ArtifactWriter:
         if aside is not None:
             shutil.rmtree(aside, ignore_errors=True)
 
-    def _commit_by_upload(self, manifest: Manifest) -> None:
+    def _commit_by_upload(self) -> None:
         manifest_path = self.path / MANIFEST_NAME
         content = manifest_path.read_bytes()
         manifest_path.unlink()

@@ -84,7 +84,8 @@ class Location:
     def children(self) -> list[Location]:
         """Direct children, sorted by name; empty where the folder does not exist."""
         if self.is_local:
-            return [self / name for name in sorted(os.listdir(self.uri))] if self.path.is_dir() else []
+            names = sorted(child.name for child in self.path.iterdir()) if self.path.is_dir() else []
+            return [self / name for name in names]
         from pyarrow import fs
 
         filesystem, path = self._filesystem()

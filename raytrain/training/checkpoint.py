@@ -171,8 +171,8 @@ def check_progress(
     if (optimizer_steps or 0) != expected_steps:
         raise IntegrityError(
             f"{place} contradicts itself",
-            why=f"it says step {training['global_step']} with {training['num_skipped_steps']} skipped, but its optimizer "
-            f"made {optimizer_steps} steps",
+            why=f"it says step {training['global_step']} with {training['num_skipped_steps']} skipped, but its "
+            f"optimizer made {optimizer_steps} steps",
             fix="remove this checkpoint, so that the run resumes from the one before it",
         )
     if abs(saved["learning_rate"] - learning_rate_now) > 1e-12 + 1e-9 * abs(saved["learning_rate"]):
@@ -180,7 +180,8 @@ def check_progress(
             f"{place} was written under another learning-rate schedule",
             why=f"next learning rate at step {training['global_step']}: there {saved['learning_rate']:.6g}, "
             f"here {learning_rate_now:.6g}",
-            fix="restore learning_rate, schedule, warmup_steps and max_steps (or num_epochs), or start anew with --fresh",
+            fix="restore learning_rate, schedule, warmup_steps and max_steps (or num_epochs), "
+            "or start anew with --fresh",
         )
 
 

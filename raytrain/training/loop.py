@@ -129,7 +129,7 @@ def forward_backward(job: Job, batch: GlobalBatch) -> float:
                     attention_mask=torch.from_numpy(micro.attention_mask).to(strategy.device),
                 ).logits
             loss_sum = causal_lm_loss_sum(logits, torch.from_numpy(micro.labels).to(strategy.device))
-            job.scaler.scale(loss_sum * scale).backward()
+            job.scaler.scale(loss_sum * scale).backward()  # type: ignore[no-untyped-call]
         loss_sums.append(loss_sum.detach())
     return float(torch.stack(loss_sums).double().sum())
 

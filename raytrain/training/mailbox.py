@@ -14,8 +14,7 @@ from raytrain.storage.location import Location
 Message = tuple[str, dict[str, Any]]
 
 
-@ray.remote(num_cpus=0, max_restarts=0)
-class Mailbox:
+class _Mailbox:
     """Workers put, the driver takes; the request to stop goes the other way. Async: no call waits for another."""
 
     def __init__(self) -> None:
@@ -37,6 +36,9 @@ class Mailbox:
         """Answers when somebody asks the run to stop, and not before."""
         await self._stop.wait()
         return True
+
+
+Mailbox = ray.remote(num_cpus=0)(_Mailbox)
 
 
 class MailboxChannel:

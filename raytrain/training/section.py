@@ -65,7 +65,7 @@ class TrainSection(Section):
     """Which weights the run's result holds: those of the last step, or of the checkpoint with the best `monitor`."""
     max_bad_steps: Annotated[int, Field(gt=0)] = 3
     """Steps in a row with NaN or infinite gradients before the run stops; such a step changes no weight."""
-    hooks: list[str] = []
+    hooks: list[str] = Field(default_factory=list)
     """Classes `module:Class` to be made on every worker, with any of on_step_end, on_evaluate, on_checkpoint."""
 
     @model_validator(mode="after")
@@ -105,7 +105,7 @@ class ScalingSection(Section):
     """One GPU for each worker."""
     cpus_per_worker: Annotated[float, Field(gt=0)] = 1.0
     """CPUs that Ray reserves for each worker."""
-    resources_per_worker: dict[str, Annotated[float, Field(gt=0)]] = {}
+    resources_per_worker: dict[str, Annotated[float, Field(gt=0)]] = Field(default_factory=dict)
     """Further Ray resources of each worker, for example {"accelerator_type:A100": 0.001}."""
     placement_strategy: Literal["PACK", "SPREAD", "STRICT_PACK", "STRICT_SPREAD"] = "PACK"
     """How Ray places the workers on nodes."""

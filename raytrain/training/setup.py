@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 
@@ -55,7 +55,7 @@ class Assignment:
 
 
 def together(strategy: Strategy, action: Callable[[], T]) -> T:
-    """*Collective.* Run `action` on every rank; what fails on one rank is raised on all, so that none waits for ever."""
+    """*Collective.* Run `action` on every rank; what fails on one is raised on all, so that none waits for ever."""
     result: T | None = None
     error: PlatformError | None = None
     try:
@@ -200,7 +200,8 @@ def resume(job: Job, store: CheckpointStore, belonging: Belonging) -> None:
         check_belonging(belonging_of(state), belonging, place)
         restore_weights(artifact, job.model, job.optimizer)
         training = TrainingState.from_json(state["training"])
-        steps = next(iter(job.optimizer.state.values()), {}).get("step")
+        entries: dict[str, Any] = next(iter(job.optimizer.state.values()), {})
+        steps = entries.get("step")
         check_progress(
             state,
             learning_rate_now=learning_rate_at(training.global_step, job.section, job.max_steps),

@@ -11,7 +11,8 @@ from raytrain.errors import ConfigError
 def test_scalars_are_read_as_people_mean_them() -> None:
     text = "a: 1e-4\nb: no\nc: on\nd: true\ne: 2024-01-02\nf: 0x10\ng: null\nh: .5\ni: 12\nj: '1e-4'\n"
     assert parse_document(text, "r.yaml").values == {
-        "a": 1e-4, "b": "no", "c": "on", "d": True, "e": "2024-01-02", "f": 16, "g": None, "h": 0.5, "i": 12, "j": "1e-4",
+        "a": 1e-4, "b": "no", "c": "on", "d": True, "e": "2024-01-02", "f": 16, "g": None, "h": 0.5, "i": 12,
+        "j": "1e-4",
     }  # fmt: skip
 
 

@@ -23,7 +23,7 @@ class Source(Section):
 
 class Outer(Section):
     train: Inner = Inner()
-    sources: list[Source] = []
+    sources: list[Source] = Field(default_factory=list)
     other: Inner | None = None
 
 
