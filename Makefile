@@ -41,9 +41,9 @@ format: $(INSTALLED)
 	$(BIN)/ruff format .
 
 bench: $(DEMO_MODEL)
-	$(BIN)/python benchmarks/training.py --quick
-	$(BIN)/python benchmarks/startup.py --quick
-	$(BIN)/python benchmarks/data_prepare.py --quick
+	$(BIN)/python -m benchmarks.training --quick
+	$(BIN)/python -m benchmarks.startup --quick
+	$(BIN)/python -m benchmarks.data_prepare --quick
 
 clean:
 	rm -rf .venv build *.egg-info .pytest_cache .mypy_cache .ruff_cache benchmarks/results

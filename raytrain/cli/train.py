@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import signal
+import sys
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Annotated
 
@@ -33,7 +35,11 @@ def train(
     from raytrain.cli.progress import ProgressView
     from raytrain.training.trainer import train as run_training
 
-    with ProgressView(stderr_console(), quiet=json_output and not verbose) as view:
+    # Ray prints the deaths of workers to stdout, from a thread of its own; stdout is for the result alone.
+    with (
+        redirect_stdout(sys.stderr),
+        ProgressView(stderr_console(), quiet=json_output and not verbose) as view,
+    ):
         result = run_training(
             spec, address=address, fresh=fresh, run_id=run_id, observer=view, verbose=verbose
         )

@@ -34,6 +34,8 @@ def connect(address: str | None, *, verbose: bool) -> None:
     address = address or os.environ.get("RAY_ADDRESS")
     try:
         if address is None:
+            # Nobody takes nodes away from a cluster on one machine.
+            os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
             # The dashboard costs seconds at every start, and `raytrain runs` shows what it would show of one run.
             ray.init(include_dashboard=False, **options)
         else:

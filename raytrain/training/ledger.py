@@ -6,10 +6,13 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
-from raytrain.errors import PlatformError
+from raytrain.data.prepare import PrepareProgress
+from raytrain.errors import PlatformError, TrainingError
+from raytrain.runs.folder import LOG_FILE
 from raytrain.runs.ownership import Owner
 from raytrain.runs.records import Records
 from raytrain.runs.sinks.build import MetricSinks
+from raytrain.storage.home import run_folder
 from raytrain.training.observer import RunObserver
 
 _HEARTBEAT_EVERY_S = 5.0
@@ -48,14 +51,32 @@ class Ledger:
     def note(self, text: str) -> None:
         self._on_note(text)
 
+    def rows_progress(self, progress: PrepareProgress) -> None:
+        """How far preparing the rows is."""
+        if progress.note is not None:
+            self._on_note(progress.note)
+        self.beat()
+
     def beat(self) -> None:
-        """Say now and then that this driver lives."""
+        """Say now and then that this driver lives; TrainingError where another process has taken the run over."""
         now = time.monotonic()
-        if now - self._beat_at >= _HEARTBEAT_EVERY_S:
-            self._beat_at = now
-            self.records.heartbeat(
-                self.run_id, self.owner, global_step=self.global_step, max_steps=self.max_steps
+        if now - self._beat_at < _HEARTBEAT_EVERY_S:
+            return
+        self._beat_at = now
+        if not self.records.heartbeat(
+            self.run_id, self.owner, global_step=self.global_step, max_steps=self.max_steps
+        ):
+            raise TrainingError(
+                f"run {self.run_id} was taken over by another process",
+                why="this one was silent for so long that it counted as dead",
+                fix="let the other one go on; `raytrain runs show` names it",
             )
+
+    def _log(self, text: str) -> None:
+        """What was measured, for people who read along; what happened stands in the events."""
+        stamp = time.strftime("%Y-%m-%d %H:%M:%S")
+        with (run_folder(self.run_id) / LOG_FILE).open("a", encoding="utf-8") as stream:
+            stream.write(f"{stamp} {text}\n")
 
     def stop_was_asked(self) -> bool:
         """Whether somebody ran `raytrain runs stop`; asks the database now and then."""
@@ -80,6 +101,7 @@ class Ledger:
     def _on_phase(self, text: str, seconds: float | None) -> None:
         if seconds is not None:
             self.phases_s[text] = self.phases_s.get(text, 0.0) + seconds
+            self._log(f"{text}: {seconds:.1f} s")
         self.observer.phase(text, seconds)
 
     def _on_plan(
@@ -118,6 +140,7 @@ class Ledger:
             self.first_step_at = time
         self.global_step = global_step
         self.sinks.write(global_step, time, metrics)
+        self._log(f"step {global_step}: " + ", ".join(f"{key} {value:.6g}" for key, value in metrics.items()))
         self.observer.metrics(global_step, metrics)
 
     def _on_checkpoint(

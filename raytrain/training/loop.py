@@ -227,8 +227,10 @@ def settle_saves(job: Job, finished: list[SavedCheckpoint], num_committed: float
     `finished` is known on rank 0 only; the two counts were summed over the ranks and are equal everywhere.
     """
     if num_committed > 0:
+        started = time.perf_counter()
         uris = [str(saved.location) for saved in finished if saved.error is None]
         job.channel.checkpoint_stands(uris[-1] if uris else "", dict(job.state.last_eval))
+        job.saver.blocked_s += time.perf_counter() - started
     if num_failed > 0:
         error = next((saved.error for saved in finished if saved.error is not None), None)
         told = job.strategy.broadcast_from_rank_zero(error)

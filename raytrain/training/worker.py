@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 from typing import Any
 
 from raytrain.errors import PlatformError
@@ -67,7 +68,13 @@ def run_rank(assignment: Assignment, strategy: Any, channel: Any) -> None:
             lambda: write_result(job, assignment, job.saver.store) if strategy.world_rank == 0 else None,
         )
     if strategy.world_rank == 0:
-        metrics = {**job.state.last_eval, "train/tokens_seen": float(job.state.tokens_seen)}
+        metrics = {
+            **job.state.last_eval,
+            "train/tokens_seen": float(job.state.tokens_seen),
+            "train/num_saves": float(job.saver.num_saved),
+            "train/save_blocked_s": job.saver.blocked_s,
+            "train/peak_memory_bytes": float(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024),
+        }
         channel.send(
             "result",
             ending=ending,
@@ -77,6 +84,4 @@ def run_rank(assignment: Assignment, strategy: Any, channel: Any) -> None:
             parents=artifact.manifest.parents if artifact else {},
             artifact_kind=artifact.kind if artifact else None,
             metrics=metrics,
-            save_blocked_s=job.saver.blocked_s,
-            num_saved=job.saver.num_saved,
         )

@@ -1,0 +1,118 @@
+"""Writes docs/reference.md: every key of a recipe, from the sections that the code itself checks.
+
+    python docs/reference.py
+
+A unit test fails when the file in the tree is not what this writes.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from raytrain.training.spec import RunSpec
+
+PLACE = Path(__file__).parent / "reference.md"
+
+_HEAD = """# Reference: every key of a recipe
+
+Written by `python docs/reference.py` from the sections in the code; do not edit it by hand.
+`raytrain config schema` prints the same as JSON Schema. How recipes are put together: [recipes.md](recipes.md).
+"""
+_EXTENDS = [
+    "`extends`",
+    "text or list of text",
+    "",
+    "Recipes, relative to this one, that this one is put over; see [recipes.md](recipes.md).",
+]
+_LIMITS = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}
+_TYPES = {"string": "text", "integer": "whole number", "number": "number", "boolean": "true or false"}
+
+
+def render() -> str:
+    """The page as Markdown."""
+    schema = RunSpec.model_json_schema()
+    sections = {name: _section_of(prop, schema) for name, prop in schema["properties"].items()}
+    plain = {name: schema["properties"][name] for name, section in sections.items() if section is None}
+    parts = [_HEAD, "## Top level", "", *_table([_EXTENDS, *_rows(plain, schema)])]
+    for name, section in sections.items():
+        if section is not None:
+            parts += _described(name, section, schema)
+    return "\n".join(parts) + "\n"
+
+
+def _described(path: str, section: dict[str, Any], schema: dict[str, Any]) -> list[str]:
+    """A section with its table, followed by the sections that lists in it are made of."""
+    parts = ["", f"## `{path}`", ""]
+    if "description" in section:
+        parts += [section["description"], ""]
+    required = set(section.get("required", ()))
+    parts += _table(_rows(section["properties"], schema, required))
+    for name, prop in section["properties"].items():
+        below = _section_of(prop.get("items", {}), schema)
+        if below is not None:
+            parts += _described(f"{path}.{name}[]", below, schema)
+    return parts
+
+
+def _section_of(prop: dict[str, Any], schema: dict[str, Any]) -> dict[str, Any] | None:
+    reference = prop.get("$ref")
+    if reference is None:
+        return None
+    found: dict[str, Any] = schema["$defs"][reference.rpartition("/")[2]]
+    return found
+
+
+def _rows(
+    properties: dict[str, Any], schema: dict[str, Any], required: set[str] | None = None
+) -> list[list[str]]:
+    return [
+        [
+            f"`{name}`",
+            _allowed(prop, schema),
+            "required" if name in (required or ()) else _default(prop),
+            prop.get("description", ""),
+        ]
+        for name, prop in properties.items()
+    ]
+
+
+def _default(prop: dict[str, Any]) -> str:
+    """A field whose default is made anew for each recipe has none in the schema: it is an empty list or mapping."""
+    empty = {"array": "[]", "object": "{}"}.get(str(prop.get("type")), "")
+    default = json.dumps(prop["default"], ensure_ascii=False) if "default" in prop else empty
+    return f"`{default}`" if default else ""
+
+
+def _allowed(prop: dict[str, Any], schema: dict[str, Any]) -> str:
+    """What a value may be, in words."""
+    if "anyOf" in prop:
+        return " or ".join(_allowed(one, schema) for one in prop["anyOf"])
+    if "enum" in prop:
+        return ", ".join(f"`{value}`" for value in prop["enum"])
+    if "const" in prop:
+        return f"`{prop['const']}`"
+    if "prefixItems" in prop:
+        return f"[{', '.join(_allowed(one, schema) for one in prop['prefixItems'])}]"
+    kind = prop.get("type")
+    if kind == "array":
+        inside = prop.get("items", {})
+        return "list of sections below" if "$ref" in inside else f"list of {_allowed(inside, schema)}"
+    if kind == "object":
+        return f"mapping to {_allowed(prop.get('additionalProperties', {}), schema)}"
+    limits = " and ".join(f"{sign} {prop[key]:.12g}" for key, sign in _LIMITS.items() if key in prop)
+    return f"{_TYPES.get(str(kind), str(kind))} {limits}".strip()
+
+
+def _table(rows: list[list[str]]) -> list[str]:
+    lines = ["| key | value | default | meaning |", "|---|---|---|---|"]
+    return lines + ["| " + " | ".join(_cell(text) for text in row) + " |" for row in rows]
+
+
+def _cell(text: str) -> str:
+    return " ".join(text.replace("|", "\\|").split())
+
+
+if __name__ == "__main__":
+    PLACE.write_text(render(), encoding="utf-8")

@@ -1,0 +1,109 @@
+"""What cannot work is said, with its exit code, in the time a person waits; and nothing half-written stays."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from bench import Bench, Outcome, free_port, run_id_of, write_recipe, write_rows
+
+
+def assert_refused(bench: Bench, recipe: Path, outcome: Outcome, code: int) -> dict[str, str]:
+    """The exit code, three whole sentences, a record of the failure, and no artifact that is not whole."""
+    assert outcome.code == code, outcome.told()
+    error = outcome.error
+    assert all(error[name].strip() for name in ("kind", "what", "why", "fix"))
+    shown = bench.show(run_id_of(recipe))
+    assert shown["run"]["state"] == "failed"
+    assert shown["run"]["error"] == error
+    assert [use for use in shown["artifacts"] if use["direction"] == "written"] == []
+    left = [str(place) for place in (bench.home / "storage").rglob(".staging-*")]
+    assert left == [], "something half-written is left"
+    return error
+
+
+def test_more_workers_than_the_cluster_can_ever_place(joined: Bench, recipe: Path) -> None:
+    outcome = joined.train(recipe, "scaling.num_workers=64")
+    error = assert_refused(joined, recipe, outcome, 4)
+    assert outcome.seconds < 30
+    assert "4 of 64 workers" in error["what"]
+    assert "1 CPU" in error["why"]
+    assert "scaling.num_workers=4" in error["fix"]
+
+
+def test_nobody_at_the_address(joined: Bench, recipe: Path) -> None:
+    joined.address = f"127.0.0.1:{free_port()}"
+    outcome = joined.train(recipe)
+    error = assert_refused(joined, recipe, outcome, 4)
+    assert outcome.seconds < 30
+    assert error["kind"] == "cluster"
+    assert str(joined.address) in error["what"]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "code", "told"),
+    [
+        ("missing rows", None, 3, "rows.jsonl"),
+        ("empty rows", "", 3, "rows.jsonl"),
+        ("all filtered", '{"question": "a?", "answer": "b"}\n' * 3, 3, "reject"),
+        ("all too long", '{"question": "Add one", "answer": "%s"}\n' % ("five " * 300), 3, "max_seq_len"),
+    ],
+)
+def test_rows_that_cannot_be_used(
+    joined: Bench, tiny_llama: Path, tmp_path: Path, name: str, content: str | None, code: int, told: str
+) -> None:
+    rows = tmp_path / "rows.jsonl"
+    if content is not None:
+        rows.write_text(content)
+    data: dict[str, Any] = {"val_fraction": 0.0, "max_seq_len": 64}
+    if name == "all filtered":
+        data |= {"min_chars": 1000}
+    recipe = write_recipe(
+        tmp_path / "bad-rows.yaml", model=tiny_llama, rows=rows, data=data, scaling={"num_workers": 1}
+    )
+    error = assert_refused(joined, recipe, joined.train(recipe), code)
+    assert error["kind"] == "data"
+    assert told in " ".join(error.values()), error
+
+
+def test_a_model_that_is_not_there(joined: Bench, rows_file: Path, tmp_path: Path) -> None:
+    recipe = write_recipe(tmp_path / "no-model.yaml", model=tmp_path / "nowhere", rows=rows_file)
+    outcome = joined.train(recipe)
+    error = assert_refused(joined, recipe, outcome, outcome.code)
+    assert outcome.code in (2, 4)
+    assert "nowhere" in error["what"]
+
+
+def test_a_model_with_corrupt_weights(
+    joined: Bench, tiny_llama: Path, rows_file: Path, tmp_path: Path
+) -> None:
+    broken = tmp_path / "broken-model"
+    shutil.copytree(tiny_llama, broken)
+    weights = broken / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    recipe = write_recipe(tmp_path / "corrupt.yaml", model=broken, rows=rows_file)
+    outcome = joined.train(recipe)
+    error = assert_refused(joined, recipe, outcome, outcome.code)
+    assert outcome.code in (4, 5)
+    assert "broken-model" in " ".join(error.values())
+
+
+def test_rows_that_are_mended_make_the_same_command_work(
+    joined: Bench, tiny_llama: Path, tmp_path: Path
+) -> None:
+    rows = tmp_path / "rows.jsonl"
+    recipe = write_recipe(
+        tmp_path / "mended.yaml",
+        model=tiny_llama,
+        rows=rows,
+        data={"val_fraction": 0.0},
+        train={"max_steps": 2},
+        scaling={"num_workers": 1},
+    )
+    assert joined.train(recipe).code == 3
+    write_rows(rows, [{"question": f"Add {i} and {i}?", "answer": f"{2 * i}."} for i in range(9)])
+    outcome = joined.train(recipe)
+    assert outcome.code == 0, outcome.told()
+    assert outcome.object["run_id"] == run_id_of(recipe)

@@ -1,0 +1,136 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from conftest_training import make_table
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from raytrain.data.batches import IGNORED_LABEL, BatchPlanner, Position, collate, deal, epoch_order
+from raytrain.data.tokens import TokenTable
+
+sizes = st.integers(1, 200)
+
+
+@given(num_rows=sizes, seed=st.integers(0, 2**31 - 1), epoch=st.integers(0, 10_000))
+def test_an_epochs_order_is_a_permutation(num_rows: int, seed: int, epoch: int) -> None:
+    order = epoch_order(num_rows, seed, epoch)
+    assert sorted(order.tolist()) == list(range(num_rows))
+    assert order.tolist() == epoch_order(num_rows, seed, epoch).tolist()
+
+
+def test_the_order_is_fixed_for_ever() -> None:
+    """A checkpoint of an old version must find its rows again: these values may never change."""
+    assert epoch_order(8, seed=0, epoch=0).tolist() == [4, 0, 1, 7, 6, 2, 5, 3]
+    assert epoch_order(8, seed=0, epoch=1).tolist() == [7, 0, 1, 6, 3, 4, 5, 2]
+    assert epoch_order(8, seed=7, epoch=0).tolist() == [1, 3, 2, 4, 7, 0, 6, 5]
+
+
+def test_epochs_and_seeds_differ() -> None:
+    orders = [tuple(epoch_order(50, seed, epoch)) for seed in range(5) for epoch in range(5)]
+    assert len(set(orders)) == 25
+
+
+@settings(deadline=None)
+@given(num_rows=sizes, batch=st.integers(1, 40), micro=st.integers(1, 9), world=st.integers(1, 5))
+def test_every_row_once_per_epoch_for_any_sizes(num_rows: int, batch: int, micro: int, world: int) -> None:
+    planner = BatchPlanner(
+        make_table(num_rows), seed=1, global_batch_size=batch, micro_batch_size=micro, world_size=world
+    )
+    position, orders = Position(), []
+    for epoch in range(2):
+        seen: list[int] = []
+        while position.epoch == epoch:
+            found = planner.batch_at(position)
+            dealt = sorted(int(row) for slots in found.slots for rows in slots for row in rows)
+            assert dealt == sorted(found.rows.tolist())
+            assert all(len(slots) == world for slots in found.slots)
+            assert all(len(rows) <= micro for slots in found.slots for rows in slots)
+            seen.extend(found.rows.tolist())
+            position = found.after
+        assert sorted(seen) == list(range(num_rows))
+        orders.append(seen)
+    assert position == Position(2, 0)
+    # The order of rows knows nothing of the number of workers.
+    alone = BatchPlanner(
+        make_table(num_rows), seed=1, global_batch_size=batch, micro_batch_size=1, world_size=1
+    )
+    assert alone.batch_at(Position()).rows.tolist() == orders[0][:batch]
+
+
+def test_any_position_can_be_entered_without_replay() -> None:
+    def planner() -> BatchPlanner:
+        return BatchPlanner(make_table(23), seed=4, global_batch_size=8, micro_batch_size=2, world_size=2)
+
+    straight, position = planner(), Position()
+    for _ in range(7):
+        batch = straight.batch_at(position)
+        entered = planner().batch_at(position)
+        assert entered.rows.tolist() == batch.rows.tolist()
+        assert (entered.num_loss_tokens, entered.after) == (batch.num_loss_tokens, batch.after)
+        position = batch.after
+
+
+def test_a_position_past_the_end_is_the_next_epoch() -> None:
+    """Where rows were counted otherwise: the position of a checkpoint never points at nothing."""
+    planner = BatchPlanner(make_table(10), seed=0, global_batch_size=4, micro_batch_size=4, world_size=1)
+    assert planner.batch_at(Position(0, 10)).rows.tolist() == planner.batch_at(Position(1, 0)).rows.tolist()
+
+
+def test_counts_of_a_batch_are_those_of_its_rows() -> None:
+    table = make_table(12)
+    planner = BatchPlanner(table, seed=0, global_batch_size=5, micro_batch_size=2, world_size=2)
+    batch = planner.batch_at(Position(0, 5))
+    micros = [collate(table, rows, 0) for slots in batch.slots for rows in slots]
+    assert batch.num_tokens == sum(micro.num_tokens for micro in micros)
+    targets = sum(int((micro.labels[:, 1:] != IGNORED_LABEL).sum()) for micro in micros)
+    assert batch.num_loss_tokens == targets
+
+
+@given(
+    num_rows=st.integers(1, 100), world=st.integers(1, 8), micro=st.integers(1, 16), seed=st.integers(0, 9)
+)
+def test_dealing_uses_the_fewest_steps(num_rows: int, world: int, micro: int, seed: int) -> None:
+    rows = np.random.default_rng(seed).permutation(num_rows).astype(np.int64)
+    lengths = np.random.default_rng(seed).integers(1, 50, num_rows).astype(np.int64)
+    steps = deal(rows, lengths, world, micro)
+    assert len(steps) == -(-num_rows // (world * micro))
+    counts = [len(part) for slots in steps for part in slots]
+    assert max(counts) - min(counts) <= 1, "no worker carries more than one row above another"
+    length_of = dict(zip(rows.tolist(), lengths.tolist(), strict=True))
+    flat = [length_of[int(row)] for slots in steps for part in slots for row in part]
+    assert flat == sorted(flat), "neighbours have like lengths"
+
+
+@pytest.fixture
+def two_rows() -> TokenTable:
+    return TokenTable(
+        np.array([5, 6, 7, 8, 9], np.int32),
+        np.array([0, 1, 1, 0, 1], np.uint8),
+        np.array([0, 3, 5], np.int64),
+        ["a", "b"],
+    )
+
+
+def test_collate_pads_right_and_masks_prompt_and_padding(two_rows: TokenTable) -> None:
+    micro = collate(two_rows, np.array([1, 0]), pad_id=99)
+    ignored = IGNORED_LABEL
+    assert micro.input_ids.tolist() == [[8, 9, 99], [5, 6, 7]]
+    assert micro.attention_mask.tolist() == [[1, 1, 0], [1, 1, 1]]
+    assert micro.labels.tolist() == [[ignored, 9, ignored], [ignored, 6, 7]]
+    assert micro.num_tokens == 5
+
+
+def test_a_worker_without_rows_keeps_its_place_and_learns_nothing(two_rows: TokenTable) -> None:
+    micro = collate(two_rows, np.zeros(0, np.int64), pad_id=0)
+    assert micro.input_ids.shape == (1, 3)
+    assert (micro.labels == IGNORED_LABEL).all()
+    assert micro.num_tokens == 0
+
+
+def test_targets_leave_out_a_rows_first_token(two_rows: TokenTable) -> None:
+    assert two_rows.num_loss_tokens.tolist() == [2, 1]
+    all_targets = TokenTable(two_rows.input_ids, np.ones(5, np.uint8), two_rows.offsets, two_rows.row_ids)
+    assert all_targets.num_loss_tokens.tolist() == [2, 1]
+    empty = TokenTable(np.zeros(0, np.int32), np.zeros(0, np.uint8), np.zeros(1, np.int64), [])
+    assert empty.num_loss_tokens.tolist() == []

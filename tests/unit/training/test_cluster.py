@@ -1,0 +1,41 @@
+from __future__ import annotations
+
+import pytest
+
+from raytrain.training.cluster import count_placeable
+from raytrain.training.section import ScalingSection
+
+CPU_4 = {"CPU": 4.0, "memory": 1e9}
+GPU_2 = {"CPU": 8.0, "GPU": 2.0}
+
+
+@pytest.mark.parametrize(
+    ("nodes", "worker", "asked", "placed"),
+    [
+        ([CPU_4], {"CPU": 1.0}, 2, 2),
+        ([CPU_4], {"CPU": 1.0}, 4, 4),
+        ([CPU_4], {"CPU": 1.0}, 64, 4),
+        ([CPU_4], {"CPU": 3.0}, 2, 1),  # what two nodes have together helps nobody on one
+        ([CPU_4, CPU_4], {"CPU": 3.0}, 3, 2),
+        ([CPU_4], {"CPU": 5.0}, 1, 0),
+        ([CPU_4], {"CPU": 0.1}, 40, 40),  # 4.0 / 0.1 in floating point is not allowed to lose one
+        ([CPU_4], {"CPU": 1.0, "GPU": 1.0}, 2, 0),
+        ([CPU_4, GPU_2], {"CPU": 1.0, "GPU": 1.0}, 8, 2),
+        ([], {"CPU": 1.0}, 1, 0),
+        ([CPU_4], {"CPU": 0.0}, 3, 3),
+    ],
+)
+def test_counts_workers_that_fit_node_by_node(
+    nodes: list[dict[str, float]], worker: dict[str, float], asked: int, placed: int
+) -> None:
+    assert count_placeable(nodes, worker, asked) == placed
+
+
+def test_what_a_worker_reserves() -> None:
+    scaling = ScalingSection(
+        num_workers=2, use_gpu=True, cpus_per_worker=2.5, resources_per_worker={"disk": 1.0}
+    )
+    assert scaling.worker_resources == {"CPU": 2.5, "GPU": 1.0, "disk": 1.0}
+    assert scaling.threads == 2
+    assert ScalingSection(cpus_per_worker=0.5).threads == 1
+    assert ScalingSection(threads_per_worker=7).threads == 7

@@ -1,0 +1,191 @@
+"""The driver's book, the words for what Ray raises, and the watch for signals; all without Ray's workers."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from typing import Any
+
+import pytest
+
+from raytrain.errors import ClusterError, TrainingError
+from raytrain.runs.ownership import Owner
+from raytrain.runs.records import Records, open_records
+from raytrain.runs.section import TrackingSection
+from raytrain.runs.sinks.build import build_sinks
+from raytrain.training.ledger import Ledger
+from raytrain.training.trainer import _SignalWatch
+
+
+class Seeing:
+    """Keeps what an observer is shown."""
+
+    def __init__(self) -> None:
+        self.seen: list[tuple[Any, ...]] = []
+
+    def phase(self, text: str, seconds: float | None) -> None:
+        self.seen.append(("phase", text, seconds))
+
+    def plan(self, **plan: Any) -> None:
+        self.seen.append(("plan", plan["max_steps"], plan["global_step"]))
+
+    def metrics(self, global_step: int, metrics: dict[str, float]) -> None:
+        self.seen.append(("metrics", global_step))
+
+    def note(self, text: str) -> None:
+        self.seen.append(("note", text))
+
+
+@pytest.fixture
+def records() -> Records:
+    records = open_records()
+    records.create_run("r-1", kind="train", name="r", config={}, config_digest="sha256:c")
+    return records
+
+
+@pytest.fixture
+def ledger(records: Records) -> Ledger:
+    owner = Owner.current()
+    run = records.claim_run("r-1", owner)
+    sinks = build_sinks(TrackingSection(tensorboard=False), run, records, warn=lambda _text: None)
+    sinks.open()
+    return Ledger("r-1", owner, records, sinks, Seeing())
+
+
+def seen(ledger: Ledger) -> list[tuple[Any, ...]]:
+    assert isinstance(ledger.observer, Seeing)
+    return ledger.observer.seen
+
+
+def take_steps(ledger: Ledger, *steps: int) -> None:
+    for step in steps:
+        ledger.take(
+            "metrics", {"global_step": step, "time": float(step), "metrics": {"train/loss": 1 / step}}
+        )
+
+
+def test_metrics_reach_records_file_and_eyes(ledger: Ledger, records: Records) -> None:
+    take_steps(ledger, 1, 2)
+    ledger.sinks.close("succeeded")
+    assert [point.global_step for point in records.metrics("r-1")["train/loss"]] == [1, 2]
+    assert seen(ledger) == [("metrics", 1), ("metrics", 2)]
+    assert (ledger.global_step, ledger.first_step_at) == (2, 1.0)
+
+
+def test_a_resume_takes_back_the_steps_after_its_checkpoint(ledger: Ledger, records: Records) -> None:
+    take_steps(ledger, 1, 2, 3)
+    ledger.take("resumed", {"global_step": 2, "uri": "/c", "digest": "sha256:c"})
+    assert ledger.global_step == 2
+    take_steps(ledger, 3)
+    ledger.sinks.close("succeeded")
+    assert [point.global_step for point in records.metrics("r-1")["train/loss"]] == [1, 2, 3]
+    assert [(use.role, use.direction) for use in records.artifacts("r-1")] == [("resumed_from", "read")]
+
+
+def test_a_second_group_of_workers_is_told_once(ledger: Ledger) -> None:
+    for pid in (10, 20):
+        for rank in (0, 1):
+            ledger.take("worker", {"world_rank": rank, "node": "n", "pid": pid + rank})
+    notes = [text for kind, text, *_ in seen(ledger) if kind == "note"]
+    assert len(notes) == 1
+    assert "a worker died" in notes[0]
+    assert ledger.num_worker_groups == 2
+
+
+def test_plan_checkpoint_event_phase_and_result(ledger: Ledger, records: Records) -> None:
+    tokens = {"digest": "sha256:t", "uri": "/t"}
+    ledger.take(
+        "plan",
+        {
+            "max_steps": 9, "num_rows": 5, "num_validation_rows": 1, "num_trainable": 7, "global_step": 4,
+            "tokens": tokens,
+        },
+    )  # fmt: skip
+    checkpoint = {
+        "global_step": 4,
+        "uri": "/c",
+        "digest": "sha256:c",
+        "size_bytes": 2_000_000,
+        "write_s": 0.5,
+    }
+    ledger.take("checkpoint", checkpoint)
+    ledger.take("event", {"event": "gradients", "text": "step 5: exploding", "global_step": 5})
+    ledger.take("phase", {"text": "loading", "seconds": 1.5})
+    ledger.take("phase", {"text": "loading", "seconds": 0.5})
+    ledger.take("result", {"global_step": 9, "artifact": None})
+    assert (ledger.max_steps, ledger.global_step) == (9, 9)
+    assert ledger.phases_s == {"loading": 2.0}
+    events = {event.kind: event for event in records.events("r-1")}
+    assert events["checkpoint"].message == "step 4: 2.0 MB in 0.50 s"
+    assert events["gradients"].data == {"global_step": 5}
+    assert ("plan", 9, 4) in seen(ledger)
+    assert {use.role for use in records.artifacts("r-1")} == {"tokens", "checkpoint"}
+
+
+def test_the_first_error_is_the_one_that_counts(ledger: Ledger) -> None:
+    first = TrainingError("first", why="w", fix="f")
+    ledger.take("error", {"error": first})
+    ledger.take("error", {"error": TrainingError("second", why="w", fix="f")})
+    assert ledger.error is first
+
+
+def test_an_unknown_message_is_a_fault_of_ours(ledger: Ledger) -> None:
+    with pytest.raises(AssertionError, match="no entry for a message of kind gossip"):
+        ledger.take("gossip", {})
+
+
+def test_heartbeat_and_the_wish_to_stop(ledger: Ledger, records: Records) -> None:
+    ledger.global_step = 3
+    ledger.beat()
+    ledger.global_step = 4
+    ledger.beat()  # too soon to say it again
+    assert records.get_run("r-1").global_step == 3
+    assert not ledger.stop_was_asked()
+    records.request_stop("r-1")
+    assert not ledger.stop_was_asked(), "the database is asked now and then only"
+    ledger._asked_at = 0.0
+    assert ledger.stop_was_asked()
+
+
+def test_what_ray_raises_in_the_users_words() -> None:
+    import ray.train
+
+    from raytrain.training.trainer import explain_failure
+
+    own = TrainingError("w", why="y", fix="f")
+    assert explain_failure(own, "r") is own
+    lost = explain_failure(ray.train.ControllerError(RuntimeError("placement group timed out")), "r")
+    assert isinstance(lost, ClusterError)
+    failed = explain_failure(RuntimeError("Traceback\n  deep down\nOOM: killed\n\n"), "r")
+    assert isinstance(failed, TrainingError)
+    assert (failed.why, failed.exit_code) == ("OOM: killed", 4)
+    assert explain_failure(RuntimeError(""), "r").why == "RuntimeError"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_the_first_signal_is_remembered_and_the_handlers_come_back(number: signal.Signals) -> None:
+    before = {one: signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)}
+    with _SignalWatch() as watch:
+        assert watch.signal_name is None
+        os.kill(os.getpid(), number)
+        assert watch.signal_name == number.name
+    assert {one: signal.getsignal(one) for one in before} == before
+
+
+def test_a_second_signal_ends_the_process() -> None:
+    code = """
+    import os, signal
+    from raytrain.training.trainer import _SignalWatch
+    with _SignalWatch() as watch:
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert watch.signal_name == "SIGTERM"
+        os.kill(os.getpid(), signal.SIGTERM)
+        print("not reached")
+    """
+    ended = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (ended.returncode, ended.stdout) == (-signal.SIGTERM, ""), ended.stderr
