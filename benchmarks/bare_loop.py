@@ -37,7 +37,7 @@ class BareLoop:
     """Forward, backward, clip, step; no logs, no checks, no checkpoints."""
 
     def __init__(self, spec: RunSpec, rank: int, world_size: int) -> None:
-        storage = spec.storage_location
+        storage = spec.storage.location
         base = resolve_base_model(spec.model, storage)
         tokenizer = load_tokenizer(base, spec.model)
         tokens = prepare_tokens(prepare_dataset(spec.data, storage), tokenizer, spec.data, storage)

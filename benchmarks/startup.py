@@ -84,7 +84,13 @@ def main() -> None:
 
     runs: list[dict[str, float]] = []
     for repetition in range((3 if arguments.quick else 5) + 1):
-        overrides = ["train.max_steps=1", "train.save_every=0", "train.eval_every=0", "data.val_fraction=0"]
+        overrides = [
+            "train.max_steps=1",
+            "train.save_every=0",
+            "train.save_every_minutes=",
+            "train.eval_every=0",
+            "data.val_fraction=0",
+        ]
         command = [sys.executable, "-c", FIRST_STEP, str(time.time()), str(arguments.recipe), *overrides]
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, cwd=ROOT)
         if done.returncode != 0:

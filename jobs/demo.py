@@ -75,7 +75,7 @@ def answer(model: str, spec: RunSpec, rows: list[dict[str, Any]]) -> dict[str, A
     from raytrain.models.inference import load_for_inference
     from raytrain.models.text_generation import generate_texts
 
-    loaded = load_for_inference(model, cache=Location(str(spec.storage_location)))
+    loaded = load_for_inference(model, cache=Location(str(spec.storage.location)))
     # Both are asked in the same words: the recipe's chat template.
     tokenizer = load_tokenizer(loaded.base, spec.model)
     prompts = [row["messages"][:1] for row in rows]

@@ -91,8 +91,7 @@ def ask(
 
 def _load(reference: str, base_model_only: bool) -> LoadedModel:
     from raytrain.models.inference import load_for_inference
-    from raytrain.storage.home import raytrain_home
-    from raytrain.storage.location import Location
+    from raytrain.storage.section import StorageSection
 
     place = _find_model(reference)
     with stderr_console().status(f"Loading {place} …"):
@@ -101,7 +100,7 @@ def _load(reference: str, base_model_only: bool) -> LoadedModel:
         device = "cuda" if torch.cuda.is_available() else "cpu"
         loaded = load_for_inference(
             place,
-            cache=Location(str(raytrain_home() / "storage")),
+            cache=StorageSection().location,
             device=device,
             base_model_only=base_model_only,
         )
@@ -121,11 +120,26 @@ def _find_model(reference: str) -> str:
     return artifact_of_run(reference) or reference
 
 
-def artifact_of_run(run_id: str) -> str | None:
-    """The URI of the model that a run wrote, if there is such a run."""
+def artifact_of_run(name: str) -> str | None:
+    """The URI of the model that a run wrote; None where `name` is no run's id, nor the only one that begins so.
+
+    Raises ConfigError where there is such a run and it has no model yet.
+    """
     from raytrain.runs.records import open_records
 
-    return open_records().artifact_of(run_id, role="model")
+    records = open_records()
+    try:
+        run = records.run_with_prefix(name)
+    except ConfigError:
+        return None
+    uri = records.artifact_of(run.id, role="model")
+    if uri is None:
+        raise ConfigError(
+            f"run {run.id} has no model to ask",
+            why=f"it is {run.label} at step {run.global_step}",
+            fix="let it come to its end: the command that started it resumes it",
+        )
+    return uri
 
 
 def _talk(loaded: LoadedModel, opening: Messages, answer: Any) -> None:

@@ -16,30 +16,26 @@ OverridesArgument = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VAL
 
 
 @app.command()
-def check(
-    recipe: RecipeArgument, overrides: OverridesArgument = None, json_output: JsonOption = False
-) -> None:
+def check(recipe: RecipeArgument, overrides: OverridesArgument = None, as_json: JsonOption = False) -> None:
     """Say whether a recipe is valid; every fault with file, line and the nearest valid key."""
     from raytrain.training.spec import load_spec
 
     spec = load_spec(recipe, overrides)
     result = {"valid": True, "name": spec.name, "run_id": spec.run_id}
-    emit(result, json_output, lambda console: console.print(f"{recipe}: valid; its run is {spec.run_id}"))
+    emit(result, as_json, lambda console: console.print(f"{recipe}: valid; its run is {spec.run_id}"))
 
 
 @app.command()
-def show(
-    recipe: RecipeArgument, overrides: OverridesArgument = None, json_output: JsonOption = False
-) -> None:
+def show(recipe: RecipeArgument, overrides: OverridesArgument = None, as_json: JsonOption = False) -> None:
     """Print the resolved recipe: presets, overrides and defaults applied."""
     from raytrain.training.spec import load_spec
 
     spec = load_spec(recipe, overrides)
-    emit(spec.to_dict(), json_output, lambda console: console.print(spec.to_yaml(), end="", highlight=False))
+    emit(spec.to_dict(), as_json, lambda console: console.print(spec.to_yaml(), end="", highlight=False))
 
 
 @app.command()
-def schema(json_output: JsonOption = False) -> None:  # noqa: ARG001 - a schema is JSON either way
+def schema(as_json: JsonOption = False) -> None:  # noqa: ARG001 - a schema is JSON either way
     """Print the JSON Schema of recipes, for editors."""
     import json
 

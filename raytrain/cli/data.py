@@ -106,10 +106,9 @@ def _settings(recipe: str | None, overrides: list[str], sources: list[str]) -> D
 
 
 def _storage(settings: DataRecipe, output: str | None) -> Location:
-    from raytrain.storage.home import raytrain_home
-    from raytrain.storage.location import Location
+    from raytrain.storage.section import StorageSection
 
-    return Location.parse(output or settings.storage.path or raytrain_home() / "storage")
+    return StorageSection(path=output or settings.storage.path).location
 
 
 def _show_result(console: Console, result: dict[str, Any]) -> None:

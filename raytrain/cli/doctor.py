@@ -59,7 +59,7 @@ def doctor(
         str | None, typer.Option(help="Base model to estimate memory for, without a recipe.")
     ] = None,
     working_dir: Annotated[Path, typer.Option(help="Folder that a job submission would upload.")] = Path(),
-    json_output: JsonOption = False,
+    as_json: JsonOption = False,
 ) -> int:
     """Check this machine, and what a recipe needs of it. Exit code 2 where something must be put right."""
     checks, estimate = _examine(recipe, model, working_dir)
@@ -70,7 +70,7 @@ def doctor(
         "checks": [asdict(check) for check in checks],
         "memory_estimate": estimate.as_dict() if estimate is not None else None,
     }
-    emit(result, json_output, lambda console: _show(console, checks))
+    emit(result, as_json, lambda console: _show(console, checks))
     return ConfigError.exit_code if failed else 0
 
 
@@ -187,7 +187,7 @@ def _container_limit_bytes() -> int | None:
 
 
 def _examine_disks(home: Path, spec: RunSpec | None) -> list[Check]:
-    storage = spec.storage_location if spec else None
+    storage = spec.storage.location if spec else None
     places = {"RAYTRAIN_HOME": (home, 2 * GIB)}
     if storage is not None and storage.is_local:
         places["storage"] = (storage.path, 2 * GIB)

@@ -12,7 +12,7 @@ from raytrain.errors import ConfigError, PlatformError
 
 app = typer.Typer(
     name="raytrain",
-    help="From raw rows to a served, monitored model on Ray, with proof of every step.",
+    help="Fine-tune causal language models on Ray, exactly and resumably, from raw rows to an adapter.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,

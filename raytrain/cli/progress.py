@@ -94,6 +94,8 @@ class ProgressView:
 def show_result(console: Console, result: TrainResult) -> None:
     """The end of a run as a table."""
     table = Table(show_header=False, box=None, padding=(0, 1))
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
     state = "succeeded before; --fresh trains anew" if result.was_done_before else result.state
     rows = [("run", result.run_id), ("state", state), ("steps", str(result.global_step))]
     for key in ("train/loss", "eval/loss", "train/tokens_per_second"):

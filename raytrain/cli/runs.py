@@ -100,7 +100,7 @@ def show_run(run: RunArgument, as_json: JsonOption = False) -> None:
     from raytrain.runs.compare import summarise
 
     with _opened_records() as records:
-        record = records.runs_with_prefix(run)
+        record = records.run_with_prefix(run)
         metrics = {key: summarise(key, points) for key, points in records.metrics(record.id).items()}
         uses, events = records.artifacts(record.id), records.events(record.id)
         written = [use for use in uses if use.direction == "written"]
@@ -180,7 +180,7 @@ def show_metrics(
             "--csv and --json together", why="stdout holds one format", fix="leave one of them out"
         )
     with _opened_records() as records:
-        record = records.runs_with_prefix(run)
+        record = records.run_with_prefix(run)
         series = records.metrics(record.id, None, since_step)
         known = series if since_step is None else records.latest_metrics(record.id)
     chosen = {one: series.get(one, []) for one in _check_keys(key, list(known))} if key else series
@@ -278,7 +278,7 @@ def show_logs(
             "--follow and --json together", why="--json prints one object", fix="leave one of them out"
         )
     with _opened_records() as records:
-        record = records.runs_with_prefix(run)
+        record = records.run_with_prefix(run)
         events = records.events(record.id)
         log = run_folder(record.id) / LOG_FILE
         lines, position = _read_log(log, tail)
@@ -335,7 +335,7 @@ def stop(
     from raytrain.runs import views
 
     with _opened_records() as records:
-        record = records.runs_with_prefix(run)
+        record = records.run_with_prefix(run)
         if not records.request_stop(record.id):
             raise ConfigError(
                 f"run {record.id} is not running",
@@ -382,7 +382,7 @@ def compare(
     from raytrain.runs.compare import config_differences, summarise
 
     with _opened_records() as records:
-        found = {record.id: record for record in map(records.runs_with_prefix, runs)}
+        found = {record.id: record for record in map(records.run_with_prefix, runs)}
         if len(found) < 2:
             raise ConfigError(
                 "compare takes two runs or more", why=f"got {', '.join(found)}", fix="name another run"
@@ -465,8 +465,7 @@ def rebuild(
     from raytrain.runs.rebuild import rebuild as fill
     from raytrain.runs.records import open_records
     from raytrain.storage.database import DamagedDatabaseError, set_database_aside
-    from raytrain.storage.home import raytrain_home
-    from raytrain.storage.location import Location
+    from raytrain.storage.section import StorageSection
 
     aside: Path | None = None
     try:
@@ -475,7 +474,7 @@ def rebuild(
     except DamagedDatabaseError:
         aside = set_database_aside()
         records = open_records()
-    result = fill(records, Location.parse(storage or raytrain_home() / "storage"))
+    result = fill(records, StorageSection(path=storage).location)
     records.close()
 
     def show(console: Console) -> None:

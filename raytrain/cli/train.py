@@ -24,7 +24,7 @@ def train(
     run_id: Annotated[
         str | None, typer.Option(help="Resume or name this run instead of the recipe's own.")
     ] = None,
-    json_output: JsonOption = False,
+    as_json: JsonOption = False,
     verbose: VerboseOption = False,
 ) -> int:
     """Train as the recipe says. The same command again resumes, or tells the result of a run that is done."""
@@ -38,7 +38,7 @@ def train(
     # Ray prints the deaths of workers to stdout, from a thread of its own; stdout is for the result alone.
     with (
         redirect_stdout(sys.stderr),
-        ProgressView(stderr_console(), quiet=json_output and not verbose) as view,
+        ProgressView(stderr_console(), quiet=as_json and not verbose) as view,
     ):
         result = run_training(
             spec, address=address, fresh=fresh, run_id=run_id, observer=view, verbose=verbose
@@ -49,6 +49,6 @@ def train(
 
         show_result(console, result)  # type: ignore[arg-type]
 
-    emit(result.as_dict(), json_output, show)
+    emit(result.as_dict(), as_json, show)
     # As a shell expects of a process that a signal ended, although it ended in order.
     return 128 + signal.Signals[result.stopped_by] if result.stopped_by in ("SIGINT", "SIGTERM") else 0

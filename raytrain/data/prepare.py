@@ -18,12 +18,12 @@ from raytrain.data.dataset import SPLITS, dataset_schema
 from raytrain.data.duplicates import FingerprintFiles, find_duplicates
 from raytrain.data.fingerprints import VERSION as FINGERPRINT_VERSION
 from raytrain.data.fingerprints import sketcher_version
-from raytrain.data.reading import RejectedRows, SourceTally, read_rows
+from raytrain.data.first_pass import RejectedRows, SourceTally, read_rows
 from raytrain.data.rows import REASONS
+from raytrain.data.second_pass import write_splits
 from raytrain.data.section import PREPARED_FIELDS, DataSection
 from raytrain.data.sources import Source, open_sources
 from raytrain.data.statistics import collect_statistics, sample_pairs
-from raytrain.data.writing import write_splits
 from raytrain.errors import DataError, IntegrityError
 from raytrain.storage.artifact import (
     MANIFEST_NAME,

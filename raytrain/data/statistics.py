@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from raytrain.data.duplicates import Duplicates
-from raytrain.data.reading import RejectedRows, SourceTally
+from raytrain.data.first_pass import RejectedRows, SourceTally
+from raytrain.data.second_pass import SplitSummary
 from raytrain.data.section import DataSection
 from raytrain.data.sources import Source
-from raytrain.data.writing import SplitSummary
 
 _SAMPLES = 4
 _EDGES = (0, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384, 32768, 65536)

@@ -226,6 +226,13 @@ def _save_table(table: TokenTable, folder: Path, split: str) -> None:
     (folder / f"{split}.row_ids.json").write_text(json.dumps(table.row_ids))
 
 
+def dropped_rows(artifact: Artifact) -> dict[str, int]:
+    """Training rows that could not be used, by reason; the artifact's rejected.jsonl names each."""
+    statistics = json.loads((artifact.path / "statistics.json").read_text())
+    train: dict[str, int] = statistics["splits"]["train"]
+    return {reason: count for reason, count in train.items() if reason not in ("rows", "tokens")}
+
+
 def load_tokens(artifact: Artifact, split: Split) -> TokenTable:
     """Memory-map one split of a `tokens` artifact."""
 

@@ -1,7 +1,8 @@
-"""transformers' progress bars and warnings, held back while we load: the command line tells each phase."""
+"""transformers' progress bars and warnings, held back while we load or save: the command line tells each phase."""
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -14,7 +15,10 @@ def quiet_loading() -> Iterator[None]:
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     try:
-        yield
+        with warnings.catch_warnings():
+            # peft asks transformers by a name that transformers means to rename.
+            warnings.simplefilter("ignore", FutureWarning)
+            yield
     finally:
         logging.set_verbosity(level)
         if bars:

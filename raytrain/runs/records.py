@@ -334,7 +334,7 @@ class Records:
         now = clock.time()
         return [run.id for run in map(_run_of, rows) if not self._is_alive(run, now)]
 
-    def runs_with_prefix(self, prefix: str) -> RunRecord:
+    def run_with_prefix(self, prefix: str) -> RunRecord:
         """The run with this id, or the only one whose id begins so; `latest` is the newest.
 
         Raises ConfigError: it lists the candidates where several begin so, the nearest where none does.

@@ -8,6 +8,8 @@ from raytrain.config.section import Section
 
 
 class TrackingSection(Section):
+    """Where metrics go besides the records database and metrics.jsonl, which always get them."""
+
     tensorboard: bool = True
     """Write TensorBoard event files into the run's folder."""
     mlflow: str | None = None

@@ -7,6 +7,7 @@ import time as clock
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from raytrain.errors import ConfigError
@@ -160,7 +161,10 @@ def artifacts_table(uses: Sequence[ArtifactUse]) -> Table:
     for heading in ("", "role", "kind", "digest", "place"):
         table.add_column(heading, overflow="fold")
     for use in uses:
-        told = (use.direction, use.role, use.kind, short_digest(use.digest), use.uri or "-")
+        place = use.uri or "-"
+        if use.kind == "checkpoint" and "://" not in place and not Path(place).exists():
+            continue  # retention has dropped it since
+        told = (use.direction, use.role, use.kind, short_digest(use.digest), place)
         table.add_row(*map(escape, told))
     return table
 

@@ -39,7 +39,7 @@ def open_database(url: str | None = None) -> sqlalchemy.Engine:
         parsed = sqlalchemy.make_url(url)
         if parsed.get_backend_name() != "sqlite":
             return sqlalchemy.create_engine(parsed, pool_pre_ping=True)
-        if parsed.database and parsed.database != ":memory:":
+        if parsed.database and not parsed.database.startswith((":memory:", "file:")):
             Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
         engine = sqlalchemy.create_engine(parsed, connect_args={"timeout": LOCK_TIMEOUT_S})
     except (sqlalchemy.exc.ArgumentError, sqlalchemy.exc.NoSuchModuleError, ImportError, OSError) as error:

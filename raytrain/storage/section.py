@@ -3,10 +3,19 @@
 from __future__ import annotations
 
 from raytrain.config.section import Section
+from raytrain.storage.home import raytrain_home
+from raytrain.storage.location import Location
 
 
 class StorageSection(Section):
+    """Where artifacts lie. The records database and the run folders lie in RAYTRAIN_HOME whatever stands here."""
+
     path: str | None = None
     """Folder or URI (file://, s3://, gs://) for datasets, checkpoints and models; null = $RAYTRAIN_HOME/storage."""
     mirror: str | None = None
     """A second place (a mounted drive, say) that gets a copy of every checkpoint, in the background."""
+
+    @property
+    def location(self) -> Location:
+        """`path`, or the default below RAYTRAIN_HOME."""
+        return Location.parse(self.path or raytrain_home() / "storage")

@@ -5,11 +5,12 @@ from __future__ import annotations
 import queue
 import threading
 import time
+import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from raytrain.errors import IntegrityError, PlatformError, StorageError
+from raytrain.errors import IntegrityError, PlatformError, StorageError, TrainingError
 from raytrain.storage.artifact import (
     Artifact,
     ArtifactWriter,
@@ -24,6 +25,7 @@ from raytrain.training.checkpoint import Snapshot, read_state, write_snapshot
 from raytrain.training.state import is_better
 
 _PREFIX = "step-"
+_WRITER_FILE = "writer"
 # A store that stutters is asked again; a full or read-only disk is not.
 _RETRY_DELAYS_S = (1.0, 3.0)
 
@@ -67,6 +69,26 @@ class CheckpointStore:
         self.folder = folder
         self.mirror = mirror
         self.monitor = monitor
+        self._token = ""
+
+    def take_over(self) -> None:
+        """Be the one writer of this run from now on, and remove what killed writers left behind.
+
+        A worker whose driver was killed lives on for some seconds; whatever it still wants to write is then refused.
+        """
+        self._token = uuid.uuid4().hex
+        (self.folder / _WRITER_FILE).write_bytes(self._token.encode())
+        for folder in [self.folder] + ([self.mirror] if self.mirror is not None else []):
+            remove_stale_staging(folder)
+
+    def _check_is_writer(self) -> None:
+        place = self.folder / _WRITER_FILE
+        if self._token and place.exists() and place.read_bytes().decode() != self._token:
+            raise TrainingError(
+                f"{self.folder} is written by another process now",
+                why="this run was taken over by workers that were started later",
+                fix="nothing: the later ones go on with the run; this process ends",
+            )
 
     def place(self, global_step: int) -> Location:
         return self.folder / f"{_PREFIX}{global_step:08d}"
@@ -107,6 +129,7 @@ class CheckpointStore:
             try:
                 with ArtifactWriter(place, kind="checkpoint", parents=parents) as writer:
                     write_snapshot(snapshot, writer.path)
+                    self._check_is_writer()
                     artifact = writer.commit(provenance, replace=True)
                 break
             except PlatformError as error:
@@ -149,11 +172,6 @@ class CheckpointStore:
         except (IntegrityError, StorageError):
             return None
         return monitored.get(self.monitor) if isinstance(monitored, dict) else None
-
-    def clean(self) -> None:
-        """Remove what killed writers left behind."""
-        for folder in [self.folder] + ([self.mirror] if self.mirror is not None else []):
-            remove_stale_staging(folder)
 
 
 class BackgroundWriter:

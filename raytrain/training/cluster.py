@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
+import time
 from typing import Any
 
 from raytrain.errors import ClusterError
 from raytrain.training.section import ScalingSection
 
+_DEFAULT_PORT = 6379
+_REACHABLE_WITHIN_S = 10.0
 _NOISY_LOGGERS = ("ray", "ray.train", "ray.tune", "ray.data", "ray.serve")
 
 
@@ -32,6 +36,8 @@ def connect(address: str | None, *, verbose: bool) -> None:
         "log_to_driver": verbose,
     }
     address = address or os.environ.get("RAY_ADDRESS")
+    if address is not None:
+        check_somebody_answers(address)
     try:
         if address is None:
             # Nobody takes nodes away from a cluster on one machine.
@@ -44,10 +50,34 @@ def connect(address: str | None, *, verbose: bool) -> None:
         raise ClusterError(
             f"Ray cannot be reached at {address}" if address else "Ray cannot be started on this machine",
             why=str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__,
-            fix="check the address with `ray status --address …`, or leave --address out to start Ray here"
+            fix=f"something answers there: check that it is the port of Ray itself ({_DEFAULT_PORT} by default), "
+            "that it is the same version of Ray, and that RAY_AUTH_TOKEN or ~/.ray/auth_token is that cluster's token"
             if address
             else "see `raytrain doctor`; free memory and /dev/shm are the usual causes",
         ) from error
+
+
+def check_somebody_answers(address: str, within_s: float = _REACHABLE_WITHIN_S) -> None:
+    """Raise ClusterError where no process listens at host:port; Ray by itself would go on asking for minutes.
+
+    Names that Ray looks up by itself (`auto`, `local`) are let through.
+    """
+    host, colon, port = address.rpartition("/")[2].rpartition(":")
+    if not colon or not port.isdigit():
+        return
+    deadline = time.monotonic() + within_s
+    while True:
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), timeout=within_s).close()
+            return
+        except (OSError, OverflowError) as error:
+            if time.monotonic() >= deadline or not isinstance(error, OSError):
+                raise ClusterError(
+                    f"Ray cannot be reached at {address}",
+                    why=f"nobody answered within {within_s:g} s: {error}",
+                    fix="check the address with `ray status --address …`, or leave --address out to start Ray here",
+                ) from error
+        time.sleep(min(0.5, within_s))
 
 
 def check_capacity(scaling: ScalingSection) -> None:

@@ -94,9 +94,7 @@ class Ledger:
         if world_rank == 0:
             self.num_worker_groups += 1
             if self.num_worker_groups > 1:
-                self._on_note(
-                    "a worker died; Ray started the workers anew, and the run goes on from its checkpoint"
-                )
+                self._on_note("a worker died; Ray started the workers anew")
 
     def _on_phase(self, text: str, seconds: float | None) -> None:
         if seconds is not None:
@@ -111,10 +109,15 @@ class Ledger:
         num_validation_rows: int,
         num_trainable: int,
         global_step: int,
-        tokens: dict[str, str],
+        tokens: dict[str, Any],
+        dropped: dict[str, int],
     ) -> None:
+        # Also where no checkpoint was there: workers that died before the first one begin again at step 0.
+        self.sinks.rewind(global_step)
         self.max_steps, self.global_step = max_steps, global_step
-        self.records.add_artifact(self.run_id, "tokens", "read", "tokens", tokens["digest"], tokens["uri"])
+        for reason, count in dropped.items():
+            self._on_note(f"{count} training rows are left out: {reason.replace('_', ' ')}")
+        self.records.add_artifact(self.run_id, "tokens", "read", "tokens", **tokens)
         self.records.add_event(
             self.run_id,
             "plan",
@@ -130,8 +133,6 @@ class Ledger:
         )
 
     def _on_resumed(self, global_step: int, uri: str, digest: str) -> None:
-        self.sinks.rewind(global_step)
-        self.global_step = global_step
         self.records.add_artifact(self.run_id, "resumed_from", "read", "checkpoint", digest, uri)
         self._on_note(f"resumed at step {global_step} from {uri}")
 

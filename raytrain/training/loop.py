@@ -16,7 +16,6 @@ from raytrain.data.tokens import TokenTable
 from raytrain.errors import PlatformError, TrainingError
 from raytrain.training.channel import Channel
 from raytrain.training.checkpoint_store import SavedCheckpoint
-from raytrain.training.evaluation import evaluate_loss
 from raytrain.training.gradients import GradientCheck, GradientHealth, bad_gradients_error
 from raytrain.training.hooks import Hook
 from raytrain.training.losses import causal_lm_loss_sum
@@ -26,6 +25,7 @@ from raytrain.training.saving import Saver, should_save
 from raytrain.training.section import TrainSection
 from raytrain.training.state import TrainingState
 from raytrain.training.strategies.base import Strategy
+from raytrain.training.validation import evaluate_loss
 
 Ending = Literal["finished", "early_stopped", "stop_requested"]
 
@@ -245,7 +245,7 @@ def settle_saves(job: Job, finished: list[SavedCheckpoint], num_committed: float
 
 def finish(job: Job, ending: Ending) -> None:
     """*Collective.* Save the last state if that has not been done, and see every write through."""
-    is_wanted = job.section.save_every > 0 or ending == "stop_requested"
+    is_wanted = job.section.saves or ending == "stop_requested"
     if is_wanted and job.saver.last_saved_step != job.state.global_step:
         save(job)
     job.saver.wait()

@@ -27,7 +27,7 @@ def write_result(job: Job, assignment: Assignment, store: CheckpointStore) -> Ar
     """
     spec = assignment.spec
     kind = result_kind(assignment)
-    destination = folder_of(spec.storage_location, assignment.run_id) / kind
+    destination = folder_of(spec.storage.location, assignment.run_id) / kind
     belonging = job.saver.belonging
     parents = {
         "base_model": belonging.base_model_digest,

@@ -26,7 +26,7 @@ def should_save(
     if global_step == last_saved_step:
         return False
     by_steps = section.save_every > 0 and global_step % section.save_every == 0
-    return by_steps or clock_says_so or (is_new_best and section.keep_best_k > 0 and section.save_every > 0)
+    return by_steps or clock_says_so or (is_new_best and section.keep_best_k > 0 and section.saves)
 
 
 class Saver:

@@ -11,6 +11,8 @@ from raytrain.config.section import Section
 
 
 class TrainSection(Section):
+    """How long, how fast and how often: the optimizer's part of a run, its evaluations and its checkpoints."""
+
     num_epochs: Annotated[float, Field(gt=0)] = 1.0
     """Passes over the training rows; a fraction is allowed. `max_steps`, where set, wins."""
     max_steps: Annotated[int, Field(gt=0)] | None = None
@@ -46,14 +48,14 @@ class TrainSection(Section):
     eval_max_rows: Annotated[int, Field(gt=0)] | None = None
     """Evaluate on the first so many validation rows; null = all."""
     save_every: Annotated[int, Field(ge=0)] = 100
-    """Steps between checkpoints; 0 = off."""
+    """Steps between checkpoints; 0 = by the clock alone (`save_every_minutes`). Both off = no checkpoints."""
     save_every_minutes: Annotated[float, Field(gt=0)] | None = 10.0
     """Minutes between checkpoints, beside `save_every`; null = off."""
     keep_last_n: Annotated[int, Field(ge=1)] = 2
     """Newest checkpoints that stay."""
     keep_best_k: Annotated[int, Field(ge=0)] = 1
     """Checkpoints with the best `monitor` that stay besides."""
-    monitor: str = "eval/loss"
+    monitor: Literal["eval/loss", "eval/perplexity"] = "eval/loss"
     """Metric that ranks checkpoints and stops early."""
     mode: Literal["min", "max"] = "min"
     """Whether a smaller or a larger `monitor` is better."""
@@ -78,13 +80,18 @@ class TrainSection(Section):
             raise ValueError(
                 "early_stopping_patience counts evaluations: set eval_every to a number of steps"
             )
-        if self.result == "best" and not (self.eval_every and self.save_every and self.keep_best_k):
-            raise ValueError("result: best needs eval_every, save_every and keep_best_k, all above 0")
+        if self.result == "best" and not (self.eval_every and self.saves and self.keep_best_k):
+            raise ValueError("result: best needs eval_every, keep_best_k and checkpoints")
         for name in self.hooks:
             module, colon, attribute = name.partition(":")
             if not colon or not module or not attribute:
                 raise ValueError(f"hook {name!r} must read module:Class")
         return self
+
+    @property
+    def saves(self) -> bool:
+        """Whether the run writes checkpoints of its own accord; one that is asked to stop always does."""
+        return self.save_every > 0 or self.save_every_minutes is not None
 
     def num_steps(self, num_rows: int) -> int:
         """Optimizer steps of the whole run over `num_rows` training rows; the last batch of an epoch may be short."""
@@ -97,7 +104,7 @@ class TrainSection(Section):
 
 
 class ScalingSection(Section):
-    """Worker fields carry the names of Ray's ScalingConfig, to which they are passed."""
+    """The workers; alone changes between laptop and cluster. Fields that Ray's ScalingConfig has carry its names."""
 
     num_workers: Annotated[int, Field(ge=1)] = 1
     """Training processes."""

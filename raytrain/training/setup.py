@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import torch
 
 from raytrain.data.batches import BatchPlanner
-from raytrain.data.tokens import load_tokens, prepare_tokens
+from raytrain.data.tokens import dropped_rows, load_tokens, prepare_tokens
 from raytrain.errors import IntegrityError, PlatformError
 from raytrain.models.adapter import attach_adapter
 from raytrain.models.base import ResolvedModel, load_base_model, load_tokenizer, resolve_base_model
@@ -73,7 +73,7 @@ def together(strategy: Strategy, action: Callable[[], T]) -> T:
 def build_job(assignment: Assignment, strategy: Strategy, channel: Channel) -> Job:
     """*Collective.* Load, attach and resume. Raises on all ranks what any of them meets."""
     spec = assignment.spec
-    storage = spec.storage_location
+    storage = spec.storage.location
     timed = _Phases(channel)
 
     with timed("reading tokens"):
@@ -147,7 +147,8 @@ def build_job(assignment: Assignment, strategy: Strategy, channel: Channel) -> J
         num_validation_rows=len(validation_table),
         num_trainable=sum(parameter.numel() for _, parameter in trainable),
         global_step=job.state.global_step,
-        tokens={"digest": tokens.digest, "uri": str(tokens.location)},
+        tokens={"digest": tokens.digest, "uri": str(tokens.location), "parents": tokens.manifest.parents},
+        dropped=dropped_rows(tokens),
     )
     return job
 
@@ -157,7 +158,7 @@ def _find_base_model(assignment: Assignment) -> ResolvedModel:
     driver, section = assignment.base_model, assignment.spec.model
     if Path(driver.path).is_dir():
         section = section.model_copy(update={"base_model": driver.path})
-    found = replace(resolve_base_model(section, assignment.spec.storage_location), reference=driver.reference)
+    found = replace(resolve_base_model(section, assignment.spec.storage.location), reference=driver.reference)
     if found.digest != driver.digest:
         raise IntegrityError(
             f"{found.reference} is another model on this worker than on the driver",
@@ -186,7 +187,7 @@ def resume(job: Job, store: CheckpointStore, belonging: Belonging) -> None:
     def choose() -> str | None:
         if strategy.world_rank != 0:
             return None
-        store.clean()
+        store.take_over()
         found = store.newest_whole(on_skip=lambda text: job.channel.send("note", text=text))
         return str(found.location) if found is not None else None
 

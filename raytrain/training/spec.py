@@ -15,8 +15,6 @@ from raytrain.data.section import DataSection
 from raytrain.models.section import AdapterSection, ModelSection
 from raytrain.runs.section import TrackingSection
 from raytrain.storage.artifact import digest_of
-from raytrain.storage.home import raytrain_home
-from raytrain.storage.location import Location
 from raytrain.storage.section import StorageSection
 from raytrain.training.section import ScalingSection, TrainSection
 
@@ -59,10 +57,6 @@ class RunSpec(Section):
     def run_id(self) -> str:
         """The run that the same command always means."""
         return f"{self.name}-{self.identity.removeprefix('sha256:')[:8]}"
-
-    @property
-    def storage_location(self) -> Location:
-        return Location.parse(self.storage.path or raytrain_home() / "storage")
 
     def to_dict(self) -> dict[str, Any]:
         return self.model_dump(mode="json")

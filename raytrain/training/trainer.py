@@ -12,14 +12,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from raytrain.data.prepare import prepare_dataset
-from raytrain.errors import ClusterError, PlatformError, TrainingError
+from raytrain.errors import ClusterError, IntegrityError, PlatformError, TrainingError
 from raytrain.models.base import resolve_base_model
 from raytrain.runs.folder import RECIPE_FILE
 from raytrain.runs.ownership import Owner
 from raytrain.runs.record_types import RunRecord, RunState
 from raytrain.runs.records import Records, open_records
 from raytrain.runs.sinks.build import build_sinks
-from raytrain.storage.artifact import open_artifact, remove_stale_staging
+from raytrain.storage.artifact import open_artifact, remove_stale_staging, short_digest
 from raytrain.storage.home import run_folder
 from raytrain.storage.location import Location, write_atomically
 from raytrain.training.checkpoint_store import checkpoint_folder, folder_of
@@ -30,6 +30,7 @@ from raytrain.training.setup import Assignment
 from raytrain.training.spec import RunSpec
 
 _POLL_S = 0.2
+_RAY_CHECKPOINT_LIST = "checkpoint_manager_snapshot.json"
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,7 @@ def train(
     known = known_runs(records, spec, run_id)
     chosen = choose_run_id(known, run_id or spec.run_id, fresh=fresh)
     for earlier in known:
-        if earlier.id == chosen and (done := _finished_before(records, earlier)):
+        if earlier.id == chosen and (done := _finished_before(spec, records, earlier)):
             return done
     records.create_run(
         chosen,
@@ -84,7 +85,7 @@ def train(
         name=spec.name,
         config=spec.to_dict(),
         config_digest=spec.identity,
-        storage_uri=str(folder_of(spec.storage_location, chosen)),
+        storage_uri=str(folder_of(spec.storage.location, chosen)),
     )
     owner = Owner.current()
     run = records.claim_run(chosen, owner)
@@ -127,12 +128,20 @@ def known_runs(records: Records, spec: RunSpec, run_id: str | None) -> list[RunR
     ]
 
 
-def _finished_before(records: Records, run: RunRecord) -> TrainResult | None:
+def _finished_before(spec: RunSpec, records: Records, run: RunRecord) -> TrainResult | None:
     run_id = run.id
     uri = records.artifact_of(run_id, role="model")
     if run.state != "succeeded" or uri is None:
         return None
     artifact = open_artifact(Location(uri))
+    dataset = prepare_dataset(spec.data, spec.storage.location)
+    if dataset.digest != artifact.manifest.parents["dataset"]:
+        raise IntegrityError(
+            f"run {run_id} is done, but with other rows",
+            why=f"it learned from dataset {short_digest(artifact.manifest.parents['dataset'])}, the sources now give "
+            f"{short_digest(dataset.digest)}",
+            fix="train on the new rows with --fresh, or put the old ones back",
+        )
     metrics = {key: point.value for key, point in records.latest_metrics(run_id).items()}
     return TrainResult(
         run_id, run.state, uri, artifact.digest, run.global_step, metrics, was_done_before=True
@@ -142,7 +151,7 @@ def _finished_before(records: Records, run: RunRecord) -> TrainResult | None:
 def _execute(
     spec: RunSpec, ledger: Ledger, watch: _SignalWatch, *, address: str | None, verbose: bool
 ) -> None:
-    storage = spec.storage_location
+    storage = spec.storage.location
     write_atomically(run_folder(ledger.run_id) / RECIPE_FILE, spec.to_yaml().encode())
     with _timed(ledger, "starting Ray"):
         # torch takes 2 s to import and Ray 2.5 s to start, mostly waiting for its processes: side by side.
@@ -163,6 +172,9 @@ def _execute(
         return
     # What a kill left of the run's result; checkpoints are cleaned by the worker that writes them.
     remove_stale_staging(folder_of(storage, ledger.run_id))
+    # Ray refuses to start over its own list where a checkpoint in it is gone, as retention or a lost disk has it; which
+    # checkpoint a run resumes from is decided in setup.py, so Ray begins a new list.
+    (folder_of(storage, ledger.run_id) / _RAY_CHECKPOINT_LIST).delete()
     _run_workers(Assignment(ledger.run_id, spec, dataset.location, base_model), ledger, watch)
 
 
@@ -222,7 +234,7 @@ def _build_trainer(assignment: Assignment, mailbox: Any) -> Any:
     from raytrain.training.worker import train_worker
 
     scaling = assignment.spec.scaling
-    storage = assignment.spec.storage_location
+    storage = assignment.spec.storage.location
     return TorchTrainer(
         train_worker,
         train_loop_config={"assignment": assignment, "mailbox": mailbox},

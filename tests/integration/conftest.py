@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import random
+import secrets
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -58,7 +59,9 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     ray_folder = new_ray_folder()
     port, dashboard_port = free_port(), free_port()
     kept = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")}
-    own = {"RAY_TMPDIR": str(ray_folder), "RAY_USAGE_STATS_ENABLED": "0"}
+    # A token of its own, whatever lies in the user's ~/.ray.
+    own = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+    usage = {"RAY_TMPDIR": str(ray_folder), "RAY_USAGE_STATS_ENABLED": "0"}
     head = subprocess.run(
         [
             str(BIN / "ray"), "start", "--head", f"--port={port}", "--num-cpus=4", f"--temp-dir={ray_folder}",
@@ -66,7 +69,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
             f"--ray-client-server-port={free_port()}",
             f"--dashboard-agent-listen-port={free_port()}", "--disable-usage-stats",
         ],
-        env={**kept, **own}, capture_output=True, text=True, timeout=90, check=False,
+        env={**kept, **usage, **own}, capture_output=True, text=True, timeout=90, check=False,
     )  # fmt: skip
     assert head.returncode == 0, head.stdout + head.stderr
     yield Cluster(f"127.0.0.1:{port}", ray_folder, f"http://127.0.0.1:{dashboard_port}", own)
@@ -76,7 +79,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 @pytest.fixture
 def joined(tmp_path: Path, cluster: Cluster) -> Bench:
     """Runs join the shared cluster."""
-    return Bench(tmp_path / "bench", cluster.ray_folder, cluster.address)
+    return Bench(tmp_path / "bench", cluster.ray_folder, cluster.address, cluster.environment)
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,7 @@ def test_a_submitted_job_trains(
             "--runtime-env-json", json.dumps(runtime), "--", str(BIN / "python"), "jobs/train.py",
             "jobs/mine.yaml", "--json",
         ],
-        env={**joined.child_environment(), **cluster.environment},
+        env=joined.child_environment(),
         capture_output=True, text=True, timeout=200, check=False,
     )  # fmt: skip
     assert submitted.returncode == 0, submitted.stdout[-3000:] + submitted.stderr[-3000:]

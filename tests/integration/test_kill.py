@@ -9,52 +9,54 @@ from bench import Bench, assert_every_row_once_per_epoch, run_id_of, wait_until
 from conftest import Straight
 
 
+def resumed_at(bench: Bench, run_id: str) -> list[int]:
+    notes = [one["message"] for one in bench.events(run_id, "note")]
+    return [int(note.split()[3]) for note in notes if note.startswith("resumed at step")]
+
+
+def losses(bench: Bench, run_id: str) -> dict[int, float]:
+    lines = [line for line in bench.metric_lines(run_id) if "train/loss" in line["metrics"]]
+    return {line["global_step"]: line["metrics"]["train/loss"] for line in lines}
+
+
+def wait_for_the_end_of(pids: list[int]) -> None:
+    wait_until(lambda: not any(map(psutil.pid_exists, pids)), 30, lambda: f"the end of workers {pids}")
+
+
 def test_a_driver_killed_twice_resumes_to_the_same_bits(
     local: Bench, straight: Straight, recipe: Path
 ) -> None:
     """Killed in the middle of an epoch and again in the middle of the next, between checkpoints both times."""
     run_id = run_id_of(recipe)
-    workers: list[int] = []
-    for hold_at, resumes_at in ((6, None), (13, 4)):
+    for hold_at, resumes_at in ((6, []), (13, [4])):
         local.hold_at(hold_at)
         running = local.begin(recipe)
         local.wait_for_step(running, run_id, hold_at)
         local.wait_for_checkpoint(run_id, hold_at // 4 * 4)
-        workers += local.worker_pids(run_id).values()
+        workers = list(local.worker_pids(run_id).values())
         local.kill_now(running.pid)
         assert running.ended().code == -9
         assert local.show(run_id)["run"]["owner_gone"]
-        if resumes_at:
-            assert any(f"resumed at step {resumes_at}" in one["message"] for one in local.events(run_id))
+        assert resumed_at(local, run_id) == resumes_at
+        wait_for_the_end_of(workers)
     local.hold_at(None)
     outcome = local.train(recipe)
     assert outcome.code == 0, outcome.told()
-    assert any("resumed at step 12" in one["message"] for one in local.events(run_id))
+    assert resumed_at(local, run_id) == [4, 12]
     assert outcome.object["digest"] == straight.digest
     assert local.steps_told(run_id) == straight.bench.steps_told(straight.run_id), (
         "no step lost or told twice"
     )
-    assert [
-        line["metrics"]["train/loss"]
-        for line in local.metric_lines(run_id)
-        if "train/loss" in line["metrics"]
-    ] == [
-        line["metrics"]["train/loss"]
-        for line in straight.bench.metric_lines(run_id)
-        if "train/loss" in line["metrics"]
-    ]
+    assert losses(local, run_id) == losses(straight.bench, run_id)
     assert_every_row_once_per_epoch(local.seen(), num_epochs=3, world_size=2)
-    wait_until(
-        lambda: not any(map(psutil.pid_exists, workers)), 20, lambda: "the first drivers' workers to end"
-    )
 
 
 def test_a_killed_worker_is_replaced_without_help(local: Bench, straight: Straight, recipe: Path) -> None:
     run_id = run_id_of(recipe)
-    local.hold_at(10)
+    local.hold_at(14)
     running = local.begin(recipe)
-    local.wait_for_step(running, run_id, 10)
-    local.wait_for_checkpoint(run_id, 8)
+    local.wait_for_step(running, run_id, 14)
+    local.wait_for_checkpoint(run_id, 12)
     victim = local.worker_pids(run_id)[1]
     local.kill_now(victim)
     local.hold_at(None)
@@ -63,5 +65,6 @@ def test_a_killed_worker_is_replaced_without_help(local: Bench, straight: Straig
     assert outcome.object["digest"] == straight.digest
     assert victim not in local.worker_pids(run_id).values()
     assert any("a worker died" in one["message"] for one in local.events(run_id, "note"))
-    assert local.steps_told(run_id) == straight.bench.steps_told(straight.run_id)
+    assert resumed_at(local, run_id) == [12]
+    assert losses(local, run_id) == losses(straight.bench, run_id)
     assert_every_row_once_per_epoch(local.seen(), num_epochs=3, world_size=2)

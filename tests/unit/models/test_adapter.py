@@ -97,9 +97,7 @@ def test_plain_peft_and_transformers_load_the_result(base: ResolvedModel, tmp_pa
 
 
 @pytest.mark.parametrize("name", ["lora", "full"])
-def test_same_state_gives_the_same_bytes_and_usual_file_modes(
-    base: ResolvedModel, tmp_path: Path, name: str
-) -> None:
+def test_same_state_gives_the_same_bytes(base: ResolvedModel, tmp_path: Path, name: str) -> None:
     folders = [tmp_path / "a", tmp_path / "b"]
     for folder in folders:
         model = build(base, **METHODS[name])
@@ -108,7 +106,6 @@ def test_same_state_gives_the_same_bytes_and_usual_file_modes(
     assert names == sorted(file.name for file in folders[1].iterdir())
     for file in names:
         assert (folders[0] / file).read_bytes() == (folders[1] / file).read_bytes(), file
-        assert (folders[0] / file).stat().st_mode & 0o044, f"{file} can be read by its owner only"
     if name == "lora":
         settings = json.loads((folders[0] / "adapter_config.json").read_text())
         assert settings["target_modules"] == sorted(settings["target_modules"])

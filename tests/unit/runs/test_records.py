@@ -208,23 +208,23 @@ class TestFinding:
     def test_by_prefix(self, records: Records) -> None:
         for i, run_id in enumerate(("demo-1a2b", "demo-1f", "demo-1", "Demo-9")):
             add_run(records, run_id, created_at=1000.0 + i)
-        assert records.runs_with_prefix("demo-1a").id == "demo-1a2b"
-        assert records.runs_with_prefix("demo-1").id == "demo-1", "a whole id is not ambiguous"
-        assert records.runs_with_prefix("D").id == "Demo-9"
-        assert records.runs_with_prefix("latest").id == "Demo-9"
+        assert records.run_with_prefix("demo-1a").id == "demo-1a2b"
+        assert records.run_with_prefix("demo-1").id == "demo-1", "a whole id is not ambiguous"
+        assert records.run_with_prefix("D").id == "Demo-9"
+        assert records.run_with_prefix("latest").id == "Demo-9"
         with pytest.raises(ConfigError) as several:
-            records.runs_with_prefix("demo")
+            records.run_with_prefix("demo")
         assert "demo-1a2b" in several.value.why
         assert "demo-1f" in several.value.why
         with pytest.raises(ConfigError) as none:
-            records.runs_with_prefix("dmeo-1a2b")
+            records.run_with_prefix("dmeo-1a2b")
         assert none.value.fix == "did you mean `demo-1a2b`?"
 
     def test_in_an_empty_database(self, records: Records) -> None:
         assert records.list_runs().total == 0
         for name in ("latest", "demo"):
             with pytest.raises(ConfigError, match="there is no"):
-                records.runs_with_prefix(name)
+                records.run_with_prefix(name)
 
 
 class TestMetrics:

@@ -197,3 +197,19 @@ def test_a_file_in_the_way_is_named(tmp_path: Path) -> None:
 
 def test_digest_of_is_canonical() -> None:
     assert digest_of({"a": 1, "b": "ü"}) == digest_of({"b": "ü", "a": 1}) != digest_of({"a": 1, "b": "u"})
+
+
+def test_files_get_the_usual_mode(place: Location) -> None:
+    with ArtifactWriter(place / "a", kind="thing") as writer:
+        (writer.path / "x").write_text("1")
+        (writer.path / "x").chmod(0o600)
+        (writer.path / "y").write_text("2")
+        artifact = writer.commit()
+    assert (artifact.path / "x").stat().st_mode == (artifact.path / "y").stat().st_mode
+
+
+def test_a_damaged_artifact_is_replaced_by_the_same_one_whole(place: Location) -> None:
+    write(place / "a", {"x": "1"})
+    damage_flip((place / "a").path)
+    write(place / "a", {"x": "1"})
+    open_artifact(place / "a")

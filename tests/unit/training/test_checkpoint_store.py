@@ -60,7 +60,9 @@ def test_what_retention_drops(
         (11, 10, {"save_every": 10}, True, False, True),
         (11, 10, {"save_every": 10}, False, True, True),
         (11, 10, {"save_every": 10, "keep_best_k": 0}, False, True, False),
-        (10, -1, {"save_every": 0}, False, True, False),
+        (10, -1, {"save_every": 0}, False, False, False),
+        (10, -1, {"save_every": 0}, False, True, True),  # the clock is still on, so checkpoints are
+        (10, -1, {"save_every": 0, "save_every_minutes": None}, False, True, False),
         (10, -1, {"save_every": 0}, True, False, True),
     ],
 )
@@ -222,6 +224,17 @@ def test_without_a_reason_from_rank_0_the_other_ranks_still_end(make_job: JobMak
 
     with pytest.raises(TrainingError, match="could not be written"):
         settle_saves(make_job(), [], num_committed=0, num_failed=1)
+
+
+def test_an_orphan_cannot_write_into_a_run_that_others_took_over(make_job: JobMaker) -> None:
+    """Workers live on for seconds after their driver was killed, and the same command may be there by then."""
+    orphan = make_job()
+    heir = make_job()
+    with pytest.raises(TrainingError, match="written by another process now"):
+        run_loop(orphan)
+    assert heir.saver.store.steps() == []
+    assert run_loop(heir) == "finished"
+    assert heir.saver.store.steps()[-1] == 6
 
 
 def test_a_mirror_that_is_full_costs_a_note_and_nothing_else(make_job: JobMaker, tmp_path: Path) -> None:

@@ -1,8 +1,12 @@
 from __future__ import annotations
 
+import socket
+import time
+
 import pytest
 
-from raytrain.training.cluster import count_placeable
+from raytrain.errors import ClusterError
+from raytrain.training.cluster import check_somebody_answers, count_placeable
 from raytrain.training.section import ScalingSection
 
 CPU_4 = {"CPU": 4.0, "memory": 1e9}
@@ -39,3 +43,24 @@ def test_what_a_worker_reserves() -> None:
     assert scaling.threads == 2
     assert ScalingSection(cpus_per_worker=0.5).threads == 1
     assert ScalingSection(threads_per_worker=7).threads == 7
+
+
+def test_a_port_that_listens_is_let_through_and_one_that_does_not_is_refused() -> None:
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        listening.listen()
+        address = f"127.0.0.1:{listening.getsockname()[1]}"
+        check_somebody_answers(address, within_s=1)
+        check_somebody_answers(f"ray://{address}", within_s=1)
+    started = time.monotonic()
+    with pytest.raises(ClusterError, match=address) as caught:
+        check_somebody_answers(address, within_s=0.2)
+    assert time.monotonic() - started < 2
+    assert "nobody answered" in caught.value.why
+    with pytest.raises(ClusterError):
+        check_somebody_answers("127.0.0.1:999999", within_s=0.2)
+
+
+@pytest.mark.parametrize("address", ["auto", "local", "some-host"])
+def test_what_ray_looks_up_by_itself_is_let_through(address: str) -> None:
+    check_somebody_answers(address, within_s=0.0)

@@ -60,6 +60,17 @@ def seen(ledger: Ledger) -> list[tuple[Any, ...]]:
     return ledger.observer.seen
 
 
+PLAN: dict[str, Any] = {
+    "max_steps": 9,
+    "num_rows": 5,
+    "num_validation_rows": 1,
+    "num_trainable": 7,
+    "global_step": 4,
+    "tokens": {"digest": "sha256:t", "uri": "/t", "parents": {"dataset": "sha256:d"}},
+    "dropped": {},
+}
+
+
 def take_steps(ledger: Ledger, *steps: int) -> None:
     for step in steps:
         ledger.take(
@@ -78,11 +89,25 @@ def test_metrics_reach_records_file_and_eyes(ledger: Ledger, records: Records) -
 def test_a_resume_takes_back_the_steps_after_its_checkpoint(ledger: Ledger, records: Records) -> None:
     take_steps(ledger, 1, 2, 3)
     ledger.take("resumed", {"global_step": 2, "uri": "/c", "digest": "sha256:c"})
+    ledger.take("plan", PLAN | {"global_step": 2})
     assert ledger.global_step == 2
     take_steps(ledger, 3)
     ledger.sinks.close("succeeded")
     assert [point.global_step for point in records.metrics("r-1")["train/loss"]] == [1, 2, 3]
-    assert [(use.role, use.direction) for use in records.artifacts("r-1")] == [("resumed_from", "read")]
+    assert ("resumed_from", "read") in [(use.role, use.direction) for use in records.artifacts("r-1")]
+
+
+def test_workers_that_die_before_the_first_checkpoint_begin_again(ledger: Ledger, records: Records) -> None:
+    take_steps(ledger, 1, 2, 3)
+    ledger.take("plan", PLAN | {"global_step": 0})
+    take_steps(ledger, 1)
+    ledger.sinks.close("succeeded")
+    assert [point.global_step for point in records.metrics("r-1")["train/loss"]] == [1]
+
+
+def test_rows_that_were_left_out_are_told(ledger: Ledger) -> None:
+    ledger.take("plan", PLAN | {"dropped": {"too_long": 3}})
+    assert ("note", "3 training rows are left out: too long") in seen(ledger)
 
 
 def test_a_second_group_of_workers_is_told_once(ledger: Ledger) -> None:
@@ -96,14 +121,7 @@ def test_a_second_group_of_workers_is_told_once(ledger: Ledger) -> None:
 
 
 def test_plan_checkpoint_event_phase_and_result(ledger: Ledger, records: Records) -> None:
-    tokens = {"digest": "sha256:t", "uri": "/t"}
-    ledger.take(
-        "plan",
-        {
-            "max_steps": 9, "num_rows": 5, "num_validation_rows": 1, "num_trainable": 7, "global_step": 4,
-            "tokens": tokens,
-        },
-    )  # fmt: skip
+    ledger.take("plan", PLAN)
     checkpoint = {
         "global_step": 4,
         "uri": "/c",

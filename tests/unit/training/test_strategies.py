@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import socket
 import sys
 from pathlib import Path
@@ -84,10 +85,12 @@ def run_rank(rank: int, port: int, folder: str, base: ResolvedModel) -> None:
         weights = {name: tensor.detach().clone() for name, tensor in trained_state(job.model).items()}
         torch.save({"losses": channel.losses(), "weights": weights}, Path(folder) / "two.pt")
 
-    # A disk that is full on rank 0 ends both ranks with the same error.
+    # A disk that fails on rank 0 ends both ranks with the same error.
     strategy = DistributedDataParallelStrategy(torch.device("cpu"))
-    (Path(folder) / "blocked").write_text("a file where the checkpoints' folder should be")
     job = build_test_job(base, Path(folder) / "blocked", strategy=strategy, adapter=adapter)
+    if rank == 0:
+        shutil.rmtree(Path(folder) / "blocked")
+        (Path(folder) / "blocked").write_text("a file where the checkpoints' folder should be")
     with pytest.raises(PlatformError) as caught:
         run_loop(job)
     (Path(folder) / f"error-{rank}.json").write_text(json.dumps(caught.value.as_dict()))
