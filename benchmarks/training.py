@@ -63,7 +63,8 @@ def measure(arguments: argparse.Namespace, folder: Path) -> tuple[list[Figure], 
     }
     hook = "train.hooks=['benchmarks.bare_loop:InterleavedHook']"
     interleaved = run_raytrain(recipe, [*shared, hook, "--fresh"], environment)
-    steps = json.loads(output.read_text())
+    measured = json.loads(output.read_text())
+    steps = measured["steps"]
     print(
         f"{len(steps)} pairs of steps, largest difference of losses {loss_difference(steps):.2e}",
         file=sys.stderr,
@@ -80,7 +81,12 @@ def measure(arguments: argparse.Namespace, folder: Path) -> tuple[list[Figure], 
         text=True,
         check=True,
     )
-    return figures(steps, interleaved["metrics"], ours["metrics"], int(bare.stdout)), steps
+    found = figures(steps, interleaved["metrics"], ours["metrics"], int(bare.stdout))
+    step_s = statistics.median(step["ours_s"] for step in steps)
+    share = measured["check_s"] / step_s
+    found.append(Figure("gradient check and clipping", 1000 * measured["check_s"], "ms"))
+    found.append(Figure("… share of a step", share, "share", 0.02, higher_is_better=False))
+    return found, steps
 
 
 def loss_difference(steps: list[dict[str, float]]) -> float:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Self
+
 from raytrain.config.section import Section
 from raytrain.storage.home import raytrain_home
 from raytrain.storage.location import Location
@@ -19,3 +21,8 @@ class StorageSection(Section):
     def location(self) -> Location:
         """`path`, or the default below RAYTRAIN_HOME."""
         return Location.parse(self.path or raytrain_home() / "storage")
+
+    def resolved(self) -> Self:
+        """The same places as absolute ones, which a worker with another RAYTRAIN_HOME or folder finds as well."""
+        mirror = str(Location.parse(self.mirror)) if self.mirror else None
+        return self.model_copy(update={"path": str(self.location), "mirror": mirror})

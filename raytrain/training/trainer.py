@@ -157,6 +157,7 @@ def _execute(
         # torch takes 2 s to import and Ray 2.5 s to start, mostly waiting for its processes: side by side.
         threading.Thread(target=importlib.import_module, args=("ray.train.torch",), daemon=True).start()
         connect(address, verbose=verbose)
+        watch.listen()  # Ray puts its own handler of SIGTERM, which exits at once, over ours
         check_capacity(spec.scaling)
     with _timed(ledger, "preparing rows"):
         dataset = prepare_dataset(spec.data, storage, on_progress=ledger.rows_progress)
@@ -175,7 +176,8 @@ def _execute(
     # Ray refuses to start over its own list where a checkpoint in it is gone, as retention or a lost disk has it; which
     # checkpoint a run resumes from is decided in setup.py, so Ray begins a new list.
     (folder_of(storage, ledger.run_id) / _RAY_CHECKPOINT_LIST).delete()
-    _run_workers(Assignment(ledger.run_id, spec, dataset.location, base_model), ledger, watch)
+    for_workers = spec.model_copy(update={"storage": spec.storage.resolved()})
+    _run_workers(Assignment(ledger.run_id, for_workers, dataset.location, base_model), ledger, watch)
 
 
 def _run_workers(assignment: Assignment, ledger: Ledger, watch: _SignalWatch) -> None:
@@ -323,10 +325,16 @@ class _SignalWatch:
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> _SignalWatch:
-        if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
-                self._before[number] = signal.signal(number, self._remember)
+        self.listen()
         return self
+
+    def listen(self) -> None:
+        """Take the signals, again if somebody took them since; outside the main thread Python gives them to nobody."""
+        if threading.current_thread() is not threading.main_thread() or self.signal_name is not None:
+            return
+        for number in (signal.SIGINT, signal.SIGTERM):
+            before = signal.signal(number, self._remember)
+            self._before.setdefault(number, before)
 
     def __exit__(self, *_: object) -> None:
         for number, handler in self._before.items():

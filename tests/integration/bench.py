@@ -140,7 +140,12 @@ class Bench:
             "HF_HUB_OFFLINE": "1",
             "PATH": f"{BIN}{os.pathsep}{kept['PATH']}",
             **self.environment,
+            **({"RAY_JOB_CONFIG_JSON_ENV_VAR": self._job_config()} if self.address else {}),
         }
+
+    def _job_config(self) -> str:
+        """What `ray job submit` does for a job's own modules: a cluster's workers do not know a driver's PYTHONPATH."""
+        return json.dumps({"runtime_env": {"env_vars": {"PYTHONPATH": str(self.hooks)}}})
 
     # What a run leaves
 

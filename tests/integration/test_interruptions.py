@@ -4,92 +4,83 @@ from __future__ import annotations
 
 import shutil
 import signal
+from collections import Counter
 from pathlib import Path
 
-import pytest
 from bench import Bench, Running, assert_every_row_once_per_epoch, run_id_of, write_recipe, write_rows
 from conftest import Straight
 
 
-def stop_at(bench: Bench, recipe: Path, step: int, *overrides: str) -> None:
-    """Run until after `step`, then ask for a stop as Ctrl-C does, and let go."""
+STOPS = {"SIGINT": 130, "SIGTERM": 143, "runs stop": 0}
+
+
+def stop_at(bench: Bench, recipe: Path, step: int, how: str, *overrides: str) -> None:
+    """Run until after `step`, ask for a stop, let go, and check what a stopped run leaves."""
     run_id = run_id_of(recipe)
     bench.hold_at(step)
     running = bench.begin(recipe, *overrides)
     bench.wait_for_step(running, run_id, step)
+    refuse_a_second_start(bench, recipe, running)
     num_asked = sum("asked to stop" in one["message"] for one in bench.events(run_id))
-    running.send(signal.SIGINT)
-    release(bench, running, run_id, num_asked + 1)
-    assert running.ended().code == 130
-
-
-def release(bench: Bench, running: Running, run_id: str, num_asked: int) -> None:
-    """Let the held step go once the driver has passed the request on."""
-    bench.wait_for_event(run_id, "asked to stop", count=num_asked)
+    if how == "runs stop":
+        assert bench.run("runs", "stop", run_id, "--json").code == 0
+    else:
+        running.send(getattr(signal, how))
+    bench.wait_for_event(run_id, "asked to stop", count=num_asked + 1)
     bench.hold_at(None)
+    stopped = running.ended()
+    assert stopped.code == STOPS[how], stopped.told()
+    assert (stopped.object["state"], stopped.object["artifact"]) == ("cancelled", None)
+    # Asked while one step was held: heard after it or after the next.
+    assert stopped.object["global_step"] in (step, step + 1)
+    shown = bench.show(run_id)["run"]
+    assert (shown["state"], shown["resumable"]) == ("cancelled", True)
+    assert bench.checkpoints(run_id)[-1].name == f"step-{stopped.object['global_step']:08d}"
 
 
-def test_signals_and_runs_stop_save_and_the_same_command_goes_on(
-    joined: Bench, straight: Straight, recipe: Path
-) -> None:
-    """SIGINT, SIGTERM and `runs stop` one after the other in one run; meanwhile somebody starts it a second time."""
-    run_id = run_id_of(recipe)
-    for i, (stop_after, name, code) in enumerate([(5, "SIGINT", 130), (9, "SIGTERM", 143), (14, "stop", 0)]):
-        joined.hold_at(stop_after)
-        running = joined.begin(recipe)
-        joined.wait_for_step(running, run_id, stop_after)
-        if name == "SIGINT":
-            second = joined.train(recipe)
-            assert second.code == 4, second.told()
-            assert str(running.pid) in second.error["why"] + second.error["what"], second.error
-        if name == "stop":
-            asked = joined.run("runs", "stop", run_id, "--json")
-            assert asked.code == 0, asked.told()
-        else:
-            running.send(getattr(signal, name))
-        release(joined, running, run_id, i + 1)
-        stopped = running.ended()
-        assert stopped.code == code, stopped.told()
-        assert stopped.object["state"] == "cancelled"
-        assert stopped.object["artifact"] is None
-        # Asked during the hold of one step, heard after it or after the next.
-        assert stopped.object["global_step"] in (stop_after, stop_after + 1)
-        shown = joined.show(run_id)["run"]
-        assert (shown["state"], shown["resumable"]) == ("cancelled", True)
-        assert joined.checkpoints(run_id)[-1].name == f"step-{stopped.object['global_step']:08d}"
-    outcome = joined.train(recipe)
-    assert outcome.code == 0, outcome.told()
-    assert outcome.object["digest"] == straight.digest
-    steps = [line["step"] for line in joined.seen()]
-    assert sorted(steps) == sorted([*range(1, outcome.object["global_step"] + 1)] * 2), "no step made twice"
-    assert_every_row_once_per_epoch(joined.seen(), num_epochs=3, world_size=2)
-    compared = joined.run("runs", "compare", run_id, "latest", "--json")
-    assert compared.code == 2, "one run is nothing to compare"
+def refuse_a_second_start(bench: Bench, recipe: Path, running: Running) -> None:
+    second = bench.train(recipe)
+    assert second.code == 4, second.told()
+    assert str(running.pid) in second.error["why"] + second.error["what"], second.error
 
 
-def test_a_truncated_checkpoint_is_skipped_and_a_lost_place_comes_from_the_mirror(
+def test_a_run_that_is_stopped_damaged_and_moved_ends_as_the_straight_one(
     joined: Bench, straight: Straight, recipe: Path, tmp_path: Path
 ) -> None:
+    """Stopped in each of three ways; in between its newest checkpoint is cut, then its first place lost."""
     run_id, drive = run_id_of(recipe), tmp_path / "drive"
     mirror = f"storage.mirror={drive}"
-    stop_at(joined, recipe, 6, mirror)
-    stands = joined.checkpoints(run_id)
-    assert [one.name for one in joined.checkpoints(run_id, drive)] == [one.name for one in stands]
-    for copy in (stands[-1], joined.checkpoints(run_id, drive)[-1]):
-        weights = copy / "trained" / "adapter_model.safetensors"
+
+    def notes() -> list[str]:
+        return [one["message"] for one in joined.events(run_id, "note")]
+
+    stop_at(joined, recipe, 6, "SIGINT", mirror)
+    places = joined.checkpoints(run_id), joined.checkpoints(run_id, drive)
+    assert [one.name for one in places[0]] == [one.name for one in places[1]]
+    for copies in places:
+        weights = copies[-1] / "trained" / "adapter_model.safetensors"
         weights.write_bytes(weights.read_bytes()[: weights.stat().st_size // 2])
-    stop_at(joined, recipe, 10, mirror)
-    notes = [one["message"] for one in joined.events(run_id)]
-    skipped = [note for note in notes if "is skipped" in note]
-    assert len(skipped) == 2, notes
-    assert all(stands[-1].name in note and "bytes instead of" in note for note in skipped)
-    assert any("resumed at step 4 " in note for note in notes)
+
+    stop_at(joined, recipe, 10, "SIGTERM", mirror)
+    skipped = [note for note in notes() if "is skipped" in note]
+    assert len(skipped) == 2, notes()
+    assert all(places[0][-1].name in note and "bytes instead of" in note for note in skipped)
+    assert any(note.startswith("resumed at step 4 ") for note in notes())
     shutil.rmtree(joined.home / "storage")
+
+    stop_at(joined, recipe, 14, "runs stop", mirror)
+    assert any(f"from {drive}" in note for note in notes())
+
     outcome = joined.train(recipe, mirror)
     assert outcome.code == 0, outcome.told()
     assert outcome.object["digest"] == straight.digest
-    assert any(f"from {drive}" in one["message"] for one in joined.events(run_id))
+    made = Counter(line["step"] for line in joined.seen())
+    again = {step for step, count in made.items() if count > 2}
+    assert again <= {5, 6, 7}, "steps after the cut checkpoint are made again, and no others"
     assert_every_row_once_per_epoch(joined.seen(), num_epochs=3, world_size=2)
+    assert joined.run("runs", "compare", run_id, "latest", "--json").code == 2, (
+        "one run is nothing to compare"
+    )
 
 
 def test_a_run_whose_rows_changed_is_refused_and_fresh_starts_another(
@@ -105,7 +96,7 @@ def test_a_run_whose_rows_changed_is_refused_and_fresh_starts_another(
         scaling={"num_workers": 1},
     )
     run_id = run_id_of(recipe)
-    stop_at(joined, recipe, 3)
+    stop_at(joined, recipe, 3, "SIGINT")
     before = {place.name for place in joined.checkpoints(run_id)}
     with rows.open("a") as stream:
         stream.write('{"question": "Case new: add 1 and 2.", "answer": "The sum is 3."}\n')
@@ -136,26 +127,31 @@ def test_more_workers_than_rows_and_no_validation_rows(
         model=tiny_llama,
         rows=write_rows(tmp_path / "few.jsonl", rows),
         data={"val_fraction": 0.0},
-        train={"global_batch_size": 2, "num_epochs": 4, "save_every": 0, "warmup_steps": 0},
+        train={
+            "global_batch_size": 2,
+            "num_epochs": 4,
+            "save_every": 0,
+            "save_every_minutes": None,
+            "warmup_steps": 0,
+        },
     )
     outcome = joined.train(recipe)
     assert outcome.code == 0, outcome.told()
     assert outcome.object["global_step"] == 8
     assert "eval/loss" not in outcome.object["metrics"]
     assert_every_row_once_per_epoch(joined.seen(), num_epochs=4, world_size=2)
-    assert joined.checkpoints(outcome.object["run_id"]) == [], "save_every: 0 means none"
+    assert joined.checkpoints(outcome.object["run_id"]) == [], "neither by steps nor by minutes"
 
 
-@pytest.mark.parametrize("learning_rate", [9.9])
 def test_exploding_gradients_stop_the_run_and_name_the_layers(
-    joined: Bench, tiny_llama: Path, rows_file: Path, tmp_path: Path, learning_rate: float
+    joined: Bench, tiny_llama: Path, rows_file: Path, tmp_path: Path
 ) -> None:
     recipe = write_recipe(
         tmp_path / "explode.yaml",
         model=tiny_llama,
         rows=rows_file,
         adapter={"lora_rank": 4, "lora_alpha": 10**25},
-        train={"learning_rate": learning_rate, "max_grad_norm": None, "warmup_steps": 0, "max_steps": 40},
+        train={"learning_rate": 9.9, "max_grad_norm": None, "warmup_steps": 0, "max_steps": 40},
         scaling={"num_workers": 1},
     )
     outcome = joined.train(recipe)

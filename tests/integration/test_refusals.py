@@ -45,18 +45,16 @@ def test_nobody_at_the_address(joined: Bench, recipe: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "code", "told"),
     [
-        ("missing rows", None, 3, "rows.jsonl"),
         ("empty rows", "", 3, "rows.jsonl"),
         ("all filtered", '{"question": "a?", "answer": "b"}\n' * 3, 3, "reject"),
         ("all too long", '{"question": "Add one", "answer": "%s"}\n' % ("five " * 300), 3, "max_seq_len"),
     ],
 )
 def test_rows_that_cannot_be_used(
-    joined: Bench, tiny_llama: Path, tmp_path: Path, name: str, content: str | None, code: int, told: str
+    joined: Bench, tiny_llama: Path, tmp_path: Path, name: str, content: str, code: int, told: str
 ) -> None:
     rows = tmp_path / "rows.jsonl"
-    if content is not None:
-        rows.write_text(content)
+    rows.write_text(content)
     data: dict[str, Any] = {"val_fraction": 0.0, "max_seq_len": 64}
     if name == "all filtered":
         data |= {"min_chars": 1000}
@@ -90,7 +88,7 @@ def test_a_model_with_corrupt_weights(
     assert "broken-model" in " ".join(error.values())
 
 
-def test_rows_that_are_mended_make_the_same_command_work(
+def test_missing_rows_are_refused_and_once_there_the_same_command_works(
     joined: Bench, tiny_llama: Path, tmp_path: Path
 ) -> None:
     rows = tmp_path / "rows.jsonl"
@@ -102,7 +100,8 @@ def test_rows_that_are_mended_make_the_same_command_work(
         train={"max_steps": 2},
         scaling={"num_workers": 1},
     )
-    assert joined.train(recipe).code == 3
+    error = assert_refused(joined, recipe, joined.train(recipe), 3)
+    assert "rows.jsonl` is not there" in error["what"]
     write_rows(rows, [{"question": f"Add {i} and {i}?", "answer": f"{2 * i}."} for i in range(9)])
     outcome = joined.train(recipe)
     assert outcome.code == 0, outcome.told()

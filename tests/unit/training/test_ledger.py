@@ -193,6 +193,18 @@ def test_the_first_signal_is_remembered_and_the_handlers_come_back(number: signa
     assert {one: signal.getsignal(one) for one in before} == before
 
 
+def test_a_handler_that_a_library_sets_meanwhile_is_taken_back() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    with _SignalWatch() as watch:
+        signal.signal(signal.SIGTERM, lambda *_: pytest.fail("ended at once"))
+        watch.listen()
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert watch.signal_name == "SIGTERM"
+        watch.listen()
+        assert signal.getsignal(signal.SIGTERM) is before, "a second signal ends the process"
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
 def test_a_second_signal_ends_the_process() -> None:
     code = """
     import os, signal
