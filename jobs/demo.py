@@ -20,8 +20,9 @@ from raytrain.data.tool_calls import exact_match, generate_tool_calls
 from raytrain.errors import PlatformError, TrainingError
 from raytrain.storage.home import run_folder
 from raytrain.storage.location import Location
+from raytrain.training.outcome import TrainResult
 from raytrain.training.spec import RunSpec, load_spec
-from raytrain.training.trainer import TrainResult, train
+from raytrain.training.trainer import train
 
 NUM_HELD_OUT = 40
 HELD_OUT_SEED = 11

@@ -11,7 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.table import Table
 
 if TYPE_CHECKING:
-    from raytrain.training.trainer import TrainResult
+    from raytrain.training.outcome import TrainResult
 
 
 class ProgressView:

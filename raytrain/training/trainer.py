@@ -3,59 +3,35 @@
 from __future__ import annotations
 
 import importlib
-import signal
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from typing import Any
 
 from raytrain.data.prepare import prepare_dataset
-from raytrain.errors import ClusterError, IntegrityError, PlatformError, TrainingError
+from raytrain.errors import ClusterError, PlatformError, TrainingError
 from raytrain.models.base import resolve_base_model
 from raytrain.runs.folder import RECIPE_FILE
 from raytrain.runs.ownership import Owner
-from raytrain.runs.record_types import RunRecord, RunState
-from raytrain.runs.records import Records, open_records
+from raytrain.runs.record_types import RunState
+from raytrain.runs.records import open_records
 from raytrain.runs.sinks.build import build_sinks
-from raytrain.storage.artifact import open_artifact, remove_stale_staging, short_digest
+from raytrain.storage.artifact import remove_stale_staging
 from raytrain.storage.home import run_folder
-from raytrain.storage.location import Location, write_atomically
+from raytrain.storage.location import write_atomically
 from raytrain.training.checkpoint_store import checkpoint_folder, folder_of
 from raytrain.training.cluster import check_capacity, connect
 from raytrain.training.ledger import Ledger
 from raytrain.training.observer import RunObserver, Silent
+from raytrain.training.outcome import TrainResult
 from raytrain.training.setup import Assignment
+from raytrain.training.signals import SignalWatch
 from raytrain.training.spec import RunSpec
+from raytrain.training.which_run import choose_run_id, finished_before, known_runs
 
 _POLL_S = 0.2
 _RAY_CHECKPOINT_LIST = "checkpoint_manager_snapshot.json"
-
-
-@dataclass(frozen=True)
-class TrainResult:
-    """How a run ended. `state` is succeeded, or cancelled where it was asked to stop and can be resumed."""
-
-    run_id: str
-    state: str
-    artifact: str | None
-    digest: str | None
-    global_step: int
-    metrics: dict[str, float] = field(default_factory=dict)
-    stopped_by: str | None = None
-    was_done_before: bool = False
-    phases_s: dict[str, float] = field(default_factory=dict)
-
-    def as_dict(self) -> dict[str, Any]:
-        return {
-            "run_id": self.run_id,
-            "state": self.state,
-            "artifact": self.artifact,
-            "digest": self.digest,
-            "global_step": self.global_step,
-            "metrics": self.metrics,
-        }
 
 
 def train(
@@ -77,7 +53,7 @@ def train(
     known = known_runs(records, spec, run_id)
     chosen = choose_run_id(known, run_id or spec.run_id, fresh=fresh)
     for earlier in known:
-        if earlier.id == chosen and (done := _finished_before(spec, records, earlier)):
+        if earlier.id == chosen and (done := finished_before(spec, records, earlier)):
             return done
     records.create_run(
         chosen,
@@ -94,7 +70,7 @@ def train(
     ledger = Ledger(chosen, owner, records, sinks, observer)
     try:
         sinks.open()
-        with _SignalWatch() as watch:
+        with SignalWatch() as watch:
             _execute(spec, ledger, watch, address=address, verbose=verbose)
         state = "succeeded" if ledger.result and ledger.result["artifact"] else "cancelled"
     except PlatformError as error:
@@ -108,48 +84,8 @@ def train(
     return _conclude(ledger, state, watch.signal_name)
 
 
-def choose_run_id(known: list[RunRecord], base_id: str, *, fresh: bool) -> str:
-    """The newest run of this command, or with `fresh` the next free id: `base`, `base.2`, `base.3`, …"""
-    numbers = [1 if run.id == base_id else int(run.id.rpartition(".")[2]) for run in known]
-    if not numbers:
-        return base_id
-    newest = max(numbers) + (1 if fresh else 0)
-    return base_id if newest == 1 else f"{base_id}.{newest}"
-
-
-def known_runs(records: Records, spec: RunSpec, run_id: str | None) -> list[RunRecord]:
-    """Earlier runs of the same command: the id itself and its fresh repetitions."""
-    base_id = run_id or spec.run_id
-    page = records.list_runs(kind="train", limit=1_000_000, name=None if run_id else spec.name)
-    return [
-        run
-        for run in page.runs
-        if run.id == base_id or (run.id.startswith(f"{base_id}.") and run.id[len(base_id) + 1 :].isdigit())
-    ]
-
-
-def _finished_before(spec: RunSpec, records: Records, run: RunRecord) -> TrainResult | None:
-    run_id = run.id
-    uri = records.artifact_of(run_id, role="model")
-    if run.state != "succeeded" or uri is None:
-        return None
-    artifact = open_artifact(Location(uri))
-    dataset = prepare_dataset(spec.data, spec.storage.location)
-    if dataset.digest != artifact.manifest.parents["dataset"]:
-        raise IntegrityError(
-            f"run {run_id} is done, but with other rows",
-            why=f"it learned from dataset {short_digest(artifact.manifest.parents['dataset'])}, the sources now give "
-            f"{short_digest(dataset.digest)}",
-            fix="train on the new rows with --fresh, or put the old ones back",
-        )
-    metrics = {key: point.value for key, point in records.latest_metrics(run_id).items()}
-    return TrainResult(
-        run_id, run.state, uri, artifact.digest, run.global_step, metrics, was_done_before=True
-    )
-
-
 def _execute(
-    spec: RunSpec, ledger: Ledger, watch: _SignalWatch, *, address: str | None, verbose: bool
+    spec: RunSpec, ledger: Ledger, watch: SignalWatch, *, address: str | None, verbose: bool
 ) -> None:
     storage = spec.storage.location
     write_atomically(run_folder(ledger.run_id) / RECIPE_FILE, spec.to_yaml().encode())
@@ -180,7 +116,7 @@ def _execute(
     _run_workers(Assignment(ledger.run_id, for_workers, dataset.location, base_model), ledger, watch)
 
 
-def _run_workers(assignment: Assignment, ledger: Ledger, watch: _SignalWatch) -> None:
+def _run_workers(assignment: Assignment, ledger: Ledger, watch: SignalWatch) -> None:
     """Start the workers and follow them: Ray's `fit` blocks in a thread of its own, this one keeps the book."""
     import ray
 
@@ -315,32 +251,3 @@ def _timed(ledger: Ledger, text: str) -> Iterator[None]:
     ledger.phase(text, None)
     yield
     ledger.phase(text, time.perf_counter() - started)
-
-
-class _SignalWatch:
-    """Remembers the first SIGINT or SIGTERM; a second one ends the process as it would without us."""
-
-    def __init__(self) -> None:
-        self.signal_name: str | None = None
-        self._before: dict[int, Any] = {}
-
-    def __enter__(self) -> _SignalWatch:
-        self.listen()
-        return self
-
-    def listen(self) -> None:
-        """Take the signals, again if somebody took them since; outside the main thread Python gives them to nobody."""
-        if threading.current_thread() is not threading.main_thread() or self.signal_name is not None:
-            return
-        for number in (signal.SIGINT, signal.SIGTERM):
-            before = signal.signal(number, self._remember)
-            self._before.setdefault(number, before)
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-    def _remember(self, number: int, _frame: object) -> None:
-        self.signal_name = signal.Signals(number).name
-        for watched, handler in self._before.items():
-            signal.signal(watched, handler)

@@ -10,7 +10,6 @@ from pathlib import Path
 from bench import Bench, Running, assert_every_row_once_per_epoch, run_id_of, write_recipe, write_rows
 from conftest import Straight
 
-
 STOPS = {"SIGINT": 130, "SIGTERM": 143, "runs stop": 0}
 
 

@@ -7,7 +7,7 @@ from rich.console import Console
 
 from raytrain.cli.progress import ProgressView, show_result
 from raytrain.training.observer import Silent
-from raytrain.training.trainer import TrainResult
+from raytrain.training.outcome import TrainResult
 
 PLAN = {"run_id": "mine-[1]", "max_steps": 40, "global_step": 0, "num_rows": 1234, "num_trainable": 56789}
 

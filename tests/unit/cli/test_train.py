@@ -13,7 +13,7 @@ import yaml
 from raytrain.cli.main import run
 from raytrain.errors import ClusterError
 from raytrain.training import trainer
-from raytrain.training.trainer import TrainResult
+from raytrain.training.outcome import TrainResult
 
 DONE = TrainResult("mine-1", "succeeded", "/a", "sha256:d", 8, {"train/loss": 0.5})
 

@@ -17,7 +17,7 @@ from raytrain.runs.records import Records, open_records
 from raytrain.runs.section import TrackingSection
 from raytrain.runs.sinks.build import build_sinks
 from raytrain.training.ledger import Ledger
-from raytrain.training.trainer import _SignalWatch
+from raytrain.training.signals import SignalWatch
 
 
 class Seeing:
@@ -186,7 +186,7 @@ def test_what_ray_raises_in_the_users_words() -> None:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_the_first_signal_is_remembered_and_the_handlers_come_back(number: signal.Signals) -> None:
     before = {one: signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)}
-    with _SignalWatch() as watch:
+    with SignalWatch() as watch:
         assert watch.signal_name is None
         os.kill(os.getpid(), number)
         assert watch.signal_name == number.name
@@ -195,7 +195,7 @@ def test_the_first_signal_is_remembered_and_the_handlers_come_back(number: signa
 
 def test_a_handler_that_a_library_sets_meanwhile_is_taken_back() -> None:
     before = signal.getsignal(signal.SIGTERM)
-    with _SignalWatch() as watch:
+    with SignalWatch() as watch:
         signal.signal(signal.SIGTERM, lambda *_: pytest.fail("ended at once"))
         watch.listen()
         os.kill(os.getpid(), signal.SIGTERM)
@@ -208,8 +208,8 @@ def test_a_handler_that_a_library_sets_meanwhile_is_taken_back() -> None:
 def test_a_second_signal_ends_the_process() -> None:
     code = """
     import os, signal
-    from raytrain.training.trainer import _SignalWatch
-    with _SignalWatch() as watch:
+    from raytrain.training.signals import SignalWatch
+    with SignalWatch() as watch:
         os.kill(os.getpid(), signal.SIGTERM)
         assert watch.signal_name == "SIGTERM"
         os.kill(os.getpid(), signal.SIGTERM)

@@ -11,7 +11,7 @@ from raytrain.runs.record_types import RunRecord
 from raytrain.training.builder import RunSpecBuilder
 from raytrain.training.section import TrainSection
 from raytrain.training.spec import RunSpec, load_spec
-from raytrain.training.trainer import choose_run_id
+from raytrain.training.which_run import choose_run_id
 
 RECIPE: dict[str, Any] = {
     "model": {"base_model": "some/model"},
