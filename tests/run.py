@@ -1,4 +1,4 @@
-"""`make test`: unit tests (no Ray), then integration tests (real Ray), and the coverage of both against its floors."""
+"""`make test`: unit tests (no Ray), those with the real model, then integration tests (real Ray); their coverage."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ MIN_LINE_PERCENT = 85.0
 MIN_BRANCH_PERCENT = 75.0
 
 
-def run(name: str, *arguments: str) -> int:
+def run(name: str, place: str, *arguments: str) -> int:
     started = time.monotonic()
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "COVERAGE_FILE": str(ROOT / f".coverage.{name}")}
     command = [
         sys.executable,
         "-m",
         "pytest",
-        f"tests/{name}",
+        place,
         "--cov",
         "--cov-report=",
         "--durations=5",
@@ -51,7 +51,11 @@ def coverage_is_enough() -> bool:
 def main() -> int:
     for old in ROOT.glob(".coverage*"):
         old.unlink()
-    code = run("unit", *sys.argv[1:]) or run("integration", *sys.argv[1:])
+    code = (
+        run("unit", "tests/unit", "-m", "not slow")
+        or run("real-model", "tests/unit", "-m", "slow")
+        or run("integration", "tests/integration")
+    )
     if code:
         return code
     return 0 if coverage_is_enough() else 1

@@ -193,7 +193,7 @@ def _not_there(place: Path) -> DataError:
         elif readable:
             hint = f"in {folder} there are: {', '.join(readable)}"
         else:
-            hint = f"{folder} holds nothing that can be read as rows"
+            hint = f"check the path: {folder} holds nothing that can be read as rows"
     return DataError(
         f"data.sources: `{place}` is not there",
         why=f"looked for {place.absolute()}",

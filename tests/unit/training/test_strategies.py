@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import socket
 import sys
@@ -96,6 +97,8 @@ def run_rank(rank: int, port: int, folder: str, base: ResolvedModel) -> None:
     (Path(folder) / f"error-{rank}.json").write_text(json.dumps(caught.value.as_dict()))
     torch.distributed.barrier()
     torch.distributed.destroy_process_group()
+    # As Ray ends its workers: without the interpreter's teardown, in which gloo's threads now and then abort.
+    os._exit(0)
 
 
 def test_contract_of_single_process() -> None:
