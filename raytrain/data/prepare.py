@@ -26,15 +26,14 @@ from raytrain.data.sources import Source, open_sources
 from raytrain.data.statistics import collect_statistics, sample_pairs
 from raytrain.errors import DataError, IntegrityError
 from raytrain.storage.artifact import (
-    MANIFEST_NAME,
     Artifact,
     ArtifactWriter,
     delete_artifact,
-    digest_of,
     open_artifact,
     remove_stale_staging,
 )
 from raytrain.storage.location import Location, translated_errors
+from raytrain.storage.manifest import MANIFEST_NAME, digest_of
 from raytrain.storage.provenance import collect_provenance
 
 _VERSION = 1

@@ -18,7 +18,7 @@ from raytrain.data.rows import RawRow, RowFault
 from raytrain.data.section import SourceSection
 from raytrain.data.tool_calls import GENERATOR_VERSION, generate_tool_calls
 from raytrain.errors import ConfigError, DataError
-from raytrain.storage.artifact import file_sha256
+from raytrain.storage.manifest import file_sha256
 
 
 @dataclass(frozen=True)

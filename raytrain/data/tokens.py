@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from raytrain.data.dataset import Split, read_split
 from raytrain.data.section import DataSection
 from raytrain.errors import ConfigError, DataError, IntegrityError
-from raytrain.storage.artifact import Artifact, ArtifactWriter, digest_of, open_artifact
+from raytrain.storage.artifact import Artifact, ArtifactWriter, open_artifact
 from raytrain.storage.location import Location
+from raytrain.storage.manifest import digest_of
 
 _FORMAT = 1
 _TOKENIZED_SPLITS: tuple[Split, ...] = ("train", "val")

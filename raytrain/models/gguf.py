@@ -13,8 +13,9 @@ from typing import Any
 from raytrain.errors import ConfigError, IntegrityError, PlatformError
 from raytrain.models.model_files import cached_sha256, first_line, verified_manifest
 from raytrain.models.quiet import quiet_loading
-from raytrain.storage.artifact import MANIFEST_NAME, Artifact, ArtifactWriter, digest_of, open_artifact
+from raytrain.storage.artifact import Artifact, ArtifactWriter, open_artifact
 from raytrain.storage.location import Location
+from raytrain.storage.manifest import MANIFEST_NAME, digest_of
 from raytrain.storage.provenance import collect_provenance
 
 _CONVERTER_VERSION = 1

@@ -13,8 +13,9 @@ from raytrain.models.base import ResolvedModel, load_base_model, load_tokenizer,
 from raytrain.models.model_files import first_line, verified_manifest
 from raytrain.models.quiet import quiet_loading
 from raytrain.models.section import ModelSection
-from raytrain.storage.artifact import MANIFEST_NAME, open_artifact
+from raytrain.storage.artifact import open_artifact
 from raytrain.storage.location import Location
+from raytrain.storage.manifest import MANIFEST_NAME
 
 if TYPE_CHECKING:
     import torch

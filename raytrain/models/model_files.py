@@ -9,9 +9,16 @@ from contextlib import suppress
 from pathlib import Path
 
 from raytrain.errors import ConfigError, IntegrityError, StorageError
-from raytrain.storage.artifact import MANIFEST_NAME, Manifest, digest_of, file_sha256, read_manifest
 from raytrain.storage.home import raytrain_home
 from raytrain.storage.location import Location, write_atomically
+from raytrain.storage.manifest import (
+    MANIFEST_NAME,
+    Manifest,
+    digest_of,
+    file_sha256,
+    first_difference,
+    read_manifest,
+)
 
 MODEL_FILE_PATTERNS = ("*.safetensors", "*.json", "*.jinja", "*.txt", "*.model", "*.tiktoken", "*.py")
 """What is fetched from the hub, and what a model's digest is taken over. Pickled weights are left out."""
@@ -56,14 +63,10 @@ def model_digest(folder: Path) -> str:
 def verified_manifest(folder: Path) -> Manifest:
     """The manifest of a local artifact; IntegrityError names the first file that does not agree with it."""
     manifest = read_manifest(Location(str(folder)))
-    for name, entry in manifest.files.items():
-        file = folder / name
-        if not file.is_file():
-            raise _damaged(file, "it is missing")
-        if file.stat().st_size != entry.size_bytes:
-            raise _damaged(file, f"it has {file.stat().st_size} bytes, {entry.size_bytes} were written")
-        if cached_sha256(file) != entry.sha256:
-            raise _damaged(file, "its SHA-256 is not the one that was written")
+    different = first_difference(folder, manifest, cached_sha256)
+    if different is not None:
+        name, why = different
+        raise _damaged(folder / name, f"it {why}")
     return manifest
 
 

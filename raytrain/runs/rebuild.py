@@ -15,9 +15,9 @@ from raytrain.runs import folder
 from raytrain.runs.ownership import Owner
 from raytrain.runs.record_types import ArtifactUse, EventRecord, RunRecord
 from raytrain.runs.records import Records
-from raytrain.storage.artifact import MANIFEST_NAME, Manifest, digest_of, read_manifest
 from raytrain.storage.home import raytrain_home
 from raytrain.storage.location import Location
+from raytrain.storage.manifest import MANIFEST_NAME, Manifest, digest_of, read_manifest
 
 _ROWS_PER_TRANSACTION = 2_000
 _DEPTH_OF_ARTIFACTS = 2  # <storage>/runs/<run>/checkpoints/step-…

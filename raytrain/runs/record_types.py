@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, get_args
 
+from raytrain.config.recipe import nearest
+from raytrain.errors import ConfigError
 from raytrain.runs.ownership import Owner
 
 RunState = Literal["queued", "running", "succeeded", "failed", "cancelled"]
@@ -12,6 +14,19 @@ RUN_STATES: tuple[RunState, ...] = get_args(RunState)
 Direction = Literal["read", "written"]
 
 OWNER_GONE = "owner gone"
+
+
+def check_state(text: str) -> RunState:
+    """`text` as a state; ConfigError with the nearest one where it is none."""
+    for state in RUN_STATES:
+        if state == text:
+            return state
+    near = nearest(text, RUN_STATES)
+    raise ConfigError(
+        f"`{text}` is no state of a run",
+        why=f"a run is one of {', '.join(RUN_STATES)}",
+        fix=f"did you mean `{near}`?" if near else "name one of these",
+    )
 
 
 @dataclass(frozen=True)

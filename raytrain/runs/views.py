@@ -14,8 +14,8 @@ from raytrain.errors import ConfigError
 from raytrain.runs.compare import MetricSummary
 from raytrain.runs.folder import RECIPE_FILE, as_json_number
 from raytrain.runs.record_types import ArtifactUse, EventRecord, LineageNode, MetricPoint, RunRecord
-from raytrain.storage.artifact import short_digest
 from raytrain.storage.home import run_folder
+from raytrain.storage.manifest import short_digest
 
 if TYPE_CHECKING:
     from rich.table import Table

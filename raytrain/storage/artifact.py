@@ -1,22 +1,19 @@
 """Artifacts: directories that must survive. This module alone writes and reads them.
 
 A reader sees a whole artifact or none: files are staged, synced, hashed, listed in `manifest.json`, and committed by
-one rename (on an object store: the manifest is uploaded last). An artifact's digest is taken over its kind, its parents
-and its file digests, and is its identity: the same inputs give the same digest on any machine at any time.
+one rename (on an object store: the manifest is uploaded last). What a manifest holds: `manifest.py`.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 import shutil
 import tempfile
 import uuid
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from functools import cache
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
@@ -25,79 +22,18 @@ import psutil
 from raytrain.errors import IntegrityError, StorageError
 from raytrain.storage.home import raytrain_home
 from raytrain.storage.location import Location, sync_folder, translated_errors
+from raytrain.storage.manifest import (
+    MANIFEST_NAME,
+    FileEntry,
+    Manifest,
+    file_sha256,
+    first_difference,
+    first_unlisted,
+    read_manifest,
+    short_digest,
+)
 
-MANIFEST_NAME = "manifest.json"
 _STAGING_PREFIX = ".staging-"
-_FORMAT = 1
-
-
-@dataclass(frozen=True)
-class FileEntry:
-    sha256: str
-    size_bytes: int
-
-
-@dataclass(frozen=True)
-class Manifest:
-    """What an artifact is made of. `parents` maps a role (`dataset`, `base_model`, …) to that artifact's digest."""
-
-    kind: str
-    files: dict[str, FileEntry]
-    parents: dict[str, str]
-    provenance: dict[str, Any] = field(default_factory=dict)
-
-    @property
-    def digest(self) -> str:
-        """`sha256:` over kind, parents and file digests; provenance stands beside it."""
-        identity = {
-            "format": _FORMAT,
-            "kind": self.kind,
-            "parents": dict(sorted(self.parents.items())),
-            "files": {name: asdict(entry) for name, entry in sorted(self.files.items())},
-        }
-        return digest_of(identity)
-
-    @property
-    def size_bytes(self) -> int:
-        return sum(entry.size_bytes for entry in self.files.values())
-
-    def to_json(self) -> bytes:
-        body = {"format": _FORMAT, "digest": self.digest, **asdict(self)}
-        return json.dumps(body, indent=1, sort_keys=True, default=str).encode() + b"\n"
-
-    @classmethod
-    def from_json(cls, content: bytes, location: Location) -> Manifest:
-        try:
-            body = json.loads(content)
-            manifest = cls(
-                kind=body["kind"],
-                files={name: FileEntry(**entry) for name, entry in body["files"].items()},
-                parents=body["parents"],
-                provenance=body["provenance"],
-            )
-            stated = body["digest"]
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise IntegrityError(
-                f"{location / MANIFEST_NAME} is not a manifest",
-                why=f"it cannot be read: {error}",
-                fix="the artifact is damaged; take another copy of it",
-            ) from error
-        if stated != manifest.digest:
-            raise IntegrityError(
-                f"{location / MANIFEST_NAME} was changed",
-                why=f"it states {stated}, its entries give {manifest.digest}",
-                fix="the artifact is damaged; take another copy of it",
-            )
-        unsafe = [
-            name for name in manifest.files if PurePosixPath(name).is_absolute() or ".." in Path(name).parts
-        ]
-        if unsafe:
-            raise IntegrityError(
-                f"{location / MANIFEST_NAME} names a file outside the artifact",
-                why=f"unsafe path: {unsafe[0]}",
-                fix="do not use this artifact; find out who wrote it",
-            )
-        return manifest
 
 
 @dataclass(frozen=True)
@@ -115,22 +51,6 @@ class Artifact:
     @property
     def kind(self) -> str:
         return self.manifest.kind
-
-
-def digest_of(value: object) -> str:
-    """`sha256:` of a JSON value, independent of key order and spacing."""
-    canonical = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
-    return "sha256:" + hashlib.sha256(canonical.encode("utf-8", "surrogatepass")).hexdigest()
-
-
-def short_digest(digest: str) -> str:
-    """Twelve hex digits of a digest, for names and tables."""
-    return digest.removeprefix("sha256:")[:12]
-
-
-def file_sha256(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 class ArtifactWriter:
@@ -259,18 +179,6 @@ def _sync_file(path: Path) -> None:
         os.close(descriptor)
 
 
-def read_manifest(location: Location) -> Manifest:
-    """The manifest at `location`; IntegrityError where there is none or where it does not agree with itself."""
-    place = location / MANIFEST_NAME
-    if not place.exists():
-        raise IntegrityError(
-            f"{location} is not an artifact",
-            why=f"it has no {MANIFEST_NAME}" if location.exists() else "nothing is there",
-            fix="check the path; `raytrain runs show RUN` prints the artifacts of a run",
-        )
-    return Manifest.from_json(place.read_bytes(), location)
-
-
 def open_artifact(location: Location, *, kind: str | None = None, verify: bool = True) -> Artifact:
     """Open the artifact at `location`, checking every file's size and SHA-256 unless `verify` is false.
 
@@ -286,32 +194,21 @@ def open_artifact(location: Location, *, kind: str | None = None, verify: bool =
         )
     path = location.path if location.is_local else _fetch(location, manifest)
     if verify:
-        verify_files(path, manifest, str(location))
+        _verify_files(path, manifest, str(location))
     return Artifact(location, manifest, path)
 
 
-def verify_files(path: Path, manifest: Manifest, name: str) -> None:
-    """Compare the files below `path` with the manifest; IntegrityError names the first that differs."""
-
-    def refuse(file: str, why: str) -> IntegrityError:
-        return IntegrityError(
+def _verify_files(path: Path, manifest: Manifest, name: str) -> None:
+    different = first_difference(path, manifest)
+    if different is None and (unlisted := first_unlisted(path, manifest)) is not None:
+        different = unlisted, "is not listed in the manifest"
+    if different is not None:
+        file, why = different
+        raise IntegrityError(
             f"{name}: {file} {why}",
             why="the files do not agree with the manifest that was written with them",
             fix="the artifact is damaged; take another copy of it, or make it again",
         )
-
-    for file, entry in manifest.files.items():
-        place = path / file
-        if not place.is_file():
-            raise refuse(file, "is missing")
-        if place.stat().st_size != entry.size_bytes:
-            raise refuse(file, f"has {place.stat().st_size} bytes instead of {entry.size_bytes}")
-        if file_sha256(place) != entry.sha256:
-            raise refuse(file, "was changed (its SHA-256 differs)")
-    for place in path.rglob("*"):
-        file = place.relative_to(path).as_posix()
-        if place.is_file() and file != MANIFEST_NAME and file not in manifest.files:
-            raise refuse(file, "is not listed in the manifest")
 
 
 def _fetch(location: Location, manifest: Manifest) -> Path:

@@ -17,10 +17,10 @@ from raytrain.storage.artifact import (
     copy_artifact,
     delete_artifact,
     open_artifact,
-    read_manifest,
     remove_stale_staging,
 )
 from raytrain.storage.location import Location
+from raytrain.storage.manifest import read_manifest
 from raytrain.training.checkpoint import Snapshot, read_state, write_snapshot
 from raytrain.training.state import is_better
 

@@ -14,7 +14,7 @@ from raytrain.config.section import Section
 from raytrain.data.section import DataSection
 from raytrain.models.section import AdapterSection, ModelSection
 from raytrain.runs.section import TrackingSection
-from raytrain.storage.artifact import digest_of
+from raytrain.storage.manifest import digest_of
 from raytrain.storage.section import StorageSection
 from raytrain.training.section import ScalingSection, TrainSection
 

@@ -6,8 +6,9 @@ from raytrain.data.prepare import prepare_dataset
 from raytrain.errors import IntegrityError
 from raytrain.runs.record_types import RunRecord
 from raytrain.runs.records import Records
-from raytrain.storage.artifact import open_artifact, short_digest
+from raytrain.storage.artifact import open_artifact
 from raytrain.storage.location import Location
+from raytrain.storage.manifest import short_digest
 from raytrain.training.outcome import TrainResult
 from raytrain.training.spec import RunSpec
 
