@@ -43,6 +43,11 @@ def ask(
         )
     if prompt is None and not interactive:
         prompt = sys.stdin.read().strip()
+    try:
+        (prompt or "").encode()
+    except UnicodeEncodeError as error:
+        # Bytes that are no UTF-8 arrive as lone surrogates, from standard input and as an argument alike.
+        raise ConfigError("the question is not text", why=str(error), fix="give it as UTF-8") from error
     if not interactive and not prompt:
         raise ConfigError("there is nothing to ask", why="the prompt is empty", fix="give a question")
     loaded = _load(model, base_model_only)

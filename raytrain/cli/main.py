@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 import typer
@@ -53,13 +54,13 @@ def run(arguments: list[str]) -> int:
     except (typer.Abort, KeyboardInterrupt):
         return 130
     except Exception as error:
-        if "-v" in arguments or "--verbose" in arguments:
+        if os.environ.get("RAYTRAIN_TRACEBACK"):
             raise
         report_error(
             _UnexpectedError(
                 f"{type(error).__name__}: {error}",
                 why="this is a fault in raytrain, not in your input",
-                fix="run it again with -v for the traceback and report it",
+                fix="run it again with RAYTRAIN_TRACEBACK=1 in the environment, and report the traceback",
             ),
             as_json,
         )

@@ -33,8 +33,8 @@ def list_runs(
     kind: Annotated[str | None, typer.Option(help="train, tune, …")] = None,
     name: Annotated[str | None, typer.Option(help="Part of the name.")] = None,
     since: Annotated[str | None, typer.Option(help="An age (90m, 36h, 2d) or a date.")] = None,
-    limit: Annotated[int, typer.Option(min=1, help="Most runs to show.")] = 20,
-    offset: Annotated[int, typer.Option(min=0, help="Runs to leave out first.")] = 0,
+    limit: Annotated[int, typer.Option(min=1, max=1_000_000, help="Most runs to show.")] = 20,
+    offset: Annotated[int, typer.Option(min=0, max=2**40, help="Runs to leave out first.")] = 0,
     as_json: JsonOption = False,
 ) -> None:
     """Runs that fit the filters, newest first."""

@@ -88,6 +88,12 @@ def parse_document(text: str, name: str) -> Document:
             )
         document = Document({}, {(): name})
         values = _construct(loader, node, (), name, document.origins)
+    except RecursionError as error:
+        raise ConfigError(
+            f"{name}: nested too deeply, or an alias that holds itself",
+            why="a recipe is a few levels deep",
+            fix="write the values out, without anchors and aliases",
+        ) from error
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         raise ConfigError(

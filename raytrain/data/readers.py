@@ -55,13 +55,21 @@ def _undecodable(line: bytes, error: UnicodeDecodeError) -> RowFault:
 
 def _parsed(text: str) -> dict[str, Any] | RowFault:
     try:
-        row = json.loads(text)
+        row = json.loads(text, object_pairs_hook=_without_repeats)
     except json.JSONDecodeError as error:
         return RowFault("broken_json", f"{error.msg} at character {error.pos + 1}", text.rstrip("\n"))
     except (ValueError, RecursionError) as error:
         # A number of thousands of digits, or brackets nested thousands deep.
         return RowFault("broken_json", str(error) or type(error).__name__, text.rstrip("\n"))
     return row if isinstance(row, dict) else _not_an_object(row, text.rstrip("\n"))
+
+
+def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Which of two values was meant, nobody can say."""
+    made = dict(pairs)
+    if len(made) != len(pairs):
+        raise ValueError("a key stands twice in one object")
+    return made
 
 
 def _not_an_object(value: object, raw: str) -> RowFault:
@@ -124,6 +132,7 @@ def read_csv(stream: BinaryIO, delimiter: str = ",") -> Iterator[NumberedRow]:
 
     reader = csv.reader(lines(), delimiter=delimiter)
     header: list[str] | None = None
+    repeated: list[str] = []
     while True:
         first_line = reader.line_num + 1
         try:
@@ -140,6 +149,10 @@ def read_csv(stream: BinaryIO, delimiter: str = ",") -> Iterator[NumberedRow]:
             continue
         elif header is None:
             header = [name.strip() for name in values]
+            repeated = sorted({name for name in header if header.count(name) > 1})
+        elif repeated:
+            detail = f"the header names {', '.join(repeated)} twice"
+            yield first_line, RowFault("broken_csv", detail, delimiter.join(values))
         elif len(values) > len(header):
             detail = f"{len(values)} values under {len(header)} column names"
             yield first_line, RowFault("broken_csv", detail, delimiter.join(values))

@@ -94,7 +94,7 @@ class DataSection(Section):
     """Preparing fails where a larger share of the rows had to be rejected."""
     max_rows: int | None = Field(default=None, ge=1)
     """Stop reading after this many usable rows; null = read all."""
-    max_seq_len: int = Field(default=512, ge=8)
+    max_seq_len: int = Field(default=512, ge=8, le=2**24)
     """Longest sequence in tokens."""
     overlong: Literal["drop", "truncate"] = "drop"
     """What happens to a row of more than `max_seq_len` tokens."""

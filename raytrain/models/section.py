@@ -64,6 +64,8 @@ class AdapterSection(Section):
             raise ValueError(
                 "must be 1 or more; `adapter.method: full` trains all weights without an adapter"
             )
+        if value > 65536:
+            raise ValueError("must be at most 65536; no model has matrices of a higher rank")
         return value
 
     @field_validator("target_modules", "modules_to_save")

@@ -35,6 +35,7 @@ def open_database(url: str | None = None) -> sqlalchemy.Engine:
     Raises StorageError where the database cannot be opened.
     """
     url = url or database_url()
+    parsed = None
     try:
         parsed = sqlalchemy.make_url(url)
         if parsed.get_backend_name() != "sqlite":
@@ -43,9 +44,11 @@ def open_database(url: str | None = None) -> sqlalchemy.Engine:
             Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
         engine = sqlalchemy.create_engine(parsed, connect_args={"timeout": LOCK_TIMEOUT_S})
     except (sqlalchemy.exc.ArgumentError, sqlalchemy.exc.NoSuchModuleError, ImportError, OSError) as error:
+        # A URL may hold a password; one that cannot be parsed is not shown at all.
+        place = "RAYTRAIN_DATABASE" if parsed is None else parsed.render_as_string(hide_password=True)
         raise StorageError(
-            f"the records database {url!r} cannot be opened",
-            why=str(error),
+            f"the records database {place} cannot be opened",
+            why=type(error).__name__ if parsed is None else str(error),
             fix="set RAYTRAIN_DATABASE to an SQLAlchemy URL, or RAYTRAIN_HOME to a writable folder",
         ) from error
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from raytrain.errors import StorageError
+from raytrain.errors import ConfigError, StorageError
 
 
 @dataclass(frozen=True)
@@ -22,11 +22,20 @@ class Location:
 
     @classmethod
     def parse(cls, text: str | os.PathLike[str]) -> Location:
-        """A local path becomes absolute; `scheme://…` URIs other than file:// are kept as they are."""
+        """A local path becomes absolute; `scheme://…` URIs other than file:// are kept as they are.
+
+        Raises ConfigError where nothing stands behind the scheme.
+        """
         name = os.fspath(text)
         if name.startswith("file://"):
             name = name.removeprefix("file://")
         if "://" in name:
+            if not name.partition("://")[2].strip("/"):
+                raise ConfigError(
+                    f"`{name}` names no place",
+                    why="the bucket behind :// is missing",
+                    fix="write for example s3://bucket/folder",
+                )
             return cls(name.rstrip("/"))
         return cls(str(Path(name).expanduser().absolute()))
 

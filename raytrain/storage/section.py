@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from typing import Self
 
+from pydantic import field_validator
+
 from raytrain.config.section import Section
 from raytrain.storage.home import raytrain_home
 from raytrain.storage.location import Location
+
+_SCHEMES = ("file", "s3", "gs", "gcs", "hdfs", "abfs", "abfss")  # what pyarrow.fs opens
 
 
 class StorageSection(Section):
@@ -16,6 +20,15 @@ class StorageSection(Section):
     """Folder or URI (file://, s3://, gs://) for datasets, checkpoints and models; null = $RAYTRAIN_HOME/storage."""
     mirror: str | None = None
     """A second place (a mounted drive, say) that gets a copy of every checkpoint, in the background."""
+
+    @field_validator("path", "mirror")
+    @classmethod
+    def _check_scheme(cls, value: str | None) -> str | None:
+        if value is not None and "://" in value and value.partition("://")[0] not in _SCHEMES:
+            raise ValueError(
+                f"must be a path, or a URI that begins with {', '.join(f'{one}://' for one in _SCHEMES)}"
+            )
+        return value
 
     @property
     def location(self) -> Location:

@@ -13,13 +13,13 @@ from raytrain.config.section import Section
 class TrainSection(Section):
     """How long, how fast and how often: the optimizer's part of a run, its evaluations and its checkpoints."""
 
-    num_epochs: Annotated[float, Field(gt=0)] = 1.0
+    num_epochs: Annotated[float, Field(gt=0, le=1e6)] = 1.0
     """Passes over the training rows; a fraction is allowed. `max_steps`, where set, wins."""
-    max_steps: Annotated[int, Field(gt=0)] | None = None
+    max_steps: Annotated[int, Field(gt=0, le=2**40)] | None = None
     """Optimizer steps; null = as many as `num_epochs` gives."""
-    global_batch_size: Annotated[int, Field(gt=0)] = 16
+    global_batch_size: Annotated[int, Field(gt=0, le=2**20)] = 16
     """Sequences in one optimizer step, over all workers."""
-    micro_batch_size: Annotated[int, Field(gt=0)] = 4
+    micro_batch_size: Annotated[int, Field(gt=0, le=2**20)] = 4
     """Sequences in one forward pass on one worker, at most. Gradient accumulation follows from the two sizes."""
     learning_rate: Annotated[float, Field(gt=0, lt=10)] = 2e-4
     """Peak learning rate."""
@@ -84,7 +84,7 @@ class TrainSection(Section):
             raise ValueError("result: best needs eval_every, keep_best_k and checkpoints")
         for name in self.hooks:
             module, colon, attribute = name.partition(":")
-            if not colon or not module or not attribute:
+            if not colon or not module or not attribute or ":" in attribute:
                 raise ValueError(f"hook {name!r} must read module:Class")
         return self
 
@@ -106,7 +106,7 @@ class TrainSection(Section):
 class ScalingSection(Section):
     """The workers; alone changes between laptop and cluster. Fields that Ray's ScalingConfig has carry its names."""
 
-    num_workers: Annotated[int, Field(ge=1)] = 1
+    num_workers: Annotated[int, Field(ge=1, le=100_000)] = 1
     """Training processes."""
     use_gpu: bool = False
     """One GPU for each worker."""

@@ -107,6 +107,7 @@ def test_our_own_faults_are_exit_1_and_ask_for_a_report(
     error = one_object(capsys.readouterr().out)["error"]
     assert error["kind"] == "unexpected"
     assert error["what"] == "ZeroDivisionError: 1/0"
+    monkeypatch.setenv("RAYTRAIN_TRACEBACK", "1")
     with pytest.raises(ZeroDivisionError):
         run(["train", str(recipe), "-v"])
 

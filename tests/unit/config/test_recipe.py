@@ -100,3 +100,16 @@ def test_known_keys_follow_a_path() -> None:
     assert known_keys(Outer, ()) == {"train", "sources", "other"}
     assert nearest("sede", ["seed", "path"]) == "seed"
     assert nearest("qqq", ["seed", "path"]) is None
+
+
+@pytest.mark.parametrize(
+    "text", ["train: &a [*a]\n", "train: &m {seed: *m}\n", "train: " + "[" * 3000 + "]" * 3000]
+)
+def test_a_bottomless_recipe_is_refused(text: str) -> None:
+    with pytest.raises(ConfigError, match="nested too deeply"):
+        parse_document(text, "r.yaml")
+
+
+def test_true_is_no_number() -> None:
+    error = fault("train:\n  learning_rate: true\n")
+    assert error.what.startswith("r.yaml:2: train.learning_rate: takes no true")

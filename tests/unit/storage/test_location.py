@@ -59,3 +59,32 @@ def test_any_pyarrow_filesystem_serves(tmp_path: Path, monkeypatch: pytest.Monke
     assert (remote / "a" / "sub" / "x").read_bytes() == b"2"
     delete_artifact(remote / "a")
     assert not (remote / "a").exists()
+
+
+def test_a_uri_without_a_bucket_is_refused() -> None:
+    from raytrain.errors import ConfigError
+
+    with pytest.raises(ConfigError, match="names no place"):
+        Location.parse("s3://")
+
+
+def test_a_scheme_that_nothing_opens_is_a_config_error() -> None:
+    from pydantic import ValidationError
+
+    from raytrain.storage.section import StorageSection
+
+    with pytest.raises(ValidationError, match="s3://"):
+        StorageSection(path="ftp://host/folder")
+
+
+def test_a_password_in_the_database_url_is_not_shown() -> None:
+    from raytrain.storage.database import open_database
+
+    for url in (
+        "nosuchdialect://user:secret@host/db",
+        "postgresql+absent://user:secret@host/db",
+        "user:secret",
+    ):
+        with pytest.raises(StorageError) as caught:
+            open_database(url)
+        assert "secret" not in str(caught.value)
