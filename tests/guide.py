@@ -121,6 +121,8 @@ def check_raytrain(arguments: Sequence[str], *, is_naming: bool = False) -> str 
         if name not in command.commands:
             return f"there is no command `{name}`; there are {', '.join(command.commands)}"
         command = command.commands[name]
+    if rest == ["--help"]:
+        return None  # every command has it
     try:
         context = command.make_context(name, rest, resilient_parsing=is_naming and not rest)
     except typer.TyperException as error:
