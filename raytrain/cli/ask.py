@@ -34,57 +34,28 @@ def ask(
     as_json: JsonOption = False,
 ) -> None:
     """Ask a trained adapter, or any model, a question."""
-    interactive = prompt is None and sys.stdin.isatty()
-    if interactive and as_json:
-        raise ConfigError(
-            "ask --json needs a PROMPT",
-            why="without one it talks with a person line by line",
-            fix="give the question as the second argument or on standard input",
-        )
-    if prompt is None and not interactive:
-        prompt = sys.stdin.read().strip()
-    try:
-        (prompt or "").encode()
-    except UnicodeEncodeError as error:
-        # Bytes that are no UTF-8 arrive as lone surrogates, from standard input and as an argument alike.
-        raise ConfigError("the question is not text", why=str(error), fix="give it as UTF-8") from error
-    if not interactive and not prompt:
-        raise ConfigError("there is nothing to ask", why="the prompt is empty", fix="give a question")
+    question = _read_question(prompt, as_json)
     loaded = _load(model, base_model_only)
-
-    def answer(messages: Messages) -> GeneratedText:
-        from raytrain.models.text_generation import generate_texts
-
-        plain = not loaded.tokenizer.chat_template
-        if plain and system is not None:
-            raise ConfigError(
-                "--system cannot be used with this model",
-                why="its tokenizer has no chat template",
-                fix="put the text into the prompt",
-            )
-        options: dict[str, Any] = {
-            "max_new_tokens": max_new_tokens,
-            "temperature": temperature,
-            "seed": seed,
-        }
-        if plain:
-            return generate_texts(loaded.model, loaded.tokenizer, [messages[-1]["content"]], **options)[0]
-        return generate_texts(loaded.model, loaded.tokenizer, [messages], **options)[0]
-
+    if system is not None and not loaded.tokenizer.chat_template:
+        raise ConfigError(
+            "--system cannot be used with this model",
+            why="its tokenizer has no chat template",
+            fix="put the text into the prompt",
+        )
     opening: Messages = [{"role": "system", "content": system}] if system is not None else []
-    if interactive:
-        _talk(loaded, opening, answer)
+    options = {"max_new_tokens": max_new_tokens, "temperature": temperature, "seed": seed}
+    if question is None:
+        _talk(loaded, opening, options)
         return
-    assert prompt is not None
     started = time.perf_counter()
-    reply = answer([*opening, {"role": "user", "content": prompt}])
+    reply = _answer(loaded, [*opening, {"role": "user", "content": question}], options)
     seconds = time.perf_counter() - started
     result = {
         "model": model,
         "base_model": loaded.base.reference,
         "base_digest": loaded.base.digest,
         "adapter_used": loaded.adapted,
-        "prompt": prompt,
+        "prompt": question,
         "text": reply.text,
         "num_prompt_tokens": reply.num_prompt_tokens,
         "num_new_tokens": reply.num_new_tokens,
@@ -92,6 +63,35 @@ def ask(
         "tokens_per_second": round(reply.num_new_tokens / seconds, 1),
     }
     emit(result, as_json, lambda console: console.print(reply.text, markup=False, highlight=False))
+
+
+def _read_question(prompt: str | None, as_json: bool) -> str | None:
+    """The argument, or standard input; None where a person at a terminal will ask line by line."""
+    if prompt is None and sys.stdin.isatty():
+        if not as_json:
+            return None
+        raise ConfigError(
+            "ask --json needs a PROMPT",
+            why="without one it talks with a person line by line",
+            fix="give the question as the second argument or on standard input",
+        )
+    question = sys.stdin.read().strip() if prompt is None else prompt
+    try:
+        question.encode()
+    except UnicodeEncodeError as error:
+        # Bytes that are no UTF-8 arrive as lone surrogates, from standard input and as an argument alike.
+        raise ConfigError("the question is not text", why=str(error), fix="give it as UTF-8") from error
+    if not question:
+        raise ConfigError("there is nothing to ask", why="the prompt is empty", fix="give a question")
+    return question
+
+
+def _answer(loaded: LoadedModel, messages: Messages, options: dict[str, Any]) -> GeneratedText:
+    """A model without a chat template goes on with the last message as plain text."""
+    from raytrain.models.text_generation import generate_texts
+
+    asked = [messages] if loaded.tokenizer.chat_template else [messages[-1]["content"]]
+    return generate_texts(loaded.model, loaded.tokenizer, asked, **options)[0]
 
 
 def _load(reference: str, base_model_only: bool) -> LoadedModel:
@@ -147,7 +147,7 @@ def artifact_of_run(name: str) -> str | None:
     return uri
 
 
-def _talk(loaded: LoadedModel, opening: Messages, answer: Any) -> None:
+def _talk(loaded: LoadedModel, opening: Messages, options: dict[str, Any]) -> None:
     """Questions from the terminal until an empty line or its end; the model sees the whole conversation."""
     console = stderr_console()
     name = loaded.base.reference + (" with the adapter" if loaded.adapted else "")
@@ -161,6 +161,6 @@ def _talk(loaded: LoadedModel, opening: Messages, answer: Any) -> None:
         if not question:
             return
         messages.append({"role": "user", "content": question})
-        reply = answer(messages)
+        reply = _answer(loaded, messages, options)
         messages.append({"role": "assistant", "content": reply.text})
         print(reply.text)

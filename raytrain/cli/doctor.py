@@ -69,9 +69,20 @@ def doctor(
         "status": worst,
         "checks": [asdict(check) for check in checks],
         "memory_estimate": estimate.as_dict() if estimate is not None else None,
+        **({"error": _error(checks).as_dict()} if failed else {}),
     }
     emit(result, as_json, lambda console: _show(console, checks))
     return ConfigError.exit_code if failed else 0
+
+
+def _error(checks: list[Check]) -> ConfigError:
+    """The failed checks as the one error that every failing command gives."""
+    wrong = [check for check in checks if check.status == "fail"]
+    return ConfigError(
+        f"{len(wrong)} of {len(checks)} checks failed: {', '.join(check.name for check in wrong)}",
+        why="; ".join(check.what for check in wrong),
+        fix="; ".join(check.fix for check in wrong),
+    )
 
 
 def _show(console: Console, checks: list[Check]) -> None:

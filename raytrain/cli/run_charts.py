@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from raytrain.runs.compare import MetricSummary
-    from raytrain.runs.record_types import MetricPoint
+    from raytrain.runs.record_types import MetricPoint, RunRecord
 
 _CHARTED_BY_DEFAULT = ("train/loss", "eval/loss")
 
@@ -104,48 +104,55 @@ def compare(
         _save_png(png, panels)
 
     def show(console: Console) -> None:
-        console = wide(console)
-        ids = list(found)
-        facts = {
-            "state": {run_id: record.label for run_id, record in found.items()},
-            "steps": {run_id: views.steps(record) for run_id, record in found.items()},
-        }
-        told = {
-            one: {run_id: str(value) for run_id, value in row.items()} for one, row in differences.items()
-        }
-        console.print(views.side_by_side("config", ids, {**facts, **told}))
-        if not differences:
-            console.print("the configs are the same")
-        metrics = {
-            one: {run_id: _last_and_best(summary) for run_id, summary in row.items()}
-            for one, row in summaries.items()
-        }
-        console.print()
-        console.print(views.side_by_side("last (best)", ids, metrics))
+        _show_comparison(wide(console), list(found.values()), differences, summaries)
         if plot:
             _plot(console, panels)
         if png is not None:
             console.print(f"chart saved as {png}")
 
-    emit(
-        {
-            "runs": [views.run_object(record) for record in found.values()],
-            "config": differences,
-            "metrics": {
-                one: {
-                    run_id: {
-                        "last": views.point_object(summary.last),
-                        "best": views.point_object(summary.best),
-                    }
-                    for run_id, summary in row.items()
-                }
-                for one, row in summaries.items()
-            },
-            "png": str(png) if png else None,
-        },
-        as_json,
-        show,
-    )
+    told = {
+        one: {run_id: _summary_object(summary) for run_id, summary in row.items()}
+        for one, row in summaries.items()
+    }
+    result = {
+        "runs": [views.run_object(record) for record in found.values()],
+        "config": differences,
+        "metrics": told,
+        "png": str(png) if png else None,
+    }
+    emit(result, as_json, show)
+
+
+def _summary_object(summary: MetricSummary) -> dict[str, Any]:
+    from raytrain.runs import views
+
+    return {"last": views.point_object(summary.last), "best": views.point_object(summary.best)}
+
+
+def _show_comparison(
+    console: Console,
+    runs: list[RunRecord],
+    differences: dict[str, dict[str, Any]],
+    summaries: dict[str, dict[str, MetricSummary]],
+) -> None:
+    """Two tables with a column for each run: what the configs differ in, and how far each metric came."""
+    from raytrain.runs import views
+
+    ids = [run.id for run in runs]
+    facts = {
+        "state": {run.id: run.label for run in runs},
+        "steps": {run.id: views.steps(run) for run in runs},
+    }
+    told = {one: {run_id: str(value) for run_id, value in row.items()} for one, row in differences.items()}
+    console.print(views.side_by_side("config", ids, {**facts, **told}))
+    if not differences:
+        console.print("the configs are the same")
+    metrics = {
+        one: {run_id: _last_and_best(summary) for run_id, summary in row.items()}
+        for one, row in summaries.items()
+    }
+    console.print()
+    console.print(views.side_by_side("last (best)", ids, metrics))
 
 
 def _last_and_best(summary: MetricSummary) -> str:

@@ -193,13 +193,17 @@ def rebuild(
     """Fill the records database from run folders and manifests; a damaged one is moved aside first."""
     from raytrain.runs.rebuild import rebuild as fill
     from raytrain.runs.records import open_records
-    from raytrain.storage.database import DamagedDatabaseError, set_database_aside
+    from raytrain.storage.database import (
+        DamagedDatabaseError,
+        check_database_whole,
+        set_database_aside,
+    )
     from raytrain.storage.section import StorageSection
 
     aside: Path | None = None
     try:
         records = open_records()
-        records.check_whole()
+        check_database_whole(records.engine)
     except DamagedDatabaseError:
         aside = set_database_aside()
         records = open_records()

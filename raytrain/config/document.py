@@ -181,6 +181,12 @@ def apply_overrides(document: Document, overrides: list[str]) -> Document:
                 why="an override reads key.path=value",
                 fix="for example train.learning_rate=1e-4; put values with spaces in quotes",
             )
+        if key == "extends":
+            raise ConfigError(
+                f"`{text}`: presets cannot be named in an override",
+                why="`extends` is read before overrides are, and its paths are relative to the file that names them",
+                fix="write a recipe of two lines that extends both files, and run that one",
+            )
         parts: KeyPath = tuple(int(part) if part.isdigit() else part for part in key.split("."))
         origin = f"override '{text}'"
         leaf = parse_override_value(raw, text)
@@ -188,6 +194,13 @@ def apply_overrides(document: Document, overrides: list[str]) -> Document:
         for length in range(1, len(parts) + 1):
             document.origins[parts[:length]] = origin
     return document
+
+
+def _above(text: str) -> str:
+    """The key path of an override up to its first index, or without its last key."""
+    parts = text.partition("=")[0].split(".")
+    end = next((i for i, part in enumerate(parts) if part.isdigit()), len(parts) - 1)
+    return ".".join(parts[:end])
 
 
 def parse_override_value(raw: str, text: str) -> Any:
@@ -218,7 +231,7 @@ def _assigned(values: Any, parts: KeyPath, leaf: Any, text: str) -> Any:
         raise ConfigError(
             f"override `{text}`: `{head}` lies inside a plain value",
             why=f"the key above it holds {values!r}, which has no keys",
-            fix="shorten the key path, or override the key above it",
+            fix=f"write the long form in the recipe, or override the whole: '{_above(text)}=…'",
         )
     inside = dict(values or {})
     inside[str(head)] = _assigned(inside.get(str(head)), rest, leaf, text) if rest else leaf

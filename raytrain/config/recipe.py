@@ -82,10 +82,13 @@ def _why(error: ValidationError) -> str:
         return "unknown keys are refused, so that a misspelt one is never silently ignored"
     if fault["type"] == "missing":
         return "the key is required and has no default"
-    return f"got {fault['input']!r}: {_plain(fault['msg'])}"
+    return f"got {fault['input']!r}: {_plain(fault)}"
 
 
-def _plain(message: str) -> str:
+def _plain(fault: Mapping[str, Any]) -> str:
+    if fault["type"] in ("model_type", "model_attributes_type", "dict_type"):
+        return "takes keys of its own, indented below it"
+    message: str = fault["msg"]
     return message.removeprefix("Value error, ").removeprefix("Assertion failed, ")
 
 
@@ -106,7 +109,7 @@ def _explain(model: type[BaseModel], document: Document, fault: dict[str, Any]) 
             f"{place}: {dotted}: missing",
             f"add `{path[-1]}` under `{'.'.join(map(str, path[:-1])) or 'the top'}`",
         )
-    message = _plain(fault["msg"])
+    message = _plain(fault)
     return (
         f"{place}: {dotted}: {message} (got {fault['input']!r})",
         f"set `{dotted}` to an allowed value: {message}",

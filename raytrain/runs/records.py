@@ -31,7 +31,7 @@ from raytrain.runs.record_types import (
     RunRecord,
     RunState,
 )
-from raytrain.storage.database import DamagedDatabaseError, open_database, translated_database_errors
+from raytrain.storage.database import open_database, translated_database_errors
 from raytrain.storage.manifest import digest_of, short_digest
 
 _ENDED: tuple[RunState, ...] = ("succeeded", "failed", "cancelled")
@@ -68,19 +68,6 @@ class Records:
 
     def close(self) -> None:
         self.engine.dispose()
-
-    def check_whole(self) -> None:
-        """Raises DamagedDatabaseError where pages of a SQLite file do not agree with each other."""
-        if self.engine.dialect.name != "sqlite":
-            return
-        with self._begin() as connection:
-            found = connection.exec_driver_sql("PRAGMA quick_check(1)").scalar()
-        if found != "ok":
-            raise DamagedDatabaseError(
-                f"the records database {self.engine.url.database} is damaged",
-                why=str(found),
-                fix="run `raytrain runs rebuild`",
-            )
 
     @contextmanager
     def _begin(self) -> Iterator[sqlalchemy.Connection]:

@@ -115,6 +115,20 @@ def _explained(engine: sqlalchemy.Engine, error: sqlalchemy.exc.DBAPIError) -> S
     return StorageError(what, why=why, fix=fix)
 
 
+def check_database_whole(engine: sqlalchemy.Engine) -> None:
+    """Raises DamagedDatabaseError where pages of a SQLite file do not agree with each other."""
+    if engine.dialect.name != "sqlite":
+        return
+    with translated_database_errors(engine), engine.connect() as connection:
+        found = connection.exec_driver_sql("PRAGMA quick_check(1)").scalar()
+    if found != "ok":
+        raise DamagedDatabaseError(
+            f"the records database {engine.url.database} is damaged",
+            why=str(found),
+            fix="run `raytrain runs rebuild`",
+        )
+
+
 def set_database_aside() -> Path:
     """Move the SQLite file with its write-ahead log to a name with the time in it; returns the new place.
 

@@ -194,11 +194,15 @@ def translated_errors(location: Location | Path, action: str) -> Iterator[None]:
     except StorageError:
         raise
     except OSError as error:
-        why = os.strerror(error.errno) if error.errno else str(error)
-        raise StorageError(
-            f"cannot {action} {error.filename or location}",
-            why=why,
-            fix=_REMEDIES.get(
-                error.errno or 0, "check that the storage is reachable, then run the same command again"
-            ),
-        ) from error
+        raise storage_error(error, location, action) from error
+
+
+def storage_error(error: OSError, location: Location | Path, action: str) -> StorageError:
+    """The same fault with the place and the remedy for its cause."""
+    return StorageError(
+        f"cannot {action} {error.filename or location}",
+        why=os.strerror(error.errno) if error.errno else str(error),
+        fix=_REMEDIES.get(
+            error.errno or 0, "check that the storage is reachable, then run the same command again"
+        ),
+    )

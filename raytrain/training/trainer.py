@@ -19,7 +19,7 @@ from raytrain.runs.records import open_records
 from raytrain.runs.sinks.build import build_sinks
 from raytrain.storage.artifact import remove_stale_staging
 from raytrain.storage.home import run_folder
-from raytrain.storage.location import write_atomically
+from raytrain.storage.location import Location, storage_error, write_atomically
 from raytrain.training.checkpoint_store import checkpoint_folder, folder_of
 from raytrain.training.cluster import check_capacity, connect
 from raytrain.training.ledger import Ledger
@@ -162,7 +162,9 @@ def _run_workers(assignment: Assignment, ledger: Ledger, watch: SignalWatch) -> 
     if ledger.error is not None:
         raise ledger.error
     if failure:
-        raise explain_failure(failure[0], ledger.run_id)
+        raise explain_failure(
+            failure[0], ledger.run_id, folder_of(assignment.spec.storage.location, ledger.run_id)
+        )
 
 
 def _build_trainer(assignment: Assignment, mailbox: Any) -> Any:
@@ -193,12 +195,16 @@ def _build_trainer(assignment: Assignment, mailbox: Any) -> Any:
     )
 
 
-def explain_failure(error: BaseException, run_id: str) -> PlatformError:
-    """What Ray raised, in the words of the person who has to deal with it."""
+def explain_failure(error: BaseException, run_id: str, storage: Location) -> PlatformError:
+    """What Ray raised, in the words of the person who has to deal with it. `storage` is the run's folder there."""
     import ray.train
 
     if isinstance(error, PlatformError):
         return error
+    cause = error.controller_failure if isinstance(error, ray.train.ControllerError) else None
+    if isinstance(cause, OSError) and not isinstance(cause, (ConnectionError, TimeoutError)):
+        # Ray writes its own list of checkpoints beside ours, and may meet a full disk before a checkpoint does.
+        return storage_error(cause, storage, "write")
     text = str(error).strip()
     last_line = next(
         (line.strip() for line in reversed(text.splitlines()) if line.strip()), type(error).__name__

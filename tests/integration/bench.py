@@ -182,11 +182,28 @@ class Bench:
 
     # Acting in the middle of a run
 
-    def hold_at(self, step: int | None) -> None:
-        """Have the hook hold the next run (or the present one) after `step`; None lets it go."""
+    def hold_at(self, step: int | None, before_micro_batch: int | None = None) -> None:
+        """Have the hook hold the next run (or the present one) after `step`; None lets it go.
+
+        With `before_micro_batch` (counted from 0) it holds inside `step`, when those before it have been through
+        their backward pass.
+        """
         staged = self.hooks / "pace.tmp"
-        staged.write_text(json.dumps({"hold_at": step}))
+        staged.write_text(json.dumps({"hold_at": step, "before_micro_batch": before_micro_batch}))
         staged.replace(self.hooks / "pace.json")
+
+    def wait_until_held(self, run_id: str, *, world_size: int) -> None:
+        """Until every worker of the run stands where `hold_at` wants it."""
+        pace = json.loads((self.hooks / "pace.json").read_text())
+
+        def all_held() -> bool:
+            places = [self.hooks / f"held-{pid}" for pid in self.worker_pids(run_id).values()]
+            held = [
+                place for place in places if place.exists() and json.loads(place.read_text() or "0") == pace
+            ]
+            return len(held) == world_size
+
+        wait_until(all_held, 60, lambda: f"{world_size} workers held at {pace}")
 
     def wait_for_step(self, running: Running, run_id: str, step: int, timeout_s: float = 120) -> None:
         """Until the driver has told of `step`."""

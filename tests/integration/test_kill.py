@@ -26,12 +26,13 @@ def wait_for_the_end_of(pids: list[int]) -> None:
 def test_a_driver_killed_twice_resumes_to_the_same_bits(
     local: Bench, straight: Straight, recipe: Path
 ) -> None:
-    """Killed in the middle of an epoch and again in the middle of the next, between checkpoints both times."""
+    """Killed in the middle of an epoch, and in the next between two micro-batches of one accumulation."""
     run_id = run_id_of(recipe)
-    for hold_at, resumes_at in ((6, []), (13, [4])):
-        local.hold_at(hold_at)
+    for hold_at, micro_batch, resumes_at in ((6, None, []), (13, 1, [4])):
+        local.hold_at(hold_at, before_micro_batch=micro_batch)
         running = local.begin(recipe)
-        local.wait_for_step(running, run_id, hold_at)
+        local.wait_for_step(running, run_id, hold_at if micro_batch is None else hold_at - 1)
+        local.wait_until_held(run_id, world_size=2)
         local.wait_for_checkpoint(run_id, hold_at // 4 * 4)
         workers = list(local.worker_pids(run_id).values())
         local.kill_now(running.pid)

@@ -24,9 +24,13 @@ class Watch(Hook):
     def __init__(self) -> None:
         self.rows: list[int] = []
         self.num_calls = 0
+        self.num_micro_batches = 0  # of the present step
         collate = loop.collate
 
         def noting(table: Any, rows: Any, pad_id: int) -> Any:
+            if self.num_micro_batches > 0:
+                self._hold(self.num_calls + 1, micro_batch=self.num_micro_batches)
+            self.num_micro_batches += 1
             self.rows.extend(int(row) for row in rows)
             return collate(table, rows, pad_id)
 
@@ -38,17 +42,23 @@ class Watch(Hook):
         with (HERE / "seen.jsonl").open("a") as stream:
             stream.write(json.dumps(line) + "\n")
         self.rows = []
+        self.num_micro_batches = 0
+        self._hold(global_step, micro_batch=None)
+
+    def _hold(self, step: int, micro_batch: int | None) -> None:
+        """Stay here for as long as pace.json names this very place."""
+        here = {"hold_at": step, "before_micro_batch": micro_batch}
         deadline = time.monotonic() + _LONGEST_HOLD_S
-        while self._held_at() == global_step and time.monotonic() < deadline:
+        while self._pace() == here and time.monotonic() < deadline:
+            (HERE / f"held-{os.getpid()}").write_text(json.dumps(here))
             time.sleep(0.05)
 
-    def _held_at(self) -> int | None:
-        pace = HERE / "pace.json"
+    def _pace(self) -> dict[str, Any] | None:
         try:
-            held: int | None = json.loads(pace.read_text())["hold_at"]
+            pace: dict[str, Any] = json.loads((HERE / "pace.json").read_text())
         except (FileNotFoundError, ValueError):
             return None
-        return held
+        return pace
 
     def state_dict(self) -> dict[str, Any]:
         return {"num_calls": self.num_calls}

@@ -93,6 +93,7 @@ def test_a_healthy_machine(tiny_llama: Path, tmp_path: Path, capsys: pytest.Capt
         result
     ).keys()
     assert result["memory_estimate"]["num_trainable"] > 0
+    assert "error" not in result
 
 
 def test_a_model_that_is_not_there_fails_with_code_2(
@@ -100,7 +101,13 @@ def test_a_model_that_is_not_there_fails_with_code_2(
 ) -> None:
     code, result = run(capsys, "--model", "./nowhere", "--working-dir", str(tmp_path))
     assert (code, result["status"]) == (2, "fail")
-    assert "nowhere" in by_name(result)["model"]["what"]
+    failed = by_name(result)["model"]
+    assert "nowhere" in failed["what"]
+    assert set(result["error"]) == {"kind", "what", "why", "fix"}
+    assert result["error"]["kind"] == "config"
+    assert "checks failed: model" in result["error"]["what"]
+    assert result["error"]["why"] == failed["what"]
+    assert result["error"]["fix"] == failed["fix"]
 
 
 def test_a_wrong_recipe_is_one_failure_among_the_checks(

@@ -79,6 +79,7 @@ def test_overrides_reach_mappings_and_lists() -> None:
         ("a..b=1", "is not an override"),
         ("a.b=[1", "not valid YAML"),
         ("n.deep=1", "inside a plain value"),
+        ("extends=other.yaml", "presets cannot be named"),
         ("l.5=1", "no element 5"),
         ("l.x=1", "no element 'x'"),
     ],

@@ -56,6 +56,11 @@ def test_wrong_type_and_range_name_what_was_given() -> None:
     assert "greater than 0" in fault("train:\n  learning_rate: -1\n").what
 
 
+def test_a_section_that_holds_no_keys() -> None:
+    error = fault("train: 3\n")
+    assert error.what == "r.yaml:1: train: takes keys of its own, indented below it (got 3)"
+
+
 def test_list_elements_and_optional_sections_are_found() -> None:
     assert fault("sources:\n  - path: a\n  - pth: b\n").what.count("r.yaml:3") == 2, (
         "one fault a line: pth, and no path"

@@ -16,7 +16,7 @@ from raytrain.runs import tables
 from raytrain.runs.ownership import Owner, owner_is_alive
 from raytrain.runs.records import Records, open_records
 from raytrain.storage import database
-from raytrain.storage.database import DamagedDatabaseError
+from raytrain.storage.database import DamagedDatabaseError, check_database_whole
 
 
 @pytest.fixture
@@ -330,14 +330,14 @@ class TestDatabaseFaults:
     def test_damaged_pages(self, records: Records, home: Path) -> None:
         run_id = add_run(records)
         records.add_metrics(run_id, [(step, 0.0, {"train/loss": 1.0}) for step in range(20_000)])
-        records.check_whole()
+        check_database_whole(records.engine)
         records.close()
         file = home / "raytrain.db"
         content = bytearray(file.read_bytes())
         content[40_000:-8192] = os.urandom(len(content) - 48_192)
         file.write_bytes(content)
         with pytest.raises(DamagedDatabaseError):
-            open_records().check_whole()
+            check_database_whole(open_records().engine)
 
     @pytest.mark.parametrize(("version", "who"), [(tables.SCHEMA_VERSION + 1, "newer"), (0, "older")])
     def test_another_schema(self, records: Records, home: Path, version: int, who: str) -> None:

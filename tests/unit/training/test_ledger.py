@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
@@ -11,11 +12,12 @@ from typing import Any
 
 import pytest
 
-from raytrain.errors import ClusterError, TrainingError
+from raytrain.errors import ClusterError, StorageError, TrainingError
 from raytrain.runs.ownership import Owner
 from raytrain.runs.records import Records, open_records
 from raytrain.runs.section import TrackingSection
 from raytrain.runs.sinks.build import build_sinks
+from raytrain.storage.location import Location
 from raytrain.training.ledger import Ledger
 from raytrain.training.signals import SignalWatch
 
@@ -173,14 +175,25 @@ def test_what_ray_raises_in_the_users_words() -> None:
 
     from raytrain.training.trainer import explain_failure
 
+    place = Location("/disk/runs/r")
     own = TrainingError("w", why="y", fix="f")
-    assert explain_failure(own, "r") is own
-    lost = explain_failure(ray.train.ControllerError(RuntimeError("placement group timed out")), "r")
+    assert explain_failure(own, "r", place) is own
+    lost = explain_failure(ray.train.ControllerError(RuntimeError("placement group timed out")), "r", place)
     assert isinstance(lost, ClusterError)
-    failed = explain_failure(RuntimeError("Traceback\n  deep down\nOOM: killed\n\n"), "r")
+    failed = explain_failure(RuntimeError("Traceback\n  deep down\nOOM: killed\n\n"), "r", place)
     assert isinstance(failed, TrainingError)
     assert (failed.why, failed.exit_code) == ("OOM: killed", 4)
-    assert explain_failure(RuntimeError(""), "r").why == "RuntimeError"
+    assert explain_failure(RuntimeError(""), "r", place).why == "RuntimeError"
+    # What Ray's controller meets when it writes its own list to a full disk, as pyarrow raises it.
+    full = explain_failure(
+        ray.train.ControllerError(OSError(errno.ENOSPC, "Error writing bytes")), "r", place
+    )
+    assert isinstance(full, StorageError)
+    assert ("/disk/runs/r" in full.what, full.why) == (True, "No space left on device")
+    assert "storage.path" in full.fix
+    assert isinstance(
+        explain_failure(ray.train.ControllerError(ConnectionError("gone")), "r", place), ClusterError
+    )
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -62,6 +62,28 @@ def check_contract(strategy: Any) -> None:
     assert together(strategy, lambda: rank) == rank
 
 
+def check_that_accumulating_exchanges_nothing(strategy: Any) -> None:
+    """DDP hands every exchange to a hook; while accumulating there must be none, and the gradient stays this rank's."""
+    from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
+
+    model = torch.nn.Linear(1, 1, bias=False)
+    strategy.wrap(model)
+    exchanged = []
+
+    def counting(state, bucket):  # type: ignore[no-untyped-def]  # DDP refuses annotations that are text
+        exchanged.append(bucket.buffer().numel())
+        return allreduce_hook(state, bucket)
+
+    strategy._wrapped.register_comm_hook(None, counting)
+    for i in range(3):
+        with strategy.accumulating(is_last=i == 2):
+            strategy.forward(input=torch.tensor([[float(strategy.world_rank + 1)]])).sum().backward()
+        if i < 2:
+            assert exchanged == []
+            assert float(model.weight.grad) == (i + 1) * (strategy.world_rank + 1)
+    assert exchanged == [1]
+
+
 def run_rank(rank: int, port: int, folder: str, base: ResolvedModel) -> None:
     import torch.distributed
 
@@ -73,6 +95,7 @@ def run_rank(rank: int, port: int, folder: str, base: ResolvedModel) -> None:
     )
     strategy = DistributedDataParallelStrategy(torch.device("cpu"))
     check_contract(strategy)
+    check_that_accumulating_exchanges_nothing(strategy)
 
     # 23 rows in batches of 8: the last batch of each epoch deals 7 rows to 2 workers.
     channel = RecordingChannel()
