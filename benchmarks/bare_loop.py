@@ -14,6 +14,7 @@ import resource
 import statistics
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,8 @@ import torch.distributed
 from torch.nn import functional
 from torch.nn.parallel import DistributedDataParallel
 
-from raytrain.data.batches import BatchPlanner, Position, collate
+from raytrain.data.batches import BatchPlanner, Position, deal_padded
+from raytrain.data.collators import PaddedCollator
 from raytrain.data.prepare import prepare_dataset
 from raytrain.data.tokens import load_tokens, prepare_tokens
 from raytrain.models.adapter import attach_adapter
@@ -30,6 +32,7 @@ from raytrain.models.base import load_base_model, load_tokenizer, resolve_base_m
 from raytrain.training.gradients import GradientCheck
 from raytrain.training.hooks import Hook
 from raytrain.training.spec import RunSpec, load_spec
+from raytrain.training.strategies.single import SingleProcess
 
 ENVIRONMENT = "RAYTRAIN_BENCHMARK"
 """Names a JSON file with `recipe`, `overrides` and `output`, for the hook."""
@@ -51,13 +54,14 @@ class BareLoop:
         self.parameters = [parameter for parameter in adapted.parameters() if parameter.requires_grad]
         self.optimizer = torch.optim.AdamW(self.parameters, lr=spec.train.learning_rate, fused=True)
         self.bfloat16 = spec.train.precision == "bfloat16"
-        self.pad_id = tokenizer.pad_token_id
+        self.collate = PaddedCollator(tokenizer.pad_token_id)
+        self.table = load_tokens(tokens, "train")
         self.planner = BatchPlanner(
-            load_tokens(tokens, "train"),
+            self.table,
             seed=spec.train.seed,
             global_batch_size=spec.train.global_batch_size,
-            micro_batch_size=spec.train.micro_batch_size,
             world_size=world_size,
+            deal=partial(deal_padded, micro_batch_size=spec.train.micro_batch_size),
         )
         self.position = Position()
 
@@ -65,33 +69,35 @@ class BareLoop:
         """One optimizer step; the loss, its seconds without the making of the batch, and the batch's tokens."""
         batch = self.planner.batch_at(self.position)
         self.position = batch.after
-        micros = [collate(self.planner.table, slots[self.rank], self.pad_id) for slots in batch.slots]
+        micros = [self.collate(self.table, slots[self.rank]) for slots in batch.slots]
         started = time.perf_counter()
         total = 0.0
         for i, micro in enumerate(micros):
             if self.world_size > 1:
                 self.model.require_backward_grad_sync = i == len(micros) - 1
             with torch.autocast("cpu", torch.bfloat16, enabled=self.bfloat16):
-                logits = self.model(
-                    input_ids=torch.from_numpy(micro.input_ids),
-                    attention_mask=torch.from_numpy(micro.attention_mask),
-                ).logits
+                inputs = {name: torch.from_numpy(value) for name, value in micro.inputs.items()}
+                logits = self.model(**inputs).logits
             labels = torch.from_numpy(micro.labels)
             loss = functional.cross_entropy(
                 logits[:, :-1].reshape(-1, logits.size(-1)).float(),
                 labels[:, 1:].reshape(-1),
                 reduction="sum",
             )
-            (loss * self.world_size / batch.num_loss_tokens).backward()  # type: ignore[no-untyped-call]
+            (loss * self.world_size / batch.loss_weight).backward()  # type: ignore[no-untyped-call]
             total += loss.item()
         torch.nn.utils.clip_grad_norm_(self.parameters, 1.0)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
-        return total / batch.num_loss_tokens, time.perf_counter() - started, batch.num_tokens
+        return total / batch.loss_weight, time.perf_counter() - started, batch.num_tokens
 
     def check_seconds(self) -> float:
         """Median time of raytrain's gradient check, clipping included, over gradients of these shapes."""
-        check = GradientCheck([(str(i), parameter) for i, parameter in enumerate(self.parameters)], 1.0)
+        check = GradientCheck(
+            [(str(i), parameter) for i, parameter in enumerate(self.parameters)],
+            1.0,
+            SingleProcess(torch.device("cpu")),
+        )
         for parameter in self.parameters:
             parameter.grad = torch.randn_like(parameter)
         times = []

@@ -14,14 +14,18 @@ import torch
 from raytrain.data.batches import BatchPlanner
 from raytrain.data.tokens import TokenTable
 from raytrain.models.adapter import attach_adapter
+from raytrain.models.attention import try_packing
 from raytrain.models.base import ResolvedModel, load_base_model, load_tokenizer, resolve_base_model
 from raytrain.models.section import AdapterSection, ModelSection
 from raytrain.storage.location import Location
+from raytrain.training.batching import build_batching
 from raytrain.training.checkpoint import Belonging
 from raytrain.training.checkpoint_store import CheckpointStore
 from raytrain.training.gradients import GradientCheck
 from raytrain.training.hooks import Hook
 from raytrain.training.loop import Job
+from raytrain.training.losses.base import Objective
+from raytrain.training.losses.causal_lm import CausalLMLoss, choose_path
 from raytrain.training.optimizer import build_optimizer
 from raytrain.training.precision import build_scaler
 from raytrain.training.random_state import seed_everything
@@ -31,6 +35,7 @@ from raytrain.training.setup import resume
 from raytrain.training.state import TrainingState
 from raytrain.training.strategies.base import Strategy
 from raytrain.training.strategies.single import SingleProcess
+from raytrain.training.validation import Evaluator
 
 
 @dataclass
@@ -122,7 +127,11 @@ def build_test_job(
         load_base_model(base, model_section, device="cpu", adapter=adapter_section),
         adapter_section, base=base, seed=section.seed,
     )  # fmt: skip
-    strategy.wrap(model)
+    path, _ = choose_path(model, holds_whole_model=strategy.holds_whole_model)
+    optimizer = strategy.wrap(Objective(model, CausalLMLoss(path)), lambda _: build_optimizer(model, section))
+    tokenizer = load_tokenizer(base, model_section)
+    is_packed = section.packing != "off" and try_packing(model) is None
+    batching = build_batching(section, max_seq_len=20, pad_id=tokenizer.pad_token_id, is_packed=is_packed)
     table = make_table(num_rows)
     belonging = Belonging(
         "run", base.digest, dataset_digest, "sha256:tokens", adapter_section.model_dump(mode="json")
@@ -139,18 +148,25 @@ def build_test_job(
         strategy=strategy,
         channel=channel,
         model=model,
-        optimizer=build_optimizer(model, section),
+        optimizer=optimizer,
         scaler=build_scaler(strategy.device, section.precision),
-        gradients=GradientCheck(trainable, section.max_grad_norm),
+        gradients=GradientCheck(trainable, section.max_grad_norm, strategy),
         planner=BatchPlanner(
             table,
             seed=section.seed,
             global_batch_size=section.global_batch_size,
-            micro_batch_size=section.micro_batch_size,
             world_size=strategy.world_size,
+            deal=batching.deal,
         ),
-        validation=make_table(num_val_rows, seed=9),
-        tokenizer=load_tokenizer(base, model_section),
+        collate=batching.collate,
+        validation=Evaluator(
+            make_table(num_val_rows, seed=9),
+            batching.deal,
+            batching.collate,
+            section.precision,
+            section.eval_max_rows,
+        ),
+        tokenizer=tokenizer,
         state=TrainingState(),
         saver=Saver(
             section=section,
@@ -162,7 +178,7 @@ def build_test_job(
         ),
         hooks=hooks or {},
     )
-    resume(job, store, belonging)
+    resume(job)
     return job
 
 

@@ -6,14 +6,33 @@ workers, nothing has to be replayed on a resume, and all workers agree without a
 
 from __future__ import annotations
 
+import bisect
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from raytrain.data.tokens import TokenTable
+Slots = list[list[NDArray[np.int64]]]
+"""`slots[step][rank]`: the rows that worker `rank` sees in accumulation step `step`; there may be none."""
 
-IGNORED_LABEL = -100  # torch's cross-entropy skips it
+Dealer = Callable[[NDArray[np.int64], NDArray[np.int64], int], Slots]
+"""(rows, their lengths in tokens, world_size) → slots. See `deal_padded` and `deal_packed`."""
+
+
+class Examples(Protocol):
+    """Rows of one split, ready for the model. `lengths` is what a row costs; batches are balanced by it."""
+
+    def __len__(self) -> int: ...
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """Tokens in each row."""
+
+    @property
+    def num_loss_tokens(self) -> NDArray[np.int64]:
+        """Targets of the loss in each row."""
 
 
 @dataclass(frozen=True)
@@ -25,29 +44,16 @@ class Position:
 
 
 @dataclass(frozen=True)
-class MicroBatch:
-    """One forward pass of one worker: arrays of shape (rows, longest row), padded on the right.
-
-    `labels` holds IGNORED_LABEL where there is no loss. `num_tokens` counts tokens without padding.
-    """
-
-    input_ids: NDArray[np.int64]
-    attention_mask: NDArray[np.int64]
-    labels: NDArray[np.int64]
-    num_tokens: int
-
-
-@dataclass(frozen=True)
 class GlobalBatch:
     """The rows of one optimizer step over all workers.
 
-    `slots[step][rank]` lists the rows that worker `rank` sees in accumulation step `step`; an empty list is a worker
-    that only keeps its place in the collective. `num_loss_tokens` normalises the loss over all of them.
+    A worker whose slot is empty only keeps its place in the collective. `loss_weight` normalises the loss: the number
+    of targets in all rows, or the sum of their weights where classes are weighted.
     """
 
     rows: NDArray[np.int64]
-    slots: list[list[NDArray[np.int64]]]
-    num_loss_tokens: int
+    slots: Slots
+    loss_weight: float
     num_tokens: int
     after: Position
 
@@ -72,18 +78,26 @@ def _splitmix64(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
 
 
 class BatchPlanner:
-    """Cuts the epochs of a TokenTable into global batches, from any position on."""
+    """Cuts the epochs of a table into global batches, from any position on."""
 
     def __init__(
-        self, table: TokenTable, *, seed: int, global_batch_size: int, micro_batch_size: int, world_size: int
+        self,
+        table: Examples,
+        *,
+        seed: int,
+        global_batch_size: int,
+        world_size: int,
+        deal: Dealer,
+        row_weights: NDArray[np.float64] | None = None,
     ) -> None:
+        """`row_weights` are the loss weights of the rows; by default their numbers of targets."""
         self.table = table
         self.seed = seed
         self.global_batch_size = global_batch_size
-        self.micro_batch_size = micro_batch_size
         self.world_size = world_size
+        self._deal = deal
         self._lengths = table.lengths
-        self._num_loss_tokens = table.num_loss_tokens
+        self._row_weights = table.num_loss_tokens.astype(np.float64) if row_weights is None else row_weights
         self._order: tuple[int, NDArray[np.int64]] | None = None
 
     def batch_at(self, position: Position) -> GlobalBatch:
@@ -97,16 +111,16 @@ class BatchPlanner:
         after = Position(position.epoch, end) if end < len(self.table) else Position(position.epoch + 1, 0)
         return GlobalBatch(
             rows=rows,
-            slots=deal(rows, self._lengths[rows], self.world_size, self.micro_batch_size),
-            num_loss_tokens=int(self._num_loss_tokens[rows].sum()),
+            slots=self._deal(rows, self._lengths[rows], self.world_size),
+            loss_weight=float(self._row_weights[rows].sum()),
             num_tokens=int(self._lengths[rows].sum()),
             after=after,
         )
 
 
-def deal(
-    rows: NDArray[np.int64], lengths: NDArray[np.int64], world_size: int, micro_batch_size: int
-) -> list[list[NDArray[np.int64]]]:
+def deal_padded(
+    rows: NDArray[np.int64], lengths: NDArray[np.int64], world_size: int, *, micro_batch_size: int
+) -> Slots:
     """Deal the rows of a global batch into equal micro-batches: as few accumulation steps as the sizes allow.
 
     Rows are sorted by length first. That changes no sum, and neighbours pad each other less; the workers of one
@@ -118,18 +132,41 @@ def deal(
     return [parts[step * world_size : (step + 1) * world_size] for step in range(num_steps)]
 
 
-def collate(table: TokenTable, rows: NDArray[np.int64], pad_id: int) -> MicroBatch:
-    """Stack rows; without any, a stand-in of one row whose labels are all ignored."""
-    chosen = [table.row(int(index)) for index in rows] or [table.row(0)]
-    counts = len(rows) > 0
-    longest = max(len(ids) for ids, _ in chosen)
-    shape = (len(chosen), longest)
-    input_ids = np.full(shape, pad_id, np.int64)
-    attention_mask = np.zeros(shape, np.int64)
-    labels = np.full(shape, IGNORED_LABEL, np.int64)
-    for i, (ids, mask) in enumerate(chosen):
-        input_ids[i, : len(ids)] = ids
-        attention_mask[i, : len(ids)] = 1
-        if counts:
-            labels[i, : len(ids)] = np.where(mask == 1, ids, IGNORED_LABEL)
-    return MicroBatch(input_ids, attention_mask, labels, int(attention_mask.sum()) if counts else 0)
+def deal_packed(
+    rows: NDArray[np.int64], lengths: NDArray[np.int64], world_size: int, *, max_tokens: int
+) -> Slots:
+    """Deal the rows into micro-batches of at most `max_tokens` tokens, of as equal size as can be.
+
+    How many are needed at least is found by best-fit decreasing (Johnson 1974, "Fast algorithms for bin packing").
+    Packed rows have no padding, so a fuller bin saves nothing; what costs is a worker that waits for another. The rows
+    are therefore spread over that many bins longest first, each into the emptiest. A row of more than `max_tokens`
+    lies alone.
+    """
+    longest_first = np.argsort(-lengths, kind="stable")
+    num_bins = _num_bins_of_best_fit(lengths[longest_first], max_tokens)
+    num_steps = max(1, -(-num_bins // world_size))
+    while True:
+        bins: list[list[int]] = [[] for _ in range(num_steps * world_size)]
+        loads = np.zeros(len(bins), np.int64)
+        for i in longest_first:
+            emptiest = int(np.argmin(loads))
+            bins[emptiest].append(int(rows[i]))
+            loads[emptiest] += lengths[i]
+        limit = max(max_tokens, int(lengths.max(initial=0)))
+        if loads.max(initial=0) <= limit or num_steps * world_size >= len(rows):
+            break
+        num_steps += 1
+    # Neighbours in size share an accumulation step.
+    order = np.argsort(loads, kind="stable")
+    parts = [np.asarray(sorted(bins[i]), np.int64) for i in order]
+    return [parts[step * world_size : (step + 1) * world_size] for step in range(num_steps)]
+
+
+def _num_bins_of_best_fit(longest_first: NDArray[np.int64], max_tokens: int) -> int:
+    """Bins that best-fit decreasing fills: each row goes where it leaves the least room."""
+    rooms: list[int] = []  # ascending
+    for length in longest_first.tolist():
+        place = bisect.bisect_left(rooms, length)
+        room = rooms.pop(place) if place < len(rooms) else max_tokens
+        bisect.insort(rooms, max(0, room - length))
+    return len(rooms)

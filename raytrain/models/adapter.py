@@ -6,7 +6,7 @@ import difflib
 import json
 import re
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -175,21 +175,19 @@ def _write_json(file: Path, content: dict[str, Any]) -> None:
     file.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
-def load_trained(model: nn.Module, folder: Path) -> None:
-    """Copy what `save_trained` wrote into the live tensors, bit for bit; an adapter is attached already.
+def load_trained(
+    model: nn.Module, folder: Path, put: Callable[[Mapping[str, Tensor], Mapping[str, Tensor]], None]
+) -> None:
+    """Read what `save_trained` wrote and hand it to `put(live, saved)`; an adapter is attached already.
 
     Raises IntegrityError that names the first tensor which is missing, too many, or of another shape or
     dtype; the model is unchanged then.
     """
-    import torch
-
     live = trained_state(model)
     pattern = ADAPTER_WEIGHTS if _is_adapted(unwrapped(model)) else "model*.safetensors"
     saved = read_tensors(folder, pattern)
     check_fits(live, saved, folder)
-    with torch.no_grad():
-        for name, tensor in live.items():
-            tensor.copy_(saved[name])
+    put(live, saved)
 
 
 def read_tensors(folder: Path, pattern: str) -> dict[str, Tensor]:

@@ -20,6 +20,8 @@ from safetensors.torch import load_file, save_file
 from raytrain.errors import IntegrityError
 from raytrain.models.adapter import load_trained, save_trained, trained_state
 from raytrain.storage.artifact import Artifact
+from raytrain.training.optimizer import group_names, trainable_parameters
+from raytrain.training.strategies.base import Strategy
 
 _STATE = "state.json"
 _RANDOM = "random.json"
@@ -55,35 +57,28 @@ class Snapshot:
         return int(self.state["training"]["global_step"])
 
 
-def copy_to_cpu(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Clones on the CPU; tensors that share memory share it afterwards, so that tied weights stay tied."""
-    clones: dict[tuple[int, tuple[int, ...], int], torch.Tensor] = {}
-    copied = {}
-    for name, tensor in tensors.items():
-        key = (tensor.data_ptr(), tuple(tensor.shape), tensor.untyped_storage().nbytes())
-        if key not in clones or tensor.numel() == 0:
-            clones[key] = tensor.detach().to("cpu", copy=True).contiguous()
-        copied[name] = clones[key]
-    return copied
-
-
 def take_snapshot(
     model: torch.nn.Module,
     optimizer: torch.optim.Optimizer,
+    strategy: Strategy,
     state: dict[str, Any],
-    random: list[dict[str, Any]],
-) -> Snapshot:
-    """Copy weights and optimizer to the CPU. `random` holds the generators of all ranks, in rank order."""
-    names = {id(parameter): name for name, parameter in model.named_parameters()}
-    tensors: dict[str, torch.Tensor] = {}
-    for parameter, entries in optimizer.state.items():
-        for entry, value in entries.items():
-            tensors[f"{names[id(parameter)]}/{entry}"] = torch.as_tensor(value)
-    groups = []
-    for group in optimizer.param_groups:
-        settings = {key: value for key, value in group.items() if key not in ("params", "param_names")}
-        groups.append({**settings, "params": [names[id(parameter)] for parameter in group["params"]]})
-    return Snapshot(model, copy_to_cpu(trained_state(model)), copy_to_cpu(tensors), groups, state, random)
+    random: list[dict[str, Any]] | None,
+) -> Snapshot | None:
+    """*Collective.* Copy weights and optimizer to the CPU of rank 0; None on the others.
+
+    `random` holds the generators of all ranks, in rank order, where it is known: on rank 0.
+    """
+    parameters = trainable_parameters(model)
+    trained = strategy.whole_tensors(trained_state(model))
+    entries = strategy.optimizer_tensors(parameters, optimizer)
+    if random is None:
+        return None
+    groups = [
+        {key: value for key, value in group.items() if key not in ("params", "param_names")}
+        | {"params": names}
+        for group, names in zip(optimizer.param_groups, group_names(parameters), strict=True)
+    ]
+    return Snapshot(model, trained, entries, groups, state, random)
 
 
 def write_snapshot(snapshot: Snapshot, folder: Path) -> None:
@@ -111,31 +106,26 @@ def read_random(artifact: Artifact) -> list[dict[str, Any]]:
     return ranks
 
 
-def restore_weights(artifact: Artifact, model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> None:
-    """Put weights and optimizer back bit for bit.
+def restore_weights(
+    artifact: Artifact, model: torch.nn.Module, optimizer: torch.optim.Optimizer, strategy: Strategy
+) -> None:
+    """*Collective.* Put weights and optimizer back bit for bit.
 
     Raises IntegrityError where the optimizer of the checkpoint has other parameters than this one.
     """
-    load_trained(model, artifact.path / TRAINED_FOLDER)
-    parameters = dict(model.named_parameters())
-    tensors = load_file(artifact.path / _OPTIMIZER)
+    load_trained(model, artifact.path / TRAINED_FOLDER, strategy.load_tensors)
+    parameters = trainable_parameters(model)
     groups = json.loads((artifact.path / _OPTIMIZER_GROUPS).read_text())
-    saved = [name for group in groups for name in group["params"]]
-    names = {id(parameter): name for name, parameter in parameters.items()}
-    present = [names[id(parameter)] for group in optimizer.param_groups for parameter in group["params"]]
+    saved = [group["params"] for group in groups]
+    present = group_names(parameters)
     if saved != present:
-        differing = sorted(set(saved) ^ set(present)) or ["their order"]
+        differing = sorted({name for group in saved for name in group} ^ set(parameters)) or ["their order"]
         raise IntegrityError(
             f"{artifact.location} does not fit this model's optimizer",
             why=f"parameters differ: {', '.join(differing[:3])}",
             fix="resume with the recipe that wrote the checkpoint, or start anew with --fresh",
         )
-    for name, tensor in tensors.items():
-        parameter_name, _, entry = name.rpartition("/")
-        parameter = parameters[parameter_name]
-        # AdamW keeps its step count on the CPU unless it is fused on a GPU, its moments beside the parameter.
-        device = parameter.device if tensor.ndim > 0 or parameter.is_cuda else tensor.device
-        optimizer.state[parameter][entry] = tensor.to(device)
+    strategy.load_optimizer_tensors(parameters, optimizer, load_file(artifact.path / _OPTIMIZER))
     for group, saved_group in zip(optimizer.param_groups, groups, strict=True):
         for key, value in saved_group.items():
             if key != "params":

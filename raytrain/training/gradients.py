@@ -13,6 +13,7 @@ from typing import Literal
 import torch
 
 from raytrain.errors import TrainingError
+from raytrain.training.strategies.base import Strategy
 
 Verdict = Literal["healthy", "vanishing", "exploding", "not_finite"]
 
@@ -35,25 +36,27 @@ class GradientHealth:
 class GradientCheck:
     """Measures, judges and clips the gradients of a fixed list of parameters.
 
-    Runs on every rank after the gradients were reduced; as all ranks hold the same gradients, all come to the same
-    verdict without asking each other.
+    Runs on every rank after the gradients were reduced; as all ranks get the same norms, all come to the same verdict
+    without asking each other.
     """
 
     def __init__(
-        self, named_parameters: Sequence[tuple[str, torch.nn.Parameter]], max_grad_norm: float | None
+        self,
+        named_parameters: Sequence[tuple[str, torch.nn.Parameter]],
+        max_grad_norm: float | None,
+        strategy: Strategy,
     ) -> None:
         self._names = [name for name, _ in named_parameters]
         self._parameters = [parameter for _, parameter in named_parameters]
         self._max_grad_norm = max_grad_norm
+        self._strategy = strategy
         self.mean_norm = 0.0
         self.num_bad_in_row = 0
 
     def measure_and_clip(self) -> GradientHealth:
-        """One norm a parameter and one read of them by the CPU; finite gradients are then scaled in place."""
-        gradients = [parameter.grad for parameter in self._parameters if parameter.grad is not None]
-        if not gradients:
-            return GradientHealth(0.0, "vanishing")
-        norms = torch.stack(torch._foreach_norm(gradients)).float()
+        """*Collective.* One norm a parameter and one read of them by the CPU; finite gradients are then scaled in
+        place."""
+        norms = self._strategy.gradient_norms(self._parameters)
         total = float(torch.linalg.vector_norm(norms))
         verdict = judge(total, self.mean_norm)
         if verdict == "not_finite":
@@ -61,7 +64,7 @@ class GradientCheck:
             return GradientHealth(total, verdict, self._worst(norms))
         self.num_bad_in_row = 0
         if self._max_grad_norm is not None and total > self._max_grad_norm:
-            torch._foreach_mul_(gradients, self._max_grad_norm / (total + 1e-6))
+            self._strategy.scale_gradients(self._parameters, self._max_grad_norm / (total + 1e-6))
         layers = self._worst(norms) if verdict == "exploding" else ()
         self.mean_norm = (
             total if self.mean_norm == 0.0 else _MEAN_DECAY * self.mean_norm + (1 - _MEAN_DECAY) * total
@@ -69,14 +72,9 @@ class GradientCheck:
         return GradientHealth(total, verdict, layers)
 
     def _worst(self, norms: torch.Tensor, most: int = 5) -> tuple[str, ...]:
-        names = [
-            name
-            for name, parameter in zip(self._names, self._parameters, strict=True)
-            if parameter.grad is not None
-        ]
         values = [math.inf if not math.isfinite(value) else value for value in norms.tolist()]
-        broken = [name for name, value in zip(names, values, strict=True) if value == math.inf]
-        ranked = broken or [name for _, name in sorted(zip(values, names, strict=True), reverse=True)]
+        broken = [name for name, value in zip(self._names, values, strict=True) if value == math.inf]
+        ranked = broken or [name for _, name in sorted(zip(values, self._names, strict=True), reverse=True)]
         return tuple(ranked[:most])
 
     def state_dict(self) -> dict[str, float]:

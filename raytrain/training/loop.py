@@ -9,23 +9,24 @@ import time
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
-from raytrain.data.batches import BatchPlanner, GlobalBatch, collate
-from raytrain.data.tokens import TokenTable
+from raytrain.data.batches import BatchPlanner, GlobalBatch
+from raytrain.data.collators import Collator
 from raytrain.errors import PlatformError, TrainingError
 from raytrain.training.channel import Channel
 from raytrain.training.checkpoint_store import SavedCheckpoint
 from raytrain.training.gradients import GradientCheck, GradientHealth, bad_gradients_error
 from raytrain.training.hooks import Hook
-from raytrain.training.losses import causal_lm_loss_sum
 from raytrain.training.optimizer import learning_rate_at, set_learning_rate
 from raytrain.training.precision import autocast
 from raytrain.training.saving import Saver, should_save
 from raytrain.training.section import TrainSection
 from raytrain.training.state import TrainingState
 from raytrain.training.strategies.base import Strategy
-from raytrain.training.validation import evaluate_loss
+from raytrain.training.validation import Evaluator, tensors_of
 
 Ending = Literal["finished", "early_stopped", "stop_requested"]
 
@@ -43,7 +44,8 @@ class Job:
     scaler: torch.amp.GradScaler
     gradients: GradientCheck
     planner: BatchPlanner
-    validation: TokenTable
+    collate: Collator
+    validation: Evaluator
     tokenizer: Any
     state: TrainingState
     saver: Saver
@@ -118,20 +120,21 @@ def forward_backward(job: Job, batch: GlobalBatch) -> float:
     averages over the ranks, hence the factor world_size.
     """
     strategy = job.strategy
-    scale = strategy.world_size / max(1, batch.num_loss_tokens)
+    scale = strategy.world_size / max(1.0, batch.loss_weight)
     loss_sums = []
     for i, slots in enumerate(batch.slots):
-        micro = collate(job.planner.table, slots[strategy.world_rank], job.tokenizer.pad_token_id)
+        inputs, labels = micro_batch(job, slots[strategy.world_rank])
         with strategy.accumulating(is_last=i == len(batch.slots) - 1):
             with autocast(strategy.device, job.section.precision):
-                logits = strategy.forward(
-                    input_ids=torch.from_numpy(micro.input_ids).to(strategy.device),
-                    attention_mask=torch.from_numpy(micro.attention_mask).to(strategy.device),
-                ).logits
-            loss_sum = causal_lm_loss_sum(logits, torch.from_numpy(micro.labels).to(strategy.device))
-            job.scaler.scale(loss_sum * scale).backward()  # type: ignore[no-untyped-call]
+                loss_sum = strategy.forward(inputs, labels)
+            strategy.backward(job.scaler.scale(loss_sum * scale))
         loss_sums.append(loss_sum.detach())
     return float(torch.stack(loss_sums).double().sum())
+
+
+def micro_batch(job: Job, rows: NDArray[np.int64]) -> tuple[dict[str, Any], torch.Tensor]:
+    """The model's arguments and the labels of some rows, on this rank's device."""
+    return tensors_of(job.collate(job.planner.table, rows), job.strategy.device)
 
 
 def take_step(job: Job) -> GradientHealth:
@@ -141,7 +144,7 @@ def take_step(job: Job) -> GradientHealth:
         job.scaler.unscale_(job.optimizer)
     health = job.gradients.measure_and_clip()
     if health.verdict != "not_finite":
-        job.scaler.step(job.optimizer)
+        job.strategy.step(job.optimizer, job.scaler)
     else:
         job.state.num_skipped_steps += 1
     if job.scaler.is_enabled():
@@ -154,7 +157,7 @@ def step_metrics(job: Job, batch: GlobalBatch, total_loss: float, health: Gradie
     """What a step is measured by; equal on every rank."""
     state = job.state
     metrics = {
-        "train/loss": total_loss / max(1, batch.num_loss_tokens),
+        "train/loss": total_loss / max(1.0, batch.loss_weight),
         "train/grad_norm": health.grad_norm,
         "train/learning_rate": float(job.optimizer.param_groups[0]["lr"]),
         "train/epoch": state.position.epoch + state.position.row / len(job.planner.table),
@@ -183,18 +186,14 @@ def judge_step(job: Job, health: GradientHealth) -> None:
 
 def evaluate(job: Job) -> bool:
     """*Collective.* Evaluate on the validation rows, if there are any; true at a new best."""
-    if len(job.validation) == 0:
+    if job.validation.num_rows == 0:
         return False
     started = time.perf_counter()
-    metrics = evaluate_loss(
-        job.model,
-        job.validation,
-        job.strategy,
-        micro_batch_size=job.section.micro_batch_size,
-        pad_id=job.tokenizer.pad_token_id,
-        precision=job.section.precision,
-        max_rows=job.section.eval_max_rows,
-    )
+    job.model.eval()
+    try:
+        metrics = job.validation.evaluate(job.strategy)
+    finally:
+        job.model.train()
     is_new_best = job.state.observe_evaluation(
         metrics,
         monitor=job.section.monitor,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 import torch
 
@@ -24,19 +25,30 @@ def learning_rate_at(step: int, section: TrainSection, max_steps: int) -> float:
     return section.min_learning_rate + (section.learning_rate - section.min_learning_rate) * share
 
 
+def trainable_parameters(model: torch.nn.Module) -> dict[str, torch.nn.Parameter]:
+    """What training changes, by name, in the model's order."""
+    return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+
+
+def group_names(parameters: Mapping[str, torch.nn.Parameter]) -> list[list[str]]:
+    """The parameter names of each of the optimizer's groups: matrices, which are decayed, then the rest."""
+    matrices = [name for name, parameter in parameters.items() if parameter.ndim >= 2]
+    others = [name for name, parameter in parameters.items() if parameter.ndim < 2]
+    return [group for group in (matrices, others) if group]
+
+
 def build_optimizer(model: torch.nn.Module, section: TrainSection) -> torch.optim.AdamW:
     """AdamW over the trainable parameters, in the model's order; one-dimensional ones are not decayed."""
-    trainable = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
+    parameters = trainable_parameters(model)
     groups = [
-        {"params": [(n, p) for n, p in trainable if p.ndim >= 2], "weight_decay": section.weight_decay},
-        {"params": [(n, p) for n, p in trainable if p.ndim < 2], "weight_decay": 0.0},
+        {
+            "params": [(name, parameters[name]) for name in names],
+            "weight_decay": section.weight_decay if parameters[names[0]].ndim >= 2 else 0.0,
+        }
+        for names in group_names(parameters)
     ]
     return torch.optim.AdamW(
-        [group for group in groups if group["params"]],
-        lr=section.learning_rate,
-        betas=section.adam_betas,
-        eps=section.adam_epsilon,
-        fused=True,
+        groups, lr=section.learning_rate, betas=section.adam_betas, eps=section.adam_epsilon, fused=True
     )
 
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Mapping
+
+import torch
 
 from raytrain.errors import TrainingError
-from raytrain.models.adapter import save_trained, trained_state
+from raytrain.models.adapter import save_trained
 from raytrain.storage.artifact import Artifact, ArtifactWriter
 from raytrain.storage.provenance import collect_provenance
-from raytrain.training.checkpoint import TRAINED_FOLDER, copy_to_cpu
+from raytrain.training.checkpoint import TRAINED_FOLDER
 from raytrain.training.checkpoint_store import CheckpointStore, folder_of
 from raytrain.training.loop import Job
 from raytrain.training.setup import Assignment
@@ -20,10 +23,13 @@ def result_kind(assignment: Assignment) -> str:
     return "model" if assignment.spec.adapter.method == "full" else "adapter"
 
 
-def write_result(job: Job, assignment: Assignment, store: CheckpointStore) -> Artifact:
+def write_result(
+    job: Job, assignment: Assignment, store: CheckpointStore, trained: Mapping[str, torch.Tensor]
+) -> Artifact:
     """Write the run's result; on rank 0 alone. The same rows, base model and recipe give the same digest.
 
-    With `train.result: best` the weights come from the checkpoint with the best monitored value.
+    `trained` are the weights of the last step, whole and on the CPU. With `train.result: best` the weights come from
+    the checkpoint with the best monitored value instead.
     """
     spec = assignment.spec
     kind = result_kind(assignment)
@@ -47,7 +53,7 @@ def write_result(job: Job, assignment: Assignment, store: CheckpointStore) -> Ar
             shutil.copytree(best.path / TRAINED_FOLDER, writer.path, dirs_exist_ok=True)
             step = int(best.location.name.rpartition("-")[2])
         else:
-            save_trained(job.model, copy_to_cpu(trained_state(job.model)), writer.path)
+            save_trained(job.model, trained, writer.path)
         job.tokenizer.save_pretrained(writer.path)
         training = {
             "base_model": assignment.base_model.reference,

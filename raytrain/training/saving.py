@@ -77,18 +77,18 @@ class Saver:
         random = self._strategy.gather_on_rank_zero(capture_random_state())
         self.last_saved_step = state.global_step
         self._last_saved_at = time.monotonic()
-        if random is not None:
-            content = {
-                "training": state.to_json(),
-                "learning_rate": learning_rate,
-                "gradients": gradients.state_dict(),
-                "scaler": scaler.state_dict(),
-                "hooks": {name: hook.state_dict() for name, hook in hooks.items()},
-                "belonging": asdict(self.belonging),
-                "world_size": self._strategy.world_size,
-            }
-            self._writer.wait()  # before the copy: two snapshots at once would need the memory twice
-            snapshot = take_snapshot(model, optimizer, content, random)
+        content = {
+            "training": state.to_json(),
+            "learning_rate": learning_rate,
+            "gradients": gradients.state_dict(),
+            "scaler": scaler.state_dict(),
+            "hooks": {name: hook.state_dict() for name, hook in hooks.items()},
+            "belonging": asdict(self.belonging),
+            "world_size": self._strategy.world_size,
+        }
+        self._writer.wait()  # before the copy: two snapshots at once would need the memory twice
+        snapshot = take_snapshot(model, optimizer, self._strategy, content, random)
+        if snapshot is not None:
             parents = {
                 "dataset": self.belonging.dataset_digest,
                 "base_model": self.belonging.base_model_digest,

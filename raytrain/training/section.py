@@ -20,7 +20,10 @@ class TrainSection(Section):
     global_batch_size: Annotated[int, Field(gt=0, le=2**20)] = 16
     """Sequences in one optimizer step, over all workers."""
     micro_batch_size: Annotated[int, Field(gt=0, le=2**20)] = 4
-    """Sequences in one forward pass on one worker, at most. Gradient accumulation follows from the two sizes."""
+    """Sequences in one forward pass on one worker, at most; packed, as many tokens as so many of the longest have.
+    Gradient accumulation follows from the two sizes."""
+    packing: Literal["auto", "on", "off"] = "auto"
+    """Rows after each other without padding, none of which sees another; auto = where the model can, else padded."""
     learning_rate: Annotated[float, Field(gt=0, lt=10)] = 2e-4
     """Peak learning rate."""
     min_learning_rate: Annotated[float, Field(ge=0)] = 0.0

@@ -19,6 +19,7 @@ from raytrain.models.base import ResolvedModel, load_base_model, load_tokenizer,
 from raytrain.storage.artifact import Artifact, open_artifact
 from raytrain.storage.location import Location
 from raytrain.storage.provenance import collect_provenance
+from raytrain.training.batching import choose_batching
 from raytrain.training.channel import Channel
 from raytrain.training.checkpoint import (
     Belonging,
@@ -33,13 +34,16 @@ from raytrain.training.checkpoint_store import CheckpointStore, checkpoint_folde
 from raytrain.training.gradients import GradientCheck
 from raytrain.training.hooks import build_hooks
 from raytrain.training.loop import Job
-from raytrain.training.optimizer import build_optimizer, learning_rate_at
+from raytrain.training.losses.base import Objective
+from raytrain.training.losses.causal_lm import CausalLMLoss, choose_path
+from raytrain.training.optimizer import build_optimizer, learning_rate_at, trainable_parameters
 from raytrain.training.precision import build_scaler
 from raytrain.training.random_state import restore_random_state, seed_everything
 from raytrain.training.saving import Saver
 from raytrain.training.spec import RunSpec
 from raytrain.training.state import TrainingState
 from raytrain.training.strategies.base import Strategy
+from raytrain.training.validation import Evaluator
 
 T = TypeVar("T")
 
@@ -73,59 +77,46 @@ def together(strategy: Strategy, action: Callable[[], T]) -> T:
 def build_job(assignment: Assignment, strategy: Strategy, channel: Channel) -> Job:
     """*Collective.* Load, attach and resume. Raises on all ranks what any of them meets."""
     spec = assignment.spec
-    storage = spec.storage.location
     timed = _Phases(channel)
-
     with timed("reading tokens"):
         base_model = together(strategy, lambda: _find_base_model(assignment))
         tokenizer = together(strategy, lambda: load_tokenizer(base_model, spec.model))
-
-        def prepare() -> str | None:
-            if strategy.world_rank != 0:
-                return None
-            dataset = open_artifact(assignment.dataset, kind="dataset")
-            return str(prepare_tokens(dataset, tokenizer, spec.data, storage).location)
-
-        place = strategy.broadcast_from_rank_zero(together(strategy, prepare))
-        tokens = together(strategy, lambda: open_artifact(Location(place), kind="tokens", verify=False))
+        tokens = _find_tokens(assignment, tokenizer, strategy)
         train_table, validation_table = load_tokens(tokens, "train"), load_tokens(tokens, "val")
-
     with timed("loading the model"):
         seed_everything(spec.train.seed, strategy.world_rank)
         model = together(strategy, lambda: _build_model(spec, base_model, strategy.device))
-        strategy.wrap(model)
-
-    max_steps = spec.train.num_steps(len(train_table))
-    trainable = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
-    belonging = Belonging(
-        run_id=assignment.run_id,
-        base_model_digest=assignment.base_model.digest,
-        dataset_digest=tokens.manifest.parents["dataset"],
-        tokens_digest=tokens.digest,
-        adapter=spec.adapter.model_dump(mode="json"),
-    )
+        batching = choose_batching(model, spec, tokenizer, note=lambda text: channel.send("note", text=text))
+        path, _ = choose_path(model, holds_whole_model=strategy.holds_whole_model)
+        optimizer = strategy.wrap(
+            Objective(model, CausalLMLoss(path)), lambda _: build_optimizer(model, spec.train)
+        )
     store = CheckpointStore(
-        checkpoint_folder(storage, assignment.run_id),
+        checkpoint_folder(spec.storage.location, assignment.run_id),
         _mirror(spec, assignment.run_id),
         monitor=spec.train.monitor,
     )
+    trainable = trainable_parameters(model)
     job = Job(
         section=spec.train,
-        max_steps=max_steps,
+        max_steps=spec.train.num_steps(len(train_table)),
         strategy=strategy,
         channel=channel,
         model=model,
-        optimizer=build_optimizer(model, spec.train),
+        optimizer=optimizer,
         scaler=build_scaler(strategy.device, spec.train.precision),
-        gradients=GradientCheck(trainable, spec.train.max_grad_norm),
+        gradients=GradientCheck(list(trainable.items()), spec.train.max_grad_norm, strategy),
         planner=BatchPlanner(
             train_table,
             seed=spec.train.seed,
             global_batch_size=spec.train.global_batch_size,
-            micro_batch_size=spec.train.micro_batch_size,
             world_size=strategy.world_size,
+            deal=batching.deal,
         ),
-        validation=validation_table,
+        collate=batching.collate,
+        validation=Evaluator(
+            validation_table, batching.deal, batching.collate, spec.train.precision, spec.train.eval_max_rows
+        ),
         tokenizer=tokenizer,
         state=TrainingState(),
         saver=Saver(
@@ -133,24 +124,48 @@ def build_job(assignment: Assignment, strategy: Strategy, channel: Channel) -> J
             strategy=strategy,
             channel=channel,
             store=store,
-            belonging=belonging,
+            belonging=_belonging(assignment, tokens),
             provenance=collect_provenance(config=spec.to_dict(), seed=spec.train.seed),
         ),
         hooks=together(strategy, lambda: build_hooks(spec.train.hooks)),
     )
     with timed("looking for a checkpoint"):
-        resume(job, store, belonging)
+        resume(job)
     channel.send(
         "plan",
-        max_steps=max_steps,
+        max_steps=job.max_steps,
         num_rows=len(train_table),
         num_validation_rows=len(validation_table),
-        num_trainable=sum(parameter.numel() for _, parameter in trainable),
+        num_trainable=sum(parameter.numel() for parameter in trainable.values()),
         global_step=job.state.global_step,
         tokens={"digest": tokens.digest, "uri": str(tokens.location), "parents": tokens.manifest.parents},
         dropped=dropped_rows(tokens),
     )
     return job
+
+
+def _find_tokens(assignment: Assignment, tokenizer: Any, strategy: Strategy) -> Artifact:
+    """*Collective.* The tokens artifact, made by rank 0 where it is not there yet."""
+    spec = assignment.spec
+
+    def prepare() -> str | None:
+        if strategy.world_rank != 0:
+            return None
+        dataset = open_artifact(assignment.dataset, kind="dataset")
+        return str(prepare_tokens(dataset, tokenizer, spec.data, spec.storage.location).location)
+
+    place = strategy.broadcast_from_rank_zero(together(strategy, prepare))
+    return together(strategy, lambda: open_artifact(Location(place), kind="tokens", verify=False))
+
+
+def _belonging(assignment: Assignment, tokens: Artifact) -> Belonging:
+    return Belonging(
+        run_id=assignment.run_id,
+        base_model_digest=assignment.base_model.digest,
+        dataset_digest=tokens.manifest.parents["dataset"],
+        tokens_digest=tokens.digest,
+        adapter=assignment.spec.adapter.model_dump(mode="json"),
+    )
 
 
 def _find_base_model(assignment: Assignment) -> ResolvedModel:
@@ -177,12 +192,12 @@ def _mirror(spec: RunSpec, run_id: str) -> Location | None:
     return checkpoint_folder(Location.parse(spec.storage.mirror), run_id) if spec.storage.mirror else None
 
 
-def resume(job: Job, store: CheckpointStore, belonging: Belonging) -> None:
+def resume(job: Job) -> None:
     """*Collective.* Continue from the newest checkpoint that verifies; a fresh start where there is none.
 
     Raises IntegrityError where that checkpoint belongs to something else or contradicts itself.
     """
-    strategy = job.strategy
+    strategy, store = job.strategy, job.saver.store
 
     def choose() -> str | None:
         if strategy.world_rank != 0:
@@ -198,8 +213,8 @@ def resume(job: Job, store: CheckpointStore, belonging: Belonging) -> None:
     def restore() -> Artifact:
         artifact = open_artifact(Location(place), kind="checkpoint", verify=False)  # rank 0 has verified it
         state = read_state(artifact)
-        check_belonging(belonging_of(state), belonging, place)
-        restore_weights(artifact, job.model, job.optimizer)
+        check_belonging(belonging_of(state), job.saver.belonging, place)
+        restore_weights(artifact, job.model, job.optimizer, strategy)
         training = TrainingState.from_json(state["training"])
         entries: dict[str, Any] = next(iter(job.optimizer.state.values()), {})
         steps = entries.get("step")

@@ -55,6 +55,7 @@ def _strategy(world_size: int, device: Any) -> Any:
 
 def run_rank(assignment: Assignment, strategy: Any, channel: Any) -> None:
     """Set up, train, and write the result; the part of a worker that knows nothing of Ray."""
+    from raytrain.models.adapter import trained_state
     from raytrain.training.loop import run_loop
     from raytrain.training.result import write_result
     from raytrain.training.setup import build_job, together
@@ -63,9 +64,12 @@ def run_rank(assignment: Assignment, strategy: Any, channel: Any) -> None:
     ending = run_loop(job)
     artifact = None
     if ending != "stop_requested":
+        trained = strategy.whole_tensors(trained_state(job.model))
         artifact = together(
             strategy,
-            lambda: write_result(job, assignment, job.saver.store) if strategy.world_rank == 0 else None,
+            lambda: (
+                write_result(job, assignment, job.saver.store, trained) if strategy.world_rank == 0 else None
+            ),
         )
     if strategy.world_rank == 0:
         metrics = {

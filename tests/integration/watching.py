@@ -25,16 +25,16 @@ class Watch(Hook):
         self.rows: list[int] = []
         self.num_calls = 0
         self.num_micro_batches = 0  # of the present step
-        collate = loop.collate
+        micro_batch = loop.micro_batch
 
-        def noting(table: Any, rows: Any, pad_id: int) -> Any:
+        def noting(job: loop.Job, rows: Any) -> Any:
             if self.num_micro_batches > 0:
                 self._hold(self.num_calls + 1, micro_batch=self.num_micro_batches)
             self.num_micro_batches += 1
             self.rows.extend(int(row) for row in rows)
-            return collate(table, rows, pad_id)
+            return micro_batch(job, rows)
 
-        loop.collate = noting
+        loop.micro_batch = noting
 
     def on_step_end(self, global_step: int, metrics: dict[str, float]) -> None:
         self.num_calls += 1

@@ -2,31 +2,71 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
 import torch
 
+OptimizerBuilder = Callable[[torch.nn.Module], torch.optim.Optimizer]
+
 
 class Strategy(Protocol):
-    """Joins the ranks of a run. Methods marked *collective* are called by all ranks in the same order."""
+    """Joins the ranks of a run. Methods marked *collective* are called by all ranks in the same order.
+
+    A strategy holds weights and optimizer as it likes; what it gives out, and takes back, are whole tensors by
+    parameter name, so that a checkpoint knows neither the strategy nor the number of workers that wrote it.
+    """
 
     world_size: int
     world_rank: int
     device: torch.device
+    holds_whole_model: bool
+    """Whether every rank can read every weight between two steps."""
 
-    def wrap(self, model: torch.nn.Module) -> None:
-        """*Collective.* Take the model, which lies on `device`; `forward` then runs it."""
+    def wrap(self, objective: torch.nn.Module, build_optimizer: OptimizerBuilder) -> torch.optim.Optimizer:
+        """*Collective.* Take the objective, whose model lies on `device`, and have its optimizer built."""
 
-    def forward(self, **inputs: torch.Tensor) -> Any:
-        """Run the wrapped model."""
+    def forward(self, inputs: dict[str, Any], labels: torch.Tensor) -> torch.Tensor:
+        """Run the objective on one micro-batch of this rank: its summed loss. *Collective* where weights are spread."""
 
     def accumulating(self, is_last: bool) -> AbstractContextManager[None]:
         """Around the forward and backward pass of one micro-batch; gradients are exchanged in the last one only.
 
         After the last, every rank's gradient is the mean over the ranks.
         """
+
+    def backward(self, loss: torch.Tensor) -> None:
+        """Add to the gradients."""
+
+    def gradient_norms(self, parameters: Sequence[torch.nn.Parameter]) -> torch.Tensor:
+        """*Collective.* Norm of the whole gradient of each parameter after the last micro-batch, on `device`; equal on
+        every rank, 0 where there is none."""
+
+    def scale_gradients(self, parameters: Sequence[torch.nn.Parameter], factor: float) -> None:
+        """Multiply all gradients."""
+
+    def step(self, optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler) -> None:
+        """*Collective.* Change the weights."""
+
+    def whole_tensors(self, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """*Collective.* Copies of live parameters and buffers on the CPU on rank 0; nothing on the others."""
+
+    def load_tensors(self, live: Mapping[str, torch.Tensor], saved: Mapping[str, torch.Tensor]) -> None:
+        """*Collective.* Put `saved`, whole on every rank, into the live tensors of the same names, bit for bit."""
+
+    def optimizer_tensors(
+        self, parameters: Mapping[str, torch.nn.Parameter], optimizer: torch.optim.Optimizer
+    ) -> dict[str, torch.Tensor]:
+        """*Collective.* `<parameter name>/<entry>` of the optimizer's state, as `whole_tensors` gives them."""
+
+    def load_optimizer_tensors(
+        self,
+        parameters: Mapping[str, torch.nn.Parameter],
+        optimizer: torch.optim.Optimizer,
+        saved: Mapping[str, torch.Tensor],
+    ) -> None:
+        """*Collective.* Put back what `optimizer_tensors` gave."""
 
     def sum_over_ranks(self, values: Sequence[float]) -> list[float]:
         """*Collective.* Element-wise sum in float64, on the CPU."""

@@ -8,8 +8,11 @@ from typing import Any
 
 import torch
 
+from raytrain.training.strategies.base import OptimizerBuilder
+from raytrain.training.strategies.replicated import Replicated
 
-class SingleProcess:
+
+class SingleProcess(Replicated):
     """The strategy of one worker."""
 
     world_size = 1
@@ -17,14 +20,16 @@ class SingleProcess:
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
-        self._model: torch.nn.Module | None = None
+        self._objective: torch.nn.Module | None = None
 
-    def wrap(self, model: torch.nn.Module) -> None:
-        self._model = model
+    def wrap(self, objective: torch.nn.Module, build_optimizer: OptimizerBuilder) -> torch.optim.Optimizer:
+        self._objective = objective
+        return build_optimizer(objective)
 
-    def forward(self, **inputs: torch.Tensor) -> Any:
-        assert self._model is not None, "wrap comes before forward"
-        return self._model(**inputs)
+    def forward(self, inputs: dict[str, Any], labels: torch.Tensor) -> torch.Tensor:
+        assert self._objective is not None, "wrap comes before forward"
+        loss: torch.Tensor = self._objective(inputs, labels)
+        return loss
 
     def accumulating(self, is_last: bool) -> AbstractContextManager[None]:  # noqa: ARG002 - nobody to exchange with
         return nullcontext()

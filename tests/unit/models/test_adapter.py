@@ -18,6 +18,7 @@ from raytrain.models.adapter import (
 from raytrain.models.base import ResolvedModel, load_base_model, resolve_base_model
 from raytrain.models.section import AdapterSection, ModelSection
 from raytrain.storage.location import Location
+from raytrain.training.strategies.single import SingleProcess
 
 IDS = torch.tensor([[5, 17, 90, 200, 33, 8]])
 METHODS: dict[str, dict[str, Any]] = {
@@ -60,13 +61,16 @@ def snapshot(model: torch.nn.Module) -> dict[str, torch.Tensor]:
     return {name: tensor.clone() for name, tensor in trained_state(model).items()}
 
 
+put = SingleProcess(torch.device("cpu")).load_tensors
+
+
 @pytest.mark.parametrize("name", METHODS)
 def test_saved_weights_come_back_bit_for_bit(base: ResolvedModel, tmp_path: Path, name: str) -> None:
     model = build(base, **METHODS[name])
     train_a_little(model)
     save_trained(model, snapshot(model), tmp_path / "saved")
     other = build(base, seed=99, **METHODS[name])
-    load_trained(other, tmp_path / "saved")
+    load_trained(other, tmp_path / "saved", put)
     state, restored = trained_state(model), trained_state(other)
     assert state.keys() == restored.keys()
     assert all(torch.equal(state[key], restored[key]) for key in state)
@@ -118,7 +122,7 @@ def test_a_save_from_a_snapshot_does_not_see_later_steps(base: ResolvedModel, tm
     state = snapshot(model)
     train_a_little(model)
     save_trained(model, state, tmp_path / "saved")
-    load_trained(model, tmp_path / "saved")
+    load_trained(model, tmp_path / "saved", put)
     assert all(torch.equal(trained_state(model)[name], state[name]) for name in state)
 
 
@@ -195,7 +199,7 @@ def test_weights_of_another_rank_are_refused_and_nothing_is_changed(
     other = build(base, lora_rank=8, seed=5)
     before = snapshot(other)
     with pytest.raises(IntegrityError, match="has shape") as caught:
-        load_trained(other, tmp_path / "saved")
+        load_trained(other, tmp_path / "saved", put)
     assert caught.value.exit_code == 5
     assert all(torch.equal(trained_state(other)[name], before[name]) for name in before)
 
@@ -204,9 +208,9 @@ def test_weights_for_other_modules_or_another_method_are_refused(base: ResolvedM
     model = build(base, target_modules=["q_proj"])
     save_trained(model, snapshot(model), tmp_path / "saved")
     with pytest.raises(IntegrityError, match="is missing in the file"):
-        load_trained(build(base, target_modules=["k_proj"]), tmp_path / "saved")
+        load_trained(build(base, target_modules=["k_proj"]), tmp_path / "saved", put)
     with pytest.raises(IntegrityError, match=r"there is no model\*.safetensors"):
-        load_trained(build(base, method="full"), tmp_path / "saved")
+        load_trained(build(base, method="full"), tmp_path / "saved", put)
 
 
 def test_a_truncated_adapter_is_refused_by_name(base: ResolvedModel, tmp_path: Path) -> None:
@@ -215,7 +219,7 @@ def test_a_truncated_adapter_is_refused_by_name(base: ResolvedModel, tmp_path: P
     file = tmp_path / "saved" / "adapter_model.safetensors"
     file.write_bytes(file.read_bytes()[:-100])
     with pytest.raises(IntegrityError) as caught:
-        load_trained(model, tmp_path / "saved")
+        load_trained(model, tmp_path / "saved", put)
     assert str(file) in caught.value.what
 
 

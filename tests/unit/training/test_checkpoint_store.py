@@ -11,7 +11,7 @@ from conftest_training import JobMaker, RecordingChannel
 from raytrain.errors import IntegrityError, StorageError, TrainingError
 from raytrain.storage.artifact import open_artifact
 from raytrain.storage.location import Location
-from raytrain.training.checkpoint import Belonging, check_belonging, check_progress, copy_to_cpu
+from raytrain.training.checkpoint import Belonging, check_belonging, check_progress
 from raytrain.training.checkpoint_store import (
     BackgroundWriter,
     CheckpointStore,
@@ -23,6 +23,7 @@ from raytrain.training.loop import run_loop
 from raytrain.training.saving import should_save
 from raytrain.training.section import TrainSection
 from raytrain.training.state import TrainingState, is_better
+from raytrain.training.strategies.replicated import copy_to_cpu
 
 
 def entries(*pairs: tuple[int, float | None]) -> list[Entry]:

@@ -13,6 +13,9 @@ from raytrain.training.gradients import (
     bad_gradients_error,
     judge,
 )
+from raytrain.training.strategies.single import SingleProcess
+
+ALONE = SingleProcess(torch.device("cpu"))
 
 
 def parameters(*gradients: list[float] | None) -> list[tuple[str, torch.nn.Parameter]]:
@@ -55,7 +58,9 @@ def test_clips_as_torch_does(max_grad_norm: float | None) -> None:
         other.grad = mine.grad.clone()
     limit = math.inf if max_grad_norm is None else max_grad_norm
     expected = torch.nn.utils.clip_grad_norm_(theirs, limit)
-    health = GradientCheck([(str(i), one) for i, one in enumerate(ours)], max_grad_norm).measure_and_clip()
+    health = GradientCheck(
+        [(str(i), one) for i, one in enumerate(ours)], max_grad_norm, ALONE
+    ).measure_and_clip()
     assert health.grad_norm == pytest.approx(float(expected), rel=1e-6)
     for mine, other in zip(ours, theirs, strict=True):
         torch.testing.assert_close(mine.grad, other.grad)
@@ -64,7 +69,7 @@ def test_clips_as_torch_does(max_grad_norm: float | None) -> None:
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
 def test_names_the_layers_with_nan_or_infinity_and_changes_nothing(bad: float) -> None:
     named = parameters([1.0, 2.0], [3.0, bad], None, [9.0])
-    check = GradientCheck(named, 1.0)
+    check = GradientCheck(named, 1.0, ALONE)
     health = check.measure_and_clip()
     assert health.verdict == "not_finite"
     assert health.layers == ("layer1",)
@@ -75,7 +80,7 @@ def test_names_the_layers_with_nan_or_infinity_and_changes_nothing(bad: float) -
 
 def test_exploding_names_the_largest_layers_first() -> None:
     named = parameters([0.1], [0.2])
-    check = GradientCheck(named, None)
+    check = GradientCheck(named, None, ALONE)
     check.measure_and_clip()
     for (_, parameter), value in zip(named, (300.0, 900.0), strict=True):
         parameter.grad = torch.tensor([value])
@@ -86,7 +91,7 @@ def test_exploding_names_the_largest_layers_first() -> None:
 
 def test_bad_steps_are_counted_in_a_row_only() -> None:
     named = parameters([1.0])
-    check = GradientCheck(named, None)
+    check = GradientCheck(named, None, ALONE)
     counts = []
     for value in (math.nan, math.nan, 1.0, math.nan):
         named[0][1].grad = torch.tensor([value])
@@ -96,13 +101,13 @@ def test_bad_steps_are_counted_in_a_row_only() -> None:
 
 
 def test_no_gradient_at_all_is_vanishing() -> None:
-    assert GradientCheck(parameters(None), 1.0).measure_and_clip().verdict == "vanishing"
+    assert GradientCheck(parameters(None), 1.0, ALONE).measure_and_clip().verdict == "vanishing"
 
 
 def test_state_resumes() -> None:
-    check = GradientCheck(parameters([2.0]), None)
+    check = GradientCheck(parameters([2.0]), None, ALONE)
     check.measure_and_clip()
-    other = GradientCheck(parameters([2.0]), None)
+    other = GradientCheck(parameters([2.0]), None, ALONE)
     other.load_state_dict(check.state_dict())
     assert (other.mean_norm, other.num_bad_in_row) == (2.0, 0)
 

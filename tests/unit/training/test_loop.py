@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from conftest_training import JobMaker, RecordingChannel
@@ -12,7 +14,7 @@ from raytrain.errors import IntegrityError, TrainingError
 from raytrain.models.adapter import trained_state
 from raytrain.storage.artifact import open_artifact
 from raytrain.training.hooks import Hook
-from raytrain.training.loop import Job, forward_backward, run_loop
+from raytrain.training.loop import Job, forward_backward, micro_batch, run_loop
 
 
 def weights(job: Job) -> dict[str, torch.Tensor]:
@@ -65,21 +67,46 @@ def test_loss_goes_down_and_is_told(make_job: JobMaker) -> None:
     assert evaluations == [10, 20, 30]
 
 
+def gradients_of_first_batch(job: Job) -> tuple[float, dict[str, torch.Tensor], int]:
+    """Loss, gradients and the number of micro-batches."""
+    batch = job.planner.batch_at(job.state.position)
+    loss = forward_backward(job, batch)
+    named = {name: p.grad.clone() for name, p in job.model.named_parameters() if p.grad is not None}
+    return loss / batch.loss_weight, named, len(batch.slots)
+
+
 @pytest.mark.parametrize(("micro", "steps"), [(8, 1), (4, 2), (2, 4), (1, 8), (3, 3)])
-def test_gradients_do_not_depend_on_accumulation(make_job: JobMaker, micro: int, steps: int) -> None:
+@pytest.mark.parametrize("method", ["lora", "full"])
+def test_gradients_do_not_depend_on_accumulation(
+    make_job: JobMaker, micro: int, steps: int, method: str
+) -> None:
     """8x1, 4x2, … over rows of unequal length: the same loss and gradients as all at once."""
-
-    def gradients(micro_batch_size: int) -> tuple[float, dict[str, torch.Tensor], int]:
-        job = make_job(f"m{micro_batch_size}", micro_batch_size=micro_batch_size, adapter={"lora_rank": 4})
-        batch = job.planner.batch_at(job.state.position)
-        loss = forward_backward(job, batch)
-        named = {name: p.grad.clone() for name, p in job.model.named_parameters() if p.grad is not None}
-        return loss / batch.num_loss_tokens, named, len(batch.slots)
-
-    loss, expected, _ = gradients(8)
-    other_loss, found, num_slots = gradients(micro)
+    adapter = {"method": "full"} if method == "full" else {"lora_rank": 4}
+    whole = make_job("whole", micro_batch_size=8, packing="off", adapter=adapter)
+    loss, expected, _ = gradients_of_first_batch(whole)
+    parts = make_job("parts", micro_batch_size=micro, packing="off", adapter=adapter)
+    other_loss, found, num_slots = gradients_of_first_batch(parts)
     assert num_slots == steps
     assert other_loss == pytest.approx(loss, abs=1e-5)
+    for name, gradient in expected.items():
+        torch.testing.assert_close(found[name], gradient, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("micro", [8, 3, 1])
+@pytest.mark.parametrize("method", ["lora", "full"])
+def test_packing_and_labels_only_change_no_gradient(make_job: JobMaker, micro: int, method: str) -> None:
+    """Against padded rows and the whole logits of the model's own forward pass."""
+    adapter = {"method": "full"} if method == "full" else {"lora_rank": 4}
+    plain = make_job("plain", micro_batch_size=8, packing="off", adapter=adapter)
+    objective = plain.strategy._objective  # type: ignore[attr-defined]
+    assert objective.loss.path == ("recomputed" if method == "full" else "frozen")
+    objective.loss.path = "whole"
+    loss, expected, _ = gradients_of_first_batch(plain)
+    packed = make_job("packed", micro_batch_size=micro, packing="on", adapter=adapter)
+    assert "document_ends" in micro_batch(packed, np.array([0, 1]))[0]
+    other_loss, found, _ = gradients_of_first_batch(packed)
+    assert other_loss == pytest.approx(loss, abs=1e-5)
+    assert found.keys() == expected.keys()
     for name, gradient in expected.items():
         torch.testing.assert_close(found[name], gradient, atol=1e-5, rtol=1e-5)
 
@@ -91,29 +118,29 @@ def test_mean_of_means_would_be_seen(make_job: JobMaker) -> None:
     forward_backward(job, batch)
     right = {name: p.grad.clone() for name, p in job.model.named_parameters() if p.grad is not None}
     job.optimizer.zero_grad()
-    from raytrain.data.batches import collate
-
     for slots in batch.slots:
-        micro = collate(job.planner.table, slots[0], 0)
-        loss = job.model(
-            input_ids=torch.from_numpy(micro.input_ids),
-            attention_mask=torch.from_numpy(micro.attention_mask),
-            labels=torch.from_numpy(micro.labels),
-        ).loss
+        inputs, labels = micro_batch(job, slots[0])
+        loss = job.model(**inputs, labels=labels).loss
         (loss / len(batch.slots)).backward()
     wrong = {name: p.grad for name, p in job.model.named_parameters() if p.grad is not None}
     largest = max(float((right[name] - wrong[name]).abs().max()) for name in right)
     assert largest > 1e-3
 
 
+def poison(job: Job, is_bad: Callable[[int], bool]) -> None:
+    """Have the last hidden state be NaN in the steps that `is_bad` names."""
+
+    def spoil(_module: torch.nn.Module, _inputs: object, hidden: torch.Tensor) -> torch.Tensor:
+        return hidden * (math.nan if is_bad(job.state.global_step) else 1.0)
+
+    norm: Any = job.model.get_base_model().model.norm  # type: ignore[operator]
+    norm.register_forward_hook(spoil)
+
+
 def test_stops_after_bad_gradients_with_layers_and_remedy(make_job: JobMaker) -> None:
     job = make_job(max_steps=20, save_every=1, max_bad_steps=3)
 
-    def poison(_module: torch.nn.Module, _inputs: object, output: Any) -> Any:
-        output.logits = output.logits * (math.nan if job.state.global_step >= 2 else 1.0)
-        return output
-
-    job.model.register_forward_hook(poison)
+    poison(job, lambda step: step >= 2)
     with pytest.raises(TrainingError) as caught:
         run_loop(job)
     assert "3 steps in a row, up to step 5" in caught.value.what
@@ -130,12 +157,7 @@ def test_a_bad_step_is_survived_and_resumed(make_job: JobMaker) -> None:
     def run(stops: list[int | None], folder: str) -> Job:
         for stop_after in stops:
             job = make_job(folder, channel=RecordingChannel(stop_after=stop_after))
-
-            def poison(_m: torch.nn.Module, _i: object, output: Any, job: Job = job) -> Any:
-                output.logits = output.logits * (math.nan if job.state.global_step == 2 else 1.0)
-                return output
-
-            job.model.register_forward_hook(poison)
+            poison(job, lambda step: step == 2)
             run_loop(job)
         return job
 

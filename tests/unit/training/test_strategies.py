@@ -18,6 +18,7 @@ from raytrain.errors import DataError, PlatformError
 from raytrain.models.adapter import trained_state
 from raytrain.models.base import ResolvedModel
 from raytrain.training.loop import run_loop
+from raytrain.training.losses.base import Objective
 from raytrain.training.setup import together
 from raytrain.training.strategies.single import SingleProcess
 
@@ -28,6 +29,12 @@ def free_port() -> int:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         return int(listener.getsockname()[1])
+
+
+class SumOfAnswers:
+    def __call__(self, model: torch.nn.Module, inputs: dict[str, Any], labels: torch.Tensor) -> torch.Tensor:
+        total: torch.Tensor = model(**inputs).sum()
+        return total
 
 
 def check_contract(strategy: Any) -> None:
@@ -43,13 +50,37 @@ def check_contract(strategy: Any) -> None:
     # After accumulating, every rank's gradient is the mean over ranks of the sums over micro-batches.
     model = torch.nn.Linear(1, 1, bias=False)
     torch.nn.init.constant_(model.weight, 1.0)
-    strategy.wrap(model)
+    optimizer = strategy.wrap(
+        Objective(model, SumOfAnswers()), lambda one: torch.optim.AdamW(one.parameters(), lr=0.5)
+    )
     for is_last in (False, True):
         with strategy.accumulating(is_last):
-            strategy.forward(input=torch.tensor([[float(rank + 1)]])).sum().backward()
+            loss = strategy.forward({"input": torch.tensor([[float(rank + 1)]])}, torch.zeros(1))
+            strategy.backward(loss)
     expected = 2 * sum(range(1, world + 1)) / world
-    assert model.weight.grad is not None
-    assert float(model.weight.grad) == pytest.approx(expected)
+    parameters = list(model.parameters())
+    assert strategy.gradient_norms(parameters).tolist() == [pytest.approx(expected)]
+    strategy.scale_gradients(parameters, 0.5)
+    assert strategy.gradient_norms(parameters).tolist() == [pytest.approx(expected / 2)]
+
+    # A step, and everything out and back in as whole tensors.
+    strategy.step(optimizer, torch.amp.GradScaler("cpu", enabled=False))
+    named = dict(model.named_parameters())
+    weights, entries = strategy.whole_tensors(named), strategy.optimizer_tensors(named, optimizer)
+    assert bool(weights) == bool(entries) == (rank == 0)
+    weights, entries = strategy.broadcast_from_rank_zero((weights, entries))
+    assert weights["weight"].shape == (1, 1)
+    assert float(weights["weight"]) == pytest.approx(
+        1.0 - 0.5 - 0.5 * 0.01
+    )  # Adam's first step is its learning rate
+    assert set(entries) == {"weight/step", "weight/exp_avg", "weight/exp_avg_sq"}
+    assert float(entries["weight/step"]) == 1.0
+    strategy.load_tensors(named, {"weight": torch.tensor([[7.0]])})
+    strategy.load_optimizer_tensors(named, optimizer, {**entries, "weight/exp_avg": torch.tensor([[3.0]])})
+    again = strategy.broadcast_from_rank_zero(
+        {**strategy.whole_tensors(named), **strategy.optimizer_tensors(named, optimizer)}
+    )
+    assert (float(again["weight"]), float(again["weight/exp_avg"])) == (7.0, 3.0)
 
     # A fault on the last rank alone is raised on all.
     def fail_on_last() -> str:
@@ -67,7 +98,7 @@ def check_that_accumulating_exchanges_nothing(strategy: Any) -> None:
     from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
 
     model = torch.nn.Linear(1, 1, bias=False)
-    strategy.wrap(model)
+    strategy.wrap(Objective(model, SumOfAnswers()), lambda one: torch.optim.SGD(one.parameters()))
     exchanged = []
 
     def counting(state, bucket):  # type: ignore[no-untyped-def]  # DDP refuses annotations that are text
@@ -77,7 +108,8 @@ def check_that_accumulating_exchanges_nothing(strategy: Any) -> None:
     strategy._wrapped.register_comm_hook(None, counting)
     for i in range(3):
         with strategy.accumulating(is_last=i == 2):
-            strategy.forward(input=torch.tensor([[float(strategy.world_rank + 1)]])).sum().backward()
+            inputs = {"input": torch.tensor([[float(strategy.world_rank + 1)]])}
+            strategy.backward(strategy.forward(inputs, torch.zeros(1)))
         if i < 2:
             assert exchanged == []
             assert float(model.weight.grad) == (i + 1) * (strategy.world_rank + 1)

@@ -1,0 +1,80 @@
+"""Rows to the arrays of one forward pass."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from raytrain.data.tokens import TokenTable
+
+IGNORED_LABEL = -100  # torch's cross-entropy skips it
+
+
+@dataclass(frozen=True)
+class MicroBatch:
+    """One forward pass of one worker.
+
+    `inputs` are the model's arguments by name; arrays become tensors, all else is passed as it is. `labels` holds
+    IGNORED_LABEL where there is no loss. `num_tokens` counts tokens without padding.
+    """
+
+    inputs: dict[str, Any]
+    labels: NDArray[Any]
+    num_tokens: int
+
+
+class Collator(Protocol):
+    """Makes a MicroBatch of some rows of a table. Without any row it makes a stand-in whose labels are all ignored."""
+
+    def __call__(self, table: Any, rows: NDArray[np.int64]) -> MicroBatch: ...
+
+
+@dataclass(frozen=True)
+class PaddedCollator:
+    """Rows under each other, padded on the right: arrays of shape (rows, longest row)."""
+
+    pad_id: int
+
+    def __call__(self, table: TokenTable, rows: NDArray[np.int64]) -> MicroBatch:
+        chosen = [table.row(int(index)) for index in rows] or [table.row(0)]
+        counts = len(rows) > 0
+        longest = max(len(ids) for ids, _ in chosen)
+        shape = (len(chosen), longest)
+        input_ids = np.full(shape, self.pad_id, np.int64)
+        attention_mask = np.zeros(shape, np.int64)
+        labels = np.full(shape, IGNORED_LABEL, np.int64)
+        for i, (ids, mask) in enumerate(chosen):
+            input_ids[i, : len(ids)] = ids
+            attention_mask[i, : len(ids)] = 1
+            if counts:
+                labels[i, : len(ids)] = np.where(mask == 1, ids, IGNORED_LABEL)
+        inputs = {"input_ids": input_ids, "attention_mask": attention_mask}
+        return MicroBatch(inputs, labels, int(attention_mask.sum()) if counts else 0)
+
+
+@dataclass(frozen=True)
+class PackedCollator:
+    """Rows after each other in one sequence without padding: arrays of shape (1, tokens).
+
+    Positions start anew in every row, and `document_ends` says where a row ends, so that the attention (see
+    models/attention.py) never looks across. The first token of a row is predicted by nothing and carries no label.
+    """
+
+    def __call__(self, table: TokenTable, rows: NDArray[np.int64]) -> MicroBatch:
+        chosen = [table.row(int(index)) for index in rows] or [table.row(0)]
+        lengths = [len(ids) for ids, _ in chosen]
+        input_ids = np.concatenate([ids for ids, _ in chosen]).astype(np.int64)
+        position_ids = np.concatenate([np.arange(length, dtype=np.int64) for length in lengths])
+        labels = np.full_like(input_ids, IGNORED_LABEL)
+        if len(rows) > 0:
+            is_target = np.concatenate([mask for _, mask in chosen]) == 1
+            labels = np.where(is_target & (position_ids > 0), input_ids, IGNORED_LABEL)
+        inputs = {
+            "input_ids": input_ids[None],
+            "position_ids": position_ids[None],
+            "document_ends": np.cumsum(lengths).tolist(),
+        }
+        return MicroBatch(inputs, labels[None], len(input_ids) if len(rows) > 0 else 0)

@@ -1,0 +1,156 @@
+"""Next-token cross-entropy, computed only where there are labels.
+
+A vocabulary of 50,000 makes the logits the largest thing in the step: 200 KB a token in float32, several times over.
+Prompt tokens carry no loss, so their logits are never made; and of the rest only a chunk exists at a time.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import torch
+from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
+
+from raytrain.data.collators import IGNORED_LABEL
+
+CHUNK_TOKENS = 256
+"""Tokens whose logits exist at one time: 50 MB at a vocabulary of 50,000."""
+
+HeadPath = Literal["frozen", "recomputed", "whole"]
+"""How logits are made: see `CausalLMLoss`."""
+
+_PROOF_TOLERANCE = 1e-3  # of the loss; the paths differ by rounding only
+
+
+def shifted(labels: torch.Tensor) -> torch.Tensor:
+    """Targets at the positions that predict them: the label of t + 1 at t. labels: (rows, length)."""
+    return functional.pad(labels[:, 1:], (0, 1), value=IGNORED_LABEL)
+
+
+class CausalLMLoss:
+    """Summed cross-entropy in nats of each next token.
+
+    labels: (rows, length), IGNORED_LABEL where there is no loss. Logits are reduced in float32.
+
+    frozen       the head is a plain matrix that is not trained: its gradient with respect to the hidden state is made
+                 with the loss, chunk by chunk, so that nothing is computed twice and no logits are kept
+    recomputed   the head is trained or adapted: chunks are computed again in the backward pass
+    whole        the model's own forward pass makes the logits, all of them; works with every model
+    """
+
+    def __init__(self, path: HeadPath = "whole") -> None:
+        self.path = path
+
+    def __call__(self, model: torch.nn.Module, inputs: dict[str, Any], labels: torch.Tensor) -> torch.Tensor:
+        targets = shifted(labels)
+        if self.path == "whole":
+            logits: torch.Tensor = model(**inputs).logits
+            return functional.cross_entropy(
+                logits.flatten(0, 1).float(), targets.flatten(), ignore_index=IGNORED_LABEL, reduction="sum"
+            )
+        inside: Any = _inside(model)
+        is_target = targets != IGNORED_LABEL
+        hidden: torch.Tensor = inside.base_model(**inputs).last_hidden_state
+        if not bool(is_target.any()):
+            return hidden.float().sum() * 0.0
+        chosen, targets = hidden[is_target], targets[is_target]
+        head = inside.get_output_embeddings()
+        if self.path == "frozen":
+            total: torch.Tensor = _FrozenHeadLoss.apply(  # type: ignore[no-untyped-call]
+                chosen, head.weight, head.bias, targets
+            )
+            return total
+        sums = [
+            checkpoint(
+                _chunk_loss,
+                head,
+                chosen[i : i + CHUNK_TOKENS],
+                targets[i : i + CHUNK_TOKENS],
+                use_reentrant=False,
+            )
+            for i in range(0, len(targets), CHUNK_TOKENS)
+        ]
+        return torch.stack(sums).sum()
+
+
+def _inside(model: Any) -> Any:
+    """The transformers model inside PEFT's."""
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
+def _chunk_loss(head: torch.nn.Module, hidden: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    return functional.cross_entropy(head(hidden).float(), targets, reduction="sum")
+
+
+class _FrozenHeadLoss(torch.autograd.Function):
+    """Cross-entropy over `hidden @ weight.T + bias`, with its gradient made on the way forward.
+
+    hidden: (targets, size); weight: (vocabulary, size). d loss / d logits = softmax(logits) - onehot(target).
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, hidden: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, targets: torch.Tensor
+    ) -> torch.Tensor:
+        device = hidden.device.type
+        dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else hidden.dtype
+        weight = weight.to(dtype)
+        needs_gradient = ctx.needs_input_grad[0]
+        gradient = torch.empty_like(hidden) if needs_gradient else None
+        total = torch.zeros((), dtype=torch.float32, device=hidden.device)
+        for start in range(0, len(targets), CHUNK_TOKENS):
+            part = slice(start, start + CHUNK_TOKENS)
+            wanted = targets[part, None]
+            logits = functional.linear(
+                hidden[part].to(dtype), weight, None if bias is None else bias.to(dtype)
+            ).float()
+            log_normaliser = torch.logsumexp(logits, dim=1, keepdim=True)
+            total += (log_normaliser - logits.gather(1, wanted)).sum()
+            if gradient is not None:
+                logits.sub_(log_normaliser).exp_()
+                logits.scatter_add_(1, wanted, torch.full_like(wanted, -1, dtype=torch.float32))
+                gradient[part] = logits.to(dtype) @ weight
+        ctx.save_for_backward(gradient)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, *outer: torch.Tensor) -> Any:
+        (gradient,) = ctx.saved_tensors
+        return gradient * outer[0], None, None, None
+
+
+def choose_path(model: torch.nn.Module, *, holds_whole_model: bool) -> tuple[HeadPath, str | None]:
+    """The cheapest path that gives this model's own loss, proven on a few tokens; why, where it is `whole`.
+
+    Models that do more after their head than a matrix product (a cap, a scale) are found out by the proof.
+    """
+    if not holds_whole_model:
+        return "whole", "the head's weights are spread over the workers"
+    inside = _inside(model)
+    try:
+        head = inside.get_output_embeddings()
+        is_plain = type(head) is torch.nn.Linear and not any(p.requires_grad for p in head.parameters())
+        path: HeadPath = "frozen" if is_plain else "recomputed"
+        reason = _proof(model, path)
+    except (AttributeError, TypeError, ValueError, RuntimeError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    return ("whole", reason) if reason is not None else (path, None)
+
+
+def _proof(model: torch.nn.Module, path: HeadPath) -> str | None:
+    vocabulary = int(_inside(model).get_input_embeddings().num_embeddings)
+    device = next(model.parameters()).device
+    ids = (torch.arange(12, device=device) * 7919 % vocabulary).view(2, 6)
+    inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+    was_training = model.training
+    model.eval()
+    try:
+        with torch.no_grad():
+            expected = float(CausalLMLoss("whole")(model, inputs, ids))
+            found = float(CausalLMLoss(path)(model, inputs, ids))
+    finally:
+        model.train(was_training)
+    if abs(found - expected) <= _PROOF_TOLERANCE * max(1.0, abs(expected)):
+        return None
+    return f"its head does more than a matrix product: loss {found:.6g} instead of {expected:.6g}"

@@ -1,0 +1,78 @@
+"""What strategies share in which every rank holds the whole model, its gradients and its optimizer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+
+
+def copy_to_cpu(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Clones on the CPU; tensors that share memory share it afterwards, so that tied weights stay tied."""
+    clones: dict[tuple[int, tuple[int, ...], int], torch.Tensor] = {}
+    copied = {}
+    for name, tensor in tensors.items():
+        key = (tensor.data_ptr(), tuple(tensor.shape), tensor.untyped_storage().nbytes())
+        if key not in clones or tensor.numel() == 0:
+            clones[key] = tensor.detach().to("cpu", copy=True).contiguous()
+        copied[name] = clones[key]
+    return copied
+
+
+class Replicated:
+    """Every rank holds everything; what is whole on one is whole on all."""
+
+    world_rank: int
+    holds_whole_model = True
+
+    def backward(self, loss: torch.Tensor) -> None:
+        loss.backward()  # type: ignore[no-untyped-call]
+
+    def gradient_norms(self, parameters: Sequence[torch.nn.Parameter]) -> torch.Tensor:
+        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+        if not gradients:
+            return torch.zeros(len(parameters))
+        norms = torch.stack(torch._foreach_norm(gradients)).float()
+        if len(gradients) == len(parameters):
+            return norms
+        has_gradient = [parameter.grad is not None for parameter in parameters]
+        padded = torch.zeros(len(parameters), device=norms.device)
+        padded[torch.tensor(has_gradient, device=norms.device)] = norms
+        return padded
+
+    def scale_gradients(self, parameters: Sequence[torch.nn.Parameter], factor: float) -> None:
+        torch._foreach_mul_([one.grad for one in parameters if one.grad is not None], factor)
+
+    def step(self, optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler) -> None:
+        scaler.step(optimizer)
+
+    def whole_tensors(self, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        return copy_to_cpu(tensors) if self.world_rank == 0 else {}
+
+    def load_tensors(self, live: Mapping[str, torch.Tensor], saved: Mapping[str, torch.Tensor]) -> None:
+        with torch.no_grad():
+            for name, tensor in live.items():
+                tensor.copy_(saved[name])
+
+    def optimizer_tensors(
+        self, parameters: Mapping[str, torch.nn.Parameter], optimizer: torch.optim.Optimizer
+    ) -> dict[str, torch.Tensor]:
+        entries = {
+            f"{name}/{entry}": torch.as_tensor(value)
+            for name, parameter in parameters.items()
+            for entry, value in optimizer.state.get(parameter, {}).items()
+        }
+        return self.whole_tensors(entries)
+
+    def load_optimizer_tensors(
+        self,
+        parameters: Mapping[str, torch.nn.Parameter],
+        optimizer: torch.optim.Optimizer,
+        saved: Mapping[str, torch.Tensor],
+    ) -> None:
+        for name, tensor in saved.items():
+            parameter_name, _, entry = name.rpartition("/")
+            parameter = parameters[parameter_name]
+            # AdamW keeps its step count on the CPU unless it is fused on a GPU, its moments beside the parameter.
+            device = parameter.device if tensor.ndim > 0 or parameter.is_cuda else tensor.device
+            optimizer.state[parameter][entry] = tensor.to(device)
