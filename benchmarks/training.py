@@ -1,16 +1,19 @@
-"""raytrain against the loop that a user would write by hand: tokens/s, peak memory, and what a checkpoint costs.
+"""raytrain against what a user would choose instead, on the same rows, in one interleaved run.
 
-    python -m benchmarks.training [--quick] [--workers 1] [--rows FILE] [--json FILE]
+    python -m benchmarks.training --rows GSM8K/train.jsonl [--steps 12] [--contenders NAME …] [--json FILE] [--quick]
 
-SmolLM2-135M, LoRA on all linear layers. Both loops run in the same Ray worker and take turns step by step on the same
-batches, with the same threads; raytrain with its logs, gradient checks and checkpoints as they are by default, but
-saving every 10 steps, so that there is something to measure. The write in the background falls into both loops' time,
-so its seconds are told besides.
+SmolLM2-135M, LoRA on all linear layers, float32, one process each with the same threads. The contenders (see
+contenders.py) take turns step by step; raytrain runs as `raytrain train` with its defaults, logging, gradient checks
+and checkpoints included. Useful tokens are those of the rows, prompt and completion, never padding. Afterwards every
+adapter answers for the same held-out rows. TRL needs `pip install 'raytrain[bench]'`; what is not installed is left out
+and said so.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib.util
+import itertools
 import json
 import os
 import statistics
@@ -20,124 +23,214 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from benchmarks.bare_loop import ENVIRONMENT
+import torch
+
+from benchmarks.contenders import CONTENDERS, padded
 from benchmarks.figures import RESULTS, Figure, show, write
+from benchmarks.turns import ENVIRONMENT, Round
+from raytrain.data.batches import BatchPlanner, Position, deal_padded
+from raytrain.data.collators import IGNORED_LABEL
+from raytrain.data.prepare import prepare_dataset
+from raytrain.data.tokens import TokenTable, load_tokens, prepare_tokens
+from raytrain.models.base import load_tokenizer, resolve_base_model
+from raytrain.training.losses.causal_lm import CausalLMLoss
+from raytrain.training.spec import RunSpec, load_spec
 
 ROOT = Path(__file__).parent.parent
-SAVE_EVERY = 10
-DEFAULT_SAVE_EVERY = 100
+OURS = "raytrain"
+TARGETS = {"trl": 1.8, "trl_packing": 1.4}
+NUM_HELD_OUT = 64
+Told = dict[str, list[dict[str, Any]]]
 
 
-def run_raytrain(recipe: Path, overrides: list[str], environment: dict[str, str]) -> dict[str, Any]:
-    """`raytrain train` in a process of its own, as a user would start it."""
-    command = [sys.executable, "-m", "raytrain", "train", str(recipe), *overrides, "--json"]
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
-    result: dict[str, Any] = json.loads(done.stdout) if done.stdout else {}
-    if done.returncode != 0:
-        raise SystemExit(f"raytrain train failed: {result.get('error') or done.stderr[-2000:]}")
-    return result
-
-
-def measure(arguments: argparse.Namespace, folder: Path) -> tuple[list[Figure], list[dict[str, float]]]:
-    recipe = ROOT / "jobs" / "demo.yaml"
-    num_steps = 21 if arguments.quick else 61
-    shared = [
-        "train.precision=float32",
-        "train.eval_every=0",
-        f"train.save_every={SAVE_EVERY}",
-        f"scaling.num_workers={arguments.workers}",
-        f"train.max_steps={num_steps}",
+def overrides(arguments: argparse.Namespace) -> list[str]:
+    """The recipe jobs/gsm8k.yaml as all contenders train it; what is not named here is raytrain's default."""
+    return [
+        f"data.sources={arguments.rows}",
+        f"train.max_steps={arguments.steps}",
+        "train.global_batch_size=16",
+        "train.micro_batch_size=4",
         "train.schedule=constant",
         "train.warmup_steps=0",
-        "data.val_fraction=0",
+        f"train.precision={arguments.precision}",
+        "train.eval_every=0",
+        f"train.eval_max_rows={NUM_HELD_OUT}",
+        "train.save_every=100",
+        "scaling.num_workers=1",
+        f"scaling.cpus_per_worker={arguments.threads}",
+        *arguments.override,
     ]
-    if arguments.rows:
-        shared += [f"data.sources={arguments.rows}", "data.max_seq_len=384", "train.micro_batch_size=4"]
-    settings, output = folder / "settings.json", folder / "steps.json"
-    settings.write_text(json.dumps({"recipe": str(recipe), "overrides": shared, "output": str(output)}))
+
+
+def rows_of(table: TokenTable, indices: Any) -> list[dict[str, list[int]]]:
+    found = []
+    for index in indices:
+        ids, mask = table.row(int(index))
+        labels = [
+            token if is_target else IGNORED_LABEL for token, is_target in zip(ids.tolist(), mask, strict=True)
+        ]
+        found.append({"input_ids": ids.tolist(), "labels": labels})
+    return found
+
+
+def write_settings(spec: RunSpec, arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    """The rows in the order in which raytrain sees them, for the others to read."""
+    storage = spec.storage.location
+    base = resolve_base_model(spec.model, storage)
+    tokenizer = load_tokenizer(base, spec.model)
+    tokens = prepare_tokens(prepare_dataset(spec.data, storage), tokenizer, spec.data, storage)
+    table, held_out = load_tokens(tokens, "train"), load_tokens(tokens, "val")
+    planner = BatchPlanner(
+        table,
+        seed=spec.train.seed,
+        global_batch_size=spec.train.global_batch_size,
+        world_size=1,
+        deal=lambda rows, lengths, world: deal_padded(rows, lengths, world, micro_batch_size=1),
+    )
+    position, order = Position(), []
+    for _ in range(arguments.steps):
+        batch = planner.batch_at(position)
+        order += batch.rows.tolist()
+        position = batch.after
+    settings = {
+        "model": base.path,
+        "dtype": spec.model.dtype,
+        "precision": spec.train.precision,
+        "device": "cpu",
+        "pad_id": tokenizer.pad_token_id,
+        "lora_rank": spec.adapter.lora_rank,
+        "lora_alpha": spec.adapter.lora_alpha,
+        "learning_rate": spec.train.learning_rate,
+        "global_batch_size": spec.train.global_batch_size,
+        "micro_batch_size": spec.train.micro_batch_size,
+        "seed": spec.train.seed,
+        "threads": arguments.threads,
+        "rows": rows_of(table, order),
+        "held_out": rows_of(held_out, range(min(NUM_HELD_OUT, len(held_out)))),
+        "output": str(folder),
+    }
+    (folder / "settings.json").write_text(json.dumps(settings))
+    return settings
+
+
+def start(name: str, arguments: argparse.Namespace, folder: Path, socket: Path) -> subprocess.Popen[bytes]:
     environment = {
         **os.environ,
-        ENVIRONMENT: str(settings),
-        "PYTHONPATH": str(ROOT),
+        ENVIRONMENT: f"{socket}#{name}",
+        f"{ENVIRONMENT}_STEPS": str(arguments.steps),
+        "PYTHONPATH": os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]),
         "HF_HUB_OFFLINE": "1",
+        "OMP_NUM_THREADS": str(arguments.threads),
+        "OMP_WAIT_POLICY": "PASSIVE",  # who waits for its turn must not spin
     }
-    hook = "train.hooks=['benchmarks.bare_loop:InterleavedHook']"
-    interleaved = run_raytrain(recipe, [*shared, hook, "--fresh"], environment)
-    measured = json.loads(output.read_text())
-    steps = measured["steps"]
-    print(
-        f"{len(steps)} pairs of steps, largest difference of losses {loss_difference(steps):.2e}",
-        file=sys.stderr,
+    command = [sys.executable, "-m", "benchmarks.contenders", name, str(folder / "settings.json")]
+    if name == OURS:
+        command = [sys.executable, "-m", "raytrain", "train", str(ROOT / "jobs" / "gsm8k.yaml")]
+        command += [*overrides(arguments), "train.hooks=['benchmarks.turns:TurnsHook']", "--fresh", "--json"]
+    log = (folder / f"{name}.log").open("wb")
+    out = (folder / f"{name}.out").open("wb")
+    return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=out, stderr=log)
+
+
+def held_out_loss(adapter: Path, settings: dict[str, Any]) -> float:
+    """Nats per target of the adapter as peft loads it; the same function for all."""
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(
+        settings["model"], dtype=torch.float32, local_files_only=True
     )
+    adapted = PeftModel.from_pretrained(model, str(adapter)).eval()
+    rows = sorted(settings["held_out"], key=lambda row: len(row["input_ids"]))
+    total, targets = 0.0, 0
+    with torch.no_grad():
+        for i in range(0, len(rows), 8):
+            inputs, labels = padded(rows[i : i + 8], settings["pad_id"], "cpu")
+            total += float(CausalLMLoss()(adapted, inputs, labels))
+            targets += int((labels[:, 1:] != IGNORED_LABEL).sum())
+    return total / targets
 
-    alone = [*shared, f"train.max_steps={SAVE_EVERY + 2}", "train.seed=1"]
-    ours = run_raytrain(recipe, [*alone, "--fresh"], environment)
-    command = [sys.executable, "-m", "benchmarks.bare_loop", str(recipe), str(SAVE_EVERY + 2), *alone]
-    bare = subprocess.run(
-        command,
-        cwd=ROOT,
-        env={**environment, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        check=True,
+
+def speeds(told: Told) -> dict[str, float]:
+    """Useful tokens a second over all timed steps."""
+    found = {}
+    for name, steps in told.items():
+        tokens = steps[-1]["tokens_seen"] - steps[0]["tokens_seen"]
+        found[name] = tokens / sum(step["seconds"] for step in steps[1:])
+    return found
+
+
+def spread(told: Told, name: str) -> float:
+    """Largest less smallest ratio of raytrain's speed to the contender's, over three interleaved thirds."""
+
+    def third(steps: list[dict[str, Any]], i: int) -> float:
+        timed = list(itertools.pairwise(steps))[i::3]
+        tokens = sum(after["tokens_seen"] - before["tokens_seen"] for before, after in timed)
+        return float(tokens / sum(after["seconds"] for _, after in timed))
+
+    ratios = [third(told[OURS], i) / third(told[name], i) for i in range(3)]
+    return max(ratios) - min(ratios)
+
+
+def measure(arguments: argparse.Namespace, folder: Path) -> tuple[list[Figure], Told]:
+    spec = load_spec(ROOT / "jobs" / "gsm8k.yaml", overrides(arguments))
+    settings = write_settings(spec, arguments, folder)
+    socket = folder / "turns"
+    turns = Round(socket)
+    # One after another up to the first turn: their starts would otherwise fight for memory and cores.
+    processes = {}
+    for i, name in enumerate([OURS, *arguments.contenders]):
+        processes[name] = start(name, arguments, folder, socket)
+        turns.admit(i + 1)
+    told = turns.run(
+        lambda name, step: print(f"{name:<26} {step['seconds']:.2f} s", file=sys.stderr, flush=True)
     )
-    found = figures(steps, interleaved["metrics"], ours["metrics"], int(bare.stdout))
-    step_s = statistics.median(step["ours_s"] for step in steps)
-    share = measured["check_s"] / step_s
-    found.append(Figure("gradient check and clipping", 1000 * measured["check_s"], "ms"))
-    found.append(Figure("… share of a step", share, "share", 0.02, higher_is_better=False))
-    return found, steps
+    turns.close()
+    for name, process in processes.items():
+        if process.wait() != 0:
+            raise SystemExit(f"{name} failed: {(folder / f'{name}.log').read_text()[-2000:]}")
+    result = json.loads((folder / f"{OURS}.out").read_text())
+    peaks = {OURS: result["metrics"]["train/peak_memory_bytes"]}
+    adapters = {OURS: Path(result["artifact"])}
+    for name in arguments.contenders:
+        peaks[name] = float((folder / name / "peak_bytes").read_text())
+        adapters[name] = folder / name
+    losses = {name: held_out_loss(adapter, settings) for name, adapter in adapters.items()}
+    return figures(told, peaks, losses), told
 
 
-def loss_difference(steps: list[dict[str, float]]) -> float:
-    """The two loops learn the same; else they would not be comparable."""
-    return max(abs(step["loss"] - step["bare_loss"]) for step in steps)
+def figures(told: Told, peaks: dict[str, float], losses: dict[str, float]) -> list[Figure]:
+    speed = speeds(told)
+    found = [Figure(f"useful tokens/s, {name}", value, "tokens/s") for name, value in speed.items()]
+    others = [name for name in speed if name != OURS]
+    for name in others:
+        found.append(Figure(f"raytrain ÷ {name}", speed[OURS] / speed[name], "ratio", TARGETS.get(name)))
+        if min(len(told[OURS]), len(told[name])) > 6:
+            found.append(Figure("… spread over three thirds", spread(told, name), "ratio"))
+    best = max(speed[name] for name in others)
+    found.append(Figure("raytrain ÷ the best of the others", speed[OURS] / best, "ratio", 1.0))
+    found += [Figure(f"peak memory, {name}", value / 1e6, "MB") for name, value in peaks.items()]
+    found += [Figure(f"held-out loss, {name}", value, "nats") for name, value in losses.items()]
+    reference = losses.get("bare_sorted", statistics.median(losses[name] for name in others))
+    difference = abs(losses[OURS] / reference - 1.0)
+    found.append(
+        Figure("held-out loss against the bare loop's", difference, "share", 0.005, higher_is_better=False)
+    )
+    return found
 
 
-def figures(
-    steps: list[dict[str, float]], interleaved: dict[str, float], alone: dict[str, float], bare_bytes: int
-) -> list[Figure]:
-    ours = sum(step["ours_s"] for step in steps)
-    bare = sum(step["bare_s"] for step in steps)
-    tokens = sum(step["tokens"] for step in steps)
-    thirds = [steps[i::3] for i in range(3)]
-    ratios = [sum(s["bare_s"] for s in part) / sum(s["ours_s"] for s in part) for part in thirds]
-    median_step_s = statistics.median(step["ours_s"] for step in steps)
-    num_saves = interleaved["train/num_saves"]
-    blocked_s = interleaved["train/save_blocked_s"] / num_saves
-    return [
-        Figure("tokens/s, bare loop", tokens / bare, "tokens/s"),
-        Figure("tokens/s, raytrain", tokens / ours, "tokens/s"),
-        Figure("tokens/s, raytrain ÷ bare", bare / ours, "ratio", 0.97),
-        Figure("… median of three interleaved thirds", statistics.median(ratios), "ratio", 0.97),
-        Figure("… spread of the thirds", max(ratios) - min(ratios), "ratio"),
-        Figure("step, raytrain, median", median_step_s, "s"),
-        Figure("training blocked by one checkpoint", blocked_s, "s"),
-        Figure(
-            f"… share of the {DEFAULT_SAVE_EVERY} steps between two at the defaults",
-            blocked_s / (DEFAULT_SAVE_EVERY * median_step_s), "share", 0.02, higher_is_better=False,
-        ),
-        Figure("peak memory, bare loop", bare_bytes / 1e6, "MB"),
-        Figure("peak memory, raytrain's worker", alone["train/peak_memory_bytes"] / 1e6, "MB"),
-        Figure(
-            "peak memory, raytrain ÷ bare",
-            alone["train/peak_memory_bytes"] / bare_bytes, "ratio", 1.10, higher_is_better=False,
-        ),
-    ]  # fmt: skip
-
-
-def save_picture(steps: list[dict[str, float]], path: Path) -> None:
+def save_picture(told: Told, path: Path) -> None:
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    figure, axes = pyplot.subplots(figsize=(8, 4))
-    numbers = range(2, len(steps) + 2)
-    axes.plot(numbers, [step["tokens"] / step["bare_s"] for step in steps], label="bare loop")
-    axes.plot(numbers, [step["tokens"] / step["ours_s"] for step in steps], label="raytrain")
-    axes.set(xlabel="step", ylabel="tokens/s", title="Interleaved, same batches", ylim=(0, None))
-    axes.legend()
+    speed = dict(sorted(speeds(told).items(), key=lambda one: one[1]))
+    figure, axes = pyplot.subplots(figsize=(8, 0.5 * len(speed) + 1))
+    colours = ["tab:orange" if name == OURS else "tab:blue" for name in speed]
+    bars = axes.barh(list(speed), list(speed.values()), color=colours)
+    axes.bar_label(bars, fmt="%.0f", padding=3)
+    axes.set(xlabel="useful tokens/s", title="LoRA on GSM8K rows, SmolLM2-135M, turns step by step")
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=120, bbox_inches="tight")
 
@@ -146,16 +239,28 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--quick", action="store_true", help="20 pairs of steps instead of 60")
-    parser.add_argument("--workers", type=int, default=1)
-    parser.add_argument("--rows", type=Path, help="rows to train on, for example GSM8K's train.jsonl")
+    parser.add_argument("--rows", type=Path, required=True, help="GSM8K's train.jsonl")
+    parser.add_argument("--steps", type=int, default=16, help="optimizer steps of each, the first untimed")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--precision", choices=["float32", "bfloat16"], default="float32")
+    parser.add_argument("--contenders", nargs="+", choices=list(CONTENDERS), default=list(CONTENDERS))
+    parser.add_argument(
+        "--override", action="append", default=[], help="a further override of raytrain's recipe"
+    )
+    parser.add_argument("--quick", action="store_true", help="4 steps against the bare loop and TRL alone")
     parser.add_argument("--json", type=Path, default=RESULTS / "training.json")
     arguments = parser.parse_args()
+    arguments.rows = arguments.rows.absolute()
+    if arguments.quick:
+        arguments.steps, arguments.contenders = 4, ["bare_sorted", "trl", "trl_packing"]
+    if importlib.util.find_spec("trl") is None:
+        print("trl is not installed (pip install 'raytrain[bench]'): left out", file=sys.stderr)
+        arguments.contenders = [name for name in arguments.contenders if not name.startswith("trl")]
     with tempfile.TemporaryDirectory() as folder:
-        found, steps = measure(arguments, Path(folder))
-    show(found, "raytrain against a bare PyTorch loop")
+        found, told = measure(arguments, Path(folder))
+    show(found, "Useful tokens a second, taking turns")
     write(found, arguments.json)
-    save_picture(steps, arguments.json.with_suffix(".png"))
+    save_picture(told, arguments.json.with_suffix(".png"))
     print(arguments.json)
 
 

@@ -43,16 +43,21 @@ def render() -> str:
 
 
 def _described(path: str, section: dict[str, Any], schema: dict[str, Any]) -> list[str]:
-    """A section with its table, followed by the sections that lists in it are made of."""
+    """A section with its table, followed by the sections in it and those that its lists are made of."""
     parts = ["", f"## `{path}`", ""]
     if "description" in section:
         parts += [section["description"], ""]
     required = set(section.get("required", ()))
-    parts += _table(_rows(section["properties"], schema, required))
+    within = {name: _section_of(prop, schema) for name, prop in section["properties"].items()}
+    plain = {name: prop for name, prop in section["properties"].items() if within[name] is None}
+    parts += _table(_rows(plain, schema, required))
     for name, prop in section["properties"].items():
         below = _section_of(prop.get("items", {}), schema)
         if below is not None:
             parts += _described(f"{path}.{name}[]", below, schema)
+        inner = within[name]
+        if inner is not None:
+            parts += _described(f"{path}.{name}", inner, schema)
     return parts
 
 
@@ -100,7 +105,8 @@ def _allowed(prop: dict[str, Any], schema: dict[str, Any]) -> str:
         inside = prop.get("items", {})
         return "list of sections below" if "$ref" in inside else f"list of {_allowed(inside, schema)}"
     if kind == "object":
-        return f"mapping to {_allowed(prop.get('additionalProperties', {}), schema)}"
+        values = prop.get("additionalProperties", True)
+        return f"mapping to {_allowed(values, schema)}" if isinstance(values, dict) else "mapping"
     limits = " and ".join(f"{sign} {prop[key]:.12g}" for key, sign in _LIMITS.items() if key in prop)
     return f"{_TYPES.get(str(kind), str(kind))} {limits}".strip()
 

@@ -40,11 +40,13 @@ from raytrain.training.validation import Evaluator
 
 @dataclass
 class RecordingChannel:
-    """Keeps messages; asks to stop after `stop_after` questions."""
+    """Keeps messages; asks to stop after `stop_after` questions, to yield after `yield_after`."""
 
     messages: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
     stop_after: int | None = None
+    yield_after: int | None = None
     num_asked: int = 0
+    num_asked_to_yield: int = 0
     stands: list[str] = field(default_factory=list)
 
     def send(self, kind: str, **content: Any) -> None:
@@ -53,6 +55,10 @@ class RecordingChannel:
     def stop_requested(self) -> bool:
         self.num_asked += 1
         return self.stop_after is not None and self.num_asked >= self.stop_after
+
+    def should_yield(self) -> bool:
+        self.num_asked_to_yield += 1
+        return self.yield_after is not None and self.num_asked_to_yield >= self.yield_after
 
     def checkpoint_stands(self, uri: str, metrics: dict[str, float]) -> None:
         self.stands.append(uri)
@@ -102,6 +108,7 @@ def build_test_job(
     strategy: Strategy | None = None,
     channel: RecordingChannel | None = None,
     adapter: dict[str, Any] | None = None,
+    model_options: dict[str, Any] | None = None,
     num_rows: int = 23,
     num_val_rows: int = 7,
     hooks: dict[str, Hook] | None = None,
@@ -122,7 +129,7 @@ def build_test_job(
     channel = channel or RecordingChannel()
     adapter_section = AdapterSection(**(adapter or {"lora_rank": 4, "lora_dropout": 0.1}))
     seed_everything(section.seed, strategy.world_rank)
-    model_section = ModelSection(base_model=base.reference)
+    model_section = ModelSection(base_model=base.reference, **(model_options or {}))
     model = attach_adapter(
         load_base_model(base, model_section, device="cpu", adapter=adapter_section),
         adapter_section, base=base, seed=section.seed,

@@ -1,4 +1,4 @@
-"""`make test`: unit tests (no Ray), those with the real model, then integration tests (real Ray); their coverage."""
+"""`make test`: unit tests (no Ray), the slow ones of them, then integration tests (real Ray); their coverage."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def main() -> int:
         old.unlink()
     code = (
         run("unit", "tests/unit", "-m", "not slow")
-        or run("real-model", "tests/unit", "-m", "slow")
+        or run("slow", "tests/unit", "-m", "slow")
         or run("integration", "tests/integration")
     )
     if code:

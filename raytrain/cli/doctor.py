@@ -118,7 +118,7 @@ def _examine(
     except PlatformError as error:
         name = "recipe" if recipe is not None and spec is None else "model"
         checks.append(Check(name, "fail", f"{error.what}: {error.why}", error.fix))
-    workers = spec.scaling.num_workers if spec else 1
+    workers = spec.scaling.max_workers if spec else 1
     if _version("torch"):
         import torch
 

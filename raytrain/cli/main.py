@@ -7,7 +7,7 @@ import sys
 
 import typer
 
-from raytrain.cli import ask, config, data, doctor, runs, train
+from raytrain.cli import ask, check, config, data, doctor, runs, train
 from raytrain.cli.output import report_error
 from raytrain.errors import ConfigError, PlatformError
 
@@ -25,6 +25,7 @@ app.command("doctor")(doctor.doctor)
 app.add_typer(runs.app, name="runs")
 app.add_typer(data.app, name="data")
 app.add_typer(config.app, name="config")
+app.add_typer(check.app, name="check")
 
 
 class _UnexpectedError(PlatformError):

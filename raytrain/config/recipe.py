@@ -64,7 +64,11 @@ def build(model: type[ModelT], document: Document) -> ModelT:
         return model.model_validate(document.values)
     except ValidationError as error:
         lines, fixes = [], []
-        for fault in error.errors(include_url=False):
+        faults = error.errors(include_url=False)
+        told = faults[0].get("ctx", {}).get("error")
+        if len(faults) == 1 and isinstance(told, ConfigError):
+            raise told from error  # a rule over several sections, which says everything itself
+        for fault in faults:
             what, fix = _explain(model, document, dict(fault))
             lines.append(what)
             if fix not in fixes:

@@ -14,6 +14,8 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from raytrain.data.draws import splitmix64
+
 Slots = list[list[NDArray[np.int64]]]
 """`slots[step][rank]`: the rows that worker `rank` sees in accumulation step `step`; there may be none."""
 
@@ -65,16 +67,9 @@ def epoch_order(num_rows: int, seed: int, epoch: int) -> NDArray[np.int64]:
     under a key from seed and epoch: the order is fixed by arithmetic alone and outlives any library's generator.
     """
     with np.errstate(over="ignore"):
-        key = _splitmix64(_splitmix64(np.array([seed], np.uint64)) + np.uint64(epoch))
-        scores = _splitmix64(np.arange(num_rows, dtype=np.uint64) + key)
+        key = splitmix64(splitmix64(np.array([seed], np.uint64)) + np.uint64(epoch))
+        scores = splitmix64(np.arange(num_rows, dtype=np.uint64) + key)
     return np.argsort(scores, kind="stable").astype(np.int64)
-
-
-def _splitmix64(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    z = x + np.uint64(0x9E3779B97F4A7C15)
-    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return z ^ (z >> np.uint64(31))
 
 
 class BatchPlanner:

@@ -27,9 +27,13 @@ class MicroBatch:
 
 
 class Collator(Protocol):
-    """Makes a MicroBatch of some rows of a table. Without any row it makes a stand-in whose labels are all ignored."""
+    """Makes a MicroBatch of some rows of a table. Without any row it makes a stand-in whose labels are all ignored.
 
-    def __call__(self, table: Any, rows: NDArray[np.int64]) -> MicroBatch: ...
+    A pure function: what it draws at random (see draws.py) depends on its seed, the epoch and the row alone. There are
+    no loader processes whose generators would have to be seeded apart, and nothing to restore on a resume.
+    """
+
+    def __call__(self, table: Any, rows: NDArray[np.int64], epoch: int = 0, /) -> MicroBatch: ...
 
 
 @dataclass(frozen=True)
@@ -38,7 +42,7 @@ class PaddedCollator:
 
     pad_id: int
 
-    def __call__(self, table: TokenTable, rows: NDArray[np.int64]) -> MicroBatch:
+    def __call__(self, table: TokenTable, rows: NDArray[np.int64], epoch: int = 0) -> MicroBatch:  # noqa: ARG002
         chosen = [table.row(int(index)) for index in rows] or [table.row(0)]
         counts = len(rows) > 0
         longest = max(len(ids) for ids, _ in chosen)
@@ -63,7 +67,7 @@ class PackedCollator:
     models/attention.py) never looks across. The first token of a row is predicted by nothing and carries no label.
     """
 
-    def __call__(self, table: TokenTable, rows: NDArray[np.int64]) -> MicroBatch:
+    def __call__(self, table: TokenTable, rows: NDArray[np.int64], epoch: int = 0) -> MicroBatch:  # noqa: ARG002
         chosen = [table.row(int(index)) for index in rows] or [table.row(0)]
         lengths = [len(ids) for ids, _ in chosen]
         input_ids = np.concatenate([ids for ids, _ in chosen]).astype(np.int64)

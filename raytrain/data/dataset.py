@@ -16,7 +16,7 @@ SPLITS: tuple[Split, ...] = ("train", "val", "test")
 
 
 def dataset_schema() -> pa.Schema:
-    """Columns of train.parquet, val.parquet and test.parquet; each row has messages, prompt or text."""
+    """Columns of train.parquet, val.parquet and test.parquet; each row has messages, prompt, text, tokens or image."""
     import pyarrow as pa
 
     message = pa.struct([pa.field("role", pa.string()), pa.field("content", pa.string())])
@@ -27,6 +27,10 @@ def dataset_schema() -> pa.Schema:
             pa.field("prompt", pa.string()),
             pa.field("completion", pa.string()),
             pa.field("text", pa.string()),
+            pa.field("label", pa.string()),
+            pa.field("tokens", pa.list_(pa.string())),
+            pa.field("tags", pa.list_(pa.string())),
+            pa.field("image", pa.binary()),
             pa.field("source", pa.string(), nullable=False),
             pa.field("line", pa.int64(), nullable=False),
             pa.field("num_chars", pa.int32(), nullable=False),
@@ -55,9 +59,23 @@ def read_split(artifact: Artifact, split: Split) -> pa.Table:
 
 
 def row_as_canonical(row: Mapping[str, Any]) -> dict[str, Any]:
-    """The columns of a row that hold what is learnt: messages, or prompt and completion, or text."""
+    """The columns of a row that hold what is learnt, as JSON values; of an image its size alone."""
     if row.get("messages") is not None:
         return {"messages": [{"role": one["role"], "content": one["content"]} for one in row["messages"]]}
+    if row.get("tokens") is not None:
+        return {"tokens": row["tokens"], "tags": row["tags"]}
+    labelled = {} if row.get("label") is None else {"label": row["label"]}
     if row.get("text") is not None:
-        return {"text": row["text"]}
+        return {"text": row["text"], **labelled}
+    if row.get("image") is not None:
+        return {"image": f"{len(row['image'])} bytes", **labelled}
     return {"prompt": row["prompt"], "completion": row["completion"]}
+
+
+def text_of(row: Mapping[str, Any]) -> str:
+    """All text of a row, whatever its layout; empty for an image."""
+    if row.get("messages") is not None:
+        return "\n".join(one["content"] for one in row["messages"])
+    if row.get("tokens") is not None:
+        return " ".join(row["tokens"])
+    return "\n".join(row[name] for name in ("prompt", "completion", "text") if row.get(name) is not None)

@@ -114,8 +114,8 @@ class _Batch:
         self.labels.append(label)
         self.lines.append(line)
         self.num_chars.append(num_chars)
-        self.quality.append(quality_score(text))
-        self.size_chars += num_chars
+        self.quality.append(quality_score(text) if row.image is None else 1.0)
+        self.size_chars += num_chars + len(row.image or b"")
         return None
 
     def to_arrow(self, schema: pa.Schema) -> pa.RecordBatch:
@@ -127,6 +127,10 @@ class _Batch:
             pa.array([row.prompt for row in self.rows], pa.string()),
             pa.array([row.completion for row in self.rows], pa.string()),
             pa.array([row.text for row in self.rows], pa.string()),
+            pa.array([row.label for row in self.rows], pa.string()),
+            pa.array([row.tokens for row in self.rows], pa.list_(pa.string())),
+            pa.array([row.tags for row in self.rows], pa.list_(pa.string())),
+            pa.array([row.image for row in self.rows], pa.binary()),
             pa.array(self.labels, pa.string()),
             pa.array(self.lines, pa.int64()),
             pa.array(self.num_chars, pa.int32()),
@@ -189,7 +193,7 @@ def read_rows(
             if isinstance(raw.content, RowFault):
                 found = raw.content
             else:
-                found = canonicalise(raw.content, layout, columns)
+                found = canonicalise(raw.content, layout, columns, source.folder)
                 if isinstance(found, CanonicalRow):
                     found = batch.add(found, label, raw.line, section)
             if found is None:

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from raytrain.data.cleaning import clean_text
+from raytrain.data.images import image_bytes
 from raytrain.data.rows import CanonicalRow, Reason, RowFault
 from raytrain.data.section import Layout
 
@@ -35,9 +37,12 @@ class _Refused(Exception):
 
 
 def canonicalise(
-    row: Mapping[str, Any], layout: Layout, columns: Mapping[str, str]
+    row: Mapping[str, Any], layout: Layout, columns: Mapping[str, str], folder: Path | None = None
 ) -> CanonicalRow | RowFault:
-    """The canonical form of `row`. Never raises for anything that JSON, CSV or Parquet can hold."""
+    """The canonical form of `row`. Never raises for anything that JSON, CSV or Parquet can hold.
+
+    Paths of images start at `folder`.
+    """
     try:
         if columns:
             row = _renamed(row, columns)
@@ -46,6 +51,8 @@ def canonicalise(
             raise _Refused(
                 "missing_column", f"no layout fits the columns {_listed(row)}; map them with `columns:`"
             )
+        if found == "image_classification":
+            return _from_image(row, folder)
         return _BUILDERS[found](row)
     except _Refused as refused:
         return refused.fault
@@ -61,8 +68,13 @@ def detect_layout(row: Mapping[str, Any]) -> Layout | None:
         return "instruction"
     if "question" in row and "answer" in row:
         return "question_answer"
+    if "tokens" in row and "tags" in row:
+        return "token_classification"
+    if "image" in row:
+        return "image_classification"
     if "text" in row:
-        return "text"
+        # A text without a label is still a text: another task may learn from it.
+        return "text" if row.get("label") is None else "classification"
     return None
 
 
@@ -154,6 +166,45 @@ def _from_text(row: Mapping[str, Any]) -> CanonicalRow:
     return CanonicalRow(text=text)
 
 
+def _from_labelled_text(row: Mapping[str, Any]) -> CanonicalRow:
+    text, label = _column(row, "text"), _column(row, "label")
+    if not text:
+        raise _Refused("empty_prompt", "`text` is empty")
+    if not label:
+        raise _Refused("empty_completion", "`label` is empty")
+    return CanonicalRow(text=text, label=label)
+
+
+def _from_tokens(row: Mapping[str, Any]) -> CanonicalRow:
+    columns: dict[str, tuple[str, ...]] = {}
+    for name in ("tokens", "tags"):
+        if row.get(name) is None:
+            raise _Refused("missing_column", f"there is no `{name}`; the row has {_listed(row)}")
+        if not isinstance(row[name], list):
+            raise _Refused("bad_tags", f"`{name}` is {_kind(row[name])}, not a list")
+        columns[name] = tuple(clean_text(_text_of(one, name)) for one in row[name])
+    tokens, tags = columns["tokens"], columns["tags"]
+    if len(tokens) != len(tags):
+        raise _Refused("bad_tags", f"{len(tokens)} tokens have {len(tags)} tags")
+    if not tokens:
+        raise _Refused("empty_prompt", "`tokens` is empty")
+    if not all(tokens) or not all(tags):
+        raise _Refused("bad_tags", "a token or a tag is empty")
+    return CanonicalRow(tokens=tokens, tags=tags)
+
+
+def _from_image(row: Mapping[str, Any], folder: Path | None) -> CanonicalRow:
+    if row.get("image") is None:
+        raise _Refused("missing_column", f"there is no `image`; the row has {_listed(row)}")
+    label = _column(row, "label")
+    if not label:
+        raise _Refused("empty_completion", "`label` is empty")
+    try:
+        return CanonicalRow(image=image_bytes(row["image"], folder), label=label)
+    except ValueError as error:
+        raise _Refused("bad_image", f"`image`: {error}") from error
+
+
 def _from_chat(row: Mapping[str, Any]) -> CanonicalRow:
     name = "messages" if "messages" in row else "conversations"
     if row.get(name) is None:
@@ -202,8 +253,10 @@ def _part(part: Any, place: int) -> str:
 
 _BUILDERS = {
     "chat": _from_chat,
+    "classification": _from_labelled_text,
     "instruction": _from_instruction,
     "prompt_completion": _from_prompt,
     "question_answer": _from_question,
     "text": _from_text,
+    "token_classification": _from_tokens,
 }

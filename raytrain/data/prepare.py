@@ -36,7 +36,7 @@ from raytrain.storage.location import Location, translated_errors
 from raytrain.storage.manifest import MANIFEST_NAME, digest_of
 from raytrain.storage.provenance import collect_provenance
 
-_VERSION = 1
+_VERSION = 2
 """Goes up with every change that gives other rows for the same input."""
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
@@ -13,6 +14,8 @@ Reason = Literal[
     "missing_column",
     "wrong_type",
     "bad_messages",
+    "bad_tags",
+    "bad_image",
     "empty_prompt",
     "empty_completion",
     "too_short",
@@ -27,6 +30,8 @@ REASONS: dict[Reason, str] = {
     "missing_column": "a column that the layout needs is missing or null",
     "wrong_type": "a column holds something that is not text",
     "bad_messages": "the messages are no conversation of roles and contents",
+    "bad_tags": "tokens and tags are not two lists of the same length",
+    "bad_image": "the image cannot be read",
     "empty_prompt": "the prompt is empty",
     "empty_completion": "there is nothing to learn: the completion or last assistant message is empty",
     "too_short": "the row has fewer characters than data.min_chars",
@@ -52,25 +57,42 @@ class RawRow(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class CanonicalRow:
-    """A cleaned row in one of three shapes: a conversation, a raw prompt with its completion, or a text."""
+    """A cleaned row in one of five shapes: a conversation, a raw prompt with its completion, a text, tokens with their
+    tags, or an image. A text or an image may carry a label.
+    """
 
     messages: tuple[tuple[str, str], ...] | None = None
     prompt: str | None = None
     completion: str | None = None
     text: str | None = None
+    label: str | None = None
+    tokens: tuple[str, ...] | None = None
+    tags: tuple[str, ...] | None = None
+    image: bytes | None = None
+    """The image file as it was read, not its pixels."""
 
     def parts(self) -> tuple[str, ...]:
-        """All texts of the row in reading order."""
+        """All texts of the row in reading order; of an image its digest, which is like no other."""
         if self.messages is not None:
             return tuple(content for _, content in self.messages)
         if self.text is not None:
             return (self.text,)
+        if self.tokens is not None:
+            return (" ".join(self.tokens),)
+        if self.image is not None:
+            return (hashlib.sha256(self.image).hexdigest(),)
         return (self.prompt or "", self.completion or "")
 
     def identity(self) -> str:
         """Text that is equal for equal rows only; a cleaned text holds none of these separators."""
         if self.messages is not None:
             return "\x1e".join([f"{role}\x1f{content}" for role, content in self.messages])
+        if self.tokens is not None:
+            pairs = zip(self.tokens, self.tags or (), strict=True)
+            return "\x1c" + "\x1e".join([f"{token}\x1f{tag}" for token, tag in pairs])
+        labelled = "" if self.label is None else f"\x1c{self.label}"
         if self.text is not None:
-            return f"\x1d{self.text}"
+            return f"\x1d{self.text}{labelled}"
+        if self.image is not None:
+            return f"\x1c\x1d{self.parts()[0]}{labelled}"
         return f"\x1d{self.prompt}\x1d{self.completion}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field, field_validator, model_validator
 
@@ -12,8 +12,18 @@ from raytrain.config.recipe import build, load_recipe, nearest
 from raytrain.config.section import Section
 from raytrain.storage.section import StorageSection
 
-Layout = Literal["auto", "chat", "instruction", "prompt_completion", "question_answer", "text"]
-GeneratorName = Literal["tool_calls"]
+Layout = Literal[
+    "auto",
+    "chat",
+    "classification",
+    "image_classification",
+    "instruction",
+    "prompt_completion",
+    "question_answer",
+    "text",
+    "token_classification",
+]
+GeneratorName = Literal["tool_calls", "tool_names"]
 
 COLUMN_NAMES = (
     "messages",
@@ -25,6 +35,10 @@ COLUMN_NAMES = (
     "question",
     "answer",
     "text",
+    "label",
+    "tokens",
+    "tags",
+    "image",
 )
 
 
@@ -36,7 +50,7 @@ class SourceSection(Section):
     dataset: str | None = None
     """Name of a Hugging Face dataset; needs `pip install 'raytrain[hub]'`."""
     generator: GeneratorName | None = None
-    """Name of a generator that raytrain ships."""
+    """Rows that raytrain makes itself: requests with their tool calls, or with the tools' names as labels."""
     split: str = "train"
     """Which split of the Hugging Face dataset."""
     subset: str | None = None
@@ -73,6 +87,37 @@ class SourceSection(Section):
         return self
 
 
+Fraction = Annotated[float, Field(gt=0, lt=1)]
+Positive = Annotated[float, Field(gt=0)]
+
+
+class ImageSection(Section):
+    """How images become what the model takes, and how they are varied while training."""
+
+    size: int | None = Field(default=None, ge=1, le=4096)
+    """Height and width in pixels; null = the model's own."""
+    normalisation: Literal["model", "imagenet", "cifar10", "half", "custom"] = "model"
+    """Mean and deviation that pixels are brought to; model = its own preprocessing, or ImageNet's where it states none;
+    half = 0.5 and 0.5; custom = `mean` and `std`."""
+    mean: tuple[float, float, float] | None = None
+    """Mean of red, green and blue in [0, 1], with normalisation: custom."""
+    std: tuple[Positive, Positive, Positive] | None = None
+    """Standard deviation of red, green and blue, with normalisation: custom."""
+    random_flip: bool = False
+    """Mirror every second training image, drawn anew in each epoch."""
+    random_crop: int = Field(default=0, ge=0, le=256)
+    """Shift training images by up to this many pixels, drawn anew in each epoch; the edge is repeated."""
+
+    @model_validator(mode="after")
+    def _custom_is_whole(self) -> ImageSection:
+        is_custom = self.normalisation == "custom"
+        if is_custom and (self.mean is None or self.std is None):
+            raise ValueError("normalisation: custom needs `mean` and `std`, three numbers each")
+        if not is_custom and (self.mean is not None or self.std is not None):
+            raise ValueError("`mean` and `std` count with normalisation: custom only")
+        return self
+
+
 class DataSection(Section):
     """Which rows, how they are cleaned and split, and how they become tokens."""
 
@@ -100,6 +145,12 @@ class DataSection(Section):
     """What happens to a row of more than `max_seq_len` tokens."""
     loss_on: Literal["completion", "all"] = "completion"
     """Learn from the completion tokens only, or from all."""
+    labels: list[str] | None = None
+    """Class names of a classification in the order of their numbers; null = the names in the rows, sorted."""
+    mask_fraction: Fraction = 0.15
+    """Share of tokens to guess in each row of masked language modelling."""
+    images: ImageSection = ImageSection()
+    """How images are read, of `model.task: image_classification`."""
 
     @field_validator("sources", mode="before")
     @classmethod
@@ -118,6 +169,13 @@ class DataSection(Section):
         if not sources:
             raise ValueError("name at least one source")
         return sources
+
+    @field_validator("labels")
+    @classmethod
+    def _different_labels(cls, labels: list[str] | None) -> list[str] | None:
+        if labels is not None and (len(set(labels)) != len(labels) or len(labels) < 2):
+            raise ValueError("name at least two classes, each once")
+        return labels
 
     @model_validator(mode="after")
     def _something_to_train_on(self) -> DataSection:
@@ -143,9 +201,10 @@ def load_data_recipe(path: Path, overrides: list[str] | None = None) -> DataReci
     return build(DataRecipe, Document(parts, document.origins))
 
 
-PREPARED_FIELDS = tuple(
-    name for name in DataSection.model_fields if name not in ("sources", "max_seq_len", "overlong", "loss_on")
-)
+_FIELDS_AFTER_PREPARING = {
+    "sources", "max_seq_len", "overlong", "loss_on", "labels", "mask_fraction", "images",
+}  # fmt: skip
+PREPARED_FIELDS = tuple(name for name in DataSection.model_fields if name not in _FIELDS_AFTER_PREPARING)
 """Fields, besides the sources, on which the prepared rows depend."""
 
 LAYOUTS: tuple[str, ...] = get_args(Layout)

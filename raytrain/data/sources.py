@@ -13,12 +13,13 @@ from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 from raytrain.config.recipe import nearest
+from raytrain.data.images import IMAGE_SUFFIXES
 from raytrain.data.readers import READERS, suffix_of
 from raytrain.data.rows import RawRow, RowFault
 from raytrain.data.section import SourceSection
-from raytrain.data.tool_calls import GENERATOR_VERSION, generate_tool_calls
+from raytrain.data.tool_calls import GENERATOR_VERSION, generate_tool_calls, generate_tool_names
 from raytrain.errors import ConfigError, DataError
-from raytrain.storage.manifest import file_sha256
+from raytrain.storage.manifest import digest_of, file_sha256
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,8 @@ class Source:
     provenance: dict[str, Any]
     notes: list[str] = field(default_factory=list)
     bytes_read: int = 0
+    folder: Path | None = None
+    """Where relative paths of images start; None where image files do not count in `identity`."""
 
 
 def open_sources(sections: list[SourceSection]) -> list[Source]:
@@ -69,7 +72,8 @@ def _open(section: SourceSection) -> Source:
 
 def _open_generator(section: SourceSection) -> Source:
     def rows() -> Iterator[RawRow]:
-        generated = generate_tool_calls(section.num_rows, section.seed, "train")
+        generate = generate_tool_names if section.generator == "tool_names" else generate_tool_calls
+        generated = generate(section.num_rows, section.seed, "train")
         for number, row in enumerate(generated, start=1):
             yield RawRow(None, number, row)
 
@@ -119,7 +123,12 @@ def _open_hub(section: SourceSection, dataset: str) -> Source:
 def _open_files(section: SourceSection, pattern: str) -> Source:
     paths, skipped = find_files(pattern)
     files = [_fingerprint(path, label) for path, label in paths]
-    identity = {"files": [{"file": one.label, "sha256": one.sha256} for one in files]}
+    identity: dict[str, Any] = {"files": [{"file": one.label, "sha256": one.sha256} for one in files]}
+    folder = None
+    if section.layout == "image_classification":
+        place = Path(pattern).expanduser()
+        folder = place if place.is_dir() else paths[0][0].parent
+        identity["images"] = _digest_of_images(folder)
     provenance = {
         "path": pattern,
         "files": [{"file": one.label, "sha256": one.sha256, "size_bytes": one.size_bytes} for one in files],
@@ -131,10 +140,20 @@ def _open_files(section: SourceSection, pattern: str) -> Source:
         sum(one.size_bytes for one in files),
         lambda: _file_rows(source, files),
         provenance,
+        folder=folder,
     )
     if skipped:
         source.notes.append(f"not read, for their suffix: {', '.join(sorted(skipped)[:10])}")
     return source
+
+
+def _digest_of_images(folder: Path) -> str:
+    """One digest over all image files below `folder`: another picture under an old name is another input."""
+    found = sorted(one for one in folder.rglob("*") if one.suffix.lower() in IMAGE_SUFFIXES and one.is_file())
+    try:
+        return digest_of([[one.relative_to(folder).as_posix(), file_sha256(one)] for one in found])
+    except OSError as error:
+        raise _unreadable(folder, error) from error
 
 
 def find_files(pattern: str) -> tuple[list[tuple[Path, str]], list[str]]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from raytrain.data.dataset import row_as_canonical, text_of
 from raytrain.data.duplicates import Duplicates
 from raytrain.data.first_pass import RejectedRows, SourceTally
 from raytrain.data.second_pass import SplitSummary
@@ -103,9 +105,8 @@ def _sum_of_reasons(tallies: list[SourceTally]) -> dict[str, int]:
 def _pair(samples: Mapping[int, dict[str, Any]], dropped: int, kept: int) -> dict[str, Any]:
     def one(row: int) -> dict[str, Any]:
         found = samples[row]
-        texts = [message["content"] for message in found["messages"] or ()]
-        texts += [found[name] for name in ("prompt", "completion", "text") if found[name] is not None]
-        return {"source": found["source"], "line": found["line"], "text": shortened("\n".join(texts))}
+        text = text_of(found) or json.dumps(row_as_canonical(found), ensure_ascii=False)
+        return {"source": found["source"], "line": found["line"], "text": shortened(text)}
 
     return {"dropped": one(dropped), "kept": one(kept)}
 

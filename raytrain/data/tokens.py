@@ -1,26 +1,23 @@
-"""Rows to tokens, once: a `tokens` artifact keyed by dataset, tokenizer and settings, memory-mapped by every worker."""
+"""Rows to tokens for causal language modelling: what is rendered, and which tokens carry loss."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from raytrain.data.dataset import Split, read_split
+from raytrain.data.dataset import Split
+from raytrain.data.examples import Reject, flat, in_chunks, load_table, prepare_examples
 from raytrain.data.section import DataSection
-from raytrain.errors import ConfigError, DataError, IntegrityError
-from raytrain.storage.artifact import Artifact, ArtifactWriter, open_artifact
+from raytrain.errors import ConfigError
+from raytrain.storage.artifact import Artifact
 from raytrain.storage.location import Location
 from raytrain.storage.manifest import digest_of
 
 _FORMAT = 1
-_TOKENIZED_SPLITS: tuple[Split, ...] = ("train", "val")
-_CHUNK_ROWS = 1024
 
 Span = tuple[int, int]
 
@@ -102,13 +99,13 @@ def _render_chat(messages: Sequence[dict[str, str]], tokenizer: Any) -> tuple[st
 
 
 def tokenize_split(
-    rows: Iterator[dict[str, Any]], tokenizer: Any, section: DataSection, rejected: Callable[[str, str], None]
+    rows: Iterator[dict[str, Any]], tokenizer: Any, section: DataSection, rejected: Reject
 ) -> TokenTable:
     """Tokenize canonical rows; a row that cannot be used is told to `rejected(row_id, reason)` and left out."""
     ids: list[NDArray[np.int32]] = []
     masks: list[NDArray[np.uint8]] = []
     kept: list[str] = []
-    for chunk in _chunks(rows):
+    for chunk in in_chunks(rows):
         rendered = [render_row(row, tokenizer, section.loss_on) for row in chunk]
         for special in (False, True):
             picked = [i for i, one in enumerate(rendered) if one[2] is special]
@@ -135,26 +132,8 @@ def tokenize_split(
                 ids.append(np.asarray(row_ids, np.int32))
                 masks.append(mask)
                 kept.append(row_id)
-    offsets_flat = np.concatenate([[0], np.cumsum([len(one) for one in ids], dtype=np.int64)]).astype(
-        np.int64
-    )
-    return TokenTable(
-        np.concatenate(ids) if ids else np.zeros(0, np.int32),
-        np.concatenate(masks) if masks else np.zeros(0, np.uint8),
-        offsets_flat,
-        kept,
-    )
-
-
-def _chunks(rows: Iterator[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
-    chunk: list[dict[str, Any]] = []
-    for row in rows:
-        chunk.append(row)
-        if len(chunk) == _CHUNK_ROWS:
-            yield chunk
-            chunk = []
-    if chunk:
-        yield chunk
+    input_ids, offsets_flat = flat(ids, np.int32)
+    return TokenTable(input_ids, flat(masks, np.uint8)[0], offsets_flat, kept)
 
 
 def _mask(offsets: NDArray[np.int64], spans: list[Span]) -> NDArray[np.uint8]:
@@ -171,74 +150,39 @@ def tokenizer_digest(tokenizer: Any) -> str:
     return digest_of([tokenizer.backend_tokenizer.to_str(), tokenizer.chat_template, tokenizer.eos_token])
 
 
+class TokenEncoder:
+    """Rows of any layout, for predicting the next token."""
+
+    labels: list[str] | None = None
+
+    def __init__(self, tokenizer: Any, section: DataSection) -> None:
+        self.settings: dict[str, Any] = {
+            "format": _FORMAT,
+            "tokenizer": tokenizer_digest(tokenizer),
+            "max_seq_len": section.max_seq_len,
+            "overlong": section.overlong,
+            "loss_on": section.loss_on,
+        }
+        self._tokenizer = tokenizer
+        self._section = section
+
+    def encode(self, rows: Iterator[dict[str, Any]], reject: Reject) -> TokenTable:
+        return tokenize_split(rows, self._tokenizer, self._section, reject)
+
+
 def prepare_tokens(dataset: Artifact, tokenizer: Any, section: DataSection, storage: Location) -> Artifact:
-    """The `tokens` artifact of `dataset`, made now or found in the cache.
+    """The `tokens` artifact of `dataset` for causal language modelling, made now or found in the cache.
 
     Raises DataError where no training row is left, with the counts that say why.
     """
-    settings = {
-        "format": _FORMAT,
-        "dataset": dataset.digest,
-        "tokenizer": tokenizer_digest(tokenizer),
-        "max_seq_len": section.max_seq_len,
-        "overlong": section.overlong,
-        "loss_on": section.loss_on,
-    }
-    destination = storage / "tokens" / digest_of(settings).removeprefix("sha256:")[:16]
-    try:
-        return open_artifact(destination, kind="tokens")
-    except IntegrityError:
-        pass  # Not there yet, or damaged: it is made anew from the dataset, which has been verified.
-    with ArtifactWriter(destination, kind="tokens", parents={"dataset": dataset.digest}) as writer:
-        counts: dict[str, dict[str, int]] = {}
-        with (writer.path / "rejected.jsonl").open("w", encoding="utf-8") as log:
-            for split in _TOKENIZED_SPLITS:
-                dropped: dict[str, int] = {}
-
-                def reject(
-                    row_id: str, reason: str, split: str = split, dropped: dict[str, int] = dropped
-                ) -> None:
-                    dropped[reason] = dropped.get(reason, 0) + 1
-                    log.write(json.dumps({"split": split, "row_id": row_id, "reason": reason}) + "\n")
-
-                rows = (
-                    row
-                    for batch in read_split(dataset, split).to_batches(_CHUNK_ROWS)
-                    for row in batch.to_pylist()
-                )
-                table = tokenize_split(rows, tokenizer, section, reject)
-                _save_table(table, writer.path, split)
-                counts[split] = {"rows": len(table), "tokens": int(table.offsets[-1]), **dropped}
-        if counts["train"]["rows"] == 0:
-            raise DataError(
-                "no training row is left after tokenization",
-                why=f"of the training rows: {counts['train']}",
-                fix=f"raise data.max_seq_len (now {section.max_seq_len}) or set data.overlong=truncate",
-            )
-        statistics = {"settings": settings, "splits": counts}
-        (writer.path / "statistics.json").write_text(json.dumps(statistics, indent=1, sort_keys=True))
-        return writer.commit({"settings": settings}, replace=True)
+    return prepare_examples(dataset, TokenEncoder(tokenizer, section), storage, fix=how_to_keep_rows(section))
 
 
-def _save_table(table: TokenTable, folder: Path, split: str) -> None:
-    np.save(folder / f"{split}.input_ids.npy", table.input_ids)
-    np.save(folder / f"{split}.loss_mask.npy", table.loss_mask)
-    np.save(folder / f"{split}.offsets.npy", table.offsets)
-    (folder / f"{split}.row_ids.json").write_text(json.dumps(table.row_ids))
-
-
-def dropped_rows(artifact: Artifact) -> dict[str, int]:
-    """Training rows that could not be used, by reason; the artifact's rejected.jsonl names each."""
-    statistics = json.loads((artifact.path / "statistics.json").read_text())
-    train: dict[str, int] = statistics["splits"]["train"]
-    return {reason: count for reason, count in train.items() if reason not in ("rows", "tokens")}
+def how_to_keep_rows(section: DataSection) -> str:
+    """What to do where no row was short enough."""
+    return f"raise data.max_seq_len (now {section.max_seq_len}) or set data.overlong=truncate"
 
 
 def load_tokens(artifact: Artifact, split: Split) -> TokenTable:
     """Memory-map one split of a `tokens` artifact."""
-
-    def array(name: str) -> NDArray[Any]:
-        return np.asarray(np.load(artifact.path / f"{split}.{name}.npy", mmap_mode="r"))
-
-    row_ids = json.loads((artifact.path / f"{split}.row_ids.json").read_text())
-    return TokenTable(array("input_ids"), array("loss_mask"), array("offsets"), row_ids)
+    return load_table(TokenTable, artifact, split)

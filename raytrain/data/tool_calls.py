@@ -44,6 +44,15 @@ def generate_tool_calls(
         }
 
 
+def generate_tool_names(
+    num_rows: int, seed: int, part: Literal["train", "heldout"]
+) -> Iterator[dict[str, Any]]:
+    """The same requests, each labelled with the tool that it asks for: rows of a text classification."""
+    for row in generate_tool_calls(num_rows, seed, part):
+        request, answer = row["messages"]
+        yield {"text": request["content"], "label": json.loads(answer["content"])["tool"]}
+
+
 def _draw(generator: random.Random, tool: Tool, heldout: bool) -> tuple[str, dict[str, Any]]:
     phrase = generator.choice(tool.phrases + tool.heldout_phrases if heldout else tool.phrases)
     phrase = _OPTIONAL.sub(lambda found: found[1] if generator.random() < 0.5 else "", phrase)

@@ -10,11 +10,14 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from raytrain.data.tasks import CLASSIFICATION_TASKS, TaskName
 from raytrain.errors import ConfigError, IntegrityError
 from raytrain.models.base import ResolvedModel
+from raytrain.models.heads import head_modules, train_in_float32
 from raytrain.models.model_files import first_line
-from raytrain.models.quiet import quiet_loading
+from raytrain.models.quiet import quiet_saving
 from raytrain.models.section import AdapterSection
+from raytrain.models.tasks import MODEL_TASKS
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -23,8 +26,17 @@ ADAPTER_WEIGHTS = "adapter_model.safetensors"
 ADAPTER_CONFIG = "adapter_config.json"
 
 
-def attach_adapter(model: nn.Module, adapter: AdapterSection, *, base: ResolvedModel, seed: int) -> nn.Module:
+def attach_adapter(
+    model: nn.Module,
+    adapter: AdapterSection,
+    *,
+    base: ResolvedModel,
+    seed: int,
+    task: TaskName = "causal_lm",
+) -> nn.Module:
     """Make trainable what `adapter` says. Every rank calls it with the same seed, for the same first values.
+
+    A classifier's head is trained whole and saved with the adapter.
 
     The caller's random state is left as it was. Adapter weights are float32 whatever the base is held in.
     Raises ConfigError where a module that is named is not in the model.
@@ -33,24 +45,15 @@ def attach_adapter(model: nn.Module, adapter: AdapterSection, *, base: ResolvedM
         model.requires_grad_(True)
         return model
     import torch
-    from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
+    from peft import get_peft_model, prepare_model_for_kbit_training
 
     _check_module_names(model, adapter.target_modules, "adapter.target_modules")
     _check_module_names(model, adapter.modules_to_save, "adapter.modules_to_save")
     if adapter.method == "qlora":
         # load_base_model has set gradient checkpointing; here only norms and head are raised to float32.
         model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
-    config = LoraConfig(
-        task_type="CAUSAL_LM",
-        r=adapter.lora_rank,
-        lora_alpha=adapter.lora_alpha,
-        lora_dropout=adapter.lora_dropout,
-        target_modules=adapter.target_modules,
-        modules_to_save=adapter.modules_to_save,
-        use_dora=adapter.use_dora,
-        use_rslora=adapter.use_rslora,
-        init_lora_weights=True if adapter.init_lora_weights == "default" else adapter.init_lora_weights,
-    )
+    heads = head_modules(model) if task in CLASSIFICATION_TASKS else []
+    config = _lora_config(adapter, task, heads)
     devices = sorted({p.device.index or 0 for p in model.parameters() if p.device.type == "cuda"})
     with torch.random.fork_rng(devices=devices), warnings.catch_warnings():
         # PEFT asks transformers in a way that transformers has deprecated; nobody here can change that.
@@ -67,7 +70,31 @@ def attach_adapter(model: nn.Module, adapter: AdapterSection, *, base: ResolvedM
     # What the user wrote, not the folder on this machine: the same run must give the same bytes anywhere.
     peft_model.peft_config["default"].base_model_name_or_path = base.reference
     adapted: nn.Module = peft_model
+    if heads:
+        train_in_float32(adapted, heads)
     return adapted
+
+
+def _lora_config(adapter: AdapterSection, task: TaskName, heads: list[str]) -> Any:
+    from peft import LoraConfig
+
+    return LoraConfig(
+        task_type=MODEL_TASKS[task].peft_type,
+        r=adapter.lora_rank,
+        lora_alpha=adapter.lora_alpha,
+        lora_dropout=adapter.lora_dropout,
+        target_modules=adapter.target_modules,
+        modules_to_save=sorted({*heads, *(adapter.modules_to_save or ())}) or None,
+        exclude_modules=_inside_any(heads) if heads else None,
+        use_dora=adapter.use_dora,
+        use_rslora=adapter.use_rslora,
+        init_lora_weights=True if adapter.init_lora_weights == "default" else adapter.init_lora_weights,
+    )
+
+
+def _inside_any(modules: list[str]) -> str:
+    """A regular expression for these modules and all below them: what is trained whole takes no LoRA besides."""
+    return rf"(?:{'|'.join(map(re.escape, modules))})(?:\..*)?"
 
 
 def _check_module_names(model: nn.Module, wanted: list[str] | str | None, key: str) -> None:
@@ -128,16 +155,25 @@ def trained_state(model: nn.Module) -> dict[str, Tensor]:
         from peft import get_peft_model_state_dict
 
         # The base is frozen: what PEFT would add for targeted embeddings is in the base model already.
-        return dict(sorted(get_peft_model_state_dict(inside, save_embedding_layers=False).items()))
-    state: dict[str, Tensor] = inside.state_dict()
+        live = inside.state_dict(keep_vars=True)
+        state: dict[str, Tensor] = get_peft_model_state_dict(inside, live, save_embedding_layers=False)
+        return dict(sorted(state.items()))
+    state = inside.state_dict(keep_vars=True)
     tied = set(getattr(inside, "all_tied_weights_keys", None) or {})
     kept: dict[tuple[object, ...], str] = {}
     # Names that transformers declares as the copies come last: the name it loads from is kept.
     for name in sorted(state, key=lambda one: (one in tied, one)):
         tensor = state[name]
-        storage = (tensor.device, tensor.data_ptr(), tuple(tensor.shape), tensor.stride())
-        kept.setdefault(storage if tensor.numel() else (name,), name)
+        kept.setdefault(_memory_of(tensor), name)
     return {name: state[name] for name in sorted(kept.values())}
+
+
+def _memory_of(tensor: Tensor) -> tuple[object, ...]:
+    """Equal for names of one tensor."""
+    # What is spread over workers (a DTensor, or emptied by ZeRO-3) has no address; its tied names share the object.
+    if hasattr(tensor, "placements") or not tensor.numel():
+        return (id(tensor),)
+    return (tensor.device, tensor.data_ptr(), tuple(tensor.shape), tensor.stride())
 
 
 def save_trained(model: nn.Module, state: Mapping[str, Tensor], folder: Path) -> None:
@@ -157,12 +193,14 @@ def save_trained(model: nn.Module, state: Mapping[str, Tensor], folder: Path) ->
         save_file(tensors, folder / ADAPTER_WEIGHTS, metadata={"format": "pt"})
         _write_json(folder / ADAPTER_CONFIG, _adapter_config(inside))
     else:
-        with quiet_loading(), torch.no_grad():
+        with quiet_saving(), torch.no_grad():
             # The names of the live model, so that load_trained compares name by name.
             inside.save_pretrained(folder, state_dict=tensors, save_original_format=False)
         settings = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         # Off only while training; whoever loads the result generates with it.
-        _write_json(folder / "config.json", {**settings, "use_cache": True})
+        if "use_cache" in settings:
+            settings["use_cache"] = True
+        _write_json(folder / "config.json", settings)
 
 
 def _adapter_config(model: Any) -> dict[str, Any]:
@@ -222,8 +260,10 @@ def check_fits(live: Mapping[str, Tensor], saved: Mapping[str, Tensor], folder: 
                 return f"{name} is missing in the file"
             if name not in live:
                 return f"{name} is not in the model"
-            if live[name].shape != saved[name].shape:
-                return f"{name} has shape {list(saved[name].shape)}, the model {list(live[name].shape)}"
+            # A parameter that ZeRO-3 has partitioned away keeps its shape in ds_shape.
+            shape = getattr(live[name], "ds_shape", live[name].shape)
+            if shape != saved[name].shape:
+                return f"{name} has shape {list(saved[name].shape)}, the model {list(shape)}"
             if live[name].dtype != saved[name].dtype:
                 return f"{name} is {_short(saved[name])}, in the model {_short(live[name])}"
         return None

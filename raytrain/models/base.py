@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from raytrain.errors import ConfigError, IntegrityError
+from raytrain.errors import ConfigError
+from raytrain.models.attention_backends import attention_candidates, is_unsupported
 from raytrain.models.gguf import convert_gguf
+from raytrain.models.heads import ClassHead, missing_tensor, saved_labels, settle_head
+from raytrain.models.load_failures import explain_load_failure
 from raytrain.models.model_files import (
     MODEL_FILE_PATTERNS,
     check_model_folder,
-    find_damaged_safetensors,
     find_licence,
     first_line,
     model_digest,
 )
 from raytrain.models.quiet import quiet_loading
 from raytrain.models.section import AdapterSection, ModelSection
+from raytrain.models.tasks import MODEL_TASKS
 from raytrain.storage.artifact import open_artifact
 from raytrain.storage.location import Location
 
@@ -213,85 +217,71 @@ def load_base_model(
     *,
     device: str | torch.device = "cpu",
     adapter: AdapterSection | None = None,
+    head: ClassHead | None = None,
+    note: Callable[[str], None] | None = None,
 ) -> PreTrainedModel:
     """Load the weights onto `device`: for training where `adapter` is given, else for inference.
 
+    `model.attention: auto` takes the first backend that the architecture knows, and tells `note` of those that it does
+    not. With `head`, a classifier for its classes: a head that knows them is kept, any other begins at random.
     Raises ConfigError where the attention backend, the quantization or the architecture is not available,
     IntegrityError where the weights are damaged or do not fit the config.
     """
     import torch
-    from transformers import AutoModelForCausalLM
 
-    options: dict[str, Any] = {}
-    if adapter is not None and adapter.method == "qlora":
+    options: dict[str, Any] = head.config_options() if head is not None else {}
+    is_quantized = adapter is not None and adapter.method == "qlora"
+    if is_quantized:
         from raytrain.models.quantization import quantized_loading_options
 
-        options = quantized_loading_options(device)
-    attention = "sdpa" if section.attention == "auto" else section.attention
-    try:
-        with quiet_loading():
-            model, info = AutoModelForCausalLM.from_pretrained(
-                resolved.path,
-                dtype=getattr(torch, section.dtype),
-                attn_implementation=attention,
-                trust_remote_code=section.trust_remote_code,
-                use_safetensors=True,
-                local_files_only=True,
-                output_loading_info=True,
-                **options,
-            )
-    except Exception as error:
-        raise _explain_load_failure(error, resolved, attention) from error
-    # transformers fills what the file lacks with random numbers and goes on: silent nonsense.
-    for key in sorted(info["missing_keys"]):
-        raise IntegrityError(
-            f"the weights of `{resolved.reference}` are not whole",
-            why=f"{resolved.path} has no tensor {key}",
-            fix="fetch the model again, or check that it is a causal language model",
-        )
-    if not options:
+        options |= quantized_loading_options(device)
+    task = MODEL_TASKS[section.task]
+    candidates = attention_candidates(section.attention, device=str(device), dtype=section.dtype)
+    for attention in candidates:
+        try:
+            with quiet_loading():
+                model, info = task.load_class().from_pretrained(
+                    resolved.path,
+                    dtype=getattr(torch, section.dtype),
+                    attn_implementation=attention,
+                    trust_remote_code=section.trust_remote_code,
+                    use_safetensors=True,
+                    local_files_only=True,
+                    output_loading_info=True,
+                    **options,
+                )
+            break
+        except Exception as error:
+            if attention == candidates[-1] or not is_unsupported(error):
+                raise explain_load_failure(error, resolved, attention, task.described) from error
+            if note is not None:
+                note(f"attention {attention} cannot be used, a slower one is: {first_line(error)}")
+    _settle_missing(model, resolved, info, head, task.described)
+    if not is_quantized:
         model.to(device)
     if adapter is not None:
         _prepare_for_training(model, section, adapter)
-    return model
+    loaded: PreTrainedModel = model
+    return loaded
+
+
+def _settle_missing(
+    model: PreTrainedModel, resolved: ResolvedModel, info: Any, head: ClassHead | None, described: str
+) -> None:
+    """What the files lack may be a classifier's head, and nothing else: IntegrityError."""
+    missing = {*info["missing_keys"], *(name for name, *_ in info["mismatched_keys"])}
+    if head is not None:
+        before = saved_labels(Path(resolved.path))
+        settle_head(model, head, missing=missing, before=before, folder=resolved.path)
+    elif missing:
+        raise missing_tensor(resolved.path, sorted(missing)[0], described)
 
 
 def _prepare_for_training(model: PreTrainedModel, section: ModelSection, adapter: AdapterSection) -> None:
-    model.config.use_cache = False
+    if hasattr(model.config, "use_cache"):
+        model.config.use_cache = False
     if section.gradient_checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
         if adapter.method != "full":
             model.enable_input_require_grads()
     model.train()
-
-
-def _explain_load_failure(error: Exception, resolved: ResolvedModel, attention: str) -> Exception:
-    """Name who is at fault: the files (IntegrityError) or what was asked for (ConfigError)."""
-    why = first_line(error)
-    damaged = find_damaged_safetensors(Path(resolved.path))
-    if damaged is not None:
-        return IntegrityError(
-            f"{damaged[0]} is damaged",
-            why=damaged[1],
-            fix=f"remove {resolved.path} and fetch or convert the model again",
-        )
-    if isinstance(error, RuntimeError) and "size" in str(error) and "match" in str(error):
-        return IntegrityError(
-            f"the weights of `{resolved.reference}` do not fit its config.json",
-            why=why,
-            fix="take config.json and the weights from the same copy of the model",
-        )
-    if "attn" in why.lower() or "attention" in why.lower() or isinstance(error, ImportError):
-        return ConfigError(
-            f"`{resolved.reference}` cannot be loaded with attention `{attention}`",
-            why=why,
-            fix="set model.attention to sdpa or eager"
-            if attention != "eager"
-            else "install what is named above",
-        )
-    return ConfigError(
-        f"`{resolved.reference}` cannot be loaded",
-        why=why,
-        fix="check that it is a causal language model that this transformers release knows; "
-        "a model with its own code needs model.trust_remote_code=true",
-    )

@@ -12,7 +12,7 @@ from typing import Any
 
 from raytrain.errors import ConfigError, IntegrityError, PlatformError
 from raytrain.models.model_files import cached_sha256, first_line, verified_manifest
-from raytrain.models.quiet import quiet_loading
+from raytrain.models.quiet import quiet_saving
 from raytrain.storage.artifact import Artifact, ArtifactWriter, open_artifact
 from raytrain.storage.location import Location
 from raytrain.storage.manifest import MANIFEST_NAME, digest_of
@@ -64,7 +64,7 @@ def _write_converted(file: Path, folder: Path) -> str | None:
 
     licence = _read_licence(file)
     # Its progress bar cannot be switched off; it writes to sys.stderr.
-    with quiet_loading(), redirect_stderr(io.StringIO()):
+    with quiet_saving(), redirect_stderr(io.StringIO()):
         try:
             model = AutoModelForCausalLM.from_pretrained(
                 str(file.parent),

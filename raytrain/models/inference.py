@@ -13,6 +13,7 @@ from raytrain.models.base import ResolvedModel, load_base_model, load_tokenizer,
 from raytrain.models.model_files import first_line, verified_manifest
 from raytrain.models.quiet import quiet_loading
 from raytrain.models.section import ModelSection
+from raytrain.models.tasks import MODEL_TASKS
 from raytrain.storage.artifact import open_artifact
 from raytrain.storage.location import Location
 from raytrain.storage.manifest import MANIFEST_NAME
@@ -49,6 +50,8 @@ def load_for_inference(
     Raises IntegrityError where the adapter was trained over another base model, or a file is damaged.
     """
     folder = _folder_of(reference)
+    if folder is not None:
+        _refuse_other_tasks(folder)
     if folder is None or not (folder / ADAPTER_CONFIG).is_file():
         section = ModelSection.model_validate({"base_model": str(folder or reference), "dtype": dtype})
         base = resolve_base_model(section, cache)
@@ -85,6 +88,24 @@ def _folder_of(reference: str) -> Path | None:
     if (path / MANIFEST_NAME).is_file():
         verified_manifest(path)
     return path
+
+
+def _refuse_other_tasks(folder: Path) -> None:
+    """ConfigError where raytrain trained the model for something else than writing on."""
+    record = folder / TRAINING_RECORD
+    if not record.is_file():
+        return
+    try:
+        task = json.loads(record.read_text(encoding="utf-8"))["model"].get("task", "causal_lm")
+    except (ValueError, KeyError, AttributeError, TypeError):
+        return  # whoever needs the record reads it again, and says what is wrong with it
+    if task != "causal_lm":
+        found = MODEL_TASKS[task].auto_class if task in MODEL_TASKS else "transformers"
+        raise ConfigError(
+            f"{folder} does not answer in text",
+            why=f"it was trained for model.task: {task}",
+            fix=f"load it with {found}; docs/tasks.md shows how",
+        )
 
 
 def _training_record(folder: Path) -> dict[str, Any]:

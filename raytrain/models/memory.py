@@ -6,12 +6,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from raytrain.data.tasks import CLASSIFICATION_TASKS, TaskName
 from raytrain.errors import ConfigError
 from raytrain.models.adapter import attach_adapter
 from raytrain.models.base import ResolvedModel, locate_base_model
 from raytrain.models.model_files import first_line
 from raytrain.models.quiet import quiet_loading
 from raytrain.models.section import AdapterSection, ModelSection
+from raytrain.models.tasks import MODEL_TASKS
 
 if TYPE_CHECKING:
     from torch import nn
@@ -96,7 +98,7 @@ def estimate_memory(
     over all linear layers, and 18 % too high for full training without accumulation (figures:
     tests/unit/models/test_memory.py).
     """
-    base_parameters, trainable = _count_on_meta(config, adapter)
+    base_parameters, trainable = _count_on_meta(config, adapter, model.task)
     dtype_bytes = _BYTES[model.dtype]
     # NF4 takes half a byte, and about 0.06 more for its doubly quantized scales.
     weights = base_parameters * (0.56 if adapter.method == "qlora" else dtype_bytes)
@@ -105,23 +107,35 @@ def estimate_memory(
     else:
         trainable_bytes = trainable * 4
         weights += trainable_bytes
-    tokens = micro_batch_size * max_seq_len
+    tokens = micro_batch_size * _positions(config, model, max_seq_len)
     text = config.get_text_config()
+    is_classification = model.task in CLASSIFICATION_TASKS
+    num_classes = int(config.num_labels if is_classification else text.vocab_size)
     return MemoryEstimate(
         weights_bytes=int(weights),
         gradients_bytes=trainable_bytes,
         optimizer_bytes=2 * trainable_bytes,
         activations_bytes=tokens * _activation_elements(text, model, adapter) * dtype_bytes,
-        logits_bytes=int(_LOGITS_COPIES * 4 * tokens * int(text.vocab_size)),
+        logits_bytes=int(_LOGITS_COPIES * 4 * tokens * num_classes),
         process_bytes=_PROCESS_BYTES,
         num_parameters=base_parameters,
         num_trainable=trainable,
     )
 
 
+def _positions(config: Any, model: ModelSection, max_seq_len: int) -> int:
+    """Tokens of the longest row: of an image its patches and one for the whole."""
+    patch = getattr(config, "patch_size", None)
+    if model.task != "image_classification" or not isinstance(patch, int):
+        return max_seq_len
+    return int((config.image_size // patch) ** 2 + 1)
+
+
 def _activation_elements(text: Any, model: ModelSection, adapter: AdapterSection) -> int:
     """Numbers kept per token, over all layers."""
     hidden, layers = int(text.hidden_size), int(text.num_hidden_layers)
+    if model.task == "seq2seq":
+        layers *= 2  # an encoder and a decoder
     heads = int(text.num_attention_heads)
     head_size = int(getattr(text, "head_dim", None) or hidden // heads)
     queries = heads * head_size
@@ -136,14 +150,13 @@ def _activation_elements(text: Any, model: ModelSection, adapter: AdapterSection
     return layers * layer
 
 
-def _count_on_meta(config: Any, adapter: AdapterSection) -> tuple[int, int]:
+def _count_on_meta(config: Any, adapter: AdapterSection, task: TaskName) -> tuple[int, int]:
     """Parameters of the base model, and trainable ones."""
     import torch
-    from transformers import AutoModelForCausalLM
 
     lora = adapter if adapter.method == "full" else adapter.model_copy(update={"method": "lora"})
     with torch.device("meta"), quiet_loading():
-        model: nn.Module = AutoModelForCausalLM.from_config(config)
+        model: nn.Module = MODEL_TASKS[task].load_class().from_config(config)
         num_parameters = sum(p.numel() for p in model.parameters())
-        model = attach_adapter(model, lora, base=ResolvedModel("", "", ""), seed=0)
+        model = attach_adapter(model, lora, base=ResolvedModel("", "", ""), seed=0, task=task)
     return num_parameters, sum(p.numel() for p in model.parameters() if p.requires_grad)

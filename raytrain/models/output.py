@@ -28,9 +28,11 @@ class ModelOutput:
 
         if isinstance(raw, ModelOutput):
             return raw
+        found: Any
+        loss: Any = None
         if isinstance(raw, torch.Tensor):
-            return cls(raw)
-        if isinstance(raw, Mapping):
+            found, told = raw, "a single number" if raw.ndim == 0 else "a tensor"
+        elif isinstance(raw, Mapping):
             found, loss = raw.get("logits"), raw.get("loss")
             told = f"a mapping with the keys {', '.join(map(str, raw)) or 'none'}"
         elif isinstance(raw, tuple):

@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import Field, field_validator
 
 from raytrain.config.section import Section
+from raytrain.data.tasks import TaskName
 
 
 class ModelSection(Section):
@@ -14,6 +15,8 @@ class ModelSection(Section):
 
     base_model: str
     """Hub id, local folder, .gguf file, artifact, or package://PACKAGE/FILE (a file that a package ships)."""
+    task: TaskName = "causal_lm"
+    """What the model is trained for; see docs/tasks.md."""
     revision: str | None = None
     """Branch, tag or commit of a hub model; null = its main branch."""
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -11,6 +11,8 @@ import torch
 
 from raytrain.data.batches import Dealer, deal_packed, deal_padded
 from raytrain.data.collators import Collator, PackedCollator, PaddedCollator
+from raytrain.data.image_collators import ImageCollator
+from raytrain.data.text_collators import ClassCollator, MaskingCollator, PairCollator, TagCollator
 from raytrain.errors import ConfigError
 from raytrain.models.attention import try_packing
 from raytrain.training.section import TrainSection
@@ -19,11 +21,19 @@ from raytrain.training.spec import RunSpec
 
 @dataclass(frozen=True)
 class Batching:
-    """Which rows share a micro-batch, and how they lie in it."""
+    """Which rows share a micro-batch, and how they lie in it.
+
+    `collate_unvaried` leaves out what only training is to see: images as they are.
+    """
 
     deal: Dealer
     collate: Collator
     is_packed: bool
+    collate_unvaried: Collator | None = None
+
+    @property
+    def collate_for_evaluation(self) -> Collator:
+        return self.collate_unvaried or self.collate
 
 
 def build_batching(section: TrainSection, *, max_seq_len: int, pad_id: int, is_packed: bool) -> Batching:
@@ -35,14 +45,43 @@ def build_batching(section: TrainSection, *, max_seq_len: int, pad_id: int, is_p
     return Batching(deal, PaddedCollator(pad_id), False)
 
 
+def text_collator(spec: RunSpec, tokenizer: Any) -> Collator:
+    """The collator of a text task beside causal language modelling."""
+    pad_id = int(tokenizer.pad_token_id)
+    if spec.model.task == "sequence_classification":
+        return ClassCollator(pad_id)
+    if spec.model.task == "token_classification":
+        return TagCollator(pad_id)
+    if spec.model.task == "seq2seq":
+        return PairCollator(pad_id)
+    if tokenizer.mask_token_id is None:
+        raise ConfigError(
+            f"model.task: {spec.model.task} cannot be used with this model",
+            why="its tokenizer has no mask token to hide others by",
+            fix="take a model such as BERT, or set model.task: causal_lm",
+        )
+    return MaskingCollator(pad_id, int(tokenizer.mask_token_id), len(tokenizer), spec.train.seed)
+
+
 def choose_batching(
     model: torch.nn.Module, spec: RunSpec, tokenizer: Any, *, note: Callable[[str], None]
 ) -> Batching:
     """What `train.packing` asks for; with `auto`, packed where the model proves that rows do not see each other.
 
-    Every rank comes to the same choice, as all hold the same weights. Raises ConfigError where packing was asked for
-    and the model cannot.
+    Every rank comes to the same choice, as all hold the same weights. Tasks beside causal language modelling are
+    padded; there `tokenizer` may be an image preprocessor. Raises ConfigError where packing was asked for and the model
+    cannot, or the tokenizer lacks what the task needs.
     """
+    if spec.model.task != "causal_lm":
+        deal = partial(deal_padded, micro_batch_size=spec.train.micro_batch_size)
+        if spec.model.task == "image_classification":
+            plain = ImageCollator(tokenizer.mean, tokenizer.std)
+            images = spec.data.images
+            varied = replace(
+                plain, seed=spec.train.seed, random_flip=images.random_flip, random_crop=images.random_crop
+            )
+            return Batching(deal, varied, False, collate_unvaried=plain)
+        return Batching(deal, text_collator(spec, tokenizer), False)
     reason = try_packing(model) if spec.train.packing != "off" else "train.packing is off"
     if reason is not None and spec.train.packing == "on":
         raise ConfigError(

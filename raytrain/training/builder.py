@@ -40,7 +40,7 @@ class RunSpecBuilder:
     def train(self, **values: Any) -> Self:
         return self._add("train", **values)
 
-    def scaling(self, num_workers: int, **values: Any) -> Self:
+    def scaling(self, num_workers: int | tuple[int, int], **values: Any) -> Self:
         return self._add("scaling", num_workers=num_workers, **values)
 
     def storage(self, path: str, **values: Any) -> Self:

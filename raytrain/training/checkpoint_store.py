@@ -81,7 +81,8 @@ class CheckpointStore:
         for folder in [self.folder] + ([self.mirror] if self.mirror is not None else []):
             remove_stale_staging(folder)
 
-    def _check_is_writer(self) -> None:
+    def check_is_writer(self) -> None:
+        """Raise TrainingError where other workers have taken the run over since `take_over`."""
         place = self.folder / _WRITER_FILE
         if self._token and place.exists() and place.read_bytes().decode() != self._token:
             raise TrainingError(
@@ -129,7 +130,7 @@ class CheckpointStore:
             try:
                 with ArtifactWriter(place, kind="checkpoint", parents=parents) as writer:
                     write_snapshot(snapshot, writer.path)
-                    self._check_is_writer()
+                    self.check_is_writer()
                     artifact = writer.commit(provenance, replace=True)
                 break
             except PlatformError as error:

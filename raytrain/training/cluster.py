@@ -81,21 +81,24 @@ def check_somebody_answers(address: str, within_s: float = _REACHABLE_WITHIN_S) 
 
 
 def check_capacity(scaling: ScalingSection) -> None:
-    """Refuse at once a run that the cluster can never place. Raises ClusterError.
+    """Refuse at once a run of which the cluster can never place the least number of workers. Raises ClusterError.
 
     An autoscaling cluster may grow beyond what it shows now, so there only a warning would be true: it is let through.
     """
     import ray
 
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    placed = count_placeable(nodes, scaling.worker_resources, scaling.num_workers)
-    if placed >= scaling.num_workers or _autoscales():
+    placed = count_placeable(nodes, scaling.worker_resources, scaling.min_workers)
+    if placed >= scaling.min_workers or _autoscales():
         return
     total = {name: sum(node.get(name, 0.0) for node in nodes) for name in scaling.worker_resources}
+    least = "at least " if scaling.is_elastic else ""
+    suggested = max(1, placed)
     raise ClusterError(
-        f"the cluster can place {placed} of {scaling.num_workers} workers",
+        f"the cluster can place {placed} of {least}{scaling.min_workers} workers",
         why=f"each needs {_told(scaling.worker_resources)}; the cluster has {_told(total)} on {len(nodes)} node(s)",
-        fix=f"set scaling.num_workers={max(1, placed)}, lower scaling.cpus_per_worker, or use a larger cluster",
+        fix=f"set scaling.num_workers={f'[{suggested},{scaling.max_workers}]' if scaling.is_elastic else suggested}, "
+        "lower scaling.cpus_per_worker, or use a larger cluster",
     )
 
 

@@ -33,6 +33,8 @@ class Ledger:
     error: PlatformError | None = None
     result: dict[str, Any] | None = None
     num_worker_groups: int = 0
+    world_size: int | None = None
+    reason_to_regroup: str | None = None
     phases_s: dict[str, float] = field(default_factory=dict)
     first_step_at: float | None = None
     _beat_at: float = 0.0
@@ -86,15 +88,29 @@ class Ledger:
         self._asked_at = now
         return self.records.stop_requested(self.run_id)
 
-    def _on_worker(self, world_rank: int, node: str, pid: int) -> None:
+    def _on_worker(self, world_rank: int, node: str, pid: int, world_size: int, max_workers: int) -> None:
         text = f"worker {world_rank} runs as process {pid}"
         self.records.add_event(
             self.run_id, "worker", text, {"world_rank": world_rank, "node": node, "pid": pid}
         )
         if world_rank == 0:
             self.num_worker_groups += 1
-            if self.num_worker_groups > 1:
-                self._on_note("a worker died; Ray started the workers anew")
+            note = group_note(world_size, max_workers, before=self.world_size, reason=self.reason_to_regroup)
+            self.world_size, self.reason_to_regroup = world_size, None
+            if note is not None:
+                self._on_note(note)
+
+    def _on_notice(self, world_rank: int, reason: str) -> None:
+        self.reason_to_regroup = f"worker {world_rank} had to go"
+        self._on_note(f"worker {world_rank} has to go ({reason}): saving first")
+
+    def _on_restarting(self, why: str | None) -> None:
+        if why is not None:
+            self._on_note(f"the workers have ended before their time, Ray looks for room for others ({why})")
+
+    def _on_resizing(self, num_workers: int) -> None:
+        self.reason_to_regroup = f"the cluster has room for {num_workers}"
+        self._on_note(f"the cluster has room for {num_workers} workers: saving, then going on with them")
 
     def _on_phase(self, text: str, seconds: float | None) -> None:
         if seconds is not None:
@@ -169,3 +185,21 @@ class Ledger:
 
     def _on_error(self, error: PlatformError) -> None:
         self.error = self.error or error
+
+
+def group_note(world_size: int, max_workers: int, *, before: int | None, reason: str | None) -> str | None:
+    """What to tell of a new group of workers; `before` is the size of the group that it replaces.
+
+    `reason` is None where nobody announced the change: then a worker died.
+    """
+    if before is None:
+        is_whole = world_size == max_workers
+        return (
+            None
+            if is_whole
+            else f"begins with {world_size} of {max_workers} workers: there is no room for more"
+        )
+    reason = reason or "a worker died"
+    if world_size == before:
+        return f"{reason}; Ray started the workers anew"
+    return f"goes on with {world_size} of {max_workers} workers: {reason}"

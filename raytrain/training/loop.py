@@ -28,7 +28,7 @@ from raytrain.training.state import TrainingState
 from raytrain.training.strategies.base import Strategy
 from raytrain.training.validation import Evaluator, tensors_of
 
-Ending = Literal["finished", "early_stopped", "stop_requested"]
+Ending = Literal["finished", "early_stopped", "stop_requested", "yielded"]
 
 
 @dataclass
@@ -53,7 +53,7 @@ class Job:
 
 
 def run_loop(job: Job) -> Ending:
-    """Train from `job.state` to `max_steps`, or until early stopping or a request to stop.
+    """Train from `job.state` to `max_steps`, or until early stopping, a request to stop, or a worker's notice to yield.
 
     Raises TrainingError after too many bad steps in a row, and the StorageError of a checkpoint that cannot be written.
     """
@@ -71,14 +71,17 @@ def run_loop(job: Job) -> Ending:
         clock.count(batch.num_tokens)
 
         finished_saves = job.saver.finished()
-        total_loss, stop, save_now, num_failed, num_committed = strategy.sum_over_ranks(  # collective
-            [
-                loss_sum,
-                float(strategy.world_rank == 0 and job.channel.stop_requested()),
-                float(strategy.world_rank == 0 and job.saver.clock_says_so()),
-                sum(saved.error is not None for saved in finished_saves),
-                sum(saved.error is None for saved in finished_saves),
-            ]
+        total_loss, stop, num_yielding, save_now, num_failed, num_committed = (
+            strategy.sum_over_ranks(  # collective
+                [
+                    loss_sum,
+                    float(strategy.world_rank == 0 and job.channel.stop_requested()),
+                    float(job.channel.should_yield()),
+                    float(strategy.world_rank == 0 and job.saver.clock_says_so()),
+                    sum(saved.error is not None for saved in finished_saves),
+                    sum(saved.error is None for saved in finished_saves),
+                ]
+            )
         )
         metrics = step_metrics(job, batch, total_loss, health)
         if state.global_step % section.log_every == 0 or state.global_step == job.max_steps:
@@ -104,8 +107,8 @@ def run_loop(job: Job) -> Ending:
             is_new_best=is_new_best,
         ):
             save(job)  # collective
-        if stop > 0 and state.global_step < job.max_steps:
-            ending = "stop_requested"
+        if (stop > 0 or num_yielding > 0) and not is_last:
+            ending = "stop_requested" if stop > 0 else "yielded"
         if ending != "finished":
             break
     finish(job, ending)  # collective
@@ -120,7 +123,7 @@ def forward_backward(job: Job, batch: GlobalBatch) -> float:
     averages over the ranks, hence the factor world_size.
     """
     strategy = job.strategy
-    scale = strategy.world_size / max(1.0, batch.loss_weight)
+    scale = strategy.world_size / (batch.loss_weight or 1.0)
     loss_sums = []
     for i, slots in enumerate(batch.slots):
         inputs, labels = micro_batch(job, slots[strategy.world_rank])
@@ -134,7 +137,8 @@ def forward_backward(job: Job, batch: GlobalBatch) -> float:
 
 def micro_batch(job: Job, rows: NDArray[np.int64]) -> tuple[dict[str, Any], torch.Tensor]:
     """The model's arguments and the labels of some rows, on this rank's device."""
-    return tensors_of(job.collate(job.planner.table, rows), job.strategy.device)
+    batch = job.collate(job.planner.table, rows, job.state.position.epoch)
+    return tensors_of(batch, job.strategy.device)
 
 
 def take_step(job: Job) -> GradientHealth:
@@ -157,7 +161,7 @@ def step_metrics(job: Job, batch: GlobalBatch, total_loss: float, health: Gradie
     """What a step is measured by; equal on every rank."""
     state = job.state
     metrics = {
-        "train/loss": total_loss / max(1.0, batch.loss_weight),
+        "train/loss": total_loss / (batch.loss_weight or 1.0),
         "train/grad_norm": health.grad_norm,
         "train/learning_rate": float(job.optimizer.param_groups[0]["lr"]),
         "train/epoch": state.position.epoch + state.position.row / len(job.planner.table),
@@ -244,7 +248,7 @@ def settle_saves(job: Job, finished: list[SavedCheckpoint], num_committed: float
 
 def finish(job: Job, ending: Ending) -> None:
     """*Collective.* Save the last state if that has not been done, and see every write through."""
-    is_wanted = job.section.saves or ending == "stop_requested"
+    is_wanted = job.section.saves or ending in ("stop_requested", "yielded")
     if is_wanted and job.saver.last_saved_step != job.state.global_step:
         save(job)
     job.saver.wait()

@@ -10,16 +10,18 @@ import ray.train
 
 from raytrain.errors import PlatformError
 from raytrain.storage.location import Location
+from raytrain.training.regrouping import has_to_go, own_notice
 
 Message = tuple[str, dict[str, Any]]
 
 
 class _Mailbox:
-    """Workers put, the driver takes; the request to stop goes the other way. Async: no call waits for another."""
+    """Workers put, the driver takes; requests go the other way. Async: no call waits for another."""
 
     def __init__(self) -> None:
         self._messages: list[Message] = []
         self._stop = asyncio.Event()
+        self._yield = asyncio.Event()
 
     async def put(self, message: Message) -> None:
         self._messages.append(message)
@@ -37,8 +39,20 @@ class _Mailbox:
         await self._stop.wait()
         return True
 
+    async def request_yield(self) -> None:
+        """Have the present workers save and return, so that Ray can put others in their place."""
+        self._yield.set()
+
+    async def wait_for_yield(self) -> bool:
+        """Asked by rank 0 of a new group of workers; what was asked of the group before it is over."""
+        self._yield = asyncio.Event()
+        await self._yield.wait()
+        return True
+
 
 Mailbox = ray.remote(num_cpus=0)(_Mailbox)
+
+_KINDS_OF_ALL_RANKS = ("worker", "notice")
 
 
 class MailboxChannel:
@@ -48,10 +62,12 @@ class MailboxChannel:
         self._mailbox = mailbox
         self._world_rank = world_rank
         self._stop_reference = mailbox.wait_for_stop.remote() if world_rank == 0 else None
+        self._yield_reference = mailbox.wait_for_yield.remote() if world_rank == 0 else None
+        self._has_given_notice = False
         self._last_reference: Any = None
 
     def send(self, kind: str, **content: Any) -> None:
-        if self._world_rank == 0 or kind == "worker":
+        if self._world_rank == 0 or kind in _KINDS_OF_ALL_RANKS:
             self._last_reference = self._mailbox.put.remote((kind, content))
 
     def send_error(self, error: PlatformError) -> None:
@@ -59,10 +75,18 @@ class MailboxChannel:
         self._last_reference = self._mailbox.put.remote(("error", {"error": error}))
 
     def stop_requested(self) -> bool:
-        if self._stop_reference is None:
-            return False
-        ready, _ = ray.wait([self._stop_reference], timeout=0)
-        return bool(ready)
+        return _is_answered(self._stop_reference)
+
+    def should_yield(self) -> bool:
+        return self.must_go() or _is_answered(self._yield_reference)
+
+    def must_go(self) -> bool:
+        """Whether Ray has to replace this worker; the driver is told once of its notice."""
+        reason = own_notice()
+        if reason is not None and not self._has_given_notice:
+            self._has_given_notice = True
+            self.send("notice", world_rank=self._world_rank, reason=reason)
+        return has_to_go()
 
     def checkpoint_stands(self, uri: str, metrics: dict[str, float]) -> None:
         checkpoint = None
@@ -81,3 +105,10 @@ class MailboxChannel:
         """Wait until the driver can take what was sent."""
         if self._last_reference is not None:
             ray.get(self._last_reference)
+
+
+def _is_answered(reference: Any) -> bool:
+    if reference is None:
+        return False
+    ready, _ = ray.wait([reference], timeout=0)
+    return bool(ready)

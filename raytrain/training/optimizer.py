@@ -30,10 +30,16 @@ def trainable_parameters(model: torch.nn.Module) -> dict[str, torch.nn.Parameter
     return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
 
 
+def whole_shape(parameter: torch.Tensor) -> torch.Size:
+    """Shape of a parameter, also where ZeRO-3 has emptied it and keeps its shape beside it."""
+    shape: torch.Size = getattr(parameter, "ds_shape", parameter.shape)
+    return shape
+
+
 def group_names(parameters: Mapping[str, torch.nn.Parameter]) -> list[list[str]]:
     """The parameter names of each of the optimizer's groups: matrices, which are decayed, then the rest."""
-    matrices = [name for name, parameter in parameters.items() if parameter.ndim >= 2]
-    others = [name for name, parameter in parameters.items() if parameter.ndim < 2]
+    matrices = [name for name, parameter in parameters.items() if len(whole_shape(parameter)) >= 2]
+    others = [name for name, parameter in parameters.items() if len(whole_shape(parameter)) < 2]
     return [group for group in (matrices, others) if group]
 
 

@@ -8,8 +8,10 @@ from collections.abc import Mapping
 
 import torch
 
+from raytrain.data.tasks import CLASSIFICATION_TASKS
 from raytrain.errors import TrainingError
 from raytrain.models.adapter import save_trained
+from raytrain.models.heads import class_labels
 from raytrain.storage.artifact import Artifact, ArtifactWriter
 from raytrain.storage.provenance import collect_provenance
 from raytrain.training.checkpoint import TRAINED_FOLDER
@@ -65,7 +67,9 @@ def write_result(
             "eval": job.state.last_eval,
             "model": spec.model.model_dump(mode="json"),
             "adapter": spec.adapter.model_dump(mode="json"),
+            "labels": list(class_labels(job.model)) if spec.model.task in CLASSIFICATION_TASKS else None,
         }
         (writer.path / "training.json").write_text(json.dumps(training, indent=1, sort_keys=True))
         provenance = collect_provenance(config=spec.to_dict(), seed=spec.train.seed, run_id=assignment.run_id)
+        store.check_is_writer()
         return writer.commit(provenance, replace=True)

@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+import json
 import math
-from typing import Annotated, Literal, Self
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import (
+    Field,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    field_validator,
+    model_validator,
+)
 
 from raytrain.config.section import Section
+from raytrain.training.losses.section import LossSection
+
+_MOST_WORKERS = 100_000
+NumWorkers = Annotated[int, Field(ge=1, le=_MOST_WORKERS)]
 
 
 class TrainSection(Section):
@@ -58,8 +70,8 @@ class TrainSection(Section):
     """Newest checkpoints that stay."""
     keep_best_k: Annotated[int, Field(ge=0)] = 1
     """Checkpoints with the best `monitor` that stay besides."""
-    monitor: Literal["eval/loss", "eval/perplexity"] = "eval/loss"
-    """Metric that ranks checkpoints and stops early."""
+    monitor: Literal["eval/loss", "eval/perplexity", "eval/accuracy"] = "eval/loss"
+    """Metric that ranks checkpoints and stops early; eval/accuracy = of a classification, with `mode: max`."""
     mode: Literal["min", "max"] = "min"
     """Whether a smaller or a larger `monitor` is better."""
     early_stopping_patience: Annotated[int, Field(gt=0)] | None = None
@@ -70,6 +82,8 @@ class TrainSection(Section):
     """Which weights the run's result holds: those of the last step, or of the checkpoint with the best `monitor`."""
     max_bad_steps: Annotated[int, Field(gt=0)] = 3
     """Steps in a row with NaN or infinite gradients before the run stops; such a step changes no weight."""
+    loss: LossSection = LossSection()
+    """What is minimised."""
     hooks: list[str] = Field(default_factory=list)
     """Classes `module:Class` to be made on every worker, with any of on_step_end, on_evaluate, on_checkpoint."""
 
@@ -85,6 +99,8 @@ class TrainSection(Section):
             )
         if self.result == "best" and not (self.eval_every and self.saves and self.keep_best_k):
             raise ValueError("result: best needs eval_every, keep_best_k and checkpoints")
+        if self.monitor == "eval/accuracy" and self.mode == "min":
+            raise ValueError("monitor: eval/accuracy is better the larger it is: set mode: max")
         for name in self.hooks:
             module, colon, attribute = name.partition(":")
             if not colon or not module or not attribute or ":" in attribute:
@@ -106,11 +122,31 @@ class TrainSection(Section):
         return max(1, whole_epochs * steps_in + math.ceil(rest_rows / self.global_batch_size))
 
 
+class DeepSpeedSection(Section):
+    """What DeepSpeed spreads over the workers, and a user's own configuration of it."""
+
+    zero_stage: Literal[1, 2, 3] | None = None
+    """1 = optimizer state is spread over the workers, 2 = gradients too, 3 = weights too; null = as `config` says,
+    else 2."""
+    offload_optimizer: bool = False
+    """Keep the optimizer's state on the CPU and step there."""
+    config: str | dict[str, Any] | None = None
+    """A DeepSpeed JSON: its path, or its content. It may not contradict the recipe."""
+
+    @field_validator("config", mode="before")
+    @classmethod
+    def _read(cls, value: Any) -> Any:
+        """The content stands in the resolved recipe, which is then whole wherever it is read."""
+        return _read_json_object(value) if isinstance(value, str) else value
+
+
 class ScalingSection(Section):
     """The workers; alone changes between laptop and cluster. Fields that Ray's ScalingConfig has carry its names."""
 
-    num_workers: Annotated[int, Field(ge=1, le=100_000)] = 1
-    """Training processes."""
+    num_workers: NumWorkers | tuple[NumWorkers, NumWorkers] = 1
+    """Training processes; [least, most] = as many of them as there is room for, at any time."""
+    elastic_resize_monitor_interval_s: Annotated[float, Field(ge=1)] = 60.0
+    """With [least, most]: seconds between two looks whether there is room for more workers."""
     use_gpu: bool = False
     """One GPU for each worker."""
     cpus_per_worker: Annotated[float, Field(gt=0)] = 1.0
@@ -125,6 +161,43 @@ class ScalingSection(Section):
     """Threads of each worker's arithmetic; null = its CPUs, rounded down, at least 1."""
     max_failures: Annotated[int, Field(ge=0)] = 3
     """Times that Ray replaces a dead worker before the run fails."""
+    strategy: Literal["auto", "single", "ddp", "fsdp", "deepspeed"] = "auto"
+    """How the workers hold the model together; auto = ddp, or single where there is one worker."""
+    deepspeed: DeepSpeedSection = DeepSpeedSection()
+    """Of `strategy: deepspeed`."""
+
+    @field_validator("num_workers", mode="wrap")
+    @classmethod
+    def _number_or_range(cls, value: Any, build: ValidatorFunctionWrapHandler) -> Any:
+        """One sentence for both forms; a range of one number is that number."""
+        allowed = f"takes a number of workers from 1 to {_MOST_WORKERS}, or [least, most]"
+        if isinstance(value, (list, tuple)) and any(isinstance(one, bool) for one in value):
+            raise ValueError(allowed)
+        try:
+            given = build(value)
+        except ValidationError as error:
+            raise ValueError(allowed) from error
+        if isinstance(given, int):
+            return given
+        least, most = given
+        if least > most:
+            raise ValueError(f"[least, most]: {least} is more than {most}")
+        return given if least < most else least
+
+    @property
+    def min_workers(self) -> int:
+        """Workers that the run cannot do without."""
+        return self.num_workers if isinstance(self.num_workers, int) else self.num_workers[0]
+
+    @property
+    def max_workers(self) -> int:
+        """Workers that the run takes where there is room."""
+        return self.num_workers if isinstance(self.num_workers, int) else self.num_workers[1]
+
+    @property
+    def is_elastic(self) -> bool:
+        """Whether the number of workers may change while the run goes on."""
+        return self.min_workers < self.max_workers
 
     @property
     def threads(self) -> int:
@@ -135,3 +208,15 @@ class ScalingSection(Section):
         """What Ray reserves for one worker."""
         gpu = {"GPU": 1.0} if self.use_gpu else {}
         return {"CPU": self.cpus_per_worker, **gpu, **self.resources_per_worker}
+
+
+def _read_json_object(path: str) -> dict[str, Any]:
+    try:
+        content = json.loads(Path(path).expanduser().read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} cannot be read: {error}") from error
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path} is not JSON: line {error.lineno}: {error.msg}") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} holds no JSON object, but a {type(content).__name__}")
+    return content

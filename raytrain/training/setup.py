@@ -6,16 +6,15 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-import torch
-
 from raytrain.data.batches import BatchPlanner
-from raytrain.data.tokens import dropped_rows, load_tokens, prepare_tokens
+from raytrain.data.encoders import load_task_examples, prepare_task_examples
+from raytrain.data.examples import dropped_rows, read_labels
 from raytrain.errors import IntegrityError, PlatformError
-from raytrain.models.adapter import attach_adapter
-from raytrain.models.base import ResolvedModel, load_base_model, load_tokenizer, resolve_base_model
+from raytrain.models.base import ResolvedModel, resolve_base_model
 from raytrain.storage.artifact import Artifact, open_artifact
 from raytrain.storage.location import Location
 from raytrain.storage.provenance import collect_provenance
@@ -35,15 +34,20 @@ from raytrain.training.gradients import GradientCheck
 from raytrain.training.hooks import build_hooks
 from raytrain.training.loop import Job
 from raytrain.training.losses.base import Objective
-from raytrain.training.losses.causal_lm import CausalLMLoss, choose_path
-from raytrain.training.optimizer import build_optimizer, learning_rate_at, trainable_parameters
+from raytrain.training.optimizer import (
+    build_optimizer,
+    learning_rate_at,
+    trainable_parameters,
+    whole_shape,
+)
+from raytrain.training.parts import build_loss, build_model, check_adapter, load_processor
 from raytrain.training.precision import build_scaler
 from raytrain.training.random_state import restore_random_state, seed_everything
 from raytrain.training.saving import Saver
 from raytrain.training.spec import RunSpec
 from raytrain.training.state import TrainingState
 from raytrain.training.strategies.base import Strategy
-from raytrain.training.validation import Evaluator
+from raytrain.training.validation import Evaluator, row_weights
 
 T = TypeVar("T")
 
@@ -80,17 +84,21 @@ def build_job(assignment: Assignment, strategy: Strategy, channel: Channel) -> J
     timed = _Phases(channel)
     with timed("reading tokens"):
         base_model = together(strategy, lambda: _find_base_model(assignment))
-        tokenizer = together(strategy, lambda: load_tokenizer(base_model, spec.model))
-        tokens = _find_tokens(assignment, tokenizer, strategy)
-        train_table, validation_table = load_tokens(tokens, "train"), load_tokens(tokens, "val")
+        processor = together(strategy, lambda: load_processor(base_model, spec))
+        tokens = _find_tokens(assignment, processor, strategy)
+        labels = tuple(read_labels(tokens) or ())
+        train_table = load_task_examples(spec.model.task, tokens, "train")
+        validation_table = load_task_examples(spec.model.task, tokens, "val")
     with timed("loading the model"):
         seed_everything(spec.train.seed, strategy.world_rank)
-        model = together(strategy, lambda: _build_model(spec, base_model, strategy.device))
-        batching = choose_batching(model, spec, tokenizer, note=lambda text: channel.send("note", text=text))
-        path, _ = choose_path(model, holds_whole_model=strategy.holds_whole_model)
-        optimizer = strategy.wrap(
-            Objective(model, CausalLMLoss(path)), lambda _: build_optimizer(model, spec.train)
+        note = partial(_note, channel)
+        model = together(
+            strategy, lambda: build_model(spec, base_model, strategy.device, labels, processor, note)
         )
+        batching = together(strategy, lambda: choose_batching(model, spec, processor, note=note))
+        loss = together(strategy, lambda: build_loss(spec, model, labels, train_table, strategy))
+        together(strategy, lambda: check_adapter(spec, model, loss, batching, train_table, note))
+        optimizer = strategy.wrap(Objective(model, loss), lambda _: build_optimizer(model, spec.train))
     store = CheckpointStore(
         checkpoint_folder(spec.storage.location, assignment.run_id),
         _mirror(spec, assignment.run_id),
@@ -112,12 +120,18 @@ def build_job(assignment: Assignment, strategy: Strategy, channel: Channel) -> J
             global_batch_size=spec.train.global_batch_size,
             world_size=strategy.world_size,
             deal=batching.deal,
+            row_weights=row_weights(loss, train_table),
         ),
         collate=batching.collate,
         validation=Evaluator(
-            validation_table, batching.deal, batching.collate, spec.train.precision, spec.train.eval_max_rows
+            validation_table,
+            batching.deal,
+            batching.collate_for_evaluation,
+            spec.train.precision,
+            spec.train.eval_max_rows,
+            loss,
         ),
-        tokenizer=tokenizer,
+        tokenizer=processor,
         state=TrainingState(),
         saver=Saver(
             section=spec.train,
@@ -131,20 +145,29 @@ def build_job(assignment: Assignment, strategy: Strategy, channel: Channel) -> J
     )
     with timed("looking for a checkpoint"):
         resume(job)
-    channel.send(
+    _tell_plan(job, tokens)
+    return job
+
+
+def _tell_plan(job: Job, tokens: Artifact) -> None:
+    trainable = trainable_parameters(job.model)
+    job.channel.send(
         "plan",
         max_steps=job.max_steps,
-        num_rows=len(train_table),
-        num_validation_rows=len(validation_table),
-        num_trainable=sum(parameter.numel() for parameter in trainable.values()),
+        num_rows=len(job.planner.table),
+        num_validation_rows=len(job.validation.table),
+        num_trainable=sum(whole_shape(parameter).numel() for parameter in trainable.values()),
         global_step=job.state.global_step,
         tokens={"digest": tokens.digest, "uri": str(tokens.location), "parents": tokens.manifest.parents},
         dropped=dropped_rows(tokens),
     )
-    return job
 
 
-def _find_tokens(assignment: Assignment, tokenizer: Any, strategy: Strategy) -> Artifact:
+def _note(channel: Channel, text: str) -> None:
+    channel.send("note", text=text)
+
+
+def _find_tokens(assignment: Assignment, processor: Any, strategy: Strategy) -> Artifact:
     """*Collective.* The tokens artifact, made by rank 0 where it is not there yet."""
     spec = assignment.spec
 
@@ -152,7 +175,8 @@ def _find_tokens(assignment: Assignment, tokenizer: Any, strategy: Strategy) -> 
         if strategy.world_rank != 0:
             return None
         dataset = open_artifact(assignment.dataset, kind="dataset")
-        return str(prepare_tokens(dataset, tokenizer, spec.data, spec.storage.location).location)
+        storage = spec.storage.location
+        return str(prepare_task_examples(spec.model.task, dataset, processor, spec.data, storage).location)
 
     place = strategy.broadcast_from_rank_zero(together(strategy, prepare))
     return together(strategy, lambda: open_artifact(Location(place), kind="tokens", verify=False))
@@ -181,11 +205,6 @@ def _find_base_model(assignment: Assignment) -> ResolvedModel:
             fix="put the same files on every node, or pin model.revision",
         )
     return found
-
-
-def _build_model(spec: RunSpec, base_model: ResolvedModel, device: torch.device) -> torch.nn.Module:
-    model = load_base_model(base_model, spec.model, device=device, adapter=spec.adapter)
-    return attach_adapter(model, spec.adapter, base=base_model, seed=spec.train.seed)
 
 
 def _mirror(spec: RunSpec, run_id: str) -> Location | None:

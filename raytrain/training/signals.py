@@ -1,10 +1,15 @@
-"""SIGINT and SIGTERM as a wish to save and end."""
+"""Signals as a wish to save and end: SIGINT and SIGTERM of the driver, SIGTERM of a worker."""
 
 from __future__ import annotations
 
 import signal
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Self
+
+# A signal handler and the training thread of a worker share nothing but the process.
+_worker_is_to_end = threading.Event()
 
 
 class SignalWatch:
@@ -26,6 +31,17 @@ class SignalWatch:
             before = signal.signal(number, self._remember)
             self._before.setdefault(number, before)
 
+    @contextmanager
+    def kept_through(self) -> Iterator[None]:
+        """Around a call that puts its own handlers over ours: a signal that they turned into an exit is remembered."""
+        try:
+            yield
+        except SystemExit as error:
+            if error.code not in (signal.SIGINT, signal.SIGTERM):
+                raise
+            self._remember(int(error.code), None)
+        self.listen()
+
     def __exit__(self, *_: object) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
@@ -34,3 +50,19 @@ class SignalWatch:
         self.signal_name = signal.Signals(number).name
         for watched, handler in self._before.items():
             signal.signal(watched, handler)
+
+
+def expect_notice() -> None:
+    """Take SIGTERM as a notice that this worker is about to go; in its main thread. A second one ends it at once."""
+    before = signal.getsignal(signal.SIGTERM)
+
+    def remember(_number: int, _frame: object) -> None:
+        _worker_is_to_end.set()
+        signal.signal(signal.SIGTERM, before)
+
+    signal.signal(signal.SIGTERM, remember)
+
+
+def worker_is_to_end() -> bool:
+    """Whether this worker was sent SIGTERM; asked in any thread."""
+    return _worker_is_to_end.is_set()

@@ -12,17 +12,39 @@ from raytrain.config.document import Document
 from raytrain.config.recipe import build, load_recipe
 from raytrain.config.section import Section
 from raytrain.data.section import DataSection
+from raytrain.data.tasks import CLASSIFICATION_TASKS, TaskName
 from raytrain.models.section import AdapterSection, ModelSection
 from raytrain.runs.section import TrackingSection
 from raytrain.storage.manifest import digest_of
 from raytrain.storage.section import StorageSection
 from raytrain.training.section import ScalingSection, TrainSection
+from raytrain.training.strategies.deepspeed_config import check_deepspeed
+from raytrain.training.support import check_support
 
 # Keys that change what is computed. The rest (where, how wide, how often it is written down) may change between two
 # runs of one command, and the second still resumes the first.
 _TRAIN_KEYS_BESIDE_IDENTITY = {
     "log_every", "save_every", "save_every_minutes", "keep_last_n", "keep_best_k", "max_bad_steps",
 }  # fmt: skip
+
+
+def refuse_task_mismatch(task: TaskName, train: TrainSection) -> None:
+    """ValueError for keys of `train:` that the task has no use for; a loss of the user's own may use any of its own."""
+    loss, is_classification = train.loss, task in CLASSIFICATION_TASKS
+    if train.monitor == "eval/accuracy" and not is_classification:
+        raise ValueError(f"train.monitor eval/accuracy needs a classification; model.task is {task}")
+    if train.monitor == "eval/perplexity" and is_classification:
+        raise ValueError(f"train.monitor eval/perplexity needs a language model; model.task is {task}")
+    if train.packing == "on" and task != "causal_lm":
+        raise ValueError(f"train.packing on is for model.task causal_lm; here it is {task}")
+    if loss.name is not None and ":" in loss.name:
+        return
+    if loss.class_weights is not None and not is_classification:
+        raise ValueError(f"train.loss.class_weights needs a classification; model.task is {task}")
+    if loss.label_smoothing and not (is_classification or task == "seq2seq"):
+        raise ValueError(
+            f"train.loss.label_smoothing needs a classification or seq2seq; model.task is {task}"
+        )
 
 
 class RunSpec(Section):
@@ -44,6 +66,10 @@ class RunSpec(Section):
             raise ValueError(
                 "train.precision float16 needs scaling.use_gpu; on a CPU use bfloat16 or float32"
             )
+        refuse_task_mismatch(self.model.task, self.train)
+        check_support(self.model, self.adapter, self.train, self.scaling)
+        if self.scaling.strategy == "deepspeed":
+            check_deepspeed(self.scaling, self.train)
         return self
 
     @property

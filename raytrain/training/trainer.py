@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import threading
 import time
 from collections.abc import Iterator
@@ -92,8 +93,10 @@ def _execute(
     with _timed(ledger, "starting Ray"):
         # torch takes 2 s to import and Ray 2.5 s to start, mostly waiting for its processes: side by side.
         threading.Thread(target=importlib.import_module, args=("ray.train.torch",), daemon=True).start()
-        connect(address, verbose=verbose)
-        watch.listen()  # Ray puts its own handler of SIGTERM, which exits at once, over ours
+        with watch.kept_through():  # Ray puts its own handler of SIGTERM, which exits at once, over ours
+            connect(address, verbose=verbose)
+        if watch.signal_name is not None:
+            return
         check_capacity(spec.scaling)
     with _timed(ledger, "preparing rows"):
         dataset = prepare_dataset(spec.data, storage, on_progress=ledger.rows_progress)
@@ -120,9 +123,7 @@ def _run_workers(assignment: Assignment, ledger: Ledger, watch: SignalWatch) -> 
     """Start the workers and follow them: Ray's `fit` blocks in a thread of its own, this one keeps the book."""
     import ray
 
-    from raytrain.training.mailbox import Mailbox
-
-    mailbox = Mailbox.remote()
+    mailbox = _open_mailbox()
     failure: list[BaseException] = []
 
     def fit() -> None:
@@ -167,20 +168,36 @@ def _run_workers(assignment: Assignment, ledger: Ledger, watch: SignalWatch) -> 
         )
 
 
+def _open_mailbox() -> Any:
+    """A mailbox on the driver's own node, where Ray's controller is too: no other node may take the run with it."""
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    from raytrain.training.mailbox import Mailbox
+
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    return Mailbox.options(scheduling_strategy=here).remote()
+
+
 def _build_trainer(assignment: Assignment, mailbox: Any) -> Any:
     import ray.train
     from ray.train.torch import TorchConfig, TorchTrainer
 
+    from raytrain.training.regrouping import NoticeBeforeEnd, SaveBeforeResize
     from raytrain.training.worker import train_worker
 
     scaling = assignment.spec.scaling
     storage = assignment.spec.storage.location
+    if scaling.is_elastic:
+        # Ray learns of a dead node within 20 s. Until then it may ask for a place there; it then counts anew.
+        os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "10")
     return TorchTrainer(
         train_worker,
         train_loop_config={"assignment": assignment, "mailbox": mailbox},
         torch_config=TorchConfig(backend="nccl" if scaling.use_gpu else "gloo"),
         scaling_config=ray.train.ScalingConfig(
             num_workers=scaling.num_workers,
+            elastic_resize_monitor_interval_s=scaling.elastic_resize_monitor_interval_s,
             use_gpu=scaling.use_gpu,
             resources_per_worker=scaling.worker_resources,
             placement_strategy=scaling.placement_strategy,
@@ -191,6 +208,7 @@ def _build_trainer(assignment: Assignment, mailbox: Any) -> Any:
             name=assignment.run_id,
             storage_path=str(checkpoint_folder(storage, assignment.run_id).parent.parent),
             failure_config=ray.train.FailureConfig(max_failures=scaling.max_failures),
+            callbacks=[NoticeBeforeEnd(), SaveBeforeResize(mailbox)],
         ),
     )
 

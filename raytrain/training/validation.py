@@ -8,9 +8,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from raytrain.data.batches import Dealer, Examples
 from raytrain.data.collators import Collator, MicroBatch
+from raytrain.training.losses.base import CountsHits, Loss, WeighsRows
 from raytrain.training.precision import autocast
 from raytrain.training.strategies.base import Strategy
 
@@ -37,19 +39,24 @@ class Evaluator:
     collate: Collator
     precision: str
     max_rows: int | None = None
+    loss: Loss | None = None
+    """The loss that the strategy runs; asked how it weighs rows, and for its right answers."""
 
     @property
     def num_rows(self) -> int:
         return len(self.table) if self.max_rows is None else min(self.max_rows, len(self.table))
 
     def evaluate(self, strategy: Strategy) -> dict[str, float]:
-        """*Collective.* `eval/loss` in nats per target over all rows, and its exponential as `eval/perplexity`.
+        """*Collective.* `eval/loss` in nats per target over all rows; for classifications `eval/accuracy`, the share of
+        right answers, for language models `eval/perplexity`, the exponential of the loss.
 
         The caller has put the model into evaluation mode. A rank without rows runs a stand-in, as weights that are
         spread over the ranks are only whole while all of them go forward.
         """
         rows = np.arange(self.num_rows, dtype=np.int64)
-        num_targets = int(self.table.num_loss_tokens[: self.num_rows].sum())
+        counter = self.loss if isinstance(self.loss, CountsHits) else None
+        if counter is not None:
+            counter.take_hits()
         loss_sum = 0.0
         with torch.no_grad(), autocast(strategy.device, self.precision):
             for slots in self.deal(rows, self.table.lengths[: self.num_rows], strategy.world_size):
@@ -57,6 +64,18 @@ class Evaluator:
                     self.collate(self.table, slots[strategy.world_rank]), strategy.device
                 )
                 loss_sum += float(strategy.forward(inputs, labels))
-        (total,) = strategy.sum_over_ranks([loss_sum])
-        loss = total / max(1, num_targets)
+        hits = counter.take_hits() if counter is not None else (0.0, 0.0)
+        total, num_right, num_answers = strategy.sum_over_ranks([loss_sum, *hits])
+        loss = total / (float(self._row_weights().sum()) or 1.0)
+        if counter is not None:
+            return {"eval/loss": loss, "eval/accuracy": num_right / max(1.0, num_answers)}
         return {"eval/loss": loss, "eval/perplexity": math.exp(min(loss, 700.0))}
+
+    def _row_weights(self) -> NDArray[np.float64]:
+        return row_weights(self.loss, self.table)[: self.num_rows]
+
+
+def row_weights(loss: Loss | None, table: Examples) -> NDArray[np.float64]:
+    """What each row adds to the number that summed losses are divided by."""
+    weights = loss.row_weights(table) if isinstance(loss, WeighsRows) else None
+    return table.num_loss_tokens.astype(np.float64) if weights is None else weights

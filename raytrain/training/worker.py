@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import os
 import resource
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from raytrain.errors import PlatformError
 from raytrain.training.setup import Assignment
+
+if TYPE_CHECKING:
+    from raytrain.training.loop import Ending
 
 
 def train_worker(config: dict[str, Any]) -> None:
@@ -20,6 +23,7 @@ def train_worker(config: dict[str, Any]) -> None:
     import torch.distributed
 
     from raytrain.training.mailbox import MailboxChannel
+    from raytrain.training.regrouping import wait_for_replacement
 
     assignment: Assignment = config["assignment"]
     scaling = assignment.spec.scaling
@@ -37,23 +41,32 @@ def train_worker(config: dict[str, Any]) -> None:
         world_rank=context.get_world_rank(),
         node=ray.get_runtime_context().get_node_id(),
         pid=os.getpid(),
+        world_size=context.get_world_size(),
+        max_workers=scaling.max_workers,
     )
+    ending = None
     try:
-        run_rank(assignment, _strategy(context.get_world_size(), ray.train.torch.get_device()), channel)
+        ending = run_rank(
+            assignment,
+            _strategy(assignment, context.get_world_size(), ray.train.torch.get_device()),
+            channel,
+        )
     except PlatformError as error:
         channel.send_error(error)
     finally:
         channel.flush()
+    if ending == "yielded" and channel.must_go():
+        wait_for_replacement()
 
 
-def _strategy(world_size: int, device: Any) -> Any:
-    from raytrain.training.strategies.ddp import DistributedDataParallelStrategy
-    from raytrain.training.strategies.single import SingleProcess
+def _strategy(assignment: Assignment, world_size: int, device: Any) -> Any:
+    from raytrain.training.strategies.build import build_strategy
 
-    return DistributedDataParallelStrategy(device) if world_size > 1 else SingleProcess(device)
+    spec = assignment.spec
+    return build_strategy(spec.scaling, spec.train, world_size=world_size, device=device)
 
 
-def run_rank(assignment: Assignment, strategy: Any, channel: Any) -> None:
+def run_rank(assignment: Assignment, strategy: Any, channel: Any) -> Ending:
     """Set up, train, and write the result; the part of a worker that knows nothing of Ray."""
     from raytrain.models.adapter import trained_state
     from raytrain.training.loop import run_loop
@@ -62,6 +75,8 @@ def run_rank(assignment: Assignment, strategy: Any, channel: Any) -> None:
 
     job = build_job(assignment, strategy, channel)
     ending = run_loop(job)
+    if ending == "yielded":
+        return ending
     artifact = None
     if ending != "stop_requested":
         trained = strategy.whole_tensors(trained_state(job.model))
@@ -89,3 +104,4 @@ def run_rank(assignment: Assignment, strategy: Any, channel: Any) -> None:
             artifact_kind=artifact.kind if artifact else None,
             metrics=metrics,
         )
+    return ending

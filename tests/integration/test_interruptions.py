@@ -7,7 +7,17 @@ import signal
 from collections import Counter
 from pathlib import Path
 
-from bench import Bench, Running, assert_every_row_once_per_epoch, run_id_of, write_recipe, write_rows
+import pytest
+from bench import (
+    Bench,
+    Running,
+    assert_every_row_once_per_epoch,
+    processes_below,
+    run_id_of,
+    wait_until,
+    write_recipe,
+    write_rows,
+)
 from conftest import Straight
 
 STOPS = {"SIGINT": 130, "SIGTERM": 143, "runs stop": 0}
@@ -80,6 +90,25 @@ def test_a_run_that_is_stopped_damaged_and_moved_ends_as_the_straight_one(
     assert joined.run("runs", "compare", run_id, "latest", "--json").code == 2, (
         "one run is nothing to compare"
     )
+
+
+@pytest.mark.parametrize("how", ["SIGINT", "SIGTERM"])
+def test_a_signal_while_ray_starts_ends_the_run_in_order(local: Bench, recipe: Path, how: str) -> None:
+    run_id = run_id_of(recipe)
+    running = local.begin(recipe)
+    # The first process of a Ray of its own: `ray.init` has begun, and needs seconds yet.
+    wait_until(lambda: bool(ray_servers(local)), 60, lambda: "Ray's first process")
+    running.send(getattr(signal, how))
+    stopped = running.ended()
+    assert stopped.code == STOPS[how], stopped.told()
+    assert (stopped.object["state"], stopped.object["global_step"]) == ("cancelled", 0)
+    shown = local.show(run_id)["run"]
+    assert (shown["state"], shown["resumable"]) == ("cancelled", True)
+    wait_until(lambda: not ray_servers(local), 30, lambda: "the end of Ray's processes")
+
+
+def ray_servers(bench: Bench) -> list[str]:
+    return [one.name() for one in processes_below(bench.ray_folder) if one.name() == "gcs_server"]
 
 
 def test_a_run_whose_rows_changed_is_refused_and_fresh_starts_another(

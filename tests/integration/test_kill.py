@@ -1,7 +1,10 @@
-"""kill -9, of the driver and of a worker: a resumed run is the straight run, bit for bit."""
+"""kill, of the driver and of a worker: a resumed run is the straight run, bit for bit."""
 
 from __future__ import annotations
 
+import signal
+import time
+from collections import Counter
 from pathlib import Path
 
 import psutil
@@ -68,4 +71,30 @@ def test_a_killed_worker_is_replaced_without_help(local: Bench, straight: Straig
     assert any("a worker died" in one["message"] for one in local.events(run_id, "note"))
     assert resumed_at(local, run_id) == [12]
     assert losses(local, run_id) == losses(straight.bench, run_id)
+    assert_every_row_once_per_epoch(local.seen(), num_epochs=3, world_size=2)
+
+
+def test_a_worker_that_is_given_notice_saves_before_it_goes(
+    local: Bench, straight: Straight, recipe: Path
+) -> None:
+    """SIGTERM between two checkpoints: no step is made twice, and it counts as no failure."""
+    run_id = run_id_of(recipe)
+    local.hold_at(6)
+    running = local.begin(recipe, "scaling.max_failures=0")
+    local.wait_for_step(running, run_id, 6)
+    local.wait_until_held(run_id, world_size=2)
+    victim = local.worker_pids(run_id)[1]
+    psutil.Process(victim).send_signal(signal.SIGTERM)
+    time.sleep(2)  # until its main thread has run the handler; while the step is held nothing tells of that
+    local.hold_at(None)
+    outcome = running.ended()
+    assert outcome.code == 0, outcome.told()
+    assert outcome.object["digest"] == straight.digest
+    assert victim not in local.worker_pids(run_id).values()
+    notes = [one["message"] for one in local.events(run_id, "note")]
+    assert "worker 1 has to go (SIGTERM): saving first" in notes
+    assert "worker 1 had to go; Ray started the workers anew" in notes
+    assert resumed_at(local, run_id) == [7]
+    assert losses(local, run_id) == losses(straight.bench, run_id)
+    assert set(Counter(line["step"] for line in local.seen()).values()) == {2}, "a step was made twice"
     assert_every_row_once_per_epoch(local.seen(), num_epochs=3, world_size=2)

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
+
+from raytrain.data.batches import Examples
+from raytrain.data.tasks import TaskName
+from raytrain.training.losses.section import LossSection
 
 
 class Loss(Protocol):
@@ -15,6 +22,37 @@ class Loss(Protocol):
 
     def __call__(self, model: torch.nn.Module, inputs: dict[str, Any], labels: torch.Tensor) -> torch.Tensor:
         """Summed loss, float32 without dimensions; zero, with a graph, where every label is ignored."""
+
+
+@runtime_checkable
+class WeighsRows(Protocol):
+    """A loss whose sum is not divided by the number of targets."""
+
+    def row_weights(self, table: Examples) -> NDArray[np.float64] | None:
+        """What each row adds to the number that the sum is divided by; None = its number of targets."""
+
+
+@runtime_checkable
+class CountsHits(Protocol):
+    """A loss that also counts right answers, while the model is in evaluation mode."""
+
+    def take_hits(self) -> tuple[float, float]:
+        """(right answers, answers) on this rank since the last call."""
+
+
+@dataclass(frozen=True)
+class LossSetup:
+    """All that a loss may want to know when it is made, on every rank, before the strategy takes the model."""
+
+    task: TaskName
+    section: LossSection
+    model: torch.nn.Module
+    labels: tuple[str, ...] = ()
+    """Class names in the order of their numbers; empty where the task has none."""
+    holds_whole_model: bool = True
+    """See Strategy."""
+    class_counts: NDArray[np.int64] | None = None
+    """Targets of each class in the training rows."""
 
 
 class Objective(torch.nn.Module):

@@ -13,11 +13,14 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from raytrain.data.collators import IGNORED_LABEL
+from raytrain.training.losses.base import LossSetup
+from raytrain.training.losses.checks import ValueChecks, check_shapes, logits_of
+from raytrain.training.losses.registry import refuse_other_tasks, register_loss
 
 CHUNK_TOKENS = 256
 """Tokens whose logits exist at one time: 50 MB at a vocabulary of 50,000."""
 
-HeadPath = Literal["frozen", "recomputed", "whole"]
+HeadPath = Literal["frozen", "recomputed", "kept", "whole"]
 """How logits are made: see `CausalLMLoss`."""
 
 _PROOF_TOLERANCE = 1e-3  # of the loss; the paths differ by rounding only
@@ -36,21 +39,29 @@ class CausalLMLoss:
     frozen       the head is a plain matrix that is not trained: its gradient with respect to the hidden state is made
                  with the loss, chunk by chunk, so that nothing is computed twice and no logits are kept
     recomputed   the head is trained or adapted: chunks are computed again in the backward pass
+    kept         the model's own forward pass makes the logits, at positions where some row has a target; for models
+                 whose weights are whole only during it
     whole        the model's own forward pass makes the logits, all of them; works with every model
     """
 
-    def __init__(self, path: HeadPath = "whole") -> None:
+    def __init__(self, path: HeadPath = "whole", check_values: ValueChecks | None = None) -> None:
         self.path = path
+        self._check_values = check_values
 
     def __call__(self, model: torch.nn.Module, inputs: dict[str, Any], labels: torch.Tensor) -> torch.Tensor:
         targets = shifted(labels)
+        if self._check_values is not None:
+            self._check_values(inputs, labels)
         if self.path == "whole":
-            logits: torch.Tensor = model(**inputs).logits
+            logits = logits_of(model, inputs)
+            check_shapes(logits, labels)
             return functional.cross_entropy(
                 logits.flatten(0, 1).float(), targets.flatten(), ignore_index=IGNORED_LABEL, reduction="sum"
             )
-        inside: Any = _inside(model)
         is_target = targets != IGNORED_LABEL
+        if self.path == "kept":
+            return _kept_loss(model, inputs, targets, is_target)
+        inside: Any = _inside(model)
         hidden: torch.Tensor = inside.base_model(**inputs).last_hidden_state
         if not bool(is_target.any()):
             return hidden.float().sum() * 0.0
@@ -72,6 +83,17 @@ class CausalLMLoss:
             for i in range(0, len(targets), CHUNK_TOKENS)
         ]
         return torch.stack(sums).sum()
+
+
+def _kept_loss(
+    model: torch.nn.Module, inputs: dict[str, Any], targets: torch.Tensor, is_target: torch.Tensor
+) -> torch.Tensor:
+    kept = is_target.any(dim=0)
+    kept[0] |= ~kept.any()  # a forward pass needs some position
+    logits = logits_of(model, {**inputs, "logits_to_keep": kept})
+    return functional.cross_entropy(
+        logits.flatten(0, 1).float(), targets[:, kept].flatten(), ignore_index=IGNORED_LABEL, reduction="sum"
+    )
 
 
 def _inside(model: Any) -> Any:
@@ -105,10 +127,10 @@ class _FrozenHeadLoss(torch.autograd.Function):
             logits = functional.linear(
                 hidden[part].to(dtype), weight, None if bias is None else bias.to(dtype)
             ).float()
-            log_normaliser = torch.logsumexp(logits, dim=1, keepdim=True)
-            total += (log_normaliser - logits.gather(1, wanted)).sum()
+            log_probabilities = torch.log_softmax(logits, dim=1)
+            total -= log_probabilities.gather(1, wanted).sum()
             if gradient is not None:
-                logits.sub_(log_normaliser).exp_()
+                logits = log_probabilities.exp_()
                 logits.scatter_add_(1, wanted, torch.full_like(wanted, -1, dtype=torch.float32))
                 gradient[part] = logits.to(dtype) @ weight
         ctx.save_for_backward(gradient)
@@ -120,18 +142,26 @@ class _FrozenHeadLoss(torch.autograd.Function):
         return gradient * outer[0], None, None, None
 
 
+@register_loss("causal_lm")
+def build_causal_lm_loss(setup: LossSetup) -> CausalLMLoss:
+    """The loss by its cheapest path."""
+    refuse_other_tasks(setup, "causal_lm", frozenset(["causal_lm"]))
+    path, _ = choose_path(setup.model, holds_whole_model=setup.holds_whole_model)
+    return CausalLMLoss(path, ValueChecks(setup.model))
+
+
 def choose_path(model: torch.nn.Module, *, holds_whole_model: bool) -> tuple[HeadPath, str | None]:
     """The cheapest path that gives this model's own loss, proven on a few tokens; why, where it is `whole`.
 
     Models that do more after their head than a matrix product (a cap, a scale) are found out by the proof.
     """
-    if not holds_whole_model:
-        return "whole", "the head's weights are spread over the workers"
     inside = _inside(model)
     try:
-        head = inside.get_output_embeddings()
-        is_plain = type(head) is torch.nn.Linear and not any(p.requires_grad for p in head.parameters())
-        path: HeadPath = "frozen" if is_plain else "recomputed"
+        path: HeadPath = "kept"
+        if holds_whole_model:
+            head = inside.get_output_embeddings()
+            is_plain = type(head) is torch.nn.Linear and not any(p.requires_grad for p in head.parameters())
+            path = "frozen" if is_plain else "recomputed"
         reason = _proof(model, path)
     except (AttributeError, TypeError, ValueError, RuntimeError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
@@ -143,12 +173,14 @@ def _proof(model: torch.nn.Module, path: HeadPath) -> str | None:
     device = next(model.parameters()).device
     ids = (torch.arange(12, device=device) * 7919 % vocabulary).view(2, 6)
     inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+    labels = ids.clone()
+    labels[:, 2:4] = IGNORED_LABEL
     was_training = model.training
     model.eval()
     try:
         with torch.no_grad():
-            expected = float(CausalLMLoss("whole")(model, inputs, ids))
-            found = float(CausalLMLoss(path)(model, inputs, ids))
+            expected = float(CausalLMLoss("whole")(model, inputs, labels))
+            found = float(CausalLMLoss(path)(model, inputs, labels))
     finally:
         model.train(was_training)
     if abs(found - expected) <= _PROOF_TOLERANCE * max(1.0, abs(expected)):

@@ -6,7 +6,7 @@ import re
 import pytest
 
 from raytrain.data.tool_call_phrases import TOOLS
-from raytrain.data.tool_calls import exact_match, generate_tool_calls
+from raytrain.data.tool_calls import exact_match, generate_tool_calls, generate_tool_names
 
 
 def pairs(num_rows: int, seed: int, part: str) -> list[tuple[str, dict[str, object]]]:
@@ -80,3 +80,13 @@ def test_answers_are_short() -> None:
 )
 def test_exact_match(answer: str, expected: str, same: bool) -> None:
     assert exact_match(answer, expected) is same
+
+
+def test_the_same_requests_labelled_with_their_tools() -> None:
+    calls = list(generate_tool_calls(40, 3, "train"))
+    names = list(generate_tool_names(40, 3, "train"))
+    assert [row["text"] for row in names] == [row["messages"][0]["content"] for row in calls]
+    assert [row["label"] for row in names] == [
+        json.loads(row["messages"][1]["content"])["tool"] for row in calls
+    ]
+    assert len({row["label"] for row in names}) > 3

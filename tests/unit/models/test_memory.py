@@ -82,3 +82,25 @@ def test_the_head_of_a_gguf_is_enough(tmp_path: Path) -> None:
 def test_a_config_that_cannot_be_had_is_a_config_error(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"config of `.*` cannot be read"):
         read_model_config(ModelSection(base_model=str(tmp_path)))
+
+
+def test_other_tasks_are_counted_exactly_too(tmp_path: Path) -> None:
+    from tiny_task_models import save_tiny_bert, save_tiny_t5, save_tiny_vit
+    from transformers import AutoModelForImageClassification, AutoModelForSeq2SeqLM
+    from transformers import AutoModelForSequenceClassification as Classifier
+
+    cases = [
+        (save_tiny_bert(tmp_path / "bert"), "sequence_classification", Classifier),
+        (save_tiny_vit(tmp_path / "vit"), "image_classification", AutoModelForImageClassification),
+        (save_tiny_t5(tmp_path / "t5"), "seq2seq", AutoModelForSeq2SeqLM),
+    ]
+    for folder, task, auto_class in cases:
+        model = auto_class.from_pretrained(folder)
+        found = estimate(folder, {"method": "full"}, task=task)
+        assert found.num_trainable == model.num_parameters(), task
+    text = estimate(tmp_path / "bert", task="sequence_classification")
+    assert text.logits_bytes < estimate(tmp_path / "bert", task="masked_lm").logits_bytes
+    # Sixteen patches and one token for the whole, whatever max_seq_len says.
+    assert estimate(tmp_path / "vit", task="image_classification", length=500).activations_bytes == (
+        estimate(tmp_path / "vit", task="image_classification", length=17).activations_bytes
+    )

@@ -9,8 +9,11 @@ import torch
 from conftest_training import JobMaker, RecordingChannel
 
 from raytrain.errors import IntegrityError, StorageError, TrainingError
+from raytrain.models.adapter import trained_state
+from raytrain.models.base import ResolvedModel
 from raytrain.storage.artifact import open_artifact
 from raytrain.storage.location import Location
+from raytrain.training.builder import RunSpecBuilder
 from raytrain.training.checkpoint import Belonging, check_belonging, check_progress
 from raytrain.training.checkpoint_store import (
     BackgroundWriter,
@@ -20,8 +23,10 @@ from raytrain.training.checkpoint_store import (
     choose_to_drop,
 )
 from raytrain.training.loop import run_loop
+from raytrain.training.result import write_result
 from raytrain.training.saving import should_save
 from raytrain.training.section import TrainSection
+from raytrain.training.setup import Assignment
 from raytrain.training.state import TrainingState, is_better
 from raytrain.training.strategies.replicated import copy_to_cpu
 
@@ -236,6 +241,22 @@ def test_an_orphan_cannot_write_into_a_run_that_others_took_over(make_job: JobMa
     assert heir.saver.store.steps() == []
     assert run_loop(heir) == "finished"
     assert heir.saver.store.steps()[-1] == 6
+
+
+def test_an_orphan_cannot_write_the_result_of_a_run_that_others_took_over(
+    make_job: JobMaker, base: ResolvedModel, tmp_path: Path
+) -> None:
+    spec = RunSpecBuilder("r").model(base.reference).data("rows.jsonl").storage(str(tmp_path)).build()
+    assignment = Assignment("r-1", spec, Location(str(tmp_path / "dataset")), base)
+    result = tmp_path / "runs" / "r-1"
+    orphan = make_job()
+    run_loop(orphan)
+    heir = make_job()
+    with pytest.raises(TrainingError, match="written by another process now"):
+        write_result(orphan, assignment, orphan.saver.store, trained_state(orphan.model))
+    assert list(result.iterdir()) == [], "neither a result nor the half of one"
+    written = write_result(heir, assignment, heir.saver.store, trained_state(heir.model))
+    assert (written.kind, open_artifact(written.location).digest) == ("adapter", written.digest)
 
 
 def test_a_mirror_that_is_full_costs_a_note_and_nothing_else(make_job: JobMaker, tmp_path: Path) -> None:

@@ -2,8 +2,10 @@ from __future__ import annotations
 
 import socket
 import time
+from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from raytrain.errors import ClusterError
 from raytrain.training.cluster import check_somebody_answers, count_placeable
@@ -43,6 +45,33 @@ def test_what_a_worker_reserves() -> None:
     assert scaling.threads == 2
     assert ScalingSection(cpus_per_worker=0.5).threads == 1
     assert ScalingSection(threads_per_worker=7).threads == 7
+
+
+@pytest.mark.parametrize(
+    ("given", "kept", "least", "most", "is_elastic"),
+    [(3, 3, 3, 3, False), ([1, 2], (1, 2), 1, 2, True), ([2, 2], 2, 2, 2, False)],
+)
+def test_a_number_of_workers_or_a_range(
+    given: Any, kept: Any, least: int, most: int, is_elastic: bool
+) -> None:
+    scaling = ScalingSection(num_workers=given)
+    assert (scaling.num_workers, scaling.min_workers, scaling.max_workers) == (kept, least, most)
+    assert scaling.is_elastic == is_elastic
+    assert ScalingSection.model_validate(scaling.model_dump(mode="json")) == scaling
+
+
+@pytest.mark.parametrize("given", [0, [0, 2], [1], [1, 2, 3], "many", True, [True, 2], [1, 100_001], 1.5])
+def test_no_number_of_workers(given: Any) -> None:
+    with pytest.raises(
+        ValidationError, match=r"from 1 to 100000, or \[least, most\]|takes no true"
+    ) as caught:
+        ScalingSection(num_workers=given)
+    assert caught.value.error_count() == 1, "one sentence, not one for each form"
+
+
+def test_a_range_whose_least_is_more_than_its_most() -> None:
+    with pytest.raises(ValidationError, match="3 is more than 2"):
+        ScalingSection(num_workers=(3, 2))
 
 
 def test_a_port_that_listens_is_let_through_and_one_that_does_not_is_refused() -> None:

@@ -18,7 +18,7 @@ from raytrain.runs.records import Records, open_records
 from raytrain.runs.section import TrackingSection
 from raytrain.runs.sinks.build import build_sinks
 from raytrain.storage.location import Location
-from raytrain.training.ledger import Ledger
+from raytrain.training.ledger import Ledger, group_note
 from raytrain.training.signals import SignalWatch
 
 
@@ -112,14 +112,57 @@ def test_rows_that_were_left_out_are_told(ledger: Ledger) -> None:
     assert ("note", "3 training rows are left out: too long") in seen(ledger)
 
 
+def take_group(ledger: Ledger, *pids: int, max_workers: int = 2) -> None:
+    for rank, pid in enumerate(pids):
+        sizes = {"world_size": len(pids), "max_workers": max_workers}
+        ledger.take("worker", {"world_rank": rank, "node": "n", "pid": pid, **sizes})
+
+
+def notes(ledger: Ledger) -> list[str]:
+    return [text for kind, text, *_ in seen(ledger) if kind == "note"]
+
+
 def test_a_second_group_of_workers_is_told_once(ledger: Ledger) -> None:
-    for pid in (10, 20):
-        for rank in (0, 1):
-            ledger.take("worker", {"world_rank": rank, "node": "n", "pid": pid + rank})
-    notes = [text for kind, text, *_ in seen(ledger) if kind == "note"]
-    assert len(notes) == 1
-    assert "a worker died" in notes[0]
+    take_group(ledger, 10, 11)
+    take_group(ledger, 20, 21)
+    assert notes(ledger) == ["a worker died; Ray started the workers anew"]
     assert ledger.num_worker_groups == 2
+
+
+def test_why_the_workers_change_is_told_and_not_told_of_the_next_change(ledger: Ledger) -> None:
+    take_group(ledger, 10, 11)
+    ledger.take("notice", {"world_rank": 1, "reason": "SIGTERM"})
+    ledger.take("restarting", {"why": None})
+    take_group(ledger, 20)
+    ledger.take("resizing", {"num_workers": 2})
+    take_group(ledger, 30, 31)
+    ledger.take("restarting", {"why": "worker 0: RuntimeError: gone"})
+    take_group(ledger, 40)
+    assert notes(ledger) == [
+        "worker 1 has to go (SIGTERM): saving first",
+        "goes on with 1 of 2 workers: worker 1 had to go",
+        "the cluster has room for 2 workers: saving, then going on with them",
+        "goes on with 2 of 2 workers: the cluster has room for 2",
+        "the workers have ended before their time, Ray looks for room for others (worker 0: RuntimeError: gone)",
+        "goes on with 1 of 2 workers: a worker died",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("size", "most", "before", "reason", "told"),
+    [
+        (2, 2, None, None, None),
+        (1, 4, None, None, "begins with 1 of 4 workers: there is no room for more"),
+        (2, 2, 2, None, "a worker died; Ray started the workers anew"),
+        (1, 2, 2, None, "goes on with 1 of 2 workers: a worker died"),
+        (3, 4, 2, "the cluster has room for 3", "goes on with 3 of 4 workers: the cluster has room for 3"),
+        (2, 2, 2, "worker 1 had to go", "worker 1 had to go; Ray started the workers anew"),
+    ],
+)
+def test_what_is_told_of_a_group(
+    size: int, most: int, before: int | None, reason: str | None, told: str | None
+) -> None:
+    assert group_note(size, most, before=before, reason=reason) == told
 
 
 def test_plan_checkpoint_event_phase_and_result(ledger: Ledger, records: Records) -> None:
@@ -216,6 +259,51 @@ def test_a_handler_that_a_library_sets_meanwhile_is_taken_back() -> None:
         watch.listen()
         assert signal.getsignal(signal.SIGTERM) is before, "a second signal ends the process"
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_that_a_library_turns_into_an_exit_is_remembered(number: signal.Signals) -> None:
+    before = signal.getsignal(number)
+    with SignalWatch() as watch:
+        with watch.kept_through():
+            signal.signal(number, lambda got, _: sys.exit(got))  # as Ray does at its start
+            os.kill(os.getpid(), number)
+            pytest.fail("the exit was not raised")
+        assert watch.signal_name == number.name
+    assert signal.getsignal(number) is before
+
+
+def test_what_passes_a_library_without_a_signal_is_left_as_it_is() -> None:
+    with SignalWatch() as watch:
+        with pytest.raises(SystemExit), watch.kept_through():
+            sys.exit(4)
+        with watch.kept_through():
+            signal.signal(signal.SIGTERM, lambda *_: pytest.fail("ended at once"))
+        assert watch.signal_name is None
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert watch.signal_name == "SIGTERM"
+
+
+def test_a_worker_takes_the_first_sigterm_as_a_notice_and_ends_at_the_second() -> None:
+    code = """
+    import os, signal, threading
+    from raytrain.training.signals import expect_notice, worker_is_to_end
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(7))
+    expect_notice()
+    assert not worker_is_to_end()
+    os.kill(os.getpid(), signal.SIGTERM)
+    seen = []
+    asking = threading.Thread(target=lambda: seen.append(worker_is_to_end()))
+    asking.start()
+    asking.join()
+    print(seen, flush=True)
+    os.kill(os.getpid(), signal.SIGTERM)
+    print("not reached")
+    """
+    ended = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (ended.returncode, ended.stdout) == (7, "[True]\n"), ended.stderr
 
 
 def test_a_second_signal_ends_the_process() -> None:

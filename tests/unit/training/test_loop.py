@@ -48,6 +48,30 @@ def test_resumed_means_identical(make_job: JobMaker, method: str) -> None:
     assert straight.state == leg.state
 
 
+@pytest.mark.parametrize("saves", [{"save_every": 100}, {"save_every": 0, "save_every_minutes": None}])
+def test_workers_that_have_to_go_lose_nothing(make_job: JobMaker, saves: dict[str, Any]) -> None:
+    """Between two checkpoints, and where there are none otherwise."""
+    straight = make_job("straight")
+    run_loop(straight)
+    losses: dict[int, float] = {}
+    for yield_after, ending in ((1, "yielded"), (3, "yielded"), (None, "finished")):
+        channel = RecordingChannel(yield_after=yield_after)
+        leg = make_job("legs", channel=channel, **saves)
+        assert run_loop(leg) == ending
+        assert not losses.keys() & channel.losses().keys(), "no step is made twice"
+        losses |= channel.losses()
+    assert_same_bits(weights(straight), weights(leg))
+    assert losses == straight.channel.losses()  # type: ignore[attr-defined]
+
+
+def test_a_worker_that_has_to_go_after_the_last_step_has_finished(make_job: JobMaker) -> None:
+    assert run_loop(make_job(channel=RecordingChannel(yield_after=6))) == "finished"
+
+
+def test_a_wish_to_stop_comes_before_a_notice(make_job: JobMaker) -> None:
+    assert run_loop(make_job(channel=RecordingChannel(stop_after=2, yield_after=2))) == "stop_requested"
+
+
 def test_loss_goes_down_and_is_told(make_job: JobMaker) -> None:
     job = make_job(
         max_steps=30, eval_every=10, save_every=0, num_rows=8, adapter={"method": "full"}, schedule="constant"

@@ -32,6 +32,7 @@ def recipe(tmp_path: Path) -> Path:
     "override",
     [
         "scaling.num_workers=4",
+        "scaling.num_workers=[1,4]",
         "scaling.max_failures=0",
         "storage.path=/elsewhere",
         "storage.mirror=/drive",

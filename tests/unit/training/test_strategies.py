@@ -1,102 +1,50 @@
-"""One contract over all strategies, and two real processes against one."""
+"""One contract over all strategies, and two real processes against one. DeepSpeed's are in tests/integration."""
 
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import socket
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from conftest_training import RecordingChannel, build_test_job
+from conftest_training import build_test_job
+from strategy_contract import OneBlock, SumOfAnswers, check_contract, new_strategy, spawn
+from strategy_runs import (
+    VARIANTS,
+    assert_bit_equal,
+    assert_like_one_process,
+    resume_twice,
+    run_suite,
+    train,
+)
 
-from raytrain.errors import DataError, PlatformError
-from raytrain.models.adapter import trained_state
-from raytrain.models.base import ResolvedModel
+from raytrain.data.collators import IGNORED_LABEL
+from raytrain.errors import ConfigError, PlatformError
+from raytrain.models.base import ResolvedModel, load_base_model
+from raytrain.models.section import ModelSection
 from raytrain.training.loop import run_loop
 from raytrain.training.losses.base import Objective
-from raytrain.training.setup import together
-from raytrain.training.strategies.single import SingleProcess
+from raytrain.training.losses.causal_lm import CausalLMLoss
+from raytrain.training.section import ScalingSection
+from raytrain.training.strategies.base import Strategy
+from raytrain.training.strategies.build import choose_strategy
+from raytrain.training.strategies.ddp import DistributedDataParallelStrategy
+from raytrain.training.strategies.fsdp import find_blocks
 
-WORLD_SIZE = 2
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
+NAMES = ["ddp", "fsdp"]
 
 
-class SumOfAnswers:
-    def __call__(self, model: torch.nn.Module, inputs: dict[str, Any], labels: torch.Tensor) -> torch.Tensor:
-        total: torch.Tensor = model(**inputs).sum()
-        return total
+def test_contract_of_single_process() -> None:
+    check_contract(new_strategy("single"))
 
 
-def check_contract(strategy: Any) -> None:
-    """What every strategy promises, asked on every rank."""
-    rank, world = strategy.world_rank, strategy.world_size
-    assert strategy.sum_over_ranks([1.0, float(rank), 1e-17]) == [
-        world, sum(range(world)), pytest.approx(world * 1e-17),
-    ]  # fmt: skip
-    gathered = strategy.gather_on_rank_zero({"rank": rank})
-    assert gathered == ([{"rank": r} for r in range(world)] if rank == 0 else None)
-    assert strategy.broadcast_from_rank_zero(f"from {rank}") == "from 0"
-
-    # After accumulating, every rank's gradient is the mean over ranks of the sums over micro-batches.
-    model = torch.nn.Linear(1, 1, bias=False)
-    torch.nn.init.constant_(model.weight, 1.0)
-    optimizer = strategy.wrap(
-        Objective(model, SumOfAnswers()), lambda one: torch.optim.AdamW(one.parameters(), lr=0.5)
-    )
-    for is_last in (False, True):
-        with strategy.accumulating(is_last):
-            loss = strategy.forward({"input": torch.tensor([[float(rank + 1)]])}, torch.zeros(1))
-            strategy.backward(loss)
-    expected = 2 * sum(range(1, world + 1)) / world
-    parameters = list(model.parameters())
-    assert strategy.gradient_norms(parameters).tolist() == [pytest.approx(expected)]
-    strategy.scale_gradients(parameters, 0.5)
-    assert strategy.gradient_norms(parameters).tolist() == [pytest.approx(expected / 2)]
-
-    # A step, and everything out and back in as whole tensors.
-    strategy.step(optimizer, torch.amp.GradScaler("cpu", enabled=False))
-    named = dict(model.named_parameters())
-    weights, entries = strategy.whole_tensors(named), strategy.optimizer_tensors(named, optimizer)
-    assert bool(weights) == bool(entries) == (rank == 0)
-    weights, entries = strategy.broadcast_from_rank_zero((weights, entries))
-    assert weights["weight"].shape == (1, 1)
-    assert float(weights["weight"]) == pytest.approx(
-        1.0 - 0.5 - 0.5 * 0.01
-    )  # Adam's first step is its learning rate
-    assert set(entries) == {"weight/step", "weight/exp_avg", "weight/exp_avg_sq"}
-    assert float(entries["weight/step"]) == 1.0
-    strategy.load_tensors(named, {"weight": torch.tensor([[7.0]])})
-    strategy.load_optimizer_tensors(named, optimizer, {**entries, "weight/exp_avg": torch.tensor([[3.0]])})
-    again = strategy.broadcast_from_rank_zero(
-        {**strategy.whole_tensors(named), **strategy.optimizer_tensors(named, optimizer)}
-    )
-    assert (float(again["weight"]), float(again["weight/exp_avg"])) == (7.0, 3.0)
-
-    # A fault on the last rank alone is raised on all.
-    def fail_on_last() -> str:
-        if rank == world - 1:
-            raise DataError("what", why="why", fix="fix")
-        return "fine"
-
-    with pytest.raises(DataError):
-        together(strategy, fail_on_last)
-    assert together(strategy, lambda: rank) == rank
-
-
-def check_that_accumulating_exchanges_nothing(strategy: Any) -> None:
+def check_that_ddp_exchanges_nothing_while_accumulating() -> None:
     """DDP hands every exchange to a hook; while accumulating there must be none, and the gradient stays this rank's."""
     from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
 
+    strategy = DistributedDataParallelStrategy(torch.device("cpu"))
     model = torch.nn.Linear(1, 1, bias=False)
     strategy.wrap(Objective(model, SumOfAnswers()), lambda one: torch.optim.SGD(one.parameters()))
     exchanged = []
@@ -107,69 +55,178 @@ def check_that_accumulating_exchanges_nothing(strategy: Any) -> None:
 
     strategy._wrapped.register_comm_hook(None, counting)
     for i in range(3):
-        with strategy.accumulating(is_last=i == 2):
-            inputs = {"input": torch.tensor([[float(strategy.world_rank + 1)]])}
-            strategy.backward(strategy.forward(inputs, torch.zeros(1)))
+        accumulate_one(strategy, is_last=i == 2)
         if i < 2:
             assert exchanged == []
             assert float(model.weight.grad) == (i + 1) * (strategy.world_rank + 1)
     assert exchanged == [1]
 
 
-def run_rank(rank: int, port: int, folder: str, base: ResolvedModel) -> None:
-    import torch.distributed
+def check_that_fsdp_exchanges_nothing_while_accumulating() -> None:
+    """FSDP2 sends gradients through a reduce-scatter that can be replaced by one that counts."""
+    from torch.distributed.fsdp import FSDPModule
 
-    from raytrain.training.strategies.ddp import DistributedDataParallelStrategy
+    strategy = new_strategy("fsdp")
+    model = OneBlock()
+    strategy.wrap(Objective(model, SumOfAnswers()), lambda one: torch.optim.SGD(one.parameters()))
+    exchanged = []
+    block: Any = model.layers[0]
+    assert isinstance(block, FSDPModule)
+    (group,) = block._get_fsdp_state()._fsdp_param_groups
+    block.set_custom_reduce_scatter(Counting(group._reduce_scatter_comm, exchanged))
+    for i in range(3):
+        accumulate_one(strategy, is_last=i == 2)
+        assert len(exchanged) == (i == 2)
 
-    torch.set_num_threads(1)
-    torch.distributed.init_process_group(
-        "gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=WORLD_SIZE
-    )
-    strategy = DistributedDataParallelStrategy(torch.device("cpu"))
-    check_contract(strategy)
-    check_that_accumulating_exchanges_nothing(strategy)
 
-    # 23 rows in batches of 8: the last batch of each epoch deals 7 rows to 2 workers.
-    channel = RecordingChannel()
-    adapter = {"lora_rank": 4}
-    job = build_test_job(
-        base, Path(folder) / "two", strategy=DistributedDataParallelStrategy(torch.device("cpu")), channel=channel,
-        adapter=adapter,
-    )  # fmt: skip
-    run_loop(job)
-    if rank == 0:
-        weights = {name: tensor.detach().clone() for name, tensor in trained_state(job.model).items()}
-        torch.save({"losses": channel.losses(), "weights": weights}, Path(folder) / "two.pt")
+class Counting:
+    """A reduce-scatter that is told of."""
+
+    def __init__(self, inner: Any, calls: list[int]) -> None:
+        self._inner, self._calls = inner, calls
+
+    def allocate(self, *arguments: Any, **options: Any) -> torch.Tensor:
+        return self._inner.allocate(*arguments, **options)
+
+    def __call__(self, *arguments: Any, **options: Any) -> Any:
+        self._calls.append(1)
+        return self._inner(*arguments, **options)
+
+
+def accumulate_one(strategy: Strategy, is_last: bool) -> None:
+    with strategy.accumulating(is_last=is_last):
+        inputs = {"input": torch.tensor([[float(strategy.world_rank + 1)]])}
+        strategy.backward(strategy.forward(inputs, torch.zeros(1)))
+
+
+def run_rank(rank: int, folder: str, base: ResolvedModel) -> None:
+    check_that_ddp_exchanges_nothing_while_accumulating()
+    check_that_fsdp_exchanges_nothing_while_accumulating()
+    run_suite(rank, NAMES, folder, base)
 
     # A disk that fails on rank 0 ends both ranks with the same error.
-    strategy = DistributedDataParallelStrategy(torch.device("cpu"))
-    job = build_test_job(base, Path(folder) / "blocked", strategy=strategy, adapter=adapter)
+    place = Path(folder) / "blocked"
+    job = build_test_job(base, place, strategy=new_strategy("ddp"), adapter={"lora_rank": 4})
     if rank == 0:
-        shutil.rmtree(Path(folder) / "blocked")
-        (Path(folder) / "blocked").write_text("a file where the checkpoints' folder should be")
+        shutil.rmtree(place)
+        place.write_text("a file where the checkpoints' folder should be")
     with pytest.raises(PlatformError) as caught:
         run_loop(job)
     (Path(folder) / f"error-{rank}.json").write_text(json.dumps(caught.value.as_dict()))
-    torch.distributed.barrier()
-    torch.distributed.destroy_process_group()
-    # As Ray ends its workers: without the interpreter's teardown, in which gloo's threads now and then abort.
-    os._exit(0)
 
 
-def test_contract_of_single_process() -> None:
-    check_contract(SingleProcess(torch.device("cpu")))
+@pytest.fixture(scope="module")
+def two(base: ResolvedModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where two workers have trained everything, under each strategy."""
+    folder = tmp_path_factory.mktemp("two")
+    spawn(run_rank, str(folder), base)
+    return folder
 
 
-def test_two_workers_give_what_one_gives(base: ResolvedModel, tmp_path: Path) -> None:
-    sys.path.insert(0, str(Path(__file__).parent))
-    torch.multiprocessing.spawn(run_rank, (free_port(), str(tmp_path), base), nprocs=WORLD_SIZE)
-    channel = RecordingChannel()
-    one = build_test_job(base, tmp_path / "one", channel=channel, adapter={"lora_rank": 4})
-    run_loop(one)
-    two = torch.load(tmp_path / "two.pt")
-    assert two["losses"] == {step: pytest.approx(loss, abs=1e-5) for step, loss in channel.losses().items()}
-    for name, tensor in trained_state(one.model).items():
-        torch.testing.assert_close(two["weights"][name], tensor, atol=1e-5, rtol=1e-4)
-    errors = [json.loads((tmp_path / f"error-{rank}.json").read_text()) for rank in range(WORLD_SIZE)]
+@pytest.fixture(scope="module")
+def one(base: ResolvedModel, tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
+    """What one process makes of every variant."""
+    folder = tmp_path_factory.mktemp("one")
+    return {
+        variant: train(base, folder / variant, new_strategy("single"), **options)
+        for variant, options in VARIANTS.items()
+    }
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("name", NAMES)
+def test_two_workers_give_what_one_gives(
+    two: Path, one: dict[str, dict[str, Any]], name: str, variant: str
+) -> None:
+    assert_like_one_process(torch.load(two / f"{name}.pt")[variant], one[variant], variant)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_resumed_means_identical_on_two_workers(two: Path, name: str) -> None:
+    found = torch.load(two / f"{name}.pt")
+    assert_bit_equal(found["legs"], found["straight"])
+
+
+def test_a_failing_disk_ends_both_workers_alike(two: Path) -> None:
+    errors = [json.loads((two / f"error-{rank}.json").read_text()) for rank in range(2)]
     assert errors[0] == errors[1]
     assert errors[0]["kind"] == "storage"
+
+
+@pytest.mark.parametrize(
+    ("strategy", "world_size", "chosen"),
+    [
+        ("auto", 1, "single"),
+        ("auto", 2, "ddp"),
+        ("ddp", 1, "ddp"),
+        ("fsdp", 2, "fsdp"),
+        ("deepspeed", 1, "deepspeed"),
+    ],
+)
+def test_what_auto_means(strategy: Any, world_size: int, chosen: str) -> None:
+    assert choose_strategy(ScalingSection(strategy=strategy), world_size) == chosen
+
+
+def test_single_cannot_hold_two_workers() -> None:
+    with pytest.raises(ConfigError, match="single cannot hold 2 workers"):
+        choose_strategy(ScalingSection(strategy="single"), 2)
+
+
+class Stacks(torch.nn.Module):
+    """A small list of experts inside each layer, and a second list of layers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoder = torch.nn.ModuleList([Layer() for _ in range(2)])
+        self.decoder = torch.nn.ModuleList([Layer() for _ in range(3)])
+        self.heads = torch.nn.ModuleList([torch.nn.Linear(2, 2) for _ in range(9)])
+
+
+class Layer(torch.nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.experts = torch.nn.ModuleList([torch.nn.Linear(8, 8) for _ in range(16)])
+
+
+def test_the_layers_that_fsdp_cuts_are_found() -> None:
+    model = Stacks()
+    assert find_blocks(model) == [*model.encoder, *model.decoder]
+
+
+def test_a_model_without_layers_cannot_be_cut() -> None:
+    with pytest.raises(ConfigError, match="wrappable layer") as caught:
+        find_blocks(torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.ModuleList([])))
+    assert "scaling.strategy" in caught.value.fix
+
+
+def resume_three(rank: int, folder: str, base: ResolvedModel) -> None:
+    for name in NAMES:
+        legs, straight = resume_twice(base, Path(folder) / name, name)
+        if rank == 0:
+            torch.save((legs, straight), Path(folder) / f"{name}.pt")
+
+
+@pytest.mark.slow
+def test_resumed_means_identical_on_three_workers(base: ResolvedModel, tmp_path: Path) -> None:
+    """From three on, the order in which ranks are added up shows in the last bit."""
+    spawn(resume_three, str(tmp_path), base, world_size=3)
+    for name in NAMES:
+        assert_bit_equal(*torch.load(tmp_path / f"{name}.pt"))
+
+
+@pytest.mark.parametrize("has_targets", [True, False])
+def test_logits_at_kept_positions_give_the_loss_of_all(base: ResolvedModel, has_targets: bool) -> None:
+    model = load_base_model(base, ModelSection(base_model=base.reference))
+    generator = torch.Generator().manual_seed(0)
+    ids = torch.randint(3, 300, (3, 11), generator=generator)
+    labels = ids.clone()
+    labels[:, : 5 if has_targets else 11] = IGNORED_LABEL
+    found = {}
+    for path in ("kept", "whole"):
+        model.zero_grad()
+        loss = CausalLMLoss(path)(model, {"input_ids": ids}, labels)  # type: ignore[arg-type]
+        loss.backward()
+        found[path] = [loss.detach(), *(parameter.grad.clone() for parameter in model.parameters())]
+    assert (float(found["whole"][0]) > 0) == has_targets
+    for one, other in zip(found["kept"], found["whole"], strict=True):
+        torch.testing.assert_close(one, other, atol=1e-6, rtol=1e-5)

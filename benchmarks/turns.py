@@ -1,0 +1,88 @@
+"""Several training programs take turns, step by step: what slows the machine down slows all of them.
+
+Each program is a process of its own that stops after every optimizer step until it is told to go on, so that only one
+of them computes at a time. All of them wait without spinning.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping
+from multiprocessing.connection import Client, Connection, Listener
+from pathlib import Path
+from typing import Any
+
+import torch.distributed
+
+from raytrain.training.hooks import Hook
+
+ENVIRONMENT = "RAYTRAIN_BENCHMARK_TURNS"
+"""Names `<socket>#<name of the program>`."""
+
+
+class Turns:
+    """The side of a program. The first step is for warming up: it is not timed, and nobody waits for it."""
+
+    def __init__(self, socket: str, name: str) -> None:
+        self._connection: Connection[Any, Any] = Client(socket, family="AF_UNIX")
+        self._connection.send(name)
+        self._started: float | None = None
+
+    def step_ended(self, *, is_last: bool, **told: Any) -> None:
+        """Tell what the step took, and wait for the next turn."""
+        seconds = None if self._started is None else time.perf_counter() - self._started
+        self._connection.send({"seconds": seconds, "is_last": is_last, **told})
+        if not is_last:
+            self._connection.recv()
+        self._started = time.perf_counter()
+
+
+class TurnsHook(Hook):
+    """raytrain's place in the round; of several workers the first takes it, and the others wait for that one."""
+
+    def __init__(self) -> None:
+        socket, _, name = os.environ[ENVIRONMENT].partition("#")
+        self._num_steps = int(os.environ[f"{ENVIRONMENT}_STEPS"])
+        is_first = not torch.distributed.is_initialized() or torch.distributed.get_rank() == 0
+        self._turns = Turns(socket, name) if is_first else None
+
+    def on_step_end(self, global_step: int, metrics: Mapping[str, float]) -> None:
+        if self._turns is not None:
+            self._turns.step_ended(
+                is_last=global_step == self._num_steps,
+                loss=metrics["train/loss"],
+                tokens_seen=int(metrics["train/tokens_seen"]),
+            )
+
+
+class Round:
+    """The side that gives the turns."""
+
+    def __init__(self, socket: Path) -> None:
+        self._listener = Listener(str(socket), family="AF_UNIX")
+        self._programs: dict[str, Connection[Any, Any]] = {}
+
+    def admit(self, num_programs: int) -> None:
+        """Wait until all have connected."""
+        while len(self._programs) < num_programs:
+            connection = self._listener.accept()
+            self._programs[connection.recv()] = connection
+
+    def close(self) -> None:
+        for connection in self._programs.values():
+            connection.close()
+        self._listener.close()
+
+    def run(self, on_step: Any) -> dict[str, list[dict[str, Any]]]:
+        """Give turns until every program has made its last step; what each told of its steps, the first included."""
+        told = {name: [connection.recv()] for name, connection in sorted(self._programs.items())}
+        waiting = [name for name in told if not told[name][-1]["is_last"]]
+        while waiting:
+            for name in list(waiting):
+                self._programs[name].send("go")
+                told[name].append(self._programs[name].recv())
+                on_step(name, told[name][-1])
+            waiting = [name for name in waiting if not told[name][-1]["is_last"]]
+            waiting = waiting[1:] + waiting[:1]  # nobody is always behind the same one
+        return told

@@ -1,0 +1,1 @@
+"""Proofs about a recipe that a person can ask for: `raytrain check …`, one file a check."""

@@ -1,0 +1,33 @@
+"""Cross-entropy of hidden tokens."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch.nn import functional
+
+from raytrain.data.collators import IGNORED_LABEL
+from raytrain.training.losses.base import LossSetup
+from raytrain.training.losses.checks import ValueChecks, check_shapes, logits_of
+from raytrain.training.losses.registry import refuse_other_tasks, register_loss
+
+
+@register_loss("masked_lm")
+class MaskedLMLoss:
+    """Summed cross-entropy in nats of each token to guess; labels: (rows, length), IGNORED_LABEL elsewhere.
+
+    Only the logits of those tokens are raised to float32: about one in seven.
+    """
+
+    def __init__(self, setup: LossSetup) -> None:
+        refuse_other_tasks(setup, "masked_lm", frozenset(["masked_lm"]))
+        self._check_values = ValueChecks(setup.model)
+
+    def __call__(self, model: torch.nn.Module, inputs: dict[str, Any], labels: torch.Tensor) -> torch.Tensor:
+        logits = logits_of(model, inputs)
+        check_shapes(logits, labels)
+        self._check_values(inputs, labels, logits.shape[-1])
+        is_target = labels != IGNORED_LABEL
+        chosen = logits[is_target].float()
+        return functional.cross_entropy(chosen, labels[is_target], reduction="sum")

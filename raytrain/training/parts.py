@@ -1,0 +1,77 @@
+"""What a job is made of, task by task: the processor of its rows, the model, the loss, and the proof that they fit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+
+from raytrain.data.batches import Examples
+from raytrain.models.adapter import attach_adapter
+from raytrain.models.base import ResolvedModel, load_base_model, load_tokenizer
+from raytrain.models.heads import ClassHead
+from raytrain.models.image_preprocessor import load_image_preprocessor
+from raytrain.training.batching import Batching
+from raytrain.training.losses import registry
+from raytrain.training.losses.base import Loss, LossSetup
+from raytrain.training.losses.classification import class_counts
+from raytrain.training.losses.trained_parts import check_gradients_reach_adapter, check_only_adapter_trains
+from raytrain.training.spec import RunSpec
+from raytrain.training.strategies.base import Strategy
+from raytrain.training.validation import tensors_of
+
+Note = Callable[[str], None]
+
+
+def build_model(
+    spec: RunSpec,
+    base_model: ResolvedModel,
+    device: torch.device,
+    labels: tuple[str, ...],
+    processor: Any,
+    note: Note,
+) -> torch.nn.Module:
+    """The base model with what is trained attached; a classifier has a head for `labels`."""
+    head = ClassHead(labels, spec.train.seed) if labels else None
+    model = load_base_model(base_model, spec.model, device=device, adapter=spec.adapter, head=head, note=note)
+    if spec.model.task == "sequence_classification":
+        # Decoders classify by the last token that is no padding, and look for the id that the config names.
+        model.config.pad_token_id = processor.pad_token_id
+    return attach_adapter(model, spec.adapter, base=base_model, seed=spec.train.seed, task=spec.model.task)
+
+
+def load_processor(base_model: ResolvedModel, spec: RunSpec) -> Any:
+    """The tokenizer, or the image preprocessor of a task that sees images."""
+    if spec.model.task == "image_classification":
+        return load_image_preprocessor(base_model, spec.data.images)
+    return load_tokenizer(base_model, spec.model)
+
+
+def build_loss(
+    spec: RunSpec, model: torch.nn.Module, labels: tuple[str, ...], table: Examples, strategy: Strategy
+) -> Loss:
+    """What `train.loss` asks for, told all that is known about rows and model."""
+    return registry.build_loss(
+        LossSetup(
+            task=spec.model.task,
+            section=spec.train.loss,
+            model=model,
+            labels=labels,
+            holds_whole_model=strategy.holds_whole_model,
+            class_counts=class_counts(table, len(labels)) if labels else None,
+        )
+    )
+
+
+def check_adapter(
+    spec: RunSpec, model: torch.nn.Module, loss: Loss, batching: Batching, table: Examples, note: Note
+) -> None:
+    """With an adapter: prove on the shortest row that it alone is trained."""
+    if spec.adapter.method == "full":
+        return
+    check_only_adapter_trains(model)
+    shortest = np.array([np.argmin(table.lengths)])
+    inputs, labels = tensors_of(batching.collate(table, shortest), next(model.parameters()).device)
+    check_gradients_reach_adapter(model, loss, inputs, labels, note)

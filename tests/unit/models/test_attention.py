@@ -1,0 +1,138 @@
+"""Rows that lie after each other are as good as alone; backends agree; what cannot be used is found out."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+from torch.nn import functional
+
+from raytrain.errors import ConfigError
+from raytrain.models import attention
+from raytrain.models.attention import try_packing
+from raytrain.models.attention_backends import attention_candidates
+from raytrain.models.base import ResolvedModel, load_base_model
+from raytrain.models.section import ModelSection
+
+ROOT = Path(__file__).parent.parent.parent.parent
+
+
+@pytest.fixture(scope="module")
+def page() -> ModuleType:
+    """docs/attention.py, which makes the table."""
+    spec = importlib.util.spec_from_file_location("attention_page", ROOT / "docs" / "attention.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def tiny(page: ModuleType, name: str, backend: str = "sdpa") -> Any:
+    for one, model, config, settings in page.ARCHITECTURES:
+        if one == name:
+            return page.builder(model, config, settings)(backend)
+    raise AssertionError(name)
+
+
+def test_the_table_in_the_docs_is_what_is_found(page: ModuleType) -> None:
+    found = page.findings()
+    assert page.PLACE.read_text(encoding="utf-8") == page.render(found)
+    different = {
+        (name, backend): one
+        for name, row in found.items()
+        for backend, one in row.items()
+        if one.status == "different"
+    }
+    assert different == {}
+    assert found["Longformer"]["sdpa"].status == "not supported"
+    assert found["Llama"]["packing"].status == "equal"
+
+
+ROWS = [[5, 9, 11, 4], [7], [3, 8, 20, 21, 22, 23, 24, 90, 91, 17], [6, 5, 4]]
+
+
+@pytest.mark.parametrize("name", ["Llama", "GPT-2", "Mistral, sliding window"])
+def test_each_row_has_the_loss_it_has_alone(page: ModuleType, name: str) -> None:
+    """Rows shorter and longer than Mistral's window of 4, and one of a single token."""
+    model = tiny(page, name).eval()
+    assert try_packing(model) is None
+    ids = torch.tensor([[token for row in ROWS for token in row]])
+    positions = torch.tensor([[i for row in ROWS for i in range(len(row))]])
+    ends = torch.tensor([len(row) for row in ROWS]).cumsum(0).tolist()
+    with torch.no_grad():
+        packed = model(input_ids=ids, position_ids=positions, document_ends=ends).logits[0]
+        plain = tiny(page, name, "eager").eval()
+        for row, end in zip(ROWS, ends, strict=True):
+            alone = plain(input_ids=torch.tensor([row])).logits[0]
+            part = packed[end - len(row) : end]
+            torch.testing.assert_close(part, alone, atol=1e-5, rtol=1e-5)
+            if len(row) > 1:
+                targets = torch.tensor(row[1:])
+                mine, expected = (float(functional.cross_entropy(one[:-1], targets)) for one in (part, alone))
+                assert mine == pytest.approx(expected, abs=1e-5)
+
+
+def test_padded_rows_still_go_through_a_model_that_packs(page: ModuleType) -> None:
+    for name in ("Llama", "Mistral, sliding window"):
+        model, plain = tiny(page, name).eval(), tiny(page, name).eval()
+        assert try_packing(model) is None
+        ids = torch.arange(24).view(2, 12) + 3
+        mask = torch.ones_like(ids)
+        mask[0, 7:] = 0
+        with torch.no_grad():
+            for inputs in ({"input_ids": ids, "attention_mask": mask}, {"input_ids": ids}):
+                real = mask.bool() if "attention_mask" in inputs else slice(None)
+                torch.testing.assert_close(model(**inputs).logits[real], plain(**inputs).logits[real])
+
+
+def test_a_leak_across_rows_is_found_and_the_model_is_switched_back(
+    page: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    right = attention.document_attention
+
+    def leaking(*args: Any, document_ends: list[int] | None = None, **options: Any) -> Any:
+        whole = None if document_ends is None else document_ends[-1:]
+        return right(*args, document_ends=whole, **options)
+
+    monkeypatch.setattr(attention, "document_attention", leaking)
+    model = tiny(page, "Llama")
+    reason = try_packing(model)
+    assert reason is not None and "see each other" in reason
+    assert model.config._attn_implementation == "sdpa"
+    monkeypatch.undo()
+    attention.register_document_attention()
+
+
+@pytest.mark.parametrize("name", ["T5", "Longformer"])
+def test_an_architecture_that_cannot_is_refused_with_the_reason(page: ModuleType, name: str) -> None:
+    model = tiny(page, name, "eager")
+    reason = try_packing(model)
+    assert reason is not None and "sdpa" in reason
+
+
+def test_the_order_in_which_backends_are_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert attention_candidates("eager", device="cuda", dtype="bfloat16") == ("eager",)
+    assert attention_candidates("auto", device="cpu", dtype="float32") == ("sdpa", "eager")
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: object() if name == "flash_attn" else None)
+    assert attention_candidates("auto", device="cuda:0", dtype="bfloat16")[0] == "flash_attention_2"
+    assert attention_candidates("auto", device="cuda:0", dtype="float32") == ("sdpa", "eager")
+    assert attention_candidates("auto", device="cpu", dtype="bfloat16") == ("sdpa", "eager")
+
+
+def test_auto_takes_a_slower_backend_and_says_why(page: ModuleType, tmp_path: Path) -> None:
+    """Longformer knows neither sdpa nor FlashAttention; asked for sdpa by name it is refused."""
+    tiny(page, "Longformer", "eager").save_pretrained(tmp_path)
+    resolved = ResolvedModel("long", str(tmp_path), "sha256:0")
+    section = ModelSection(base_model=str(tmp_path), task="masked_lm")
+    told: list[str] = []
+    model = load_base_model(resolved, section, note=told.append)
+    assert model.config._attn_implementation == "eager"
+    assert len(told) == 1
+    assert "sdpa cannot be used" in told[0] and "LongformerForMaskedLM" in told[0]
+    with pytest.raises(ConfigError) as caught:
+        load_base_model(resolved, section.model_copy(update={"attention": "sdpa"}))
+    assert "eager" in caught.value.fix
