@@ -83,7 +83,7 @@ class TrainSection(Section):
     max_bad_steps: Annotated[int, Field(gt=0)] = 3
     """Steps in a row with NaN or infinite gradients before the run stops; such a step changes no weight."""
     loss: LossSection = LossSection()
-    """What is minimised."""
+    """The loss; by default the one that its task is trained with."""
     hooks: list[str] = Field(default_factory=list)
     """Classes `module:Class` to be made on every worker, with any of on_step_end, on_evaluate, on_checkpoint."""
 

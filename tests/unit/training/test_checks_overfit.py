@@ -16,6 +16,8 @@ from raytrain.training.checks.reproducibility import Curve, check_reproducibilit
 from raytrain.training.checks.scratch import scratch_assignment
 from raytrain.training.losses.causal_lm import CausalLMLoss
 
+pytestmark = pytest.mark.slow
+
 
 def silent(_: str) -> None:
     """Nobody reads along."""

@@ -133,6 +133,7 @@ def one(base: ResolvedModel, tmp_path_factory: pytest.TempPathFactory) -> dict[s
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("name", NAMES)
 def test_two_workers_give_what_one_gives(
@@ -141,12 +142,14 @@ def test_two_workers_give_what_one_gives(
     assert_like_one_process(torch.load(two / f"{name}.pt")[variant], one[variant], variant)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_resumed_means_identical_on_two_workers(two: Path, name: str) -> None:
     found = torch.load(two / f"{name}.pt")
     assert_bit_equal(found["legs"], found["straight"])
 
 
+@pytest.mark.slow
 def test_a_failing_disk_ends_both_workers_alike(two: Path) -> None:
     errors = [json.loads((two / f"error-{rank}.json").read_text()) for rank in range(2)]
     assert errors[0] == errors[1]

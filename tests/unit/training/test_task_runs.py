@@ -37,6 +37,8 @@ GOOD, BAD = ("good", "great", "fine", "happy"), ("bad", "awful", "poor", "sad")
 THINGS = ("cat", "dog", "bird", "fish", "sun", "moon", "stone", "river")
 NAMES, PLACES = ("anna", "peter", "maria", "john"), ("paris", "london", "rome", "tokyo")
 
+pytestmark = pytest.mark.slow
+
 
 def reviews(num_rows: int = 120) -> list[dict[str, str]]:
     """A text is positive where its third word is a good one; the thing says nothing."""
