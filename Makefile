@@ -40,11 +40,17 @@ format: $(INSTALLED)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+# Those that compare trainers want GSM8K's rows: make bench ROWS=path/to/train.jsonl
 bench: $(DEMO_MODEL)
-	$(BIN)/python -m benchmarks.training --quick
+	$(BIN)/python -m benchmarks.overhead --quick
 	$(BIN)/python -m benchmarks.startup --quick
 	$(BIN)/python -m benchmarks.data_prepare --quick
 	$(BIN)/python -m benchmarks.losses --quick
+ifdef ROWS
+	$(BIN)/python -m benchmarks.training --rows $(ROWS) --quick
+	$(BIN)/python -m benchmarks.switches --rows $(ROWS) --quick
+	$(BIN)/python -m benchmarks.strategies --rows $(ROWS) --quick
+endif
 
 clean:
 	rm -rf .venv build *.egg-info .pytest_cache .mypy_cache .ruff_cache benchmarks/results

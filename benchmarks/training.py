@@ -1,6 +1,6 @@
 """raytrain against what a user would choose instead, on the same rows, in one interleaved run.
 
-    python -m benchmarks.training --rows GSM8K/train.jsonl [--steps 12] [--contenders NAME …] [--json FILE] [--quick]
+    python -m benchmarks.training --rows GSM8K/train.jsonl [--steps 16] [--contenders NAME …] [--json FILE] [--quick]
 
 SmolLM2-135M, LoRA on all linear layers, float32, one process each with the same threads. The contenders (see
 contenders.py) take turns step by step; raytrain runs as `raytrain train` with its defaults, logging, gradient checks
@@ -39,7 +39,7 @@ from raytrain.training.spec import RunSpec, load_spec
 ROOT = Path(__file__).parent.parent
 OURS = "raytrain"
 TARGETS = {"trl": 1.8, "trl_packing": 1.4}
-NUM_HELD_OUT = 64
+NUM_HELD_OUT = 32
 Told = dict[str, list[dict[str, Any]]]
 
 

@@ -15,7 +15,7 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from raytrain.errors import ConfigError
 from raytrain.training.strategies.base import OptimizerBuilder
 from raytrain.training.strategies.process_group import ProcessGroup
-from raytrain.training.strategies.replicated import copy_to_cpu
+from raytrain.training.strategies.replicated import copy_to_cpu, optimizer_entries
 
 
 class FullyShardedStrategy(ProcessGroup):
@@ -90,12 +90,7 @@ class FullyShardedStrategy(ProcessGroup):
     def optimizer_tensors(
         self, parameters: Mapping[str, torch.nn.Parameter], optimizer: torch.optim.Optimizer
     ) -> dict[str, torch.Tensor]:
-        entries = {
-            f"{name}/{entry}": torch.as_tensor(value)
-            for name, parameter in parameters.items()
-            for entry, value in optimizer.state.get(parameter, {}).items()
-        }
-        return self.whole_tensors(entries)
+        return self.whole_tensors(optimizer_entries(parameters, optimizer))
 
     def load_optimizer_tensors(
         self,

@@ -19,6 +19,17 @@ def copy_to_cpu(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     return copied
 
 
+def optimizer_entries(
+    parameters: Mapping[str, torch.nn.Parameter], optimizer: torch.optim.Optimizer
+) -> dict[str, torch.Tensor]:
+    """The live state of a torch optimizer as `<parameter name>/<entry>`; none before its first step."""
+    return {
+        f"{name}/{entry}": torch.as_tensor(value)
+        for name, parameter in parameters.items()
+        for entry, value in optimizer.state.get(parameter, {}).items()
+    }
+
+
 class Replicated:
     """Every rank holds everything; what is whole on one is whole on all."""
 
@@ -57,12 +68,7 @@ class Replicated:
     def optimizer_tensors(
         self, parameters: Mapping[str, torch.nn.Parameter], optimizer: torch.optim.Optimizer
     ) -> dict[str, torch.Tensor]:
-        entries = {
-            f"{name}/{entry}": torch.as_tensor(value)
-            for name, parameter in parameters.items()
-            for entry, value in optimizer.state.get(parameter, {}).items()
-        }
-        return self.whole_tensors(entries)
+        return self.whole_tensors(optimizer_entries(parameters, optimizer))
 
     def load_optimizer_tensors(
         self,
