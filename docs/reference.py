@@ -43,7 +43,7 @@ def render() -> str:
 
 
 def _described(path: str, section: dict[str, Any], schema: dict[str, Any]) -> list[str]:
-    """A section with its table, followed by the sections in it and those that its lists are made of."""
+    """A section with its table, followed by the sections in it, those that may stand in it, and those of its lists."""
     parts = ["", f"## `{path}`", ""]
     if "description" in section:
         parts += [section["description"], ""]
@@ -55,6 +55,10 @@ def _described(path: str, section: dict[str, Any], schema: dict[str, Any]) -> li
         below = _section_of(prop.get("items", {}), schema)
         if below is not None:
             parts += _described(f"{path}.{name}[]", below, schema)
+        for choice in prop.get("anyOf", []):
+            optional = _section_of(choice, schema)
+            if optional is not None:
+                parts += _described(f"{path}.{name}", optional, schema)
         inner = within[name]
         if inner is not None:
             parts += _described(f"{path}.{name}", inner, schema)
@@ -92,6 +96,8 @@ def _default(prop: dict[str, Any]) -> str:
 
 def _allowed(prop: dict[str, Any], schema: dict[str, Any]) -> str:
     """What a value may be, in words."""
+    if "$ref" in prop:
+        return "section below"
     if "anyOf" in prop:
         return " or ".join(_allowed(one, schema) for one in prop["anyOf"])
     if "enum" in prop:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +25,9 @@ from raytrain.training.checkpoint_store import CheckpointStore
 from raytrain.training.gradients import GradientCheck
 from raytrain.training.hooks import Hook
 from raytrain.training.loop import Job
-from raytrain.training.losses.base import Objective
+from raytrain.training.losses.base import Loss, Objective
 from raytrain.training.losses.causal_lm import CausalLMLoss, choose_path
+from raytrain.training.losses.lightning import build_lightning_loss
 from raytrain.training.optimizer import build_optimizer
 from raytrain.training.precision import build_scaler
 from raytrain.training.random_state import seed_everything
@@ -35,7 +37,7 @@ from raytrain.training.setup import resume
 from raytrain.training.state import TrainingState
 from raytrain.training.strategies.base import Strategy
 from raytrain.training.strategies.single import SingleProcess
-from raytrain.training.validation import Evaluator
+from raytrain.training.validation import Evaluator, row_weights
 
 
 @dataclass
@@ -75,12 +77,14 @@ class RecordingChannel:
         }
 
 
-def make_table(num_rows: int, *, seed: int = 3, vocab: int = 300, prompt: bool = True) -> TokenTable:
-    """Rows of 4 to 20 random tokens; the first third of each is prompt and carries no loss."""
+def make_table(
+    num_rows: int, *, seed: int = 3, vocab: int = 300, prompt: bool = True, row_length: int | None = None
+) -> TokenTable:
+    """Rows of 4 to 20 random tokens, or of `row_length`; the first third of each is prompt and carries no loss."""
     generator = np.random.default_rng(seed)
     ids, masks = [], []
     for _ in range(num_rows):
-        length = int(generator.integers(4, 21))
+        length = row_length or int(generator.integers(4, 21))
         ids.append(generator.integers(3, vocab, length).astype(np.int32))
         mask = np.ones(length, np.uint8)
         if prompt:
@@ -110,6 +114,7 @@ def build_test_job(
     adapter: dict[str, Any] | None = None,
     model_options: dict[str, Any] | None = None,
     num_rows: int = 23,
+    row_length: int | None = None,
     num_val_rows: int = 7,
     hooks: dict[str, Hook] | None = None,
     dataset_digest: str = "sha256:rows",
@@ -134,12 +139,19 @@ def build_test_job(
         load_base_model(base, model_section, device="cpu", adapter=adapter_section),
         adapter_section, base=base, seed=section.seed,
     )  # fmt: skip
-    path, _ = choose_path(model, holds_whole_model=strategy.holds_whole_model)
-    optimizer = strategy.wrap(Objective(model, CausalLMLoss(path)), lambda _: build_optimizer(model, section))
     tokenizer = load_tokenizer(base, model_section)
-    is_packed = section.packing != "off" and try_packing(model) is None
+    is_packed = section.packing != "off" and section.lightning is None and try_packing(model) is None
     batching = build_batching(section, max_seq_len=20, pad_id=tokenizer.pad_token_id, is_packed=is_packed)
-    table = make_table(num_rows)
+    table = make_table(num_rows, row_length=row_length)
+    loss: Loss
+    if section.lightning is None:
+        loss = CausalLMLoss(choose_path(model, holds_whole_model=strategy.holds_whole_model)[0])
+    else:
+        note = partial(channel.send, "note")
+        loss = build_lightning_loss(
+            section.lightning, "causal_lm", model, table, batching.collate, note=lambda text: note(text=text)
+        )
+    optimizer = strategy.wrap(Objective(model, loss), lambda _: build_optimizer(model, section))
     belonging = Belonging(
         "run", base.digest, dataset_digest, "sha256:tokens", adapter_section.model_dump(mode="json")
     )
@@ -164,6 +176,7 @@ def build_test_job(
             global_batch_size=section.global_batch_size,
             world_size=strategy.world_size,
             deal=batching.deal,
+            row_weights=row_weights(loss, table),
         ),
         collate=batching.collate,
         validation=Evaluator(
@@ -172,6 +185,7 @@ def build_test_job(
             batching.collate,
             section.precision,
             section.eval_max_rows,
+            loss,
         ),
         tokenizer=tokenizer,
         state=TrainingState(),

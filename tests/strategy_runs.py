@@ -36,6 +36,10 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "learning_rate": 1e-3,
         "model_options": {"dtype": "bfloat16", "gradient_checkpointing": True},
     },
+    "lightning": {
+        **_BATCHES, "adapter": {"lora_rank": 4},
+        "lightning": {"module": "lightning_modules:Chat"},
+    },
 }  # fmt: skip
 """What is trained under every strategy (build_test_job's options); packed, as train.packing is auto."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from pathlib import Path
 
 import typer
 
@@ -34,6 +35,8 @@ class _UnexpectedError(PlatformError):
 
 def main() -> None:
     """Run the command line; every failure is told in one form and ends with its own exit code."""
+    # Hooks, losses and modules of the user's own lie where the command is typed, as on Ray's workers.
+    sys.path.append(str(Path.cwd()))
     sys.exit(run(sys.argv[1:]))
 
 

@@ -86,6 +86,8 @@ def _why(error: ValidationError) -> str:
         return "unknown keys are refused, so that a misspelt one is never silently ignored"
     if fault["type"] == "missing":
         return "the key is required and has no default"
+    if isinstance(fault["input"], Mapping) and fault["type"] == "value_error":
+        return "the keys are allowed, but not together"
     return f"got {fault['input']!r}: {_plain(fault)}"
 
 
@@ -114,6 +116,8 @@ def _explain(model: type[BaseModel], document: Document, fault: dict[str, Any]) 
             f"add `{path[-1]}` under `{'.'.join(map(str, path[:-1])) or 'the top'}`",
         )
     message = _plain(fault)
+    if isinstance(fault["input"], Mapping) and fault["type"] == "value_error":
+        return f"{place}: {dotted}: {message}", f"change one of these keys of `{dotted}`"
     return (
         f"{place}: {dotted}: {message} (got {fault['input']!r})",
         f"set `{dotted}` to an allowed value: {message}",

@@ -82,7 +82,7 @@ def choose_batching(
             )
             return Batching(deal, varied, False, collate_unvaried=plain)
         return Batching(deal, text_collator(spec, tokenizer), False)
-    reason = try_packing(model) if spec.train.packing != "off" else "train.packing is off"
+    reason = _reason_against_packing(model, spec.train)
     if reason is not None and spec.train.packing == "on":
         raise ConfigError(
             "train.packing: on cannot be used with this model",
@@ -94,3 +94,11 @@ def choose_batching(
     return build_batching(
         spec.train, max_seq_len=spec.data.max_seq_len, pad_id=tokenizer.pad_token_id, is_packed=reason is None
     )
+
+
+def _reason_against_packing(model: torch.nn.Module, section: TrainSection) -> str | None:
+    if section.packing == "off":
+        return "train.packing is off"
+    if section.lightning is not None:
+        return "a LightningModule's training_step sees padded rows"
+    return try_packing(model)

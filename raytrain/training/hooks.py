@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import importlib
 from typing import Any
 
 from raytrain.errors import ConfigError
+from raytrain.training.imports import import_named
 
 
 class Hook:
@@ -38,14 +38,13 @@ def build_hooks(names: list[str]) -> dict[str, Hook]:
     """
     hooks: dict[str, Hook] = {}
     for name in names:
-        module_name, _, attribute = name.partition(":")
         try:
-            made = getattr(importlib.import_module(module_name), attribute)()
-        except (ImportError, AttributeError, TypeError) as error:
+            made = import_named(name, key="train.hooks")()
+        except TypeError as error:
             raise ConfigError(
                 f"train.hooks: {name} cannot be made",
-                why=f"{type(error).__name__}: {error}",
-                fix="check module:Class; the module must be importable on every worker and the class need no arguments",
+                why=f"TypeError: {error}",
+                fix="give the class no arguments that must be set",
             ) from error
         if not isinstance(made, Hook):
             raise ConfigError(

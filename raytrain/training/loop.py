@@ -57,7 +57,7 @@ def run_loop(job: Job) -> Ending:
 
     Raises TrainingError after too many bad steps in a row, and the StorageError of a checkpoint that cannot be written.
     """
-    state, section, strategy = job.state, job.section, job.strategy
+    state, section = job.state, job.section
     ending: Ending = "finished"
     job.model.train()
     clock = _Clock()
@@ -71,22 +71,12 @@ def run_loop(job: Job) -> Ending:
         clock.count(batch.num_tokens)
 
         finished_saves = job.saver.finished()
-        total_loss, stop, num_yielding, save_now, num_failed, num_committed = (
-            strategy.sum_over_ranks(  # collective
-                [
-                    loss_sum,
-                    float(strategy.world_rank == 0 and job.channel.stop_requested()),
-                    float(job.channel.should_yield()),
-                    float(strategy.world_rank == 0 and job.saver.clock_says_so()),
-                    sum(saved.error is not None for saved in finished_saves),
-                    sum(saved.error is None for saved in finished_saves),
-                ]
-            )
-        )
-        metrics = step_metrics(job, batch, total_loss, health)
+        votes = vote(job, loss_sum, finished_saves)  # collective
+        metrics = step_metrics(job, batch, votes.total_loss, health)
         if state.global_step % section.log_every == 0 or state.global_step == job.max_steps:
             metrics |= clock.lap()
-            job.channel.send("metrics", global_step=state.global_step, time=time.time(), metrics=metrics)
+            told = metrics | job.validation.take_logged("train")
+            job.channel.send("metrics", global_step=state.global_step, time=time.time(), metrics=told)
         for hook in job.hooks.values():
             hook.on_step_end(state.global_step, metrics)
         judge_step(job, health)
@@ -98,21 +88,50 @@ def run_loop(job: Job) -> Ending:
             patience = section.early_stopping_patience
             if patience is not None and state.num_evals_since_best >= patience:
                 ending = "early_stopped"
-        settle_saves(job, finished_saves, num_committed, num_failed)  # collective
+        settle_saves(job, finished_saves, votes.num_committed, votes.num_failed)  # collective
         if should_save(
             state.global_step,
             last_saved_step=job.saver.last_saved_step,
             section=section,
-            clock_says_so=save_now > 0,
+            clock_says_so=votes.save_now > 0,
             is_new_best=is_new_best,
         ):
             save(job)  # collective
-        if (stop > 0 or num_yielding > 0) and not is_last:
-            ending = "stop_requested" if stop > 0 else "yielded"
+        if (votes.stop > 0 or votes.num_yielding > 0) and not is_last:
+            ending = "stop_requested" if votes.stop > 0 else "yielded"
         if ending != "finished":
             break
     finish(job, ending)  # collective
     return ending
+
+
+@dataclass(frozen=True)
+class Votes:
+    """What the ranks tell each other once a step, summed over them, so that all do the same next."""
+
+    total_loss: float
+    stop: float
+    num_yielding: float
+    save_now: float
+    num_failed: float
+    num_committed: float
+
+
+def vote(job: Job, loss_sum: float, finished_saves: list[SavedCheckpoint]) -> Votes:
+    """*Collective.* One exchange for all of it."""
+    is_first = job.strategy.world_rank == 0
+    return Votes(
+        *job.strategy.sum_over_ranks(
+            [
+                loss_sum,
+                float(is_first and job.channel.stop_requested()),
+                float(job.channel.should_yield()),
+                float(is_first and job.saver.clock_says_so()),
+                sum(saved.error is not None for saved in finished_saves),
+                sum(saved.error is None for saved in finished_saves),
+            ]
+        )
+    )
 
 
 def forward_backward(job: Job, batch: GlobalBatch) -> float:
@@ -204,7 +223,7 @@ def evaluate(job: Job) -> bool:
         mode=job.section.mode,
         min_delta=job.section.early_stopping_min_delta,
     )
-    timed = {**metrics, "eval/seconds": time.perf_counter() - started}
+    timed = {**metrics, **job.validation.take_logged("eval"), "eval/seconds": time.perf_counter() - started}
     job.channel.send("metrics", global_step=job.state.global_step, time=time.time(), metrics=timed)
     for hook in job.hooks.values():
         hook.on_evaluate(job.state.global_step, metrics)

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from raytrain.data.batches import Examples
+from raytrain.data.collators import Collator
 from raytrain.models.adapter import attach_adapter
 from raytrain.models.base import ResolvedModel, load_base_model, load_tokenizer
 from raytrain.models.heads import ClassHead
@@ -17,6 +18,7 @@ from raytrain.training.batching import Batching
 from raytrain.training.losses import registry
 from raytrain.training.losses.base import Loss, LossSetup
 from raytrain.training.losses.classification import class_counts
+from raytrain.training.losses.lightning import build_lightning_loss
 from raytrain.training.losses.trained_parts import check_gradients_reach_adapter, check_only_adapter_trains
 from raytrain.training.spec import RunSpec
 from raytrain.training.strategies.base import Strategy
@@ -50,9 +52,17 @@ def load_processor(base_model: ResolvedModel, spec: RunSpec) -> Any:
 
 
 def build_loss(
-    spec: RunSpec, model: torch.nn.Module, labels: tuple[str, ...], table: Examples, strategy: Strategy
+    spec: RunSpec,
+    model: torch.nn.Module,
+    labels: tuple[str, ...],
+    table: Examples,
+    collate: Collator,
+    strategy: Strategy,
+    note: Note,
 ) -> Loss:
-    """What `train.loss` asks for, told all that is known about rows and model."""
+    """What `train.loss` or `train.lightning` asks for, told all that is known about rows and model."""
+    if spec.train.lightning is not None:
+        return build_lightning_loss(spec.train.lightning, spec.model.task, model, table, collate, note=note)
     return registry.build_loss(
         LossSetup(
             task=spec.model.task,

@@ -16,7 +16,9 @@ from pydantic import (
 )
 
 from raytrain.config.section import Section
-from raytrain.training.losses.section import LossSection
+from raytrain.errors import ConfigError
+from raytrain.training.imports import check_import_name
+from raytrain.training.losses.section import LightningSection, LossSection
 
 _MOST_WORKERS = 100_000
 NumWorkers = Annotated[int, Field(ge=1, le=_MOST_WORKERS)]
@@ -84,6 +86,8 @@ class TrainSection(Section):
     """Steps in a row with NaN or infinite gradients before the run stops; such a step changes no weight."""
     loss: LossSection = LossSection()
     """The loss; by default the one that its task is trained with."""
+    lightning: LightningSection | None = None
+    """A LightningModule in place of `loss`; null = none."""
     hooks: list[str] = Field(default_factory=list)
     """Classes `module:Class` to be made on every worker, with any of on_step_end, on_evaluate, on_checkpoint."""
 
@@ -101,11 +105,26 @@ class TrainSection(Section):
             raise ValueError("result: best needs eval_every, keep_best_k and checkpoints")
         if self.monitor == "eval/accuracy" and self.mode == "min":
             raise ValueError("monitor: eval/accuracy is better the larger it is: set mode: max")
+        self._check_lightning()
         for name in self.hooks:
-            module, colon, attribute = name.partition(":")
-            if not colon or not module or not attribute or ":" in attribute:
-                raise ValueError(f"hook {name!r} must read module:Class")
+            check_import_name(name)
         return self
+
+    def _check_lightning(self) -> None:
+        if self.lightning is None:
+            return
+        if "global_batch_size" in self.model_fields_set and self.lightning.accumulate_grad_batches:
+            raise ConfigError(
+                f"accumulation is set twice: train.global_batch_size {self.global_batch_size} and "
+                f"train.lightning.accumulate_grad_batches {self.lightning.accumulate_grad_batches}",
+                why="each of them decides how many micro-batches make a step",
+                fix="remove train.lightning.accumulate_grad_batches "
+                "(or train.global_batch_size, to count micro-batches as Lightning does)",
+            )
+        if self.loss != LossSection():
+            raise ValueError("the loss is set twice: remove train.loss, or train.lightning")
+        if self.packing == "on":
+            raise ValueError("packing on cannot be used with lightning, whose training_step sees padded rows")
 
     @property
     def saves(self) -> bool:

@@ -96,7 +96,10 @@ def build_job(assignment: Assignment, strategy: Strategy, channel: Channel) -> J
             strategy, lambda: build_model(spec, base_model, strategy.device, labels, processor, note)
         )
         batching = together(strategy, lambda: choose_batching(model, spec, processor, note=note))
-        loss = together(strategy, lambda: build_loss(spec, model, labels, train_table, strategy))
+        loss = together(
+            strategy,
+            lambda: build_loss(spec, model, labels, train_table, batching.collate, strategy, note),
+        )
         together(strategy, lambda: check_adapter(spec, model, loss, batching, train_table, note))
         optimizer = strategy.wrap(Objective(model, loss), lambda _: build_optimizer(model, spec.train))
     store = CheckpointStore(

@@ -47,6 +47,24 @@ def refuse_task_mismatch(task: TaskName, train: TrainSection) -> None:
         )
 
 
+def with_global_batch_size(train: TrainSection, scaling: ScalingSection) -> TrainSection:
+    """The section with `lightning.accumulate_grad_batches` as the global batch size that it means.
+
+    From here on there is one number, in the resolved recipe and everywhere. ValueError where the number of workers is
+    not fixed.
+    """
+    if train.lightning is None or train.lightning.accumulate_grad_batches is None:
+        return train
+    if scaling.is_elastic:
+        raise ValueError(
+            "train.lightning.accumulate_grad_batches needs a fixed scaling.num_workers; "
+            "set train.global_batch_size instead, which stays when workers come and go"
+        )
+    size = train.micro_batch_size * scaling.max_workers * train.lightning.accumulate_grad_batches
+    lightning = train.lightning.model_copy(update={"accumulate_grad_batches": None})
+    return train.model_copy(update={"global_batch_size": size, "lightning": lightning})
+
+
 class RunSpec(Section):
     """One training run, complete. `scaling` alone changes between laptop and cluster."""
 
@@ -66,6 +84,7 @@ class RunSpec(Section):
             raise ValueError(
                 "train.precision float16 needs scaling.use_gpu; on a CPU use bfloat16 or float32"
             )
+        object.__setattr__(self, "train", with_global_batch_size(self.train, self.scaling))
         refuse_task_mismatch(self.model.task, self.train)
         check_support(self.model, self.adapter, self.train, self.scaling)
         if self.scaling.strategy == "deepspeed":

@@ -95,6 +95,7 @@ _ROWS = {
         "model.dtype bfloat16 or float16, adapter.method full", _NOBODY_TRIED, **_zero(_HALF_FULL_ZERO)
     ),
     "packing": _row("train.packing on"),
+    "lightning": _row("train.lightning"),
     "gradient_checkpointing": _row("model.gradient_checkpointing"),
     "offload_optimizer": _row(
         "scaling.deepspeed.offload_optimizer", _NO_OFFLOAD, zero1=_NOBODY_TRIED, zero2=_TESTED, zero3=_TESTED
@@ -132,6 +133,7 @@ def features_of(
         f"{model.dtype}_frozen": is_half and adapter.method != "full",
         "half_full": is_half and adapter.method == "full",
         "packing": train.packing == "on",
+        "lightning": train.lightning is not None,
         "gradient_checkpointing": model.gradient_checkpointing,
         "offload_optimizer": offloads_optimizer(scaling.deepspeed),
     }

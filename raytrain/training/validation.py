@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from raytrain.data.batches import Dealer, Examples
 from raytrain.data.collators import Collator, MicroBatch
-from raytrain.training.losses.base import CountsHits, Loss, WeighsRows
+from raytrain.training.losses.base import CountsHits, LogsMetrics, Loss, Phase, WeighsRows
 from raytrain.training.precision import autocast
 from raytrain.training.strategies.base import Strategy
 
@@ -70,6 +70,10 @@ class Evaluator:
         if counter is not None:
             return {"eval/loss": loss, "eval/accuracy": num_right / max(1.0, num_answers)}
         return {"eval/loss": loss, "eval/perplexity": math.exp(min(loss, 700.0))}
+
+    def take_logged(self, phase: Phase) -> dict[str, float]:
+        """What the loss has recorded by itself on this rank since the last call."""
+        return self.loss.take_logged(phase) if isinstance(self.loss, LogsMetrics) else {}
 
     def _row_weights(self) -> NDArray[np.float64]:
         return row_weights(self.loss, self.table)[: self.num_rows]

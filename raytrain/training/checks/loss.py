@@ -197,7 +197,7 @@ def measure_reference(assignment: Assignment, num_rows: int) -> tuple[Measuremen
     Also returns the tensors to wake in the variants, and the rows that there were.
     """
     plain = Variant("padded", num_rows)
-    is_causal_lm = getattr(assignment.spec.model, "task", "causal_lm") == "causal_lm"
+    is_written_out = _is_written_out(assignment.spec)
     job = build_job(
         replace(assignment, spec=spec_of(plain, assignment.spec, num_rows)),
         SingleProcess(torch.device("cpu")),
@@ -207,10 +207,10 @@ def measure_reference(assignment: Assignment, num_rows: int) -> tuple[Measuremen
     _rouse(job, awake)
     batch = job.planner.batch_at(Position())
     losses = []
-    num_targets = _num_targets(job, batch, is_causal_lm=is_causal_lm)
+    num_targets = _num_targets(job, batch, is_written_out=is_written_out)
     for rows in deal_in_order(batch.rows, 1, _rows_in_one_pass(job, batch)):
         inputs, labels = loop.micro_batch(job, rows[0])
-        loss = _plain_loss(job, inputs, labels, is_causal_lm=is_causal_lm)
+        loss = _plain_loss(job, inputs, labels, is_written_out=is_written_out)
         (loss / num_targets).backward()  # type: ignore[no-untyped-call]
         losses.append(float(loss.detach()))
     gradients = {
@@ -225,18 +225,24 @@ def _inside(model: Any) -> Any:
     return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
+def _is_written_out(spec: RunSpec) -> bool:
+    """Whether the loss is the task's own of a causal language model, which stands here a second time."""
+    own = spec.train.lightning is None and spec.train.loss.name in (None, "causal_lm")
+    return own and spec.model.task == "causal_lm"
+
+
 def _plain_loss(
-    job: loop.Job, inputs: dict[str, Any], labels: torch.Tensor, *, is_causal_lm: bool
+    job: loop.Job, inputs: dict[str, Any], labels: torch.Tensor, *, is_written_out: bool
 ) -> torch.Tensor:
-    """A causal language model's is written out here; that of another task has one way only, its own."""
-    if is_causal_lm:
+    """What is not written out here has one way only, its own: here in one forward pass."""
+    if is_written_out:
         return CausalLMLoss("whole")(job.model, inputs, labels)
     return job.strategy.forward(inputs, labels)
 
 
-def _num_targets(job: loop.Job, batch: GlobalBatch, *, is_causal_lm: bool) -> float:
+def _num_targets(job: loop.Job, batch: GlobalBatch, *, is_written_out: bool) -> float:
     """Counted from the labels themselves, not taken from the plan."""
-    if not is_causal_lm:
+    if not is_written_out:
         return batch.loss_weight
     _, labels = loop.micro_batch(job, batch.rows)
     return float((shifted(labels) != IGNORED_LABEL).sum())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from raytrain.data.batches import Examples
 from raytrain.data.tasks import TaskName
 from raytrain.training.losses.section import LossSection
+
+Phase = Literal["train", "eval"]
 
 
 class Loss(Protocol):
@@ -38,6 +40,14 @@ class CountsHits(Protocol):
 
     def take_hits(self) -> tuple[float, float]:
         """(right answers, answers) on this rank since the last call."""
+
+
+@runtime_checkable
+class LogsMetrics(Protocol):
+    """A loss that records figures of its own."""
+
+    def take_logged(self, phase: Phase) -> dict[str, float]:
+        """Means over this rank's micro-batches since the last call, by the metric's whole name."""
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from typing import Final
 from raytrain.config.recipe import nearest
 from raytrain.data.tasks import TaskName
 from raytrain.errors import ConfigError
+from raytrain.training.imports import import_named
 from raytrain.training.losses.base import Loss, LossSetup
 
 LossBuilder = Callable[[LossSetup], Loss]
@@ -68,7 +69,8 @@ def build_loss(setup: LossSetup) -> Loss:
     """
     name = setup.section.name or _OF_TASK[setup.task]
     if ":" in name:
-        return _imported(name)(setup)
+        loss: Loss = import_named(name, key="train.loss.name")(setup)
+        return loss
     known = loss_names()
     if name not in _registered:
         near = nearest(name, known)
@@ -90,23 +92,3 @@ def refuse_other_tasks(setup: LossSetup, name: str, tasks: frozenset[TaskName]) 
             why=f"it reads the labels of {', '.join(sorted(tasks))}",
             fix="leave train.loss.name out: every task has a loss of its own",
         )
-
-
-def _imported(name: str) -> LossBuilder:
-    module_name, _, attribute = name.partition(":")
-    try:
-        found = getattr(importlib.import_module(module_name), attribute)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ConfigError(
-            f"train.loss.name: {name} cannot be imported",
-            why=f"{type(error).__name__}: {error}",
-            fix="check module:Class; the module must be importable on every worker",
-        ) from error
-    if not callable(found):
-        raise ConfigError(
-            f"train.loss.name: {name} makes no loss",
-            why=f"it is a {type(found).__name__}",
-            fix="name a class or function that takes a LossSetup",
-        )
-    builder: LossBuilder = found
-    return builder

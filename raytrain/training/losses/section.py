@@ -1,12 +1,13 @@
-"""The `train.loss:` section of a recipe."""
+"""The `train.loss:` and `train.lightning:` sections of a recipe."""
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator
 
 from raytrain.config.section import Section
+from raytrain.training.imports import check_import_name
 
 Weight = Annotated[float, Field(gt=0, le=1e6)]
 
@@ -25,8 +26,23 @@ class LossSection(Section):
     @field_validator("name")
     @classmethod
     def _is_a_name(cls, value: str | None) -> str | None:
-        if value is not None:
-            module, colon, attribute = value.partition(":")
-            if not value or (colon and not (module and attribute and ":" not in attribute)):
-                raise ValueError(f"{value!r} must be a registered name or read module:Class")
+        if value is not None and (":" in value or not value):
+            check_import_name(value)
         return value
+
+
+class LightningSection(Section):
+    """A LightningModule of your own, whose `training_step` gives the loss."""
+
+    module: str
+    """The class as `module:Class`; it is made with `model=` (the loaded base model) and `arguments`."""
+    arguments: dict[str, Any] = Field(default_factory=dict)
+    """Further keyword arguments of the class."""
+    accumulate_grad_batches: Annotated[int, Field(ge=1, le=2**20)] | None = None
+    """Micro-batches of each worker in an optimizer step, as Lightning's Trainer counts them; in place of
+    `train.global_batch_size`, which it sets."""
+
+    @field_validator("module")
+    @classmethod
+    def _is_a_class(cls, value: str) -> str:
+        return check_import_name(value)

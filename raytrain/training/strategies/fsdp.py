@@ -15,10 +15,10 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from raytrain.errors import ConfigError
 from raytrain.training.strategies.base import OptimizerBuilder
 from raytrain.training.strategies.process_group import ProcessGroup
-from raytrain.training.strategies.replicated import copy_to_cpu, optimizer_entries
+from raytrain.training.strategies.torch_steps import TorchSteps, copy_to_cpu
 
 
-class FullyShardedStrategy(ProcessGroup):
+class FullyShardedStrategy(ProcessGroup, TorchSteps):
     """torch's `fully_shard`: every parameter is a DTensor, cut along its first dimension.
 
     The weights of a block are whole on a rank only while that block is computed.
@@ -54,9 +54,6 @@ class FullyShardedStrategy(ProcessGroup):
         self._root.set_requires_gradient_sync(is_last)
         return nullcontext()
 
-    def backward(self, loss: torch.Tensor) -> None:
-        loss.backward()  # type: ignore[no-untyped-call]
-
     def gradient_norms(self, parameters: Sequence[torch.nn.Parameter]) -> torch.Tensor:
         squares = torch.zeros(len(parameters), dtype=torch.float64, device=self.device)
         held = [i for i, one in enumerate(parameters) if one.grad is not None and _local(one.grad).numel()]
@@ -68,9 +65,6 @@ class FullyShardedStrategy(ProcessGroup):
 
     def scale_gradients(self, parameters: Sequence[torch.nn.Parameter], factor: float) -> None:
         torch._foreach_mul_([_local(one.grad) for one in parameters if one.grad is not None], factor)
-
-    def step(self, optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler) -> None:
-        scaler.step(optimizer)
 
     def whole_tensors(self, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         copied: dict[str, torch.Tensor] = {}
@@ -86,11 +80,6 @@ class FullyShardedStrategy(ProcessGroup):
         with torch.no_grad():
             for name, tensor in live.items():
                 _local(tensor).copy_(_local(self._cut_like(tensor, saved[name])))
-
-    def optimizer_tensors(
-        self, parameters: Mapping[str, torch.nn.Parameter], optimizer: torch.optim.Optimizer
-    ) -> dict[str, torch.Tensor]:
-        return self.whole_tensors(optimizer_entries(parameters, optimizer))
 
     def load_optimizer_tensors(
         self,

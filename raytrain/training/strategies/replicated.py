@@ -6,38 +6,14 @@ from collections.abc import Mapping, Sequence
 
 import torch
 
-
-def copy_to_cpu(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Clones on the CPU; tensors that share memory share it afterwards, so that tied weights stay tied."""
-    clones: dict[tuple[int, tuple[int, ...], int], torch.Tensor] = {}
-    copied = {}
-    for name, tensor in tensors.items():
-        key = (tensor.data_ptr(), tuple(tensor.shape), tensor.untyped_storage().nbytes())
-        if key not in clones or tensor.numel() == 0:
-            clones[key] = tensor.detach().to("cpu", copy=True).contiguous()
-        copied[name] = clones[key]
-    return copied
+from raytrain.training.strategies.torch_steps import TorchSteps, copy_to_cpu
 
 
-def optimizer_entries(
-    parameters: Mapping[str, torch.nn.Parameter], optimizer: torch.optim.Optimizer
-) -> dict[str, torch.Tensor]:
-    """The live state of a torch optimizer as `<parameter name>/<entry>`; none before its first step."""
-    return {
-        f"{name}/{entry}": torch.as_tensor(value)
-        for name, parameter in parameters.items()
-        for entry, value in optimizer.state.get(parameter, {}).items()
-    }
-
-
-class Replicated:
+class Replicated(TorchSteps):
     """Every rank holds everything; what is whole on one is whole on all."""
 
     world_rank: int
     holds_whole_model = True
-
-    def backward(self, loss: torch.Tensor) -> None:
-        loss.backward()  # type: ignore[no-untyped-call]
 
     def gradient_norms(self, parameters: Sequence[torch.nn.Parameter]) -> torch.Tensor:
         gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
@@ -54,9 +30,6 @@ class Replicated:
     def scale_gradients(self, parameters: Sequence[torch.nn.Parameter], factor: float) -> None:
         torch._foreach_mul_([one.grad for one in parameters if one.grad is not None], factor)
 
-    def step(self, optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler) -> None:
-        scaler.step(optimizer)
-
     def whole_tensors(self, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         return copy_to_cpu(tensors) if self.world_rank == 0 else {}
 
@@ -64,11 +37,6 @@ class Replicated:
         with torch.no_grad():
             for name, tensor in live.items():
                 tensor.copy_(saved[name])
-
-    def optimizer_tensors(
-        self, parameters: Mapping[str, torch.nn.Parameter], optimizer: torch.optim.Optimizer
-    ) -> dict[str, torch.Tensor]:
-        return self.whole_tensors(optimizer_entries(parameters, optimizer))
 
     def load_optimizer_tensors(
         self,

@@ -75,7 +75,7 @@ def test_agreement(
     assert reason in agreement.reason
 
 
-def test_the_plan_holds_every_way_of_the_issue() -> None:
+def test_the_plan_holds_every_way() -> None:
     planned = plan_variants(num_rows=8, micro_batch_size=4, precision="bfloat16")
     assert len(set(planned)) == len(planned), "none twice"
     alone = [one for one in planned if one.num_workers == 1]
@@ -188,6 +188,20 @@ def test_attention_across_packed_rows_is_found(
     assert bucketed.status == "passed", told(verdict)
     assert packed.status == "failed", told(verdict)
     assert str(packed.figures["diverging"]).startswith("base_model.model.model.layers.0")
+
+
+def test_a_loss_of_ones_own_is_its_own_reference(
+    tiny_llama: Path, rows: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    """A module that is trained by the mean over rows, which is not what raytrain's own loss gives."""
+    own = tiny_spec(tiny_llama, rows, tmp_path / "own")
+    module = {"lightning": {"module": "lightning_modules:ByRow"}}
+    by_row = tiny_spec(tiny_llama, rows, tmp_path / "by_row", train=module)
+    variants = [Variant("padded", 6), Variant("padded", 1), Variant("packed", 6)]
+    verdicts = [check_loss(spec, silent, variants=variants) for spec in (own, by_row)]
+    assert [verdict.passed for verdict in verdicts] == [True, True], told(verdicts[1])
+    assert [one.status for one in verdicts[1].findings] == ["passed", "passed", "skipped"]
+    assert verdicts[0].notes[1] != verdicts[1].notes[1], "the two losses differ"
 
 
 def test_a_way_that_cannot_be_had_is_skipped_with_its_reason(

@@ -404,7 +404,7 @@ def test_a_loss_of_ones_own_by_module_and_class(tmp_path: Path, monkeypatch: pyt
     for name, told in (
         ("my_losses:Other", "cannot be imported"),
         ("no_such_module:Mine", "cannot be imported"),
-        ("my_losses:nothing", "makes no loss"),
+        ("my_losses:nothing", "makes nothing"),
     ):
         with pytest.raises(ConfigError, match=told):
             build_loss(setup(model, name=name))
