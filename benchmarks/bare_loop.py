@@ -14,6 +14,7 @@ import resource
 import statistics
 import sys
 import time
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,16 @@ from raytrain.training.strategies.single import SingleProcess
 
 ENVIRONMENT = "RAYTRAIN_BENCHMARK"
 """Names a JSON file with `recipe`, `overrides` and `output`, for the hook."""
+
+
+@dataclass(frozen=True)
+class BareStep:
+    """What a step came to; `seconds` are without those of planning and collating its batch."""
+
+    loss: float
+    seconds: float
+    batching_seconds: float
+    num_tokens: int
 
 
 class BareLoop:
@@ -65,8 +76,9 @@ class BareLoop:
         )
         self.position = Position()
 
-    def step(self) -> tuple[float, float, int]:
-        """One optimizer step; the loss, its seconds without the making of the batch, and the batch's tokens."""
+    def step(self) -> BareStep:
+        """One optimizer step. The batch is raytrain's, so that its making is timed apart."""
+        began = time.perf_counter()
         batch = self.planner.batch_at(self.position)
         self.position = batch.after
         micros = [self.collate(self.table, slots[self.rank]) for slots in batch.slots]
@@ -89,7 +101,12 @@ class BareLoop:
         torch.nn.utils.clip_grad_norm_(self.parameters, 1.0)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
-        return total / batch.loss_weight, time.perf_counter() - started, batch.num_tokens
+        return BareStep(
+            loss=total / batch.loss_weight,
+            seconds=time.perf_counter() - started,
+            batching_seconds=started - began,
+            num_tokens=batch.num_tokens,
+        )
 
     def check_seconds(self) -> float:
         """Median time of raytrain's gradient check, clipping included, over gradients of these shapes."""
@@ -124,15 +141,16 @@ class InterleavedHook(Hook):
 
     def on_step_end(self, global_step: int, metrics: dict[str, float]) -> None:
         ours = time.perf_counter() - self.turn_ended
-        loss, seconds, tokens = self.bare.step()
+        bare = self.bare.step()
         if global_step > 1:
             self.rows.append(
                 {
                     "ours_s": ours,
-                    "bare_s": seconds,
-                    "tokens": tokens,
+                    "bare_s": bare.seconds,
+                    "batching_s": bare.batching_seconds,
+                    "tokens": bare.num_tokens,
                     "loss": metrics["train/loss"],
-                    "bare_loss": loss,
+                    "bare_loss": bare.loss,
                 }
             )
         if self.rank == 0:

@@ -104,6 +104,7 @@ def figures(
     thirds = [steps[i::3] for i in range(3)]
     ratios = [sum(s["bare_s"] for s in part) / sum(s["ours_s"] for s in part) for part in thirds]
     median_step_s = statistics.median(step["ours_s"] for step in steps)
+    batching_s = statistics.median(step["batching_s"] for step in steps)
     num_saves = interleaved["train/num_saves"]
     blocked_s = interleaved["train/save_blocked_s"] / num_saves
     return [
@@ -113,6 +114,8 @@ def figures(
         Figure("… median of three interleaved thirds", statistics.median(ratios), "ratio", 0.97),
         Figure("… spread of the thirds", max(ratios) - min(ratios), "ratio"),
         Figure("step, raytrain, median", median_step_s, "s"),
+        Figure("planning and collating a step's batch", 1000 * batching_s, "ms"),
+        Figure("… share of a step", batching_s / median_step_s, "share", 0.02, higher_is_better=False),
         Figure("training blocked by one checkpoint", blocked_s, "s"),
         Figure(
             f"… share of the {DEFAULT_SAVE_EVERY} steps between two at the defaults",
