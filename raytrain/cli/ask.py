@@ -34,6 +34,10 @@ def ask(
     as_json: JsonOption = False,
 ) -> None:
     """Ask a trained adapter, or any model, a question."""
+    if not model:
+        raise ConfigError(
+            "no model is named", why="MODEL is empty", fix="name a run, an adapter or a base model"
+        )
     question = _read_question(prompt, as_json)
     loaded = _load(model, base_model_only)
     if system is not None and not loaded.tokenizer.chat_template:

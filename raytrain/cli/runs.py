@@ -30,7 +30,7 @@ def list_runs(
     state: Annotated[
         str | None, typer.Option(help="queued, running, succeeded, failed or cancelled.")
     ] = None,
-    kind: Annotated[str | None, typer.Option(help="train, tune, …")] = None,
+    kind: Annotated[str | None, typer.Option(help="train.")] = None,
     name: Annotated[str | None, typer.Option(help="Part of the name.")] = None,
     since: Annotated[str | None, typer.Option(help="An age (90m, 36h, 2d) or a date.")] = None,
     limit: Annotated[int, typer.Option(min=1, max=1_000_000, help="Most runs to show.")] = 20,
@@ -39,13 +39,13 @@ def list_runs(
 ) -> None:
     """Runs that fit the filters, newest first."""
     from raytrain.runs import views
-    from raytrain.runs.record_types import check_state
+    from raytrain.runs.record_types import check_kind, check_state
 
     now = time.time()
     with opened_records() as records:
         page = records.list_runs(
-            state=check_state(state) if state else None,
-            kind=kind,
+            state=check_state(state) if state is not None else None,
+            kind=check_kind(kind) if kind is not None else None,
             name=name,
             since=views.parse_since(since, now) if since else None,
             limit=limit,

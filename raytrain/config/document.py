@@ -67,7 +67,7 @@ def read_document(path: Path) -> Document:
         ) from error
     except IsADirectoryError as error:
         raise ConfigError(
-            f"{path} is a folder", why="a recipe is one YAML file", fix="name the file in it"
+            f"{path.resolve()} is a folder", why="a recipe is one YAML file", fix="name the file in it"
         ) from error
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(

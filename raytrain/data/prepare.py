@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +20,7 @@ from raytrain.data.duplicates import FingerprintFiles, find_duplicates
 from raytrain.data.fingerprints import VERSION as FINGERPRINT_VERSION
 from raytrain.data.fingerprints import sketcher_version
 from raytrain.data.first_pass import RejectedRows, SourceTally, read_rows
-from raytrain.data.rows import REASONS
+from raytrain.data.rows import REASONS, REMEDIES, Reason
 from raytrain.data.second_pass import write_splits
 from raytrain.data.section import PREPARED_FIELDS, DataSection
 from raytrain.data.sources import Source, open_sources
@@ -196,20 +197,20 @@ def _refuse_too_little(
     if num_rejected < num_read and fraction <= section.max_rejected_fraction:
         return
     kept_at = _keep_rejected(rejected, folder / f"{key}-rejected.jsonl")
-    counts: dict[str, int] = {}
+    counts: Counter[Reason] = Counter()
     for tally in tallies:
-        for reason, count in tally.rejected.items():
-            counts[f"{count:,} {reason} ({REASONS[reason]})"] = count
-    ordered = sorted(counts, key=lambda text: -counts[text])
+        counts.update(tally.rejected)
+    common = counts.most_common(4)
+    reasons = "; ".join(f"{count:,} {reason} ({REASONS[reason]})" for reason, count in common)
     if num_rejected == num_read:
         what = f"no row of {names} can be used: all {num_read:,} were rejected"
-        fix = f"look at the reasons in {kept_at}; unknown column names are mapped with data.sources.0.columns"
+        fix = f"look at the reasons in {kept_at}; {REMEDIES.get(common[0][0], 'mend the rows')}"
     else:
         what = f"{num_rejected:,} of {num_read:,} rows were rejected ({fraction:.1%})"
         fix = f"look at the reasons in {kept_at} and mend the rows, or raise data.max_rejected_fraction"
         what += f"; data.max_rejected_fraction allows {section.max_rejected_fraction:.1%}"
     first = json.loads(rejected.open(encoding="utf-8").readline())
-    why = f"{'; '.join(ordered[:4])}. The first: {first['source']} line {first['line']}: {first['detail']}"
+    why = f"{reasons}. The first: {first['source']} line {first['line']}: {first['detail']}"
     raise DataError(what, why=why, fix=fix)
 
 

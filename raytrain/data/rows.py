@@ -38,6 +38,14 @@ REASONS: dict[Reason, str] = {
     "too_long": "the row has more characters than data.max_row_chars",
 }
 
+REMEDIES: dict[Reason, str] = {
+    "missing_column": "unknown column names are mapped with data.sources.0.columns",
+    "not_an_object": "a row is an object with named columns, such as question and answer",
+    "too_short": "lower data.min_chars",
+    "too_long": "raise data.max_row_chars, or cut the rows",
+}
+"""What to do where every row fails for one reason, beside mending the rows."""
+
 
 class RowFault(NamedTuple):
     """Why a row cannot be used; `raw` is its text, where it could not even be parsed."""

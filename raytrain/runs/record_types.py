@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, TypeVar, get_args
 
 from raytrain.config.recipe import nearest
 from raytrain.errors import ConfigError
@@ -11,20 +12,33 @@ from raytrain.runs.ownership import Owner
 
 RunState = Literal["queued", "running", "succeeded", "failed", "cancelled"]
 RUN_STATES: tuple[RunState, ...] = get_args(RunState)
+RunKind = Literal["train"]
+RUN_KINDS: tuple[RunKind, ...] = get_args(RunKind)
 Direction = Literal["read", "written"]
+
+T = TypeVar("T", bound=str)
 
 OWNER_GONE = "owner gone"
 
 
 def check_state(text: str) -> RunState:
     """`text` as a state; ConfigError with the nearest one where it is none."""
-    for state in RUN_STATES:
-        if state == text:
-            return state
-    near = nearest(text, RUN_STATES)
+    return _one_of(text, RUN_STATES, "state")
+
+
+def check_kind(text: str) -> RunKind:
+    """`text` as a kind of run; ConfigError with the nearest one where it is none."""
+    return _one_of(text, RUN_KINDS, "kind")
+
+
+def _one_of(text: str, known: Sequence[T], what: str) -> T:
+    for one in known:
+        if one == text:
+            return one
+    near = nearest(text, known)
     raise ConfigError(
-        f"`{text}` is no state of a run",
-        why=f"a run is one of {', '.join(RUN_STATES)}",
+        f"`{text}` is no {what} of a run",
+        why=f"it is one of {', '.join(known)}",
         fix=f"did you mean `{near}`?" if near else "name one of these",
     )
 

@@ -101,6 +101,6 @@ def bad_gradients_error(health: GradientHealth, num_in_row: int, global_step: in
     return TrainingError(
         f"NaN or infinite gradients in {num_in_row} steps in a row, up to step {global_step}",
         why=f"layers: {', '.join(health.layers)}",
-        fix="lower train.learning_rate, add train.warmup_steps, or use train.precision=float32; the run resumes from "
-        "the last checkpoint, which was saved before",
+        fix="lower train.learning_rate, add train.warmup_steps, or set train.precision=float32: a new run; "
+        "the weights are those of before these steps, and the same command goes on from the last checkpoint",
     )

@@ -52,7 +52,7 @@ def train(
     observer = observer or Silent()
     records = open_records()
     known = known_runs(records, spec, run_id)
-    chosen = choose_run_id(known, run_id or spec.run_id, fresh=fresh)
+    chosen = choose_run_id(known, spec.run_id if run_id is None else run_id, fresh=fresh)
     for earlier in known:
         if earlier.id == chosen and (done := finished_before(spec, records, earlier)):
             return done

@@ -24,8 +24,8 @@ def choose_run_id(known: list[RunRecord], base_id: str, *, fresh: bool) -> str:
 
 def known_runs(records: Records, spec: RunSpec, run_id: str | None) -> list[RunRecord]:
     """Earlier runs of the same command: the id itself and its fresh repetitions."""
-    base_id = run_id or spec.run_id
-    page = records.list_runs(kind="train", limit=1_000_000, name=None if run_id else spec.name)
+    base_id = spec.run_id if run_id is None else run_id
+    page = records.list_runs(kind="train", limit=1_000_000, name=spec.name if run_id is None else None)
     return [
         run
         for run in page.runs

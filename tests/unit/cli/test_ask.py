@@ -49,6 +49,11 @@ def test_an_unknown_model_is_a_config_error(app: typer.Typer) -> None:
         run(app, "owner/none", "two")
 
 
+def test_an_empty_model_is_a_config_error(app: typer.Typer) -> None:
+    with pytest.raises(ConfigError, match="no model is named"):
+        run(app, "", "hi")
+
+
 def test_the_prompt_may_come_on_standard_input(
     app: typer.Typer, tiny_llama: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

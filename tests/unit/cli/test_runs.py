@@ -83,6 +83,7 @@ class TestList:
 
     def test_filters_and_pages(self, shell: Shell, records: Records) -> None:
         assert [run["id"] for run in shell.json("list", "--state", "failed")["runs"]] == ["demo-9c"]
+        assert len(shell.json("list", "--kind", "train")["runs"]) == 3
         assert [run["id"] for run in shell.json("list", "--name", "größer")["runs"]] == ["groser-77"]
         assert [run["id"] for run in shell.json("list", "--since", "90m")["runs"]] == ["groser-77"]
         page = shell.json("list", "--limit", "1", "--offset", "1")
@@ -98,6 +99,12 @@ class TestList:
         with pytest.raises(ConfigError) as caught:
             shell("list", "--state", "runing")
         assert caught.value.fix == "did you mean `running`?"
+        with pytest.raises(ConfigError, match="`trian` is no kind of a run") as caught:
+            shell("list", "--kind", "trian")
+        assert caught.value.fix == "did you mean `train`?"
+        for option in ("--state", "--kind"):
+            with pytest.raises(ConfigError, match="`` is no"):
+                shell("list", option, "")
         with pytest.raises(ConfigError, match="neither an age nor a date"):
             shell("list", "--since", "long ago")
         with pytest.raises(typer.BadParameter):

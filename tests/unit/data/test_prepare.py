@@ -167,6 +167,11 @@ def test_no_usable_row_is_a_data_error(tmp_path: Path) -> None:
         prepare(source, tmp_path / "storage", max_rejected_fraction=1.0)
     assert "all 1 were rejected" in caught.value.what
     assert "antwort, frage" in caught.value.why
+    assert "data.sources.0.columns" in caught.value.fix
+    short = write_rows(tmp_path / "short.jsonl", [{"question": "x", "answer": "y"}])
+    with pytest.raises(DataError, match="all 1 were rejected") as caught:
+        prepare(short, tmp_path / "storage", min_chars=50)
+    assert "lower data.min_chars" in caught.value.fix
     empty = tmp_path / "empty.jsonl"
     empty.touch()
     with pytest.raises(DataError, match=r"no rows in empty\.jsonl"):
