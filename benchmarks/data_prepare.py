@@ -20,7 +20,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from benchmarks.figures import RESULTS, Figure, show, write
+from benchmarks.figures import Figure, parser_of, picture, report
 
 _TARGET_MB_PER_S = 10.0
 _TARGET_PEAK_MB = 512.0
@@ -177,31 +177,22 @@ def run(sizes: list[int], repeats: int) -> list[Figure]:
 
 def draw(figures: list[Figure], path: Path) -> None:
     """Speed and peak memory over size, as a PNG."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    path.parent.mkdir(parents=True, exist_ok=True)
-    canvas, axes = pyplot.subplots(1, 2, figsize=(9, 3.5), layout="constrained")
-    for axis, name, unit in zip(axes, ("speed", "peak memory"), ("MB/s", "MB"), strict=True):
-        chosen = [figure for figure in figures if figure.name.startswith(f"{name}, ")]
-        axis.bar([figure.name.partition(", ")[2] for figure in chosen], [figure.value for figure in chosen])
-        axis.set_title(f"data prepare: {name}")
-        axis.set_ylabel(unit)
-        axis.axhline(chosen[0].target, color="black", linestyle="--", linewidth=1, label="target")
-        axis.legend()
-    canvas.savefig(path, dpi=120)
+    with picture(path, nrows=1, ncols=2, figsize=(9, 3.5), layout="constrained") as axes:
+        for axis, name, unit in zip(axes, ("speed", "peak memory"), ("MB/s", "MB"), strict=True):
+            chosen = [figure for figure in figures if figure.name.startswith(f"{name}, ")]
+            axis.bar(
+                [figure.name.partition(", ")[2] for figure in chosen], [figure.value for figure in chosen]
+            )
+            axis.set_title(f"data prepare: {name}")
+            axis.set_ylabel(unit)
+            axis.axhline(chosen[0].target, color="black", linestyle="--", linewidth=1, label="target")
+            axis.legend()
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--quick", action="store_true", help="10 MB and 50 MB only")
+    parser = parser_of(__doc__, "data_prepare", quick="10 MB and 50 MB only")
     parser.add_argument("--sizes", type=int, nargs="+", help="sizes in MB")
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--json", type=Path, help="write the figures to this file")
     parser.add_argument("--one", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.one:
@@ -209,9 +200,8 @@ def main() -> None:
         return
     sizes = options.sizes or ([10, 50] if options.quick else [10, 100, 1000])
     figures = run(sizes, options.repeats)
-    show(figures, "data prepare")
-    draw(figures, RESULTS / "data_prepare.png")
-    write(figures, options.json or RESULTS / "data_prepare.json")
+    draw(figures, options.json.with_suffix(".png"))
+    report(figures, "data prepare", options.json)
 
 
 if __name__ == "__main__":

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import platform
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -81,3 +83,34 @@ def show(figures: Sequence[Figure], title: str) -> None:
         held = "" if figure.target is None else "yes" if figure.held else "NO"
         table.add_row(figure.name, f"{figure.value:,.4g}", figure.unit, target, held)
     Console().print(table)
+
+
+def parser_of(description: str | None, name: str, quick: str) -> argparse.ArgumentParser:
+    """What every benchmark can be told: `--quick`, which means `quick`, and `--json FILE`, by default `name`.json."""
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--quick", action="store_true", help=quick)
+    parser.add_argument("--json", type=Path, default=RESULTS / f"{name}.json", help="where the figures go")
+    return parser
+
+
+def report(figures: Sequence[Figure], title: str, json_path: Path) -> None:
+    """The table on the terminal, the same as JSON, and the place of that."""
+    show(figures, title)
+    write(figures, json_path)
+    print(json_path)
+
+
+@contextmanager
+def picture(path: Path, **subplots: Any) -> Iterator[Any]:
+    """Axes to draw on, saved as a PNG at the end; `subplots` are pyplot's."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    canvas, axes = pyplot.subplots(**subplots)
+    yield axes
+    path.parent.mkdir(parents=True, exist_ok=True)
+    canvas.savefig(path, dpi=120, bbox_inches="tight")

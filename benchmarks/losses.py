@@ -10,7 +10,6 @@ may take less than the bare one, which looks everywhere: such a figure is negati
 
 from __future__ import annotations
 
-import argparse
 import statistics
 import time
 from collections.abc import Callable
@@ -23,7 +22,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from benchmarks.figures import RESULTS, Figure, show, write
+from benchmarks.figures import Figure, parser_of, picture, report
 from raytrain.data.collators import IGNORED_LABEL
 from raytrain.data.tasks import TaskName
 from raytrain.training.losses.base import LossSetup
@@ -144,36 +143,23 @@ def measure(case: Case, num_turns: int) -> list[Figure]:
 
 
 def save_picture(figures: list[Figure], path: Path) -> None:
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
     told = [figure for figure in figures if figure.target is not None]
-    canvas, axes = pyplot.subplots(figsize=(9, 4))
-    axes.barh([figure.name for figure in told], [figure.value for figure in told])
-    axes.axvline(TARGET_MS, linestyle="--", color="grey")
-    axes.set(xlabel="ms more than cross_entropy, forward and backward", title="What each loss costs")
-    axes.invert_yaxis()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    canvas.savefig(path, dpi=120, bbox_inches="tight")
+    with picture(path, figsize=(9, 4)) as axes:
+        axes.barh([figure.name for figure in told], [figure.value for figure in told])
+        axes.axvline(TARGET_MS, linestyle="--", color="grey")
+        axes.set(xlabel="ms more than cross_entropy, forward and backward", title="What each loss costs")
+        axes.invert_yaxis()
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--quick", action="store_true", help="15 turns instead of 60")
-    parser.add_argument("--json", type=Path, default=RESULTS / "losses.json")
+    parser = parser_of(__doc__, "losses", quick="15 turns instead of 60")
     arguments = parser.parse_args()
     torch.set_num_threads(1)  # as a worker with one CPU
     figures: list[Figure] = []
     for case in CASES:
         figures += measure(case, 15 if arguments.quick else 60)
-    show(figures, "What each loss costs beside cross_entropy")
-    write(figures, arguments.json)
     save_picture(figures, arguments.json.with_suffix(".png"))
-    print(arguments.json)
+    report(figures, "What each loss costs beside cross_entropy", arguments.json)
 
 
 if __name__ == "__main__":

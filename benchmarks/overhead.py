@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.bare_loop import ENVIRONMENT
-from benchmarks.figures import RESULTS, Figure, show, write
+from benchmarks.figures import Figure, parser_of, picture, report
 
 ROOT = Path(__file__).parent.parent
 SAVE_EVERY = 10
@@ -131,36 +131,23 @@ def figures(
 
 
 def save_picture(steps: list[dict[str, float]], path: Path) -> None:
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    figure, axes = pyplot.subplots(figsize=(8, 4))
-    numbers = range(2, len(steps) + 2)
-    axes.plot(numbers, [step["tokens"] / step["bare_s"] for step in steps], label="bare loop")
-    axes.plot(numbers, [step["tokens"] / step["ours_s"] for step in steps], label="raytrain")
-    axes.set(xlabel="step", ylabel="tokens/s", title="Interleaved, same batches", ylim=(0, None))
-    axes.legend()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=120, bbox_inches="tight")
+    with picture(path, figsize=(8, 4)) as axes:
+        numbers = range(2, len(steps) + 2)
+        axes.plot(numbers, [step["tokens"] / step["bare_s"] for step in steps], label="bare loop")
+        axes.plot(numbers, [step["tokens"] / step["ours_s"] for step in steps], label="raytrain")
+        axes.set(xlabel="step", ylabel="tokens/s", title="Interleaved, same batches", ylim=(0, None))
+        axes.legend()
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--quick", action="store_true", help="20 pairs of steps instead of 60")
+    parser = parser_of(__doc__, "overhead", quick="20 pairs of steps instead of 60")
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--rows", type=Path, help="rows to train on, for example GSM8K's train.jsonl")
-    parser.add_argument("--json", type=Path, default=RESULTS / "overhead.json")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         found, steps = measure(arguments, Path(folder))
-    show(found, "raytrain against a bare PyTorch loop")
-    write(found, arguments.json)
     save_picture(steps, arguments.json.with_suffix(".png"))
-    print(arguments.json)
+    report(found, "raytrain against a bare PyTorch loop", arguments.json)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ before, as from the second run on.
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import statistics
@@ -18,7 +17,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from benchmarks.figures import RESULTS, Figure, show, write
+from benchmarks.figures import Figure, parser_of, picture, report
 
 ROOT = Path(__file__).parent.parent
 
@@ -62,12 +61,8 @@ def seconds_of(command: list[str], environment: dict[str, str], code: int) -> fl
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--quick", action="store_true", help="3 repetitions instead of 5")
+    parser = parser_of(__doc__, "startup", quick="3 repetitions instead of 5")
     parser.add_argument("--recipe", type=Path, default=ROOT / "jobs" / "demo.yaml")
-    parser.add_argument("--json", type=Path, default=RESULTS / "startup.json")
     arguments = parser.parse_args()
     environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
     found = []
@@ -102,29 +97,20 @@ def main() -> None:
         found.append(Figure(part, statistics.median(values), "s"))
     spread = [run["command to first step"] for run in runs]
     found.append(Figure("… spread", max(spread) - min(spread), "s"))
-    show(found, "What a user waits for")
-    write(found, arguments.json)
     save_picture(runs, arguments.json.with_suffix(".png"))
-    print(arguments.json)
+    report(found, "What a user waits for", arguments.json)
 
 
 def save_picture(runs: list[dict[str, float]], path: Path) -> None:
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
     parts = [part for part in runs[0] if part != "command to first step"]
-    figure, axes = pyplot.subplots(figsize=(9, 2.2))
-    left = 0.0
-    for part in parts:
-        width = statistics.median(run[part] for run in runs)
-        axes.barh([0], [width], left=left, label=f"{part}, {width:.1f} s")
-        left += width
-    axes.set(yticks=[], xlabel="s", title="From the command to the first optimizer step")
-    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.35), ncols=3, fontsize=8)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=120, bbox_inches="tight")
+    with picture(path, figsize=(9, 2.2)) as axes:
+        left = 0.0
+        for part in parts:
+            width = statistics.median(run[part] for run in runs)
+            axes.barh([0], [width], left=left, label=f"{part}, {width:.1f} s")
+            left += width
+        axes.set(yticks=[], xlabel="s", title="From the command to the first optimizer step")
+        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.35), ncols=3, fontsize=8)
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ from typing import Any
 import torch
 import torch.distributed
 
-from benchmarks.figures import RESULTS, Figure, show, write
+from benchmarks.figures import Figure, parser_of, picture, report
 from benchmarks.turns import ENVIRONMENT, Round
 from raytrain.training.hooks import Hook
 
@@ -166,34 +166,23 @@ def figures(pairs: list[dict[str, Any]]) -> list[Figure]:
 
 
 def save_picture(pairs: list[dict[str, Any]], path: Path) -> None:
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
     rows = {"ddp": pairs[0]["ddp"], **{pair["name"]: pair[pair["name"]] for pair in pairs}}
-    figure, axes = pyplot.subplots(figsize=(9, 0.6 * len(rows) + 1.2))
-    left = dict.fromkeys(rows, 0.0)
-    for kind in (*_KINDS, "the rest"):
-        widths = [row["profile_s"].get(kind, 0.0) for row in rows.values()]
-        axes.barh(list(rows), widths, left=list(left.values()), label=kind)
-        left = {name: left[name] + width for name, width in zip(rows, widths, strict=True)}
-    axes.set(xlabel="CPU seconds of one step, first worker", title="Where the time of a step goes")
-    axes.legend(loc="lower right")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=120, bbox_inches="tight")
+    with picture(path, figsize=(9, 0.6 * len(rows) + 1.2)) as axes:
+        left = dict.fromkeys(rows, 0.0)
+        for kind in (*_KINDS, "the rest"):
+            widths = [row["profile_s"].get(kind, 0.0) for row in rows.values()]
+            axes.barh(list(rows), widths, left=list(left.values()), label=kind)
+            left = {name: left[name] + width for name, width in zip(rows, widths, strict=True)}
+        axes.set(xlabel="CPU seconds of one step, first worker", title="Where the time of a step goes")
+        axes.legend(loc="lower right")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = parser_of(__doc__, "strategies", quick="4 steps, single and fsdp alone")
     parser.add_argument("--rows", type=Path, required=True, help="GSM8K's train.jsonl")
     parser.add_argument("--method", choices=["lora", "full"], default="lora")
     parser.add_argument("--steps", type=int, default=8, help="of each; the first and the last are not timed")
     parser.add_argument("--strategies", nargs="+", choices=list(STRATEGIES), default=list(STRATEGIES))
-    parser.add_argument("--quick", action="store_true", help="4 steps, single and fsdp alone")
-    parser.add_argument("--json", type=Path, default=RESULTS / "strategies.json")
     arguments = parser.parse_args()
     arguments.rows = arguments.rows.absolute()
     if arguments.quick:
@@ -203,10 +192,8 @@ def main() -> None:
         arguments.strategies = [name for name in arguments.strategies if not name.startswith("zero")]
     pairs = [run_pair(name, arguments) for name in arguments.strategies]
     found = figures(pairs)
-    show(found, f"Strategies against DDP, two workers, {arguments.method}")
-    write(found, arguments.json)
     save_picture(pairs, arguments.json.with_suffix(".png"))
-    print(arguments.json)
+    report(found, f"Strategies against DDP, two workers, {arguments.method}", arguments.json)
 
 
 if __name__ == "__main__":

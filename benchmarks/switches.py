@@ -25,7 +25,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from benchmarks.figures import RESULTS, Figure, show, write
+from benchmarks.figures import Figure, parser_of, report
 from raytrain.data.batches import BatchPlanner, Dealer, Position, Slots, deal_packed, deal_padded
 from raytrain.data.collators import Collator, PackedCollator, PaddedCollator
 from raytrain.data.prepare import prepare_dataset
@@ -165,15 +165,11 @@ def figures(table: list[dict[str, Any]]) -> list[Figure]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = parser_of(__doc__, "switches", quick="2 steps instead of 6")
     parser.add_argument("--rows", type=Path, required=True, help="GSM8K's train.jsonl")
     parser.add_argument("--steps", type=int, default=6)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--quick", action="store_true", help="2 steps instead of 6")
     parser.add_argument("--alone", type=int, help=argparse.SUPPRESS)
-    parser.add_argument("--json", type=Path, default=RESULTS / "switches.json")
     arguments = parser.parse_args()
     arguments.rows = arguments.rows.absolute()
     if arguments.alone is not None:
@@ -184,11 +180,8 @@ def main() -> None:
     if arguments.quick:
         arguments.steps = 2
     table = measure(arguments, lambda text: print(text, file=sys.stderr, flush=True))
-    found = figures(table)
-    show(found, "One switch a row")
-    write(found, arguments.json)
+    report(figures(table), "One switch a row", arguments.json)
     arguments.json.with_suffix(".table.json").write_text(json.dumps(table, indent=1))
-    print(arguments.json)
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ from typing import Any
 import torch
 
 from benchmarks.contenders import CONTENDERS, padded
-from benchmarks.figures import RESULTS, Figure, show, write
+from benchmarks.figures import Figure, parser_of, picture, report
 from benchmarks.turns import ENVIRONMENT, Round
 from raytrain.data.batches import BatchPlanner, Position, deal_padded
 from raytrain.data.collators import IGNORED_LABEL
@@ -220,25 +220,16 @@ def figures(told: Told, peaks: dict[str, float], losses: dict[str, float]) -> li
 
 
 def save_picture(told: Told, path: Path) -> None:
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
     speed = dict(sorted(speeds(told).items(), key=lambda one: one[1]))
-    figure, axes = pyplot.subplots(figsize=(8, 0.5 * len(speed) + 1))
-    colours = ["tab:orange" if name == OURS else "tab:blue" for name in speed]
-    bars = axes.barh(list(speed), list(speed.values()), color=colours)
-    axes.bar_label(bars, fmt="%.0f", padding=3)
-    axes.set(xlabel="useful tokens/s", title="LoRA on GSM8K rows, SmolLM2-135M, turns step by step")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=120, bbox_inches="tight")
+    with picture(path, figsize=(8, 0.5 * len(speed) + 1)) as axes:
+        colours = ["tab:orange" if name == OURS else "tab:blue" for name in speed]
+        bars = axes.barh(list(speed), list(speed.values()), color=colours)
+        axes.bar_label(bars, fmt="%.0f", padding=3)
+        axes.set(xlabel="useful tokens/s", title="LoRA on GSM8K rows, SmolLM2-135M, turns step by step")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = parser_of(__doc__, "training", quick="4 steps against the bare loop and TRL alone")
     parser.add_argument("--rows", type=Path, required=True, help="GSM8K's train.jsonl")
     parser.add_argument("--steps", type=int, default=16, help="optimizer steps of each, the first untimed")
     parser.add_argument("--threads", type=int, default=2)
@@ -247,8 +238,6 @@ def main() -> None:
     parser.add_argument(
         "--override", action="append", default=[], help="a further override of raytrain's recipe"
     )
-    parser.add_argument("--quick", action="store_true", help="4 steps against the bare loop and TRL alone")
-    parser.add_argument("--json", type=Path, default=RESULTS / "training.json")
     arguments = parser.parse_args()
     arguments.rows = arguments.rows.absolute()
     if arguments.quick:
@@ -258,10 +247,8 @@ def main() -> None:
         arguments.contenders = [name for name in arguments.contenders if not name.startswith("trl")]
     with tempfile.TemporaryDirectory() as folder:
         found, told = measure(arguments, Path(folder))
-    show(found, "Useful tokens a second, taking turns")
-    write(found, arguments.json)
     save_picture(told, arguments.json.with_suffix(".png"))
-    print(arguments.json)
+    report(found, "Useful tokens a second, taking turns", arguments.json)
 
 
 if __name__ == "__main__":
