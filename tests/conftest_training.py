@@ -92,7 +92,7 @@ def make_table(
         masks.append(mask)
     offsets = np.concatenate([[0], np.cumsum([len(one) for one in ids])]).astype(np.int64)
     return TokenTable(
-        np.concatenate(ids), np.concatenate(masks), offsets, [f"row{i}" for i in range(num_rows)]
+        np.concatenate(ids), offsets, [f"row{i}" for i in range(num_rows)], np.concatenate(masks)
     )
 
 

@@ -70,6 +70,14 @@ def train(
     }  # fmt: skip
 
 
+def train_in_one_process(base: ResolvedModel, folder: Path) -> dict[str, dict[str, Any]]:
+    """What one process makes of every variant."""
+    return {
+        variant: train(base, folder / variant, new_strategy("single"), **options)
+        for variant, options in VARIANTS.items()
+    }
+
+
 def run_suite(rank: int, names: list[str], folder: str, base: ResolvedModel) -> None:
     """On every rank: the contract, every variant, and a run that is stopped and resumed; results to `NAME.pt`."""
     for name in names:

@@ -12,34 +12,14 @@ from numpy.typing import NDArray
 from raytrain.data.dataset import text_of
 from raytrain.data.examples import Reject, flat, in_chunks
 from raytrain.data.section import DataSection
-from raytrain.data.tokens import tokenizer_digest
+from raytrain.data.tokens import TokenRows, tokenizer_digest
 
 _FORMAT = 1
 IGNORED_CLASS = -100
 
 
 @dataclass(frozen=True)
-class _Rows:
-    """Token ids of many rows, flat: row i is `input_ids[offsets[i]:offsets[i + 1]]`."""
-
-    input_ids: NDArray[np.int32]
-    offsets: NDArray[np.int64]
-    row_ids: list[str]
-
-    def __len__(self) -> int:
-        return len(self.offsets) - 1
-
-    @property
-    def lengths(self) -> NDArray[np.int64]:
-        """Tokens in each row."""
-        return np.diff(self.offsets)
-
-    def ids(self, index: int) -> NDArray[np.int32]:
-        return self.input_ids[self.offsets[index] : self.offsets[index + 1]]
-
-
-@dataclass(frozen=True)
-class ClassTable(_Rows):
+class ClassTable(TokenRows):
     """Texts, each with the number of its class."""
 
     class_ids: NDArray[np.int32]
@@ -51,7 +31,7 @@ class ClassTable(_Rows):
 
 
 @dataclass(frozen=True)
-class TagTable(_Rows):
+class TagTable(TokenRows):
     """Texts with a class for the first token of each word, and IGNORED_CLASS for all other tokens."""
 
     tag_ids: NDArray[np.int32]
@@ -67,7 +47,7 @@ class TagTable(_Rows):
 
 
 @dataclass(frozen=True)
-class MaskableTable(_Rows):
+class MaskableTable(TokenRows):
     """Texts of which `num_masked[i]` tokens are guessed, among those where `is_maskable` is 1.
 
     The number is fixed and only the places are drawn anew in each epoch, so that a batch knows its targets beforehand.
@@ -85,7 +65,7 @@ class MaskableTable(_Rows):
 
 
 @dataclass(frozen=True)
-class PairTable(_Rows):
+class PairTable(TokenRows):
     """Source texts (`input_ids`), each with the target that is to be written."""
 
     target_ids: NDArray[np.int32]

@@ -23,14 +23,10 @@ Span = tuple[int, int]
 
 
 @dataclass(frozen=True)
-class TokenTable:
-    """Tokens of one split, flat: row i is `input_ids[offsets[i]:offsets[i + 1]]`.
-
-    `loss_mask` is 1 where a token is a target of the loss. Arrays may be memory-mapped.
-    """
+class TokenRows:
+    """Token ids of many rows, flat: row i is `input_ids[offsets[i]:offsets[i + 1]]`. Arrays may be memory-mapped."""
 
     input_ids: NDArray[np.int32]
-    loss_mask: NDArray[np.uint8]
     offsets: NDArray[np.int64]
     row_ids: list[str]
 
@@ -42,6 +38,16 @@ class TokenTable:
         """Tokens in each row."""
         return np.diff(self.offsets)
 
+    def ids(self, index: int) -> NDArray[np.int32]:
+        return self.input_ids[self.offsets[index] : self.offsets[index + 1]]
+
+
+@dataclass(frozen=True)
+class TokenTable(TokenRows):
+    """Rows whose own tokens are the targets: `loss_mask` is 1 where a token is one."""
+
+    loss_mask: NDArray[np.uint8]
+
     @property
     def num_loss_tokens(self) -> NDArray[np.int64]:
         """Targets in each row; the first token of a row is predicted by nothing and never counts."""
@@ -52,8 +58,7 @@ class TokenTable:
         return np.asarray(total[self.offsets[1:]] - total[self.offsets[:-1]] - first, np.int64)
 
     def row(self, index: int) -> tuple[NDArray[np.int32], NDArray[np.uint8]]:
-        start, end = self.offsets[index], self.offsets[index + 1]
-        return self.input_ids[start:end], self.loss_mask[start:end]
+        return self.ids(index), self.loss_mask[self.offsets[index] : self.offsets[index + 1]]
 
 
 def render_row(row: dict[str, Any], tokenizer: Any, loss_on: str) -> tuple[str, list[Span], bool]:
@@ -133,7 +138,7 @@ def tokenize_split(
                 masks.append(mask)
                 kept.append(row_id)
     input_ids, offsets_flat = flat(ids, np.int32)
-    return TokenTable(input_ids, flat(masks, np.uint8)[0], offsets_flat, kept)
+    return TokenTable(input_ids, offsets_flat, kept, flat(masks, np.uint8)[0])
 
 
 def _mask(offsets: NDArray[np.int64], spans: list[Span]) -> NDArray[np.uint8]:

@@ -24,6 +24,7 @@ from strategy_runs import (
     every_pair,
     run_suite,
     train,
+    train_in_one_process,
     walk,
 )
 
@@ -59,11 +60,7 @@ def two(base: ResolvedModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def one(base: ResolvedModel, tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
     """What torch's AdamW in one process makes of every variant."""
-    folder = tmp_path_factory.mktemp("one")
-    return {
-        variant: train(base, folder / variant, new_strategy("single"), **options)
-        for variant, options in VARIANTS.items()
-    }
+    return train_in_one_process(base, tmp_path_factory.mktemp("one"))
 
 
 @pytest.mark.parametrize(

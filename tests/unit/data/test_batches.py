@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -148,15 +149,15 @@ def test_packing_fills_few_bins_evenly() -> None:
 def two_rows() -> TokenTable:
     return TokenTable(
         np.array([5, 6, 7, 8, 9], np.int32),
-        np.array([0, 1, 1, 0, 1], np.uint8),
         np.array([0, 3, 5], np.int64),
         ["a", "b"],
+        np.array([0, 1, 1, 0, 1], np.uint8),
     )
 
 
 def test_targets_leave_out_a_rows_first_token(two_rows: TokenTable) -> None:
     assert two_rows.num_loss_tokens.tolist() == [2, 1]
-    all_targets = TokenTable(two_rows.input_ids, np.ones(5, np.uint8), two_rows.offsets, two_rows.row_ids)
+    all_targets = replace(two_rows, loss_mask=np.ones(5, np.uint8))
     assert all_targets.num_loss_tokens.tolist() == [2, 1]
-    empty = TokenTable(np.zeros(0, np.int32), np.zeros(0, np.uint8), np.zeros(1, np.int64), [])
+    empty = TokenTable(np.zeros(0, np.int32), np.zeros(1, np.int64), [], np.zeros(0, np.uint8))
     assert empty.num_loss_tokens.tolist() == []

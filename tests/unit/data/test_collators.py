@@ -13,9 +13,9 @@ ignored = IGNORED_LABEL
 def two_rows() -> TokenTable:
     return TokenTable(
         np.array([5, 6, 7, 8, 9], np.int32),
-        np.array([0, 1, 1, 1, 1], np.uint8),
         np.array([0, 3, 5], np.int64),
         ["a", "b"],
+        np.array([0, 1, 1, 1, 1], np.uint8),
     )
 
 

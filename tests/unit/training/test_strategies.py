@@ -17,7 +17,7 @@ from strategy_runs import (
     assert_like_one_process,
     resume_twice,
     run_suite,
-    train,
+    train_in_one_process,
 )
 
 from raytrain.data.collators import IGNORED_LABEL
@@ -126,11 +126,7 @@ def two(base: ResolvedModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def one(base: ResolvedModel, tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
     """What one process makes of every variant."""
-    folder = tmp_path_factory.mktemp("one")
-    return {
-        variant: train(base, folder / variant, new_strategy("single"), **options)
-        for variant, options in VARIANTS.items()
-    }
+    return train_in_one_process(base, tmp_path_factory.mktemp("one"))
 
 
 @pytest.mark.slow
