@@ -34,10 +34,10 @@ from raytrain.data.tokens import load_tokens, prepare_tokens
 from raytrain.models.adapter import attach_adapter
 from raytrain.models.attention import try_packing
 from raytrain.models.base import load_base_model, load_tokenizer, resolve_base_model
+from raytrain.training.batching import tensors_of
 from raytrain.training.losses.causal_lm import CausalLMLoss, HeadPath
 from raytrain.training.precision import autocast
 from raytrain.training.spec import load_spec
-from raytrain.training.validation import tensors_of
 
 ROOT = Path(__file__).parent.parent
 MICRO_BATCH_SIZE = 4

@@ -25,9 +25,9 @@ from raytrain.training.checkpoint_store import CheckpointStore
 from raytrain.training.gradients import GradientCheck
 from raytrain.training.hooks import Hook
 from raytrain.training.loop import Job
-from raytrain.training.losses.base import Loss, Objective
+from raytrain.training.losses.base import Loss, Objective, row_weights
 from raytrain.training.losses.causal_lm import CausalLMLoss, choose_path
-from raytrain.training.losses.lightning import build_lightning_loss
+from raytrain.training.losses.lightning_proof import build_lightning_loss
 from raytrain.training.optimizer import build_optimizer
 from raytrain.training.precision import build_scaler
 from raytrain.training.random_state import seed_everything
@@ -37,7 +37,7 @@ from raytrain.training.setup import resume
 from raytrain.training.state import TrainingState
 from raytrain.training.strategies.base import Strategy
 from raytrain.training.strategies.single import SingleProcess
-from raytrain.training.validation import Evaluator, row_weights
+from raytrain.training.validation import Evaluator
 
 
 @dataclass

@@ -64,6 +64,49 @@ class Worst(Chat):
         return _token_losses(self.model, batch).max()
 
 
+class AllPositions(Chat):
+    """The commonest mistake: the mean counts prompt and padding."""
+
+    def training_step(self, batch: dict[str, torch.Tensor], batch_idx: int) -> torch.Tensor:
+        return _token_losses(self.model, batch).mean()
+
+
+class Breaks(Chat):
+    def training_step(self, batch: dict[str, torch.Tensor], batch_idx: int) -> torch.Tensor:
+        return self.model(**batch).loss * batch["weights"]
+
+
+class NotANumber(Chat):
+    def training_step(self, batch: dict[str, torch.Tensor], batch_idx: int) -> torch.Tensor:
+        return self.model(**batch).loss * float("nan")
+
+
+class Follows(Chat):
+    """Notes where each step believes the run to be."""
+
+    def __init__(self, model: torch.nn.Module) -> None:
+        super().__init__(model)
+        self.register_buffer("seen", torch.zeros(1))
+        self.places: list[tuple[str, int, int, int]] = []
+
+    def training_step(self, batch: dict[str, torch.Tensor], batch_idx: int) -> torch.Tensor:
+        self.places.append(("train", self.global_step, self.current_epoch, batch_idx))
+        self.log("half", 0.5)
+        return super().training_step(batch, batch_idx)
+
+    def validation_step(self, batch: dict[str, torch.Tensor], batch_idx: int) -> dict[str, torch.Tensor]:
+        self.places.append(("eval", self.global_step, self.current_epoch, batch_idx))
+        return super().validation_step(batch, batch_idx)
+
+
+class Distils(Chat):
+    """A frozen teacher beside the model is no weight of the module's own."""
+
+    def __init__(self, model: torch.nn.Module) -> None:
+        super().__init__(model)
+        self.teacher = torch.nn.Linear(2, 2).requires_grad_(False)
+
+
 class Nothing(Chat):
     def training_step(self, batch: dict[str, torch.Tensor], batch_idx: int) -> None:  # type: ignore[override]
         self.model(**batch)

@@ -41,7 +41,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "lightning": {"module": "lightning_modules:Chat"},
     },
 }  # fmt: skip
-"""What is trained under every strategy (build_test_job's options); packed, as train.packing is auto."""
+"""What is trained under every strategy (build_test_job's options); packed but for the module."""
 
 RESUMED = {"adapter": {"lora_rank": 4, "lora_dropout": 0.2}, "max_steps": 6, "save_every": 0, "eval_every": 2}
 """A run with dropout and evaluations, for bit-equal resumes."""

@@ -74,7 +74,14 @@ def show(
     from raytrain.storage.artifact import open_artifact
     from raytrain.storage.location import Location
 
-    opened = open_artifact(Location.parse(artifact), kind="dataset")
+    place = Location.parse(artifact)
+    if not place.exists():
+        raise ConfigError(
+            f"there is no dataset at {artifact}",
+            why="nothing is there",
+            fix="give the folder or URI that `raytrain data prepare` printed",
+        )
+    opened = open_artifact(place, kind="dataset")
     statistics = json.loads((opened.path / "statistics.json").read_text(encoding="utf-8"))
     card = (opened.path / "data_card.md").read_text(encoding="utf-8")
     result = {"artifact": str(opened.location), "digest": opened.digest, "statistics": statistics}

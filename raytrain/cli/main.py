@@ -14,7 +14,7 @@ from raytrain.errors import ConfigError, PlatformError
 
 app = typer.Typer(
     name="raytrain",
-    help="Fine-tune causal language models on Ray, exactly and resumably, from raw rows to an adapter.",
+    help="Fine-tune language models and classifiers on Ray, exactly and resumably, from raw rows to a model.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,

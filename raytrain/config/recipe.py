@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -66,8 +66,11 @@ def build(model: type[ModelT], document: Document) -> ModelT:
         lines, fixes = [], []
         faults = error.errors(include_url=False)
         told = faults[0].get("ctx", {}).get("error")
-        if len(faults) == 1 and isinstance(told, ConfigError):
-            raise told from error  # a rule over several sections, which says everything itself
+        if len(faults) == 1 and isinstance(
+            told, ConfigError
+        ):  # a rule over several keys, which says everything itself
+            place = document.origin(_written_path(document.values, tuple(faults[0]["loc"])))
+            raise ConfigError(f"{place}: {told.what}", why=told.why, fix=told.fix) from error
         for fault in faults:
             what, fix = _explain(model, document, dict(fault))
             lines.append(what)
@@ -75,53 +78,77 @@ def build(model: type[ModelT], document: Document) -> ModelT:
                 fixes.append(fix)
         raise ConfigError(
             lines[0] if len(lines) == 1 else f"{len(lines)} faults in the recipe:\n" + "\n".join(lines),
-            why="the recipe does not fit the schema" if len(lines) > 1 else _why(error),
+            why="the recipe does not fit the schema"
+            if len(lines) > 1
+            else _why(model, document, dict(faults[0])),
             fix="; ".join(fixes),
         ) from error
 
 
-def _why(error: ValidationError) -> str:
-    fault = error.errors(include_url=False)[0]
+def _why(model: type[BaseModel], document: Document, fault: Mapping[str, Any]) -> str:
     if fault["type"] == "extra_forbidden":
         return "unknown keys are refused, so that a misspelt one is never silently ignored"
     if fault["type"] == "missing":
         return "the key is required and has no default"
     if isinstance(fault["input"], Mapping) and fault["type"] == "value_error":
         return "the keys are allowed, but not together"
-    return f"got {fault['input']!r}: {_plain(fault)}"
+    path = _written_path(document.values, tuple(fault["loc"]))
+    meant = _description(model, path)
+    return f"`{path[-1]}` is: {meant}" if meant else "the recipe does not fit the schema"
 
 
 def _plain(fault: Mapping[str, Any]) -> str:
-    if fault["type"] in ("model_type", "model_attributes_type", "dict_type"):
+    """What a value should have been, in a few words."""
+    kind = fault["type"]
+    if kind in ("model_type", "model_attributes_type", "dict_type"):
         return "takes keys of its own, indented below it"
+    if fault["input"] is None:
+        return "has no value"
+    if kind == "string_pattern_mismatch":
+        return f"does not match {fault['ctx']['pattern']}"
     message: str = fault["msg"]
-    return message.removeprefix("Value error, ").removeprefix("Assertion failed, ")
+    for start in ("Value error, ", "Assertion failed, ", "Input "):
+        message = message.removeprefix(start)
+    return message
 
 
 def _explain(model: type[BaseModel], document: Document, fault: dict[str, Any]) -> tuple[str, str]:
     path = _written_path(document.values, tuple(fault["loc"]))
-    dotted = ".".join(str(part) for part in path) or "recipe"
+    dotted = ".".join(str(part) for part in path) or "the recipe"
     place = document.origin(path)
     if fault["type"] == "extra_forbidden":
-        known = known_keys(model, path[:-1])
-        near = nearest(str(path[-1]), known)
-        fix = f"did you mean `{near}`?" if near else f"allowed here: {', '.join(sorted(known))}"
-        elsewhere = _elsewhere(model, str(path[-1]), path) if not near else None
-        if elsewhere:
-            fix = f"`{path[-1]}` belongs under `{elsewhere}`"
-        return f"{place}: {dotted}: unknown key", fix
+        return f"{place}: {dotted}: unknown key", _instead(model, path)
     if fault["type"] == "missing":
+        if not isinstance(fault["loc"][-1], str):  # one of the values of a list
+            number = fault["loc"][-1] + 1
+            return f"{place}: {dotted}: value {number} is missing", f"give `{dotted}` all of its values"
         return (
             f"{place}: {dotted}: missing",
             f"add `{path[-1]}` under `{'.'.join(map(str, path[:-1])) or 'the top'}`",
         )
     message = _plain(fault)
     if isinstance(fault["input"], Mapping) and fault["type"] == "value_error":
-        return f"{place}: {dotted}: {message}", f"change one of these keys of `{dotted}`"
+        return f"{place}: {dotted}: {message}", f"change one of these keys of {dotted}"
     return (
         f"{place}: {dotted}: {message} (got {fault['input']!r})",
-        f"set `{dotted}` to an allowed value: {message}",
+        f"change `{dotted}`; docs/reference.md says what each key takes",
     )
+
+
+def _instead(model: type[BaseModel], path: KeyPath) -> str:
+    """What to do about a key that is not there."""
+    key, known = str(path[-1]), known_keys(model, path[:-1])
+    for section in _sections_at(model, path[:-1]):
+        hint = getattr(section, "LOOKED_FOR", {}).get(key)
+        if hint:
+            return str(hint)
+    near = nearest(key, known)
+    if near:
+        return f"did you mean `{near}`?"
+    elsewhere = next((place for place in _places_of(model, key) if place != path[:-1]), None)
+    if elsewhere is not None:
+        return f"`{key}` belongs under `{'.'.join(map(str, elsewhere)) or 'the top'}`"
+    return f"allowed here: {', '.join(sorted(known))}"
 
 
 def _written_path(values: Any, loc: KeyPath) -> KeyPath:
@@ -149,17 +176,31 @@ def nearest(word: str, known: typing.Iterable[str]) -> str | None:
 
 def known_keys(model: type[BaseModel], path: KeyPath) -> set[str]:
     """Keys allowed below `path`, over all models that may stand there."""
+    return {name for section in _sections_at(model, path) for name in section.model_fields}
+
+
+def _sections_at(model: type[BaseModel], path: KeyPath) -> set[type[BaseModel]]:
     candidates: set[type[BaseModel]] = {model}
     for part in path:
         if isinstance(part, int):
             continue
-        below: set[type[BaseModel]] = set()
-        for candidate in candidates:
-            field = candidate.model_fields.get(part)
-            if field is not None:
-                below |= _models_in(field.annotation)
-        candidates = below
-    return {name for candidate in candidates for name in candidate.model_fields}
+        fields = (candidate.model_fields.get(part) for candidate in candidates)
+        candidates = {
+            found for field in fields if field is not None for found in _models_in(field.annotation)
+        }
+    return candidates
+
+
+def _description(model: type[BaseModel], path: KeyPath) -> str | None:
+    """What a key means, as its section says."""
+    named = [part for part in path if isinstance(part, str)]
+    if not named:
+        return None
+    for section in _sections_at(model, tuple(named[:-1])):
+        field = section.model_fields.get(named[-1])
+        if field is not None and field.description:
+            return " ".join(field.description.split())
+    return None
 
 
 def _models_in(annotation: Any) -> set[type[BaseModel]]:
@@ -170,8 +211,10 @@ def _models_in(annotation: Any) -> set[type[BaseModel]]:
     return set()
 
 
-def _elsewhere(model: type[BaseModel], key: str, path: KeyPath) -> str | None:
+def _places_of(model: type[BaseModel], key: str, path: KeyPath = ()) -> Iterator[KeyPath]:
+    """Sections that have this key, the outer ones first."""
+    if key in model.model_fields:
+        yield path
     for name, field in model.model_fields.items():
-        if (name,) != path[:1] and any(key in found.model_fields for found in _models_in(field.annotation)):
-            return name
-    return None
+        for section in _models_in(field.annotation):
+            yield from _places_of(section, key, (*path, name))

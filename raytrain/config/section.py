@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator
 
@@ -17,6 +18,9 @@ class Section(BaseModel):
         validate_default=True,
         protected_namespaces=(),
     )
+
+    LOOKED_FOR: ClassVar[Mapping[str, str]] = {}
+    """Keys that people know from elsewhere and will type here, and what to do instead."""
 
     @field_validator("*", mode="before")
     @classmethod

@@ -50,7 +50,7 @@ class GlobalBatch:
     """The rows of one optimizer step over all workers.
 
     A worker whose slot is empty only keeps its place in the collective. `loss_weight` normalises the loss: the number
-    of targets in all rows, or the sum of their weights where classes are weighted.
+    of targets in all rows, the sum of their weights where classes are weighted, or the number of rows.
     """
 
     rows: NDArray[np.int64]

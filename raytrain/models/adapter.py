@@ -6,7 +6,7 @@ import difflib
 import json
 import re
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -279,17 +279,3 @@ def check_fits(live: Mapping[str, Tensor], saved: Mapping[str, Tensor], folder: 
 
 def _short(tensor: Tensor) -> str:
     return str(tensor.dtype).removeprefix("torch.")
-
-
-def count_parameters(model: nn.Module) -> tuple[int, int]:
-    """Trainable and all parameters; a tied one counts once, a 4-bit one as what it stands for."""
-    inside = unwrapped(model)
-    if _is_adapted(inside):
-        trainable, total = inside.get_nb_trainable_parameters()
-        return int(trainable), int(total)
-    return _count(p for p in inside.parameters() if p.requires_grad), _count(inside.parameters())
-
-
-def _count(parameters: Iterable[nn.Parameter]) -> int:
-    # A parameter that ZeRO-3 has partitioned away is empty here and states its size in ds_numel.
-    return sum(int(getattr(one, "ds_numel", one.numel())) for one in parameters)

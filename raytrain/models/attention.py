@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from raytrain.models.inner import inner_model
 from raytrain.models.quiet import quiet_loading
 
 if TYPE_CHECKING:
@@ -111,8 +112,7 @@ def try_packing(model: nn.Module) -> str | None:
 
     The rows are run alone and packed; their logits must agree to rounding. A model that fails is switched back.
     """
-    inside: Any = model
-    inside = inside.get_base_model() if hasattr(inside, "get_base_model") else inside
+    inside = inner_model(model)
     before = inside.config._attn_implementation
     if before not in ("sdpa", DOCUMENT_ATTENTION):
         return f"it works with model.attention sdpa, and the model is loaded with {before}"

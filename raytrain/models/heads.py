@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from raytrain.errors import IntegrityError
+from raytrain.models.inner import inner_model
 
 if TYPE_CHECKING:
     from torch import nn
@@ -133,9 +134,7 @@ def _raise_inputs(module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]
 
 def class_labels(model: nn.Module) -> tuple[str, ...]:
     """The classes that a model tells apart, in the order of their numbers."""
-    inside: Any = model
-    inside = inside.get_base_model() if hasattr(inside, "get_base_model") else inside
-    named = inside.config.id2label
+    named = inner_model(model).config.id2label
     return tuple(str(named[number]) for number in sorted(named))
 
 

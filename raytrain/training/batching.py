@@ -1,4 +1,4 @@
-"""How rows are laid into micro-batches: packed after each other, or padded under each other."""
+"""How rows are laid into micro-batches, packed after each other or padded under each other, and onto the device."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 
 from raytrain.data.batches import Dealer, deal_packed, deal_padded
-from raytrain.data.collators import Collator, PackedCollator, PaddedCollator
+from raytrain.data.collators import Collator, MicroBatch, PackedCollator, PaddedCollator
 from raytrain.data.image_collators import ImageCollator
 from raytrain.data.text_collators import ClassCollator, MaskingCollator, PairCollator, TagCollator
 from raytrain.errors import ConfigError
@@ -102,3 +103,16 @@ def _reason_against_packing(model: torch.nn.Module, section: TrainSection) -> st
     if section.lightning is not None:
         return "a LightningModule's training_step sees padded rows"
     return try_packing(model)
+
+
+def tensors_of(batch: MicroBatch, device: torch.device) -> tuple[dict[str, Any], torch.Tensor]:
+    """The model's arguments and the labels on `device`; to a GPU they travel while it works."""
+
+    def moved(array: np.ndarray[Any, Any]) -> torch.Tensor:
+        tensor = torch.from_numpy(array)
+        return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor
+
+    inputs = {
+        name: moved(value) if isinstance(value, np.ndarray) else value for name, value in batch.inputs.items()
+    }
+    return inputs, moved(batch.labels)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from raytrain.errors import ConfigError
-from raytrain.training.imports import import_named
+from raytrain.training.imports import make_named
 
 
 class Hook:
@@ -38,14 +38,7 @@ def build_hooks(names: list[str]) -> dict[str, Hook]:
     """
     hooks: dict[str, Hook] = {}
     for name in names:
-        try:
-            made = import_named(name, key="train.hooks")()
-        except TypeError as error:
-            raise ConfigError(
-                f"train.hooks: {name} cannot be made",
-                why=f"TypeError: {error}",
-                fix="give the class no arguments that must be set",
-            ) from error
+        made = make_named(name, key="train.hooks", takes="no arguments")
         if not isinstance(made, Hook):
             raise ConfigError(
                 f"train.hooks: {name} is no Hook",

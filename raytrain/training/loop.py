@@ -16,17 +16,19 @@ from numpy.typing import NDArray
 from raytrain.data.batches import BatchPlanner, GlobalBatch
 from raytrain.data.collators import Collator
 from raytrain.errors import PlatformError, TrainingError
+from raytrain.training.batching import tensors_of
 from raytrain.training.channel import Channel
 from raytrain.training.checkpoint_store import SavedCheckpoint
 from raytrain.training.gradients import GradientCheck, GradientHealth, bad_gradients_error
 from raytrain.training.hooks import Hook
+from raytrain.training.losses.base import FollowsSteps
 from raytrain.training.optimizer import learning_rate_at, set_learning_rate
 from raytrain.training.precision import autocast
 from raytrain.training.saving import Saver, should_save
 from raytrain.training.section import TrainSection
 from raytrain.training.state import TrainingState
 from raytrain.training.strategies.base import Strategy
-from raytrain.training.validation import Evaluator, tensors_of
+from raytrain.training.validation import Evaluator
 
 Ending = Literal["finished", "early_stopped", "stop_requested", "yielded"]
 
@@ -58,10 +60,10 @@ def run_loop(job: Job) -> Ending:
     Raises TrainingError after too many bad steps in a row, and the StorageError of a checkpoint that cannot be written.
     """
     state, section = job.state, job.section
-    ending: Ending = "finished"
+    ending: Ending = "early_stopped" if stops_early(job) else "finished"
     job.model.train()
     clock = _Clock()
-    while state.global_step < job.max_steps:
+    while ending == "finished" and state.global_step < job.max_steps:
         batch = job.planner.batch_at(state.position)
         loss_sum = forward_backward(job, batch)
         health = take_step(job)
@@ -85,8 +87,7 @@ def run_loop(job: Job) -> Ending:
         is_last = state.global_step == job.max_steps
         if is_last or (section.eval_every and state.global_step % section.eval_every == 0):
             is_new_best = evaluate(job)  # collective
-            patience = section.early_stopping_patience
-            if patience is not None and state.num_evals_since_best >= patience:
+            if stops_early(job):
                 ending = "early_stopped"
         settle_saves(job, finished_saves, votes.num_committed, votes.num_failed)  # collective
         if should_save(
@@ -97,12 +98,16 @@ def run_loop(job: Job) -> Ending:
             is_new_best=is_new_best,
         ):
             save(job)  # collective
-        if (votes.stop > 0 or votes.num_yielding > 0) and not is_last:
+        if ending == "finished" and (votes.stop > 0 or votes.num_yielding > 0) and not is_last:
             ending = "stop_requested" if votes.stop > 0 else "yielded"
-        if ending != "finished":
-            break
     finish(job, ending)  # collective
     return ending
+
+
+def stops_early(job: Job) -> bool:
+    """Whether patience has run out; asked of a resumed run too, whose last evaluation may have said so."""
+    patience = job.section.early_stopping_patience
+    return patience is not None and job.state.num_evals_since_best >= patience
 
 
 @dataclass(frozen=True)
@@ -144,7 +149,10 @@ def forward_backward(job: Job, batch: GlobalBatch) -> float:
     strategy = job.strategy
     scale = strategy.world_size / (batch.loss_weight or 1.0)
     loss_sums = []
+    follower = job.validation.loss if isinstance(job.validation.loss, FollowsSteps) else None
     for i, slots in enumerate(batch.slots):
+        if follower is not None:
+            follower.at(job.state.global_step, job.state.position.epoch, first_batch_index(job) + i)
         inputs, labels = micro_batch(job, slots[strategy.world_rank])
         with strategy.accumulating(is_last=i == len(batch.slots) - 1):
             with autocast(strategy.device, job.section.precision):
@@ -152,6 +160,13 @@ def forward_backward(job: Job, batch: GlobalBatch) -> float:
             strategy.backward(job.scaler.scale(loss_sum * scale))
         loss_sums.append(loss_sum.detach())
     return float(torch.stack(loss_sums).double().sum())
+
+
+def first_batch_index(job: Job) -> int:
+    """The number in its epoch of the next step's first micro-batch, on each worker."""
+    section = job.section
+    in_one_step = -(-section.global_batch_size // (section.micro_batch_size * job.strategy.world_size))
+    return job.state.position.row // section.global_batch_size * in_one_step
 
 
 def micro_batch(job: Job, rows: NDArray[np.int64]) -> tuple[dict[str, Any], torch.Tensor]:
@@ -223,7 +238,11 @@ def evaluate(job: Job) -> bool:
         mode=job.section.mode,
         min_delta=job.section.early_stopping_min_delta,
     )
-    timed = {**metrics, **job.validation.take_logged("eval"), "eval/seconds": time.perf_counter() - started}
+    timed = {
+        **metrics,
+        **job.validation.take_logged("eval"),
+        "eval/duration_s": time.perf_counter() - started,
+    }
     job.channel.send("metrics", global_step=job.state.global_step, time=time.time(), metrics=timed)
     for hook in job.hooks.values():
         hook.on_evaluate(job.state.global_step, metrics)

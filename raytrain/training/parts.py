@@ -10,19 +10,19 @@ import torch
 
 from raytrain.data.batches import Examples
 from raytrain.data.collators import Collator
+from raytrain.errors import ConfigError
 from raytrain.models.adapter import attach_adapter
 from raytrain.models.base import ResolvedModel, load_base_model, load_tokenizer
 from raytrain.models.heads import ClassHead
 from raytrain.models.image_preprocessor import load_image_preprocessor
-from raytrain.training.batching import Batching
+from raytrain.training.batching import Batching, tensors_of
 from raytrain.training.losses import registry
-from raytrain.training.losses.base import Loss, LossSetup
+from raytrain.training.losses.base import CountsHits, Loss, LossSetup
 from raytrain.training.losses.classification import class_counts
-from raytrain.training.losses.lightning import build_lightning_loss
+from raytrain.training.losses.lightning_proof import build_lightning_loss
 from raytrain.training.losses.trained_parts import check_gradients_reach_adapter, check_only_adapter_trains
 from raytrain.training.spec import RunSpec
 from raytrain.training.strategies.base import Strategy
-from raytrain.training.validation import tensors_of
 
 Note = Callable[[str], None]
 
@@ -63,7 +63,7 @@ def build_loss(
     """What `train.loss` or `train.lightning` asks for, told all that is known about rows and model."""
     if spec.train.lightning is not None:
         return build_lightning_loss(spec.train.lightning, spec.model.task, model, table, collate, note=note)
-    return registry.build_loss(
+    loss = registry.build_loss(
         LossSetup(
             task=spec.model.task,
             section=spec.train.loss,
@@ -73,6 +73,13 @@ def build_loss(
             class_counts=class_counts(table, len(labels)) if labels else None,
         )
     )
+    if spec.train.monitor == "eval/accuracy" and not isinstance(loss, CountsHits):
+        raise ConfigError(
+            "train.monitor: eval/accuracy cannot be had with this loss",
+            why=f"{spec.train.loss.name} has no take_hits, which counts right answers",
+            fix="set train.monitor: eval/loss and train.mode: min, or write take_hits",
+        )
+    return loss
 
 
 def check_adapter(

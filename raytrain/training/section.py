@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import (
     Field,
@@ -26,6 +27,13 @@ NumWorkers = Annotated[int, Field(ge=1, le=_MOST_WORKERS)]
 
 class TrainSection(Section):
     """How long, how fast and how often: the optimizer's part of a run, its evaluations and its checkpoints."""
+
+    LOOKED_FOR: ClassVar[Mapping[str, str]] = {
+        "gradient_accumulation_steps": "accumulation follows from global_batch_size, micro_batch_size and "
+        "scaling.num_workers: set global_batch_size",
+        "per_device_train_batch_size": "set micro_batch_size, the sequences in one forward pass of a worker",
+        "batch_size": "set global_batch_size, the sequences in one step, or micro_batch_size, those in a forward pass",
+    }
 
     num_epochs: Annotated[float, Field(gt=0, le=1e6)] = 1.0
     """Passes over the training rows; a fraction is allowed. `max_steps`, where set, wins."""
@@ -91,6 +99,11 @@ class TrainSection(Section):
     hooks: list[str] = Field(default_factory=list)
     """Classes `module:Class` to be made on every worker, with any of on_step_end, on_evaluate, on_checkpoint."""
 
+    @field_validator("hooks")
+    @classmethod
+    def _are_classes(cls, value: list[str]) -> list[str]:
+        return [check_import_name(name) for name in value]
+
     @model_validator(mode="after")
     def _check(self) -> Self:
         if self.min_learning_rate > self.learning_rate:
@@ -103,11 +116,11 @@ class TrainSection(Section):
             )
         if self.result == "best" and not (self.eval_every and self.saves and self.keep_best_k):
             raise ValueError("result: best needs eval_every, keep_best_k and checkpoints")
-        if self.monitor == "eval/accuracy" and self.mode == "min":
-            raise ValueError("monitor: eval/accuracy is better the larger it is: set mode: max")
+        best = "max" if self.monitor == "eval/accuracy" else "min"
+        if self.mode != best:
+            larger = "larger" if best == "max" else "smaller"
+            raise ValueError(f"monitor: {self.monitor} is better the {larger} it is: set mode: {best}")
         self._check_lightning()
-        for name in self.hooks:
-            check_import_name(name)
         return self
 
     def _check_lightning(self) -> None:
@@ -121,6 +134,16 @@ class TrainSection(Section):
                 fix="remove train.lightning.accumulate_grad_batches "
                 "(or train.global_batch_size, to count micro-batches as Lightning does)",
             )
+        own = self.lightning.arguments.get("accumulate_grad_batches")
+        if own not in (None, 1):
+            raise ConfigError(
+                f"accumulation is set twice: train.lightning.arguments.accumulate_grad_batches {own}, and "
+                "train.global_batch_size",
+                why="raytrain's loop accumulates, and the module would too",
+                fix=f"remove it from the arguments; train.lightning.accumulate_grad_batches: {own} means the same",
+            )
+        if self.monitor == "eval/accuracy":
+            raise ValueError("monitor eval/accuracy cannot be had with lightning, which gives a loss alone")
         if self.loss != LossSection():
             raise ValueError("the loss is set twice: remove train.loss, or train.lightning")
         if self.packing == "on":

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 from raytrain.data.batches import BatchPlanner
 from raytrain.data.encoders import load_task_examples, prepare_task_examples
 from raytrain.data.examples import dropped_rows, read_labels
+from raytrain.data.tasks import CLASSIFICATION_TASKS
 from raytrain.errors import IntegrityError, PlatformError
 from raytrain.models.base import ResolvedModel, resolve_base_model
 from raytrain.storage.artifact import Artifact, open_artifact
@@ -33,7 +34,7 @@ from raytrain.training.checkpoint_store import CheckpointStore, checkpoint_folde
 from raytrain.training.gradients import GradientCheck
 from raytrain.training.hooks import build_hooks
 from raytrain.training.loop import Job
-from raytrain.training.losses.base import Objective
+from raytrain.training.losses.base import Objective, row_weights
 from raytrain.training.optimizer import (
     build_optimizer,
     learning_rate_at,
@@ -47,7 +48,7 @@ from raytrain.training.saving import Saver
 from raytrain.training.spec import RunSpec
 from raytrain.training.state import TrainingState
 from raytrain.training.strategies.base import Strategy
-from raytrain.training.validation import Evaluator, row_weights
+from raytrain.training.validation import Evaluator
 
 T = TypeVar("T")
 
@@ -133,6 +134,7 @@ def build_job(assignment: Assignment, strategy: Strategy, channel: Channel) -> J
             spec.train.precision,
             spec.train.eval_max_rows,
             loss,
+            is_language_model=spec.model.task not in CLASSIFICATION_TASKS,
         ),
         tokenizer=processor,
         state=TrainingState(),

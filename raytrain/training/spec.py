@@ -62,7 +62,8 @@ def with_global_batch_size(train: TrainSection, scaling: ScalingSection) -> Trai
         )
     size = train.micro_batch_size * scaling.max_workers * train.lightning.accumulate_grad_batches
     lightning = train.lightning.model_copy(update={"accumulate_grad_batches": None})
-    return train.model_copy(update={"global_batch_size": size, "lightning": lightning})
+    values = {name: getattr(train, name) for name in train.model_fields_set}
+    return TrainSection(**{**values, "global_batch_size": size, "lightning": lightning})
 
 
 class RunSpec(Section):

@@ -4,30 +4,17 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from raytrain.data.batches import Dealer, Examples
-from raytrain.data.collators import Collator, MicroBatch
-from raytrain.training.losses.base import CountsHits, LogsMetrics, Loss, Phase, WeighsRows
+from raytrain.data.collators import Collator
+from raytrain.training.batching import tensors_of
+from raytrain.training.losses.base import CountsHits, LogsMetrics, Loss, Phase, row_weights
 from raytrain.training.precision import autocast
 from raytrain.training.strategies.base import Strategy
-
-
-def tensors_of(batch: MicroBatch, device: torch.device) -> tuple[dict[str, Any], torch.Tensor]:
-    """The model's arguments and the labels on `device`; to a GPU they travel while it works."""
-
-    def moved(array: np.ndarray[Any, Any]) -> torch.Tensor:
-        tensor = torch.from_numpy(array)
-        return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor
-
-    inputs = {
-        name: moved(value) if isinstance(value, np.ndarray) else value for name, value in batch.inputs.items()
-    }
-    return inputs, moved(batch.labels)
 
 
 @dataclass(frozen=True)
@@ -41,6 +28,8 @@ class Evaluator:
     max_rows: int | None = None
     loss: Loss | None = None
     """The loss that the strategy runs; asked how it weighs rows, and for its right answers."""
+    is_language_model: bool = True
+    """Whether the exponential of its loss is a perplexity."""
 
     @property
     def num_rows(self) -> int:
@@ -67,9 +56,12 @@ class Evaluator:
         hits = counter.take_hits() if counter is not None else (0.0, 0.0)
         total, num_right, num_answers = strategy.sum_over_ranks([loss_sum, *hits])
         loss = total / (float(self._row_weights().sum()) or 1.0)
+        metrics = {"eval/loss": loss}
+        if self.is_language_model:
+            metrics["eval/perplexity"] = math.exp(min(loss, 700.0))
         if counter is not None:
-            return {"eval/loss": loss, "eval/accuracy": num_right / max(1.0, num_answers)}
-        return {"eval/loss": loss, "eval/perplexity": math.exp(min(loss, 700.0))}
+            metrics["eval/accuracy"] = num_right / max(1.0, num_answers)
+        return metrics
 
     def take_logged(self, phase: Phase) -> dict[str, float]:
         """What the loss has recorded by itself on this rank since the last call."""
@@ -77,9 +69,3 @@ class Evaluator:
 
     def _row_weights(self) -> NDArray[np.float64]:
         return row_weights(self.loss, self.table)[: self.num_rows]
-
-
-def row_weights(loss: Loss | None, table: Examples) -> NDArray[np.float64]:
-    """What each row adds to the number that summed losses are divided by."""
-    weights = loss.row_weights(table) if isinstance(loss, WeighsRows) else None
-    return table.num_loss_tokens.astype(np.float64) if weights is None else weights

@@ -15,6 +15,7 @@ from raytrain.data.batches import GlobalBatch, Position
 from raytrain.data.collators import IGNORED_LABEL
 from raytrain.errors import PlatformError
 from raytrain.models.adapter import trained_state
+from raytrain.models.inner import inner_model
 from raytrain.training import loop
 from raytrain.training.checks.agreement import TOLERANCES, Measurement, compare
 from raytrain.training.checks.scale import Smaller, without_trackers
@@ -179,7 +180,7 @@ def measure(assignment: Assignment, variant: Variant, awake: Awake) -> Measureme
     gradients = {
         name.removesuffix("/exp_avg"): one for name, one in entries.items() if name.endswith("/exp_avg")
     }
-    return Measurement(total / max(1.0, batch.loss_weight), gradients, len(batch.slots))
+    return Measurement(total / (batch.loss_weight or 1.0), gradients, len(batch.slots))
 
 
 def _rouse(job: loop.Job, awake: Awake) -> None:
@@ -221,10 +222,6 @@ def measure_reference(assignment: Assignment, num_rows: int) -> tuple[Measuremen
     return Measurement(sum(losses) / num_targets, gradients, len(losses)), awake, len(batch.rows)
 
 
-def _inside(model: Any) -> Any:
-    return model.get_base_model() if hasattr(model, "get_base_model") else model
-
-
 def _is_written_out(spec: RunSpec) -> bool:
     """Whether the loss is the task's own of a causal language model, which stands here a second time."""
     own = spec.train.lightning is None and spec.train.loss.name in (None, "causal_lm")
@@ -249,7 +246,8 @@ def _num_targets(job: loop.Job, batch: GlobalBatch, *, is_written_out: bool) -> 
 
 
 def _rows_in_one_pass(job: loop.Job, batch: GlobalBatch) -> int:
-    vocabulary = int(_inside(job.model).get_input_embeddings().num_embeddings)
+    inside = inner_model(job.model)
+    vocabulary = int(getattr(inside.get_input_embeddings(), "num_embeddings", inside.config.num_labels))
     longest = int(job.planner.table.lengths[batch.rows].max())
     return rows_that_fit(len(batch.rows), longest, vocabulary)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import math
 import os
 import pickle
 import socket
@@ -73,10 +72,6 @@ class Listener:
 
     def checkpoint_stands(self, uri: str, metrics: dict[str, float]) -> None:
         """Nobody to tell."""
-
-    @property
-    def is_finite(self) -> bool:
-        return all(math.isfinite(one) for one in [*self.losses.values(), *self.evaluations.values()])
 
 
 def on_ranks(work: Work[T], world_size: int, *arguments: Any, threads: int = 1) -> T:

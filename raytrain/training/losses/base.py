@@ -50,6 +50,14 @@ class LogsMetrics(Protocol):
         """Means over this rank's micro-batches since the last call, by the metric's whole name."""
 
 
+@runtime_checkable
+class FollowsSteps(Protocol):
+    """A loss that wants to know where the run is."""
+
+    def at(self, global_step: int, epoch: int, batch_index: int) -> None:
+        """Called before each micro-batch that is trained; `batch_index` is its number in the epoch, on each worker."""
+
+
 @dataclass(frozen=True)
 class LossSetup:
     """All that a loss may want to know when it is made, on every rank, before the strategy takes the model."""
@@ -75,3 +83,9 @@ class Objective(torch.nn.Module):
 
     def forward(self, inputs: dict[str, Any], labels: torch.Tensor) -> torch.Tensor:
         return self.loss(self.model, inputs, labels)
+
+
+def row_weights(loss: Loss | None, table: Examples) -> NDArray[np.float64]:
+    """What each row adds to the number that summed losses are divided by."""
+    weights = loss.row_weights(table) if isinstance(loss, WeighsRows) else None
+    return table.num_loss_tokens.astype(np.float64) if weights is None else weights

@@ -13,6 +13,7 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from raytrain.data.collators import IGNORED_LABEL
+from raytrain.models.inner import inner_model
 from raytrain.training.losses.base import LossSetup
 from raytrain.training.losses.checks import ValueChecks, check_shapes, logits_of
 from raytrain.training.losses.registry import refuse_other_tasks, register_loss
@@ -61,7 +62,7 @@ class CausalLMLoss:
         is_target = targets != IGNORED_LABEL
         if self.path == "kept":
             return _kept_loss(model, inputs, targets, is_target)
-        inside: Any = _inside(model)
+        inside = inner_model(model)
         hidden: torch.Tensor = inside.base_model(**inputs).last_hidden_state
         if not bool(is_target.any()):
             return hidden.float().sum() * 0.0
@@ -94,11 +95,6 @@ def _kept_loss(
     return functional.cross_entropy(
         logits.flatten(0, 1).float(), targets[:, kept].flatten(), ignore_index=IGNORED_LABEL, reduction="sum"
     )
-
-
-def _inside(model: Any) -> Any:
-    """The transformers model inside PEFT's."""
-    return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
 def _chunk_loss(head: torch.nn.Module, hidden: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
@@ -155,7 +151,7 @@ def choose_path(model: torch.nn.Module, *, holds_whole_model: bool) -> tuple[Hea
 
     Models that do more after their head than a matrix product (a cap, a scale) are found out by the proof.
     """
-    inside = _inside(model)
+    inside = inner_model(model)
     try:
         path: HeadPath = "kept"
         if holds_whole_model:
@@ -169,7 +165,7 @@ def choose_path(model: torch.nn.Module, *, holds_whole_model: bool) -> tuple[Hea
 
 
 def _proof(model: torch.nn.Module, path: HeadPath) -> str | None:
-    vocabulary = int(_inside(model).get_input_embeddings().num_embeddings)
+    vocabulary = int(inner_model(model).get_input_embeddings().num_embeddings)
     device = next(model.parameters()).device
     ids = (torch.arange(12, device=device) * 7919 % vocabulary).view(2, 6)
     inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}

@@ -8,6 +8,7 @@ import torch
 
 from raytrain.data.collators import IGNORED_LABEL
 from raytrain.errors import TrainingError
+from raytrain.models.inner import inner_model
 from raytrain.models.output import ModelOutput
 
 
@@ -38,9 +39,7 @@ class ValueChecks:
     """Checks that look at values: on a CPU at every batch, elsewhere at the first: each look waits for the device."""
 
     def __init__(self, model: torch.nn.Module) -> None:
-        inside: Any = model
-        inside = inside.get_base_model() if hasattr(inside, "get_base_model") else inside
-        config = getattr(inside, "config", None)
+        config = getattr(inner_model(model), "config", None)
         self._pad_id: int | None = getattr(config, "pad_token_id", None)
         self._eos_id = getattr(config, "eos_token_id", None)
         self._looked = False

@@ -11,28 +11,19 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+import torch.distributed
 from numpy.typing import NDArray
 
 from raytrain.data.batches import Examples
-from raytrain.data.collators import IGNORED_LABEL, Collator
+from raytrain.data.collators import IGNORED_LABEL
 from raytrain.data.tasks import TaskName
-from raytrain.errors import ConfigError, TrainingError
-from raytrain.training.imports import import_named
+from raytrain.errors import TrainingError
 from raytrain.training.losses.base import Phase
 from raytrain.training.losses.causal_lm import shifted
-from raytrain.training.losses.section import LightningSection
-from raytrain.training.validation import tensors_of
+from raytrain.training.losses.lightning_module import is_overridden
 
 Reduction = Literal["targets", "rows", "sum"]
-"""What `training_step` gives for a micro-batch: the mean over targets, the mean over rows, or the sum over targets."""
-
-_ACCUMULATION = "accumulate_grad_batches"
-_OPTIMIZER_METHODS = (
-    "backward", "optimizer_step", "optimizer_zero_grad", "configure_gradient_clipping", "lr_scheduler_step",
-    "on_before_backward", "on_after_backward", "on_before_optimizer_step", "configure_model",
-)  # fmt: skip
-"""Overridden, they would change what is learnt; raytrain's loop does not call them."""
-_CALLED = frozenset(["training_step", "validation_step", "forward"])
+"""What a step gives for a micro-batch: the mean over targets, the mean over rows, or a sum."""
 
 
 class LightningLoss:
@@ -45,25 +36,29 @@ class LightningLoss:
     def __init__(self, module: Any, task: TaskName) -> None:
         self.module = module
         self.training_step = LightningStep(module, "training_step")
-        overrides = _is_overridden(module, "validation_step")
+        overrides = is_overridden(module, "validation_step")
         self.validation_step = LightningStep(module, "validation_step") if overrides else self.training_step
         self._task = task
-        self._log = _Log()
-        self._num_batches = 0
-        module.fabric = self._log  # Lightning's door for a loop that is not its Trainer: self.log goes there
+        self._trainer = _Trainer()
+        self._num_evaluated = 0
+        self._has_begun = False
+        # Lightning's door for a loop that is not its Trainer: self.log goes there, and self.trainer too. Without
+        # _trainer a module would read 0 from self.global_step for ever.
+        module.fabric = self._trainer
+        module._trainer = self._trainer
 
     def __call__(self, model: torch.nn.Module, inputs: dict[str, Any], labels: torch.Tensor) -> torch.Tensor:
         # Who wants a gradient, a check with dropout off among them, wants the step that is trained.
         is_trained = torch.is_grad_enabled()
-        self._log.phase = "train" if is_trained else "eval"
+        self._trainer.phase = "train" if is_trained else "eval"
         if self.module.training != model.training:
             self.module.train(model.training)
         step = self.training_step if is_trained else self.validation_step
-        count = self._count(labels, step.reduction)
+        count = self.count(labels, step.reduction)
         # A rank without rows goes along all the same; labels that are all ignored would make its mean 0/0.
         batch = {**inputs, "labels": torch.where(count == 0, torch.zeros_like(labels), labels)}
-        loss = step(batch, self._num_batches)
-        self._num_batches += 1
+        loss = step(batch, self._trainer.batch_idx if is_trained else self._num_evaluated)
+        self._num_evaluated += not is_trained
         return loss.float() * (count if step.reduction != "sum" else (count > 0).float())
 
     def row_weights(self, table: Examples) -> NDArray[np.float64] | None:
@@ -73,9 +68,19 @@ class LightningLoss:
 
     def take_logged(self, phase: Phase) -> dict[str, float]:
         """See LogsMetrics."""
-        return self._log.take(phase)
+        return self._trainer.take(phase)
 
-    def _count(self, labels: torch.Tensor, reduction: Reduction) -> torch.Tensor:
+    def at(self, global_step: int, epoch: int, batch_index: int) -> None:
+        """See FollowsSteps."""
+        if not self._has_begun:  # what was tried before the first step is no figure of the run
+            self.take_logged("train")
+            self.take_logged("eval")
+            self._has_begun = True
+        self._num_evaluated = 0
+        self._trainer.global_step, self._trainer.current_epoch = global_step, epoch
+        self._trainer.batch_idx = batch_index
+
+    def count(self, labels: torch.Tensor, reduction: Reduction) -> torch.Tensor:
         """What a mean of this micro-batch was divided by, float32, on the labels' device."""
         is_target = (shifted(labels) if self._task == "causal_lm" else labels) != IGNORED_LABEL
         if reduction == "rows":
@@ -107,207 +112,37 @@ class LightningStep:
         )
 
 
-def build_lightning_loss(
-    section: LightningSection,
-    task: TaskName,
-    model: torch.nn.Module,
-    table: Examples,
-    collate: Collator,
-    *,
-    note: Callable[[str], None],
-) -> LightningLoss:
-    """The module of a recipe, proven to give a loss that can be added up over micro-batches and workers.
-
-    Raises ConfigError where the class cannot be made, brings parameters of its own, would step or accumulate by
-    itself, or gives a loss that is neither a mean nor a sum.
-    """
-    name = section.module
-    made_by = import_named(name, key="train.lightning.module")
-    try:
-        module = made_by(model=model, **section.arguments)
-    except (TypeError, ValueError) as error:
-        raise ConfigError(
-            f"train.lightning.module: {name} cannot be made",
-            why=f"{type(error).__name__}: {error}",
-            fix="its __init__ takes `model` (the loaded base model) and the keys of train.lightning.arguments",
-        ) from error
-    check_lightning_module(module, section, model, note=note)
-    loss = LightningLoss(module, task)
-    prove_reductions(loss, model, table, collate)
-    return loss
-
-
-def check_lightning_module(
-    module: Any, section: LightningSection, model: torch.nn.Module, *, note: Callable[[str], None]
-) -> None:
-    """ConfigError where raytrain's loop would do something else than the module's author means; `note` of the rest."""
-    name = type(module).__name__
-    if not any(base.__name__ == "LightningModule" for base in type(module).__mro__):
-        raise ConfigError(
-            f"train.lightning.module: {section.module} is no LightningModule",
-            why=f"it makes a {name}",
-            fix="derive the class from lightning.LightningModule",
-        )
-    _refuse_own_accumulation(module, section)
-    for method in _OPTIMIZER_METHODS:
-        if _is_overridden(module, method):
-            raise ConfigError(
-                f"{name}.{method} would not be called",
-                why="raytrain's loop scales, clips and steps by itself, the same under every strategy",
-                fix=f"remove {method}; clipping is train.max_grad_norm, the optimizer train.learning_rate and its kin",
-            )
-    theirs = {id(parameter) for parameter in model.parameters()}
-    own = [one for one, parameter in module.named_parameters() if id(parameter) not in theirs]
-    if own or not any(id(parameter) in theirs for parameter in module.parameters()):
-        raise ConfigError(
-            f"train.lightning.module: {name} must train the model that it is given, and nothing else",
-            why=f"{own[0]} belongs to no part of it, and no checkpoint or result would hold it"
-            if own
-            else "none of the model's parameters is among the module's",
-            fix="keep `model` as an attribute in __init__ (self.model = model), and let it hold all that is trained",
-        )
-    unused = [one for one in _lightning_methods(module) if one not in _CALLED and _is_overridden(module, one)]
-    if unused:
-        note(f"{name}: {', '.join(sorted(unused))} not called: rows, optimizer and loop are the recipe's")
-
-
-def _refuse_own_accumulation(module: Any, section: LightningSection) -> None:
-    name = type(module).__name__
-    if not module.automatic_optimization:
-        raise ConfigError(
-            f"{name} steps its optimizer itself (automatic_optimization = False)",
-            why="accumulation would be set in two places, in its training_step and in train.global_batch_size",
-            fix="remove automatic_optimization = False and manual_backward, and return the loss",
-        )
-    hyperparameters = getattr(module, "hparams", {})
-    own = section.arguments.get(_ACCUMULATION) or hyperparameters.get(_ACCUMULATION)
-    own = own or vars(module).get(_ACCUMULATION)
-    if own not in (None, 1):
-        raise ConfigError(
-            f"accumulation is set twice: {_ACCUMULATION} {own} in {name}, and train.global_batch_size",
-            why="both would divide the loss",
-            fix=f"remove {_ACCUMULATION} from {name}; "
-            f"train.lightning.{_ACCUMULATION}: {own} means the same in the recipe",
-        )
-    for callback in _callbacks(module):
-        if type(callback).__name__ == "GradientAccumulationScheduler":
-            raise ConfigError(
-                f"accumulation is set twice: {name}.configure_callbacks returns a GradientAccumulationScheduler",
-                why="train.global_batch_size decides how many micro-batches make a step",
-                fix="remove the callback",
-            )
-
-
-def _callbacks(module: Any) -> list[Any]:
-    if not _is_overridden(module, "configure_callbacks"):
-        return []
-    made = module.configure_callbacks()
-    return list(made) if isinstance(made, (list, tuple)) else [made]
-
-
-def prove_reductions(loss: LightningLoss, model: torch.nn.Module, table: Examples, collate: Collator) -> None:
-    """Find out what the losses of the module's steps are, by two rows together and each alone, in evaluation mode.
-
-    Rows with different numbers of targets tell the mean over targets from the mean over rows; where a table has none,
-    the two are the same. Raises ConfigError where a loss is neither, nor a sum, or the two steps differ.
-    """
-    counts = np.asarray(table.num_loss_tokens)
-    order = np.argsort(table.lengths, kind="stable")
-    usable = order[counts[order] > 0]
-    if len(usable) < 2:
-        return
-    first = int(usable[0])
-    others = usable[counts[usable] != counts[first]]
-    pair = (first, int(others[0]) if len(others) else int(usable[1]))
-    numbers = (float(counts[pair[0]]), float(counts[pair[1]]))
-    first_parameter = next(model.parameters())
-    device, is_exact = first_parameter.device, first_parameter.dtype == torch.float32
-    batches = []
-    for rows in ([pair[0]], [pair[1]], list(pair)):
-        inputs, labels = tensors_of(collate(table, np.array(rows)), device)
-        batches.append({**inputs, "labels": labels})
-
-    was_training = model.training
-    loss.module.eval()
-    try:
-        with torch.no_grad(), torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-            for step in dict.fromkeys((loss.training_step, loss.validation_step)):
-                alone, other, both = (float(step(batch, 0)) for batch in batches)
-                step.reduction = _reduction_of(step.name, (alone, other), both, numbers, is_exact=is_exact)
-    finally:
-        loss.module.train(was_training)
-        loss.take_logged("train")
-    by_row = {step.reduction == "rows" for step in (loss.training_step, loss.validation_step)}
-    if len(by_row) > 1:
-        raise ConfigError(
-            f"{loss.training_step.name} and {loss.validation_step.name} measure by different means",
-            why=f"over {loss.training_step.reduction} the one, over {loss.validation_step.reduction} the other",
-            fix="return the same loss from both",
-        )
-
-
-def _reduction_of(
-    name: str, alone: tuple[float, float], both: float, counts: tuple[float, float], *, is_exact: bool
-) -> Reduction:
-    expected: dict[Reduction, float] = {
-        "targets": (counts[0] * alone[0] + counts[1] * alone[1]) / sum(counts),
-        "rows": sum(alone) / 2,
-        "sum": sum(alone),
-    }
-    nearest = min(expected, key=lambda one: abs(expected[one] - both))
-    tolerance = 1e-4 if is_exact else 2e-2  # of the loss; half precision rounds every sum in its own way
-    if abs(expected[nearest] - both) <= tolerance * max(1.0, abs(both)):
-        return nearest
-    raise ConfigError(
-        f"the loss of {name} is no mean and no sum over targets or rows",
-        why=f"two rows alone give {alone[0]:.6g} and {alone[1]:.6g}, together {both:.6g}, where a mean over targets "
-        f"would be {expected['targets']:.6g}; accumulated, it would depend on the micro-batch size",
-        fix="return the mean (or the sum) of the loss over labels that are not -100, and draw no random numbers in "
-        "evaluation mode",
-    )
-
-
-def _is_overridden(module: Any, method: str) -> bool:
-    """Whether a class of the user's, and not Lightning, defines the method."""
-    owner = next((base for base in type(module).__mro__ if method in vars(base)), None)
-    return owner is not None and owner.__module__.split(".")[0] not in (
-        "lightning",
-        "pytorch_lightning",
-        "torch",
-    )
-
-
-def _lightning_methods(module: Any) -> set[str]:
-    """Names that Lightning's classes define for its users to override."""
-    classes = [
-        base
-        for base in type(module).__mro__
-        if base.__name__ in ("LightningModule", "ModelHooks", "DataHooks", "CheckpointHooks")
-    ]
-    return {name for base in classes for name in vars(base) if not name.startswith("_")}
-
-
 def _with_index(step: Callable[..., Any]) -> Callable[[dict[str, Any], int], Any]:
     """Lightning's steps may leave out `batch_idx`."""
     takes_index = len(inspect.signature(step).parameters) > 1
     return (lambda batch, index: step(batch, index)) if takes_index else (lambda batch, _: step(batch))
 
 
-class _Log:
-    """Stands where Lightning's Fabric would: takes what a module logs, gives means by `module/<phase>/<name>`."""
+class _Trainer:
+    """Stands where Lightning's Trainer and Fabric would: says where the run is, and takes what a module logs."""
 
     logger = None
     loggers: tuple[Any, ...] = ()
 
     def __init__(self) -> None:
+        is_alone = not torch.distributed.is_initialized()
+        self.global_rank = self.local_rank = 0 if is_alone else torch.distributed.get_rank()
+        self.world_size = 1 if is_alone else torch.distributed.get_world_size()
+        self.global_step = 0
+        self.current_epoch = 0
+        self.batch_idx = 0
         self.phase: Phase = "train"
-        self._values: dict[Phase, dict[str, list[torch.Tensor]]] = {"train": {}, "eval": {}}
+        self._values: dict[Phase, dict[str, list[Any]]] = {"train": {}, "eval": {}}
 
     def log_dict(self, metrics: Mapping[str, Any]) -> None:
         for name, value in metrics.items():
-            one = torch.as_tensor(value).detach().float().mean()
-            self._values[self.phase].setdefault(name, []).append(one)
+            mean = value.detach().float().mean() if isinstance(value, torch.Tensor) else float(value)
+            self._values[self.phase].setdefault(name, []).append(mean)
 
     def take(self, phase: Phase) -> dict[str, float]:
+        """Means since the last call, by `module/<phase>/<name>`."""
         taken, self._values[phase] = self._values[phase], {}
-        return {f"module/{phase}/{name}": float(torch.stack(values).mean()) for name, values in taken.items()}
+        return {
+            f"module/{phase}/{name}": sum(float(value) for value in values) / len(values)
+            for name, values in taken.items()
+        }

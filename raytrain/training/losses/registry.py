@@ -9,7 +9,7 @@ from typing import Final
 from raytrain.config.recipe import nearest
 from raytrain.data.tasks import TaskName
 from raytrain.errors import ConfigError
-from raytrain.training.imports import import_named
+from raytrain.training.imports import make_named
 from raytrain.training.losses.base import Loss, LossSetup
 
 LossBuilder = Callable[[LossSetup], Loss]
@@ -69,7 +69,7 @@ def build_loss(setup: LossSetup) -> Loss:
     """
     name = setup.section.name or _OF_TASK[setup.task]
     if ":" in name:
-        loss: Loss = import_named(name, key="train.loss.name")(setup)
+        loss: Loss = make_named(name, setup, key="train.loss.name", takes="a LossSetup and nothing else")
         return loss
     known = loss_names()
     if name not in _registered:

@@ -9,6 +9,7 @@ from torch.nn import functional
 
 from raytrain.data.collators import IGNORED_LABEL
 from raytrain.errors import ConfigError
+from raytrain.models.inner import inner_model
 from raytrain.training.losses.base import LossSetup
 from raytrain.training.losses.checks import ValueChecks, check_shapes, logits_of
 from raytrain.training.losses.registry import refuse_other_tasks, register_loss
@@ -24,8 +25,7 @@ class Seq2SeqLoss:
 
     def __init__(self, setup: LossSetup) -> None:
         refuse_other_tasks(setup, "seq2seq", frozenset(["seq2seq"]))
-        inside: Any = setup.model
-        inside = inside.get_base_model() if hasattr(inside, "get_base_model") else inside
+        inside = inner_model(setup.model)
         shift = getattr(inside, "prepare_decoder_input_ids_from_labels", None)
         if shift is None:
             raise ConfigError(

@@ -32,7 +32,7 @@ class FullyShardedStrategy(ProcessGroup, TorchSteps):
         self._root: FSDPModule | None = None
 
     def wrap(self, objective: torch.nn.Module, build_optimizer: OptimizerBuilder) -> torch.optim.Optimizer:
-        for block in find_blocks(objective):
+        for block in find_blocks(objective.get_submodule("model")):
             fully_shard(block, mesh=self._mesh)
         self._root = fully_shard(objective, mesh=self._mesh)
         for module in objective.modules():

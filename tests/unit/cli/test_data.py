@@ -70,6 +70,8 @@ def test_what_to_prepare_must_be_said_once(tmp_path: Path, source: Path) -> None
         invoke("prepare", str(tmp_path / "recipe.yaml"), "--source", str(source))
     with pytest.raises(IntegrityError):
         invoke("show", str(tmp_path))
+    with pytest.raises(ConfigError, match="there is no dataset at"):
+        invoke("show", str(tmp_path / "nope"))
 
 
 def test_importing_the_group_is_light() -> None:

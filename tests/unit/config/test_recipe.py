@@ -1,10 +1,11 @@
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import pytest
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from raytrain.config.document import parse_document
 from raytrain.config.recipe import build, known_keys, load_recipe, nearest
@@ -13,12 +14,26 @@ from raytrain.errors import ConfigError
 
 
 class Inner(Section):
+    LOOKED_FOR: ClassVar[Mapping[str, str]] = {"lr_schedule": "there is one schedule"}
+
     learning_rate: Annotated[float, Field(gt=0)] = 0.1
+    """Peak learning rate."""
     seed: int = 0
+    pair: tuple[float, float] = (0.0, 0.0)
+    name: Annotated[str, Field(pattern="^[a-z]+$")] = "a"
+
+    @model_validator(mode="after")
+    def _check(self) -> Inner:
+        if self.seed == 13 and self.learning_rate > 1:
+            raise ValueError("seed 13 needs a small learning_rate")
+        if self.seed == 14:
+            raise ConfigError("seed 14 is taken", why="by another", fix="take 15")
+        return self
 
 
 class Source(Section):
     path: str
+    deep: Inner = Inner()
 
 
 class Outer(Section):
@@ -46,7 +61,7 @@ def test_key_in_the_wrong_section_is_sent_home() -> None:
 
 
 def test_unknown_key_without_a_neighbour_lists_what_is_allowed() -> None:
-    assert "learning_rate, seed" in fault("train:\n  zzzz: 1\n").fix
+    assert "learning_rate, name, pair, seed" in fault("train:\n  zzzz: 1\n").fix
 
 
 def test_wrong_type_and_range_name_what_was_given() -> None:
@@ -54,6 +69,33 @@ def test_wrong_type_and_range_name_what_was_given() -> None:
     assert error.what.startswith("r.yaml:2: train.learning_rate:")
     assert "'abc'" in error.what
     assert "greater than 0" in fault("train:\n  learning_rate: -1\n").what
+
+
+def test_a_key_that_people_look_for_is_answered() -> None:
+    assert fault("train:\n  lr_schedule: cosine\n").fix == "there is one schedule"
+    assert fault("pair: [1, 2]\n").fix == "`pair` belongs under `train`"
+
+
+def test_what_why_and_fix_say_three_things() -> None:
+    error = fault("train:\n  learning_rate: -1\n")
+    assert error.what == "r.yaml:2: train.learning_rate: should be greater than 0 (got -1)"
+    assert error.why == "`learning_rate` is: Peak learning rate."
+    assert error.fix.startswith("change `train.learning_rate`")
+    assert fault("train:\n  seed:\n").what == "r.yaml:2: train.seed: has no value (got None)"
+    assert fault("train:\n  name: Ähm\n").what == "r.yaml:2: train.name: does not match ^[a-z]+$ (got 'Ähm')"
+    short = fault("train:\n  pair: [1]\n")
+    assert (short.what, short.fix) == (
+        "r.yaml:2: train.pair: value 2 is missing",
+        "give `train.pair` all of its values",
+    )
+
+
+def test_keys_that_do_not_go_together_are_told_with_their_place() -> None:
+    error = fault("train:\n  seed: 13\n  learning_rate: 2\n")
+    assert error.what == "r.yaml:1: train: seed 13 needs a small learning_rate"
+    assert error.why == "the keys are allowed, but not together"
+    error = fault("train: {seed: 14}\n")
+    assert (error.what, error.why, error.fix) == ("r.yaml:1: seed 14 is taken", "by another", "take 15")
 
 
 def test_a_section_that_holds_no_keys() -> None:
@@ -101,7 +143,7 @@ def test_bad_extends(tmp_path: Path, text: str, expected: str) -> None:
 
 
 def test_known_keys_follow_a_path() -> None:
-    assert known_keys(Outer, ("sources", 0)) == {"path"}
+    assert known_keys(Outer, ("sources", 0)) == {"path", "deep"}
     assert known_keys(Outer, ()) == {"train", "sources", "other"}
     assert nearest("sede", ["seed", "path"]) == "seed"
     assert nearest("qqq", ["seed", "path"]) is None

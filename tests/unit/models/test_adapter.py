@@ -10,7 +10,6 @@ import torch
 from raytrain.errors import ConfigError, IntegrityError
 from raytrain.models.adapter import (
     attach_adapter,
-    count_parameters,
     load_trained,
     save_trained,
     trained_state,
@@ -149,14 +148,6 @@ def test_adapter_weights_are_float32_over_a_bfloat16_base(base: ResolvedModel) -
     assert {tensor.dtype for tensor in trained_state(model).values()} == {torch.float32}
     frozen = {p.dtype for p in model.parameters() if not p.requires_grad}
     assert frozen == {torch.bfloat16}
-
-
-def test_parameters_are_counted_once(base: ResolvedModel) -> None:
-    full = count_parameters(build(base, **METHODS["full"]))
-    assert full[0] == full[1]
-    trainable, total = count_parameters(build(base, lora_rank=4, target_modules=["q_proj"]))
-    assert trainable == 2 * (4 * 32 + 4 * 32)
-    assert total == full[1] + trainable
 
 
 def test_a_module_that_is_not_there_is_refused_with_the_nearest_names(base: ResolvedModel) -> None:

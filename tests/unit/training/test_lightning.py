@@ -15,9 +15,9 @@ from conftest_training import JobMaker, RecordingChannel, build_test_job
 from raytrain.errors import ConfigError, TrainingError
 from raytrain.models.adapter import trained_state
 from raytrain.models.base import ResolvedModel
+from raytrain.training.batching import tensors_of
 from raytrain.training.loop import Job, micro_batch, run_loop
 from raytrain.training.spec import RunSpec, load_spec
-from raytrain.training.validation import tensors_of
 
 
 def uses(name: str, **arguments: Any) -> dict[str, Any]:
@@ -168,6 +168,9 @@ def test_what_is_not_called_is_told(make_job: JobMaker) -> None:
         ("NoLightning", "is no LightningModule", "lightning.LightningModule"),
         ("Mixed", "measure by different means", "the same loss from both"),
         ("Worst", "no mean and no sum", "labels that are not -100"),
+        ("AllPositions", "no mean and no sum", "padding counts for nothing"),
+        ("Breaks", "Breaks.training_step failed on the first rows", "one dictionary"),
+        ("NotANumber", "is nan before the first step", "weights of the base model"),
         ("Missing", "cannot be imported", "importable on every worker"),
     ],
 )  # fmt: skip
@@ -181,9 +184,73 @@ def test_arguments_that_do_not_fit_are_named(make_job: JobMaker) -> None:
     with pytest.raises(ConfigError, match="lightning_modules:Chat cannot be made") as caught:
         make_job(lightning=uses("Chat", depth=3))
     assert "depth" in caught.value.why
-    with pytest.raises(ConfigError, match="accumulation is set twice: accumulate_grad_batches 8"):
-        make_job(lightning=uses("Accumulates", accumulate_grad_batches=8))
     make_job(lightning=uses("Accumulates", accumulate_grad_batches=1))
+
+
+def test_a_fault_of_the_module_is_named(make_job: JobMaker) -> None:
+    with pytest.raises(ConfigError) as caught:
+        make_job(lightning=uses("Breaks"))
+    assert caught.value.why == "KeyError: 'weights'"
+
+
+def test_a_module_knows_where_the_run_is(base: ResolvedModel, tmp_path: Path) -> None:
+    """23 rows, 8 a step: an epoch has 3 steps of 2, 2 and 2 micro-batches; stopped after step 2 and resumed."""
+    places: list[tuple[str, int, int, int]] = []
+    for stop_after in (2, None):
+        channel = RecordingChannel(stop_after=stop_after)
+        job = build_test_job(
+            base, tmp_path / "run", channel=channel, lightning=uses("Follows"), eval_every=4, max_steps=5,
+            adapter={"lora_rank": 4},
+        )  # fmt: skip
+        module = job.validation.loss.module  # type: ignore[union-attr]
+        module.places.clear()  # those of the proof
+        run_loop(job)
+        places += module.places
+    trained = [place[1:] for place in places if place[0] == "train"]
+    assert trained == [
+        (0, 0, 0), (0, 0, 1), (1, 0, 2), (1, 0, 3), (2, 0, 4), (2, 0, 5),
+        (3, 1, 0), (3, 1, 1), (4, 1, 2), (4, 1, 3),
+    ]  # fmt: skip
+    evaluated = [place[3] for place in places if place[0] == "eval"]
+    assert evaluated == [0, 1, 0, 1], "validation counts from 0 each time"
+    assert {one["module/train/half"] for one in metrics_named(job, "module/train/half")} == {0.5}
+    notes = [one["text"] for one in job.channel.of("note")]  # type: ignore[attr-defined]
+    assert "Follows: seen: buffers of the module's own are in no checkpoint" in notes
+
+
+def test_a_frozen_teacher_may_stand_beside_the_model(make_job: JobMaker) -> None:
+    job = make_job(lightning=uses("Distils"), adapter={"lora_rank": 4}, max_steps=1)
+    assert run_loop(job) == "finished"
+
+
+def test_what_was_tried_before_the_first_step_is_no_figure(make_job: JobMaker) -> None:
+    """As the proof of an adapter does it; a first record of two means would then be of three."""
+    jobs = [make_job(name, lightning=uses("Chat"), adapter={"lora_rank": 4}, max_steps=1) for name in "ab"]
+    inputs, labels = micro_batch(jobs[0], np.array([0]))
+    jobs[0].strategy.forward(inputs, labels)
+    told = []
+    for job in jobs:
+        run_loop(job)
+        told.append(metrics_named(job, "module/train/own_loss")[0]["module/train/own_loss"])
+    assert told[0] == told[1]
+
+
+@pytest.mark.parametrize(("name", "reduction"), [("Chat", "targets"), ("ByRow", "rows"), ("Summed", "sum")])
+@pytest.mark.parametrize("num_rows", [1, 2, 23])
+def test_the_reduction_is_found_whatever_the_rows(
+    make_job: JobMaker, name: str, reduction: str, num_rows: int
+) -> None:
+    job = make_job(lightning=uses(name), num_rows=num_rows, max_steps=1)
+    assert job.validation.loss.training_step.reduction == reduction  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(("name", "reduction"), [("Chat", "targets"), ("ByRow", "rows"), ("Summed", "sum")])
+def test_the_reduction_is_found_in_half_precision(make_job: JobMaker, name: str, reduction: str) -> None:
+    """The losses of both means lie closer than bfloat16 rounds, as fresh weights give every token the same; the
+    gradients do not."""
+    options: dict[str, Any] = {"model_options": {"dtype": "bfloat16"}, "adapter": {"lora_rank": 4}}
+    job = make_job(lightning=uses(name), **options)
+    assert job.validation.loss.training_step.reduction == reduction  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize(("name", "why"), [("Nothing", "NoneType"), ("Vector", "shape")])
@@ -248,6 +315,15 @@ def test_accumulation_as_lightning_counts_it_becomes_the_global_batch(
         ({"lightning": uses("Chat"), "loss": {"name": "causal_lm"}}, {}, "the loss is set twice"),
         ({"lightning": uses("Chat"), "packing": "on"}, {}, "sees padded rows"),
         ({"lightning": {"module": "Chat"}}, {}, "must read module:Class"),
+        ({"lightning": {"module": "a b:c d"}}, {}, "must read module:Class"),
+        (
+            {"lightning": uses("Chat", accumulate_grad_batches=4)}, {},
+            "train.lightning.arguments.accumulate_grad_batches 4",
+        ),
+        (
+            {"lightning": {**uses("Chat"), "accumulate_grad_batches": 2**20}, "micro_batch_size": 2**20}, {},
+            "less than or equal to 1048576",
+        ),
         ({"lightning": {**uses("Chat"), "accumulate_grad_batches": 0}}, {}, "greater than or equal to 1"),
     ],
 )  # fmt: skip

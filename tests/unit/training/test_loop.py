@@ -208,6 +208,23 @@ def test_early_stopping_and_best(make_job: JobMaker) -> None:
     assert best.location.name == f"step-{job.state.best_step:08d}"
 
 
+def test_an_early_stop_outlives_a_stop_and_a_kill(make_job: JobMaker) -> None:
+    """Asked to stop in the very step that ends it, and begun again as after a kill: it has ended."""
+    options: dict[str, Any] = {
+        "max_steps": 60, "eval_every": 2, "early_stopping_patience": 2, "learning_rate": 0.3, "schedule": "constant",
+    }  # fmt: skip
+    straight = make_job("straight", **options)
+    assert run_loop(straight) == "early_stopped"
+    last = straight.state.global_step
+    asked = make_job("asked", channel=RecordingChannel(stop_after=last), **options)
+    assert run_loop(asked) == "early_stopped"
+    again = make_job("asked", **options)
+    assert again.state.global_step == last
+    assert run_loop(again) == "early_stopped"
+    assert again.state == straight.state
+    assert_same_bits(weights(straight), weights(again))
+
+
 def test_retention_keeps_newest_and_best(make_job: JobMaker) -> None:
     job = make_job(max_steps=12, eval_every=2, save_every=2, keep_last_n=2, keep_best_k=1)
     run_loop(job)

@@ -88,7 +88,7 @@ def train_all(rank: int, folder: str, strategy: str, tasks: list[str]) -> None:
         if rank == 0:
             evaluations = [one["metrics"] for one in channel.of("metrics") if "eval/loss" in one["metrics"]]
             for one in evaluations:
-                one.pop("eval/seconds")
+                one.pop("eval/duration_s")
             seen = {"losses": channel.losses(), "evaluations": evaluations, "weights": trained}
             torch.save(seen, Path(folder) / f"{strategy}-{task}.pt")
 
@@ -423,6 +423,7 @@ def test_evaluation_is_weighted_and_unvaried(workplace: Path) -> None:
         ("seq2seq", {"monitor": "eval/accuracy", "mode": "max"}, "eval/accuracy needs a classification"),
         ("sequence_classification", {"monitor": "eval/perplexity"}, "eval/perplexity needs a language model"),
         ("sequence_classification", {"monitor": "eval/accuracy"}, "set mode: max"),
+        ("causal_lm", {"mode": "max"}, "set mode: min"),
         ("token_classification", {"packing": "on"}, "packing on is for model.task causal_lm"),
         ("sequence_classification", {"loss": {"name": "a:b:c"}}, "module:Class"),
         ("sequence_classification", {"loss": {"label_smoothing": 1.0}}, "less than 1"),

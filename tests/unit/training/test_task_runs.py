@@ -28,10 +28,12 @@ from raytrain.data.section import DataSection
 from raytrain.data.text_collators import ClassCollator
 from raytrain.storage.artifact import open_artifact
 from raytrain.storage.location import Location
+from raytrain.training.batching import tensors_of
+from raytrain.training.checks.loss import check_loss
+from raytrain.training.checks.variants import Variant
 from raytrain.training.losses.base import LossSetup, Objective
 from raytrain.training.losses.classification import ClassificationLoss
 from raytrain.training.losses.section import LossSection
-from raytrain.training.validation import tensors_of
 
 GOOD, BAD = ("good", "great", "fine", "happy"), ("bad", "awful", "poor", "sad")
 THINGS = ("cat", "dog", "bird", "fish", "sun", "moon", "stone", "river")
@@ -224,6 +226,16 @@ def test_vit_learns_to_classify_images(tiny_vit: Path, tmp_path: Path) -> None:
     assert run.losses[0] == pytest.approx(math.log(3), abs=0.3)
     assert np.mean(run.losses[-10:]) < 0.3, tell(run)
     assert run.last_eval["eval/accuracy"] >= 0.9, tell(run)
+
+
+def test_check_loss_of_an_image_classifier(tiny_vit: Path, tmp_path: Path) -> None:
+    rows = save_pictures(tmp_path, 24)
+    spec = task_spec(
+        "image_classification", tiny_vit, rows, tmp_path / "storage",
+        data={"sources": {"path": str(rows), "layout": "image_classification"}},
+    )  # fmt: skip
+    verdict = check_loss(spec, lambda _: None, variants=[Variant("padded", 8), Variant("padded", 1)])
+    assert [one.status for one in verdict.findings] == ["passed", "passed"], verdict.findings
 
 
 def test_transformers_alone_loads_a_trained_classifier(tiny_bert: Path, tmp_path: Path) -> None:
