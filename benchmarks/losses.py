@@ -26,8 +26,8 @@ from benchmarks.figures import Figure, parser_of, picture, report
 from raytrain.data.collators import IGNORED_LABEL
 from raytrain.data.tasks import TaskName
 from raytrain.training.losses.base import LossSetup
+from raytrain.training.losses.batch_checks import ValueChecks
 from raytrain.training.losses.causal_lm import CausalLMLoss, shifted
-from raytrain.training.losses.checks import ValueChecks
 from raytrain.training.losses.registry import build_loss
 from raytrain.training.losses.section import LossSection
 

@@ -9,7 +9,7 @@ from torch.nn import functional
 
 from raytrain.data.collators import IGNORED_LABEL
 from raytrain.training.losses.base import LossSetup
-from raytrain.training.losses.checks import ValueChecks, check_shapes, logits_of
+from raytrain.training.losses.batch_checks import ValueChecks, check_shapes, logits_of
 from raytrain.training.losses.registry import refuse_other_tasks, register_loss
 
 

@@ -20,9 +20,9 @@ import torch.distributed
 from raytrain.errors import ConfigError, IntegrityError
 from raytrain.training.section import DeepSpeedSection
 from raytrain.training.strategies.base import OptimizerBuilder
+from raytrain.training.strategies.copies import copy_to_cpu
 from raytrain.training.strategies.deepspeed_config import build_config, zero_stage
 from raytrain.training.strategies.process_group import ProcessGroup
-from raytrain.training.strategies.torch_steps import copy_to_cpu
 
 _MOMENTS = ("exp_avg", "exp_avg_sq")
 

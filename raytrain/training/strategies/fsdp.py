@@ -14,8 +14,9 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 
 from raytrain.errors import ConfigError
 from raytrain.training.strategies.base import OptimizerBuilder
+from raytrain.training.strategies.copies import copy_to_cpu
 from raytrain.training.strategies.process_group import ProcessGroup
-from raytrain.training.strategies.torch_steps import TorchSteps, copy_to_cpu
+from raytrain.training.strategies.torch_steps import TorchSteps
 
 
 class FullyShardedStrategy(ProcessGroup, TorchSteps):

@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 
 import torch
 
-from raytrain.training.strategies.torch_steps import TorchSteps, copy_to_cpu
+from raytrain.training.strategies.copies import copy_to_cpu
+from raytrain.training.strategies.torch_steps import TorchSteps
 
 
 class Replicated(TorchSteps):

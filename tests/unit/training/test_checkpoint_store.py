@@ -28,7 +28,7 @@ from raytrain.training.saving import should_save
 from raytrain.training.section import TrainSection
 from raytrain.training.setup import Assignment
 from raytrain.training.state import TrainingState, is_better
-from raytrain.training.strategies.torch_steps import copy_to_cpu
+from raytrain.training.strategies.copies import copy_to_cpu
 
 
 def entries(*pairs: tuple[int, float | None]) -> list[Entry]:
