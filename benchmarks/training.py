@@ -122,6 +122,7 @@ def start(name: str, arguments: argparse.Namespace, folder: Path, socket: Path) 
         "HF_HUB_OFFLINE": "1",
         "OMP_NUM_THREADS": str(arguments.threads),
         "OMP_WAIT_POLICY": "PASSIVE",  # who waits for its turn must not spin
+        "RAY_memory_monitor_refresh_ms": "0",  # Ray would end raytrain's worker for memory that the others take
     }
     command = [sys.executable, "-m", "benchmarks.contenders", name, str(folder / "settings.json")]
     if name == OURS:
