@@ -10,13 +10,12 @@ Nothing is learnt between two rows: gradients are thrown away, so that all see t
 from __future__ import annotations
 
 import argparse
+import copy
 import json
-import resource
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -35,6 +34,7 @@ from raytrain.models.adapter import attach_adapter
 from raytrain.models.attention import try_packing
 from raytrain.models.base import load_base_model, load_tokenizer, resolve_base_model
 from raytrain.training.batching import tensors_of
+from raytrain.training.compiling import compile_feed_forward
 from raytrain.training.losses.causal_lm import CausalLMLoss, HeadPath
 from raytrain.training.precision import autocast
 from raytrain.training.spec import load_spec
@@ -76,8 +76,9 @@ def rows_of_the_table(max_seq_len: int) -> list[Row]:
         ),
         Row("+ their gradient made with the loss", by_length, False, "frozen"),
         Row("+ packed (raytrain's default)", packed, True, "frozen"),
-        Row("the default, with compiled feed-forward layers", packed, True, "frozen", is_compiled=True),
+        Row("the default, with train.compile=true", packed, True, "frozen", is_compiled=True),
         Row("the default, with train.precision=bfloat16", packed, True, "frozen", "bfloat16"),
+        Row("… and train.compile=true", packed, True, "frozen", "bfloat16", is_compiled=True),
     ]
 
 
@@ -101,18 +102,8 @@ class Bench:
         self.pad_id = tokenizer.pad_token_id
         reason = try_packing(self.model)  # document attention treats padded batches as sdpa does
         assert reason is None, reason
-        blocks = [module for name, module in self.model.named_modules() if name.endswith(".mlp")]
-        # Not whole layers: their attention takes each row's length, so that each batch would be compiled anew.
-        self._compiled = {block: torch.compile(block.forward, dynamic=True) for block in blocks}
-
-    @contextmanager
-    def _with_compiled(self, is_compiled: bool) -> Iterator[None]:
-        """torch.compile in the places where raytrain could use it, and does not."""
-        for block, forward in self._compiled.items() if is_compiled else ():
-            block.forward = forward
-        yield
-        for block in self._compiled if is_compiled else ():
-            del block.forward
+        self.compiled = copy.deepcopy(self.model)
+        compile_feed_forward(self.compiled)
 
     def step(self, row: Row, number: int) -> tuple[float, float, int]:
         """Seconds, loss per target, and tokens of one forward and backward pass over a global batch."""
@@ -120,20 +111,25 @@ class Bench:
         planner = BatchPlanner(self.table, seed=0, global_batch_size=size, world_size=1, deal=row.deal)
         batch = planner.batch_at(Position(0, number * size))
         collate: Collator = PackedCollator() if row.packed else PaddedCollator(self.pad_id)
-        loss = CausalLMLoss(row.path)
+        loss, model = CausalLMLoss(row.path), self.compiled if row.is_compiled else self.model
         device = torch.device("cpu")
         total = 0.0
         started = time.perf_counter()
-        with self._with_compiled(row.is_compiled):
-            for slots in batch.slots:
-                inputs, labels = tensors_of(collate(self.table, slots[0]), device)
-                with autocast(device, row.precision):
-                    summed = loss(self.model, inputs, labels)
-                (summed / batch.loss_weight).backward()  # type: ignore[no-untyped-call]
-                total += float(summed)
+        for slots in batch.slots:
+            inputs, labels = tensors_of(collate(self.table, slots[0]), device)
+            with autocast(device, row.precision):
+                summed = loss(model, inputs, labels)
+            (summed / batch.loss_weight).backward()  # type: ignore[no-untyped-call]
+            total += float(summed.detach())
         seconds = time.perf_counter() - started
-        self.model.zero_grad(set_to_none=True)
+        model.zero_grad(set_to_none=True)
         return seconds, total / batch.loss_weight, batch.num_tokens
+
+
+def peak_of_this_process() -> int:
+    """In bytes. Not ru_maxrss: that of a new process begins with what its parent had."""
+    status = Path("/proc/self/status").read_text(encoding="utf-8")
+    return 1024 * next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM"))
 
 
 def peak_bytes(arguments: argparse.Namespace, index: int) -> int:
@@ -191,7 +187,7 @@ def main() -> None:
     if arguments.alone is not None:
         bench = Bench(arguments.rows, arguments.threads)
         bench.step(rows_of_the_table(bench.spec.data.max_seq_len)[arguments.alone], 0)
-        print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+        print(peak_of_this_process())
         return
     if arguments.quick:
         arguments.steps = 2

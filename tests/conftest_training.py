@@ -22,6 +22,7 @@ from raytrain.storage.location import Location
 from raytrain.training.batching import build_batching
 from raytrain.training.checkpoint import Belonging
 from raytrain.training.checkpoint_store import CheckpointStore
+from raytrain.training.compiling import compile_feed_forward
 from raytrain.training.gradients import GradientCheck
 from raytrain.training.hooks import Hook
 from raytrain.training.loop import Job
@@ -143,6 +144,8 @@ def build_test_job(
     is_packed = section.packing != "off" and section.lightning is None and try_packing(model) is None
     batching = build_batching(section, max_seq_len=20, pad_id=tokenizer.pad_token_id, is_packed=is_packed)
     table = make_table(num_rows, row_length=row_length)
+    if section.compile:
+        compile_feed_forward(model)
     loss: Loss
     if section.lightning is None:
         loss = CausalLMLoss(choose_path(model, holds_whole_model=strategy.holds_whole_model)[0])

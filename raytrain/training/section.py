@@ -46,6 +46,8 @@ class TrainSection(Section):
     Gradient accumulation follows from the two sizes."""
     packing: Literal["auto", "on", "off"] = "auto"
     """Rows after each other without padding, none of which sees another; auto = where the model can, else padded."""
+    compile: bool = False
+    """Compile the feed-forward layers with torch.compile: some seconds at the start for faster steps; needs g++."""
     learning_rate: Annotated[float, Field(gt=0, lt=10)] = 2e-4
     """Peak learning rate."""
     min_learning_rate: Annotated[float, Field(ge=0)] = 0.0

@@ -31,6 +31,7 @@ from raytrain.training.checkpoint import (
     restore_weights,
 )
 from raytrain.training.checkpoint_store import CheckpointStore, checkpoint_folder
+from raytrain.training.compiling import compile_feed_forward
 from raytrain.training.gradients import GradientCheck
 from raytrain.training.hooks import build_hooks
 from raytrain.training.loop import Job
@@ -97,6 +98,9 @@ def build_job(assignment: Assignment, strategy: Strategy, channel: Channel) -> J
             strategy, lambda: build_model(spec, base_model, strategy.device, labels, processor, note)
         )
         batching = together(strategy, lambda: choose_batching(model, spec, processor, note=note))
+        if spec.train.compile:
+            num_compiled = together(strategy, lambda: compile_feed_forward(model))
+            note(f"{num_compiled} feed-forward layers are compiled")
         loss = together(
             strategy,
             lambda: build_loss(spec, model, labels, train_table, batching.collate, strategy, note),

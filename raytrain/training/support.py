@@ -96,6 +96,7 @@ _ROWS = {
     ),
     "packing": _row("train.packing on"),
     "lightning": _row("train.lightning"),
+    "compile": _row("train.compile", _NOBODY_TRIED, single=_TESTED, ddp=_TESTED),
     "gradient_checkpointing": _row("model.gradient_checkpointing"),
     "offload_optimizer": _row(
         "scaling.deepspeed.offload_optimizer", _NO_OFFLOAD, zero1=_NOBODY_TRIED, zero2=_TESTED, zero3=_TESTED
@@ -134,6 +135,7 @@ def features_of(
         "half_full": is_half and adapter.method == "full",
         "packing": train.packing == "on",
         "lightning": train.lightning is not None,
+        "compile": train.compile,
         "gradient_checkpointing": model.gradient_checkpointing,
         "offload_optimizer": offloads_optimizer(scaling.deepspeed),
     }
