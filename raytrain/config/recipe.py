@@ -66,9 +66,8 @@ def build(model: type[ModelT], document: Document) -> ModelT:
         lines, fixes = [], []
         faults = error.errors(include_url=False)
         told = faults[0].get("ctx", {}).get("error")
-        if len(faults) == 1 and isinstance(
-            told, ConfigError
-        ):  # a rule over several keys, which says everything itself
+        if len(faults) == 1 and isinstance(told, ConfigError):
+            # A rule over several keys, which says everything itself.
             place = document.origin(_written_path(document.values, tuple(faults[0]["loc"])))
             raise ConfigError(f"{place}: {told.what}", why=told.why, fix=told.fix) from error
         for fault in faults:
@@ -78,9 +77,9 @@ def build(model: type[ModelT], document: Document) -> ModelT:
                 fixes.append(fix)
         raise ConfigError(
             lines[0] if len(lines) == 1 else f"{len(lines)} faults in the recipe:\n" + "\n".join(lines),
-            why="the recipe does not fit the schema"
-            if len(lines) > 1
-            else _why(model, document, dict(faults[0])),
+            why=_why(model, document, faults[0])
+            if len(faults) == 1
+            else "the recipe does not fit the schema",
             fix="; ".join(fixes),
         ) from error
 

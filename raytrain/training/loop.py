@@ -27,6 +27,7 @@ from raytrain.training.precision import autocast
 from raytrain.training.saving import Saver, should_save
 from raytrain.training.section import TrainSection
 from raytrain.training.state import TrainingState
+from raytrain.training.step_clock import StepClock
 from raytrain.training.strategies.base import Strategy
 from raytrain.training.validation import Evaluator
 
@@ -62,7 +63,7 @@ def run_loop(job: Job) -> Ending:
     state, section = job.state, job.section
     ending: Ending = "early_stopped" if stops_early(job) else "finished"
     job.model.train()
-    clock = _Clock()
+    clock = StepClock()
     while ending == "finished" and state.global_step < job.max_steps:
         batch = job.planner.batch_at(state.position)
         loss_sum = forward_backward(job, batch)
@@ -295,26 +296,3 @@ def finish(job: Job, ending: Ending) -> None:
         [sum(saved.error is not None for saved in finished), sum(saved.error is None for saved in finished)]
     )
     settle_saves(job, finished, committed, failed)
-
-
-class _Clock:
-    """Wall time, steps and tokens between two records."""
-
-    def __init__(self) -> None:
-        self._since = time.perf_counter()
-        self._num_steps = 0
-        self._num_tokens = 0
-
-    def count(self, num_tokens: int) -> None:
-        self._num_steps += 1
-        self._num_tokens += num_tokens
-
-    def lap(self) -> dict[str, float]:
-        now = time.perf_counter()
-        seconds = max(now - self._since, 1e-9)
-        metrics = {
-            "train/step_s": seconds / self._num_steps,
-            "train/tokens_per_second": self._num_tokens / seconds,
-        }
-        self._since, self._num_steps, self._num_tokens = now, 0, 0
-        return metrics

@@ -107,11 +107,6 @@ def build_job(assignment: Assignment, strategy: Strategy, channel: Channel) -> J
         )
         together(strategy, lambda: check_adapter(spec, model, loss, batching, train_table, note))
         optimizer = strategy.wrap(Objective(model, loss), lambda _: build_optimizer(model, spec.train))
-    store = CheckpointStore(
-        checkpoint_folder(spec.storage.location, assignment.run_id),
-        _mirror(spec, assignment.run_id),
-        monitor=spec.train.monitor,
-    )
     trainable = trainable_parameters(model)
     job = Job(
         section=spec.train,
@@ -142,20 +137,30 @@ def build_job(assignment: Assignment, strategy: Strategy, channel: Channel) -> J
         ),
         tokenizer=processor,
         state=TrainingState(),
-        saver=Saver(
-            section=spec.train,
-            strategy=strategy,
-            channel=channel,
-            store=store,
-            belonging=_belonging(assignment, tokens),
-            provenance=collect_provenance(config=spec.to_dict(), seed=spec.train.seed),
-        ),
+        saver=_build_saver(assignment, strategy, channel, tokens),
         hooks=together(strategy, lambda: build_hooks(spec.train.hooks)),
     )
     with timed("looking for a checkpoint"):
         resume(job)
     _tell_plan(job, tokens)
     return job
+
+
+def _build_saver(assignment: Assignment, strategy: Strategy, channel: Channel, tokens: Artifact) -> Saver:
+    spec = assignment.spec
+    store = CheckpointStore(
+        checkpoint_folder(spec.storage.location, assignment.run_id),
+        _mirror(spec, assignment.run_id),
+        monitor=spec.train.monitor,
+    )
+    return Saver(
+        section=spec.train,
+        strategy=strategy,
+        channel=channel,
+        store=store,
+        belonging=_belonging(assignment, tokens),
+        provenance=collect_provenance(config=spec.to_dict(), seed=spec.train.seed),
+    )
 
 
 def _tell_plan(job: Job, tokens: Artifact) -> None:
