@@ -174,7 +174,7 @@ def save_picture(pairs: list[dict[str, Any]], path: Path) -> None:
             axes.barh(list(rows), widths, left=list(left.values()), label=kind)
             left = {name: left[name] + width for name, width in zip(rows, widths, strict=True)}
         axes.set(xlabel="CPU seconds of one step, first worker", title="Where the time of a step goes")
-        axes.legend(loc="lower right")
+        axes.legend(loc="upper right")
 
 
 def main() -> None:

@@ -105,7 +105,7 @@ def check_contract(strategy: Strategy) -> None:
     model = OneBlock()
     optimizer = strategy.wrap(
         Objective(model, SumOfAnswers()),
-        lambda one: torch.optim.AdamW([p for p in one.parameters() if p.requires_grad], lr=0.5),
+        lambda one: torch.optim.AdamW([p for p in one.parameters() if p.requires_grad], lr=0.5, fused=True),
     )
     _check_gradients(strategy, model)
     _check_step_and_state(strategy, model, optimizer)
@@ -135,7 +135,7 @@ def _check_gradients(strategy: Strategy, model: torch.nn.Module) -> None:
     expected = 2 * sum(range(1, strategy.world_size + 1)) / strategy.world_size
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     assert strategy.gradient_norms(parameters).tolist() == [pytest.approx(expected)]
-    strategy.scale_gradients(parameters, 0.5)
+    strategy.scale_gradients(parameters, torch.tensor(0.5))
     assert strategy.gradient_norms(parameters).tolist() == [pytest.approx(expected / 2)]
 
 
@@ -143,7 +143,7 @@ def _check_step_and_state(
     strategy: Strategy, model: torch.nn.Module, optimizer: torch.optim.Optimizer
 ) -> None:
     """A step, and everything out and back in as whole tensors."""
-    strategy.step(optimizer, torch.amp.GradScaler("cpu", enabled=False))
+    strategy.step(optimizer, torch.tensor(0.0))
     optimizer.zero_grad(set_to_none=True)
     named = dict(model.named_parameters())
     trained = {name: parameter for name, parameter in named.items() if parameter.requires_grad}
@@ -171,10 +171,17 @@ def _check_step_and_state(
 def _check_that_bad_gradients_leave_nothing(
     strategy: Strategy, model: torch.nn.Module, optimizer: torch.optim.Optimizer
 ) -> None:
-    """The loop makes no step of gradients that are not finite; the next ones begin from nothing."""
+    """A step of gradients that are not finite changes neither weights nor optimizer; the next begins from nothing."""
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     _run_two_micro_batches(strategy, float("nan"))
     assert not strategy.gradient_norms(parameters).isfinite().any()
+    trained = {WEIGHT: dict(model.named_parameters())[WEIGHT]}
+    before = {**strategy.whole_tensors(trained), **strategy.optimizer_tensors(trained, optimizer)}
+    strategy.step(optimizer, torch.tensor(1.0))
+    after = {**strategy.whole_tensors(trained), **strategy.optimizer_tensors(trained, optimizer)}
+    assert {name: tensor.tolist() for name, tensor in after.items()} == {
+        name: tensor.tolist() for name, tensor in before.items()
+    }
     optimizer.zero_grad(set_to_none=True)
     _run_two_micro_batches(strategy, 3.0)
     assert strategy.gradient_norms(parameters).tolist() == [pytest.approx(6.0)]

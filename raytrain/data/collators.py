@@ -18,12 +18,22 @@ class MicroBatch:
     """One forward pass of one worker.
 
     `inputs` are the model's arguments by name; arrays become tensors, all else is passed as it is. `labels` holds
-    IGNORED_LABEL where there is no loss. `num_tokens` counts tokens without padding.
+    IGNORED_LABEL where there is no loss. `num_tokens` counts tokens without padding. `target_positions` are the places
+    of the flattened labels' shape whose logits have a target: a loss that computes there alone would otherwise have to
+    ask a GPU for them, and wait.
     """
 
     inputs: dict[str, Any]
     labels: NDArray[Any]
     num_tokens: int
+    target_positions: NDArray[np.int64] | None = None
+
+
+def next_token_positions(labels: NDArray[Any]) -> NDArray[np.int64]:
+    """Flattened positions that predict a label: t where t + 1 has one. labels: (rows, length)."""
+    predicts = np.zeros(labels.shape, bool)
+    predicts[:, :-1] = labels[:, 1:] != IGNORED_LABEL
+    return np.flatnonzero(predicts)
 
 
 class Collator(Protocol):
@@ -56,7 +66,8 @@ class PaddedCollator:
             if counts:
                 labels[i, : len(ids)] = np.where(mask == 1, ids, IGNORED_LABEL)
         inputs = {"input_ids": input_ids, "attention_mask": attention_mask}
-        return MicroBatch(inputs, labels, int(attention_mask.sum()) if counts else 0)
+        num_tokens = int(attention_mask.sum()) if counts else 0
+        return MicroBatch(inputs, labels, num_tokens, next_token_positions(labels))
 
 
 @dataclass(frozen=True)
@@ -64,7 +75,8 @@ class PackedCollator:
     """Rows after each other in one sequence without padding: arrays of shape (1, tokens).
 
     Positions start anew in every row, and `document_ends` says where a row ends, so that the attention (see
-    models/attention.py) never looks across. The first token of a row is predicted by nothing and carries no label.
+    models/attention.py) never looks across; `document_bounds` says it to a kernel, on its device. The first token of a
+    row is predicted by nothing and carries no label.
     """
 
     def __call__(self, table: TokenTable, rows: NDArray[np.int64], epoch: int = 0) -> MicroBatch:  # noqa: ARG002
@@ -79,6 +91,11 @@ class PackedCollator:
         inputs = {
             "input_ids": input_ids[None],
             "position_ids": position_ids[None],
+            # Of four dimensions it is a finished mask to transformers, which then looks at no number on the device;
+            # the attention over documents needs none.
+            "attention_mask": np.ones((1, 1, 1, 1), bool),
             "document_ends": np.cumsum(lengths).tolist(),
+            "document_bounds": np.cumsum([0, *lengths], dtype=np.int32),
         }
-        return MicroBatch(inputs, labels[None], len(input_ids) if len(rows) > 0 else 0)
+        num_tokens = len(input_ids) if len(rows) > 0 else 0
+        return MicroBatch(inputs, labels[None], num_tokens, next_token_positions(labels[None]))

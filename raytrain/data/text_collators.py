@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -84,7 +84,8 @@ class MaskingCollator:
         shown = _shown(rows)
         masked = [self.masked(table, row, epoch) for row in shown]
         inputs = _text_inputs([ids for ids, _ in masked], self.pad_id)
-        return _batch(inputs, padded([labels for _, labels in masked], IGNORED_LABEL), rows)
+        batch = _batch(inputs, padded([labels for _, labels in masked], IGNORED_LABEL), rows)
+        return replace(batch, target_positions=np.flatnonzero(batch.labels != IGNORED_LABEL))
 
     def masked(
         self, table: MaskableTable, row: int, epoch: int

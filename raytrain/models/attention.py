@@ -1,8 +1,8 @@
 """Attention over rows that lie after each other in one sequence: no row sees another.
 
-Each row's part of the sequence goes through scaled-dot-product attention by itself. That is the cheapest mask there is,
-none at all: the kernel's own causal flag does, no score across rows is ever computed, and the result is that of the row
-alone.
+On a CPU each row's part of the sequence goes through scaled-dot-product attention by itself. That is the cheapest mask
+there is, none at all: the kernel's own causal flag does, no score across rows is ever computed, and the result is that
+of the row alone. On a GPU in half precision torch's own FlashAttention takes all rows in one call.
 """
 
 from __future__ import annotations
@@ -13,11 +13,16 @@ from raytrain.models.inner import inner_model
 from raytrain.models.quiet import quiet_loading
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import torch
     from torch import Tensor, nn
 
 DOCUMENT_ATTENTION = "raytrain_documents"
 """The name under which transformers knows `document_attention`, once registered."""
+
+KERNEL_ATTENTION = "raytrain_documents_kernel"
+"""The same for `kernel_attention`."""
 
 _TOLERANCE = (
     1e-3  # of the largest logit, for a model held in float32; packed and alone differ by rounding only
@@ -25,19 +30,17 @@ _TOLERANCE = (
 
 
 def register_document_attention() -> None:
-    """Make DOCUMENT_ATTENTION a name that `attn_implementation` takes; a second call changes nothing."""
+    """Make both names ones that `attn_implementation` takes; a second call changes nothing."""
     from transformers import AttentionInterface
     from transformers.masking_utils import AttentionMaskInterface
 
-    AttentionInterface.register(DOCUMENT_ATTENTION, document_attention)
-    AttentionMaskInterface.register(DOCUMENT_ATTENTION, _mask_of_padding)
+    for name, attention in ((DOCUMENT_ATTENTION, document_attention), (KERNEL_ATTENTION, kernel_attention)):
+        AttentionInterface.register(name, attention)
+        AttentionMaskInterface.register(name, _mask_of_padding)
 
 
 def _mask_of_padding(*args: Any, **options: Any) -> Any:
-    """sdpa's mask; None where rows are packed, for which `document_attention` needs none.
-
-    transformers finds packed rows by their positions, and forbids the kernel's plain causal flag for them.
-    """
+    """sdpa's mask; None where transformers finds by their positions that rows are packed: no mask is needed then."""
     from transformers.masking_utils import sdpa_mask
 
     is_packed = options.get("attention_mask") is None and not options.get("allow_is_causal_skip", True)
@@ -74,9 +77,7 @@ def document_attention(
             dropout=dropout, scaling=scaling, is_causal=is_causal, **extra, **options,
         )  # fmt: skip
         return answer
-    for unknown in ("softcap", "position_bias", "s_aux"):
-        if options.get(unknown) is not None:
-            raise NotImplementedError(f"packed rows cannot be used with attention that has a {unknown}")
+    _refuse_unknown(options)
     causal = is_causal if is_causal is not None else getattr(module, "is_causal", True)
     outputs, start = [], 0
     for end in document_ends:
@@ -97,6 +98,67 @@ def document_attention(
     return torch.cat(outputs, dim=2).transpose(1, 2).contiguous(), None
 
 
+def kernel_attention(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    *,
+    dropout: float = 0.0,
+    scaling: float | None = None,
+    is_causal: bool | None = None,
+    document_ends: list[int] | None = None,
+    document_bounds: Tensor | None = None,
+    sliding_window: int | None = None,
+    **options: Any,
+) -> tuple[Tensor, None]:
+    """As `document_attention`, all rows in one call of torch's FlashAttention, which needs half precision.
+
+    `document_bounds` (rows + 1,) int32 on the query's device: 0, then `document_ends`.
+    """
+    if document_ends is None or document_bounds is None or dropout > 0.0:  # the kernel knows no dropout
+        return document_attention(
+            module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, is_causal=is_causal,
+            document_ends=document_ends, sliding_window=sliding_window, **options,
+        )  # fmt: skip
+    import torch
+    from torch.nn.attention.varlen import varlen_attn
+
+    _refuse_unknown(options)
+    causal = is_causal if is_causal is not None else getattr(module, "is_causal", True)
+    longest = max(end - start for start, end in zip([0, *document_ends], document_ends, strict=False))
+    before = sliding_window - 1 if sliding_window and causal else -1
+    dtype = query.dtype
+    if torch.is_autocast_enabled(
+        query.device.type
+    ):  # which does not know this kernel; rotated queries are float32
+        dtype = torch.get_autocast_dtype(query.device.type)
+
+    def by_token(part: Tensor) -> Tensor:  # (1, heads, tokens, size) → (tokens, heads, size)
+        return part[0].transpose(0, 1).to(dtype).contiguous()
+
+    answer: Any = varlen_attn(
+        by_token(query),
+        by_token(key),
+        by_token(value),
+        document_bounds,
+        document_bounds,
+        longest,
+        longest,
+        scale=scaling,
+        window_size=(before, 0 if causal else -1),
+        enable_gqa=key.shape[1] != query.shape[1],
+    )
+    return answer[None], None
+
+
+def _refuse_unknown(options: dict[str, Any]) -> None:
+    for unknown in ("softcap", "position_bias", "s_aux"):
+        if options.get(unknown) is not None:
+            raise NotImplementedError(f"packed rows cannot be used with attention that has a {unknown}")
+
+
 def _window(length: int, sliding_window: int, device: torch.device) -> Tensor | None:
     """True where position i may look at j: the last `sliding_window` positions up to its own."""
     import torch
@@ -107,55 +169,84 @@ def _window(length: int, sliding_window: int, device: torch.device) -> Tensor | 
     return (distance >= 0) & (distance < sliding_window)
 
 
-def try_packing(model: nn.Module) -> str | None:
-    """Switch the model to document attention and prove it on two short rows; the reason where it cannot be used.
+def try_packing(
+    model: nn.Module, dtype: torch.dtype | None = None, note: Callable[[str], None] | None = None
+) -> str | None:
+    """Switch the model to attention over packed rows and prove it on two short ones; the reason where it cannot be.
 
-    The rows are run alone and packed; their logits must agree to rounding. A model that fails is switched back.
+    The rows are run alone and packed; their logits must agree to rounding. dtype: what the forward pass computes in;
+    None = the model's own. Where the one kernel for all rows fails its proof, `note` is told and each row goes by
+    itself. A model that fails altogether is switched back.
     """
     inside = inner_model(model)
     before = inside.config._attn_implementation
-    if before not in ("sdpa", DOCUMENT_ATTENTION):
+    if before not in ("sdpa", DOCUMENT_ATTENTION, KERNEL_ATTENTION):
         return f"it works with model.attention sdpa, and the model is loaded with {before}"
     register_document_attention()
-    try:
-        with quiet_loading():
-            inside.set_attn_implementation(DOCUMENT_ATTENTION)
-        difference = packed_difference(model)
-        reason = None
-        if not difference <= _tolerance(model):
-            reason = f"rows that lie after each other see each other: logits differ by {difference:.2g} of the largest"
-    except (TypeError, ValueError, RuntimeError, NotImplementedError, IndexError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    first = next(model.parameters())
+    if uses_kernel(first.device.type, dtype or first.dtype):
+        reason = _failed_proof(model, KERNEL_ATTENTION, dtype)
+        if reason is None:
+            return None
+        if note is not None:
+            note(f"each row's attention is a call of its own, as FlashAttention for all rows fails: {reason}")
+    reason = _failed_proof(model, DOCUMENT_ATTENTION, dtype)
     if reason is not None:
         inside.set_attn_implementation(before)
     return reason
 
 
-def _tolerance(model: nn.Module) -> float:
+def uses_kernel(device_type: str, dtype: torch.dtype) -> bool:
+    """Whether all rows are tried in one call: FlashAttention is there for half precision on a GPU."""
     import torch
 
-    return _TOLERANCE * (1.0 if next(model.parameters()).dtype == torch.float32 else 50.0)
+    return device_type == "cuda" and dtype in (torch.bfloat16, torch.float16)
 
 
-def packed_difference(model: Any) -> float:
+def _failed_proof(model: nn.Module, attention: str, dtype: torch.dtype | None) -> str | None:
+    try:
+        with quiet_loading():
+            inner_model(model).set_attn_implementation(attention)
+        difference = packed_difference(model, dtype)
+    except (TypeError, ValueError, RuntimeError, NotImplementedError, IndexError) as error:
+        return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    if difference <= _tolerance(dtype or next(model.parameters()).dtype):
+        return None
+    return f"rows that lie after each other see each other: logits differ by {difference:.2g} of the largest"
+
+
+def _tolerance(dtype: torch.dtype) -> float:
+    import torch
+
+    return _TOLERANCE * (1.0 if dtype == torch.float32 else 50.0)
+
+
+def packed_difference(model: Any, dtype: torch.dtype | None = None) -> float:
     """Largest difference of a logit between two rows alone and the same rows packed, of the largest logit.
 
-    The model has been switched to document attention.
+    The model has been switched to attention over packed rows; the forward pass computes in `dtype`.
     """
     import torch
 
     vocabulary = int(model.get_input_embeddings().num_embeddings)
     lengths = [5, 9]
-    ids = (torch.arange(sum(lengths)) * 7919 % vocabulary).to(next(model.parameters()).device)
+    first = next(model.parameters())
+    ids = (torch.arange(sum(lengths)) * 7919 % vocabulary).to(first.device)
     parts = torch.split(ids, lengths)
     positions = torch.cat([torch.arange(length, device=ids.device) for length in lengths])
+    bounds = torch.tensor([0, lengths[0], sum(lengths)], dtype=torch.int32, device=ids.device)
+    is_mixed = dtype is not None and dtype != first.dtype
     was_training = model.training
     model.eval()
     try:
-        with torch.no_grad():
+        with torch.no_grad(), torch.autocast(first.device.type, dtype=dtype, enabled=is_mixed):
             alone = torch.cat([model(input_ids=part[None]).logits[0] for part in parts]).float()
             packed = model(
-                input_ids=ids[None], position_ids=positions[None], document_ends=[lengths[0], sum(lengths)]
+                input_ids=ids[None],
+                position_ids=positions[None],
+                attention_mask=torch.ones((1, 1, 1, 1), dtype=torch.bool, device=ids.device),
+                document_ends=[lengths[0], sum(lengths)],
+                document_bounds=bounds,
             ).logits[0]
     finally:
         model.train(was_training)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -21,14 +20,12 @@ TOLERANCE = 1e-4
 """Of the largest logit, in float32: the backends differ by the order of sums only."""
 
 
-def attention_candidates(wanted: str, *, device: str, dtype: str) -> tuple[str, ...]:
-    """Backends to try in order. What was asked for by name stands alone; `auto` takes the fastest that is there."""
-    if wanted != "auto":
-        return (wanted,)
-    has_flash = importlib.util.find_spec("flash_attn") is not None
-    if has_flash and device.startswith("cuda") and dtype in ("bfloat16", "float16"):
-        return ("flash_attention_2", "sdpa", "eager")
-    return ("sdpa", "eager")
+def attention_candidates(wanted: str) -> tuple[str, ...]:
+    """Backends to try in order. What was asked for by name stands alone.
+
+    `auto` never means flash_attention_2: sdpa runs FlashAttention too where it can, and packing works with it.
+    """
+    return (wanted,) if wanted != "auto" else ("sdpa", "eager")
 
 
 def is_unsupported(error: Exception) -> bool:

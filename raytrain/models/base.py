@@ -236,7 +236,7 @@ def load_base_model(
 
         options |= quantized_loading_options(device)
     task = MODEL_TASKS[section.task]
-    candidates = attention_candidates(section.attention, device=str(device), dtype=section.dtype)
+    candidates = attention_candidates(section.attention)
     for attention in candidates:
         try:
             with quiet_loading():

@@ -22,7 +22,7 @@ class ModelSection(Section):
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     """The dtype that the base model's weights are held in; adapter weights are always float32."""
     attention: Literal["auto", "sdpa", "eager", "flash_attention_2"] = "auto"
-    """Attention backend; auto = the first that the model and this machine have: flash_attention_2, sdpa, eager."""
+    """Attention backend; auto = sdpa, or eager where the model does not know it."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: about a third slower, far less memory."""
     trust_remote_code: bool = False

@@ -16,6 +16,8 @@ from raytrain.data.image_collators import ImageCollator
 from raytrain.data.text_collators import ClassCollator, MaskingCollator, PairCollator, TagCollator
 from raytrain.errors import ConfigError
 from raytrain.models.attention import try_packing
+from raytrain.training.losses.base import TARGET_POSITIONS
+from raytrain.training.precision import COMPUTE_DTYPES
 from raytrain.training.section import TrainSection
 from raytrain.training.spec import RunSpec
 
@@ -83,7 +85,7 @@ def choose_batching(
             )
             return Batching(deal, varied, False, collate_unvaried=plain)
         return Batching(deal, text_collator(spec, tokenizer), False)
-    reason = _reason_against_packing(model, spec.train)
+    reason = _reason_against_packing(model, spec.train, note)
     if reason is not None and spec.train.packing == "on":
         raise ConfigError(
             "train.packing: on cannot be used with this model",
@@ -97,22 +99,29 @@ def choose_batching(
     )
 
 
-def _reason_against_packing(model: torch.nn.Module, section: TrainSection) -> str | None:
+def _reason_against_packing(
+    model: torch.nn.Module, section: TrainSection, note: Callable[[str], None]
+) -> str | None:
     if section.packing == "off":
         return "train.packing is off"
     if section.lightning is not None:
         return "a LightningModule's training_step sees padded rows"
-    return try_packing(model)
+    return try_packing(model, COMPUTE_DTYPES[section.precision], note)
 
 
 def tensors_of(batch: MicroBatch, device: torch.device) -> tuple[dict[str, Any], torch.Tensor]:
-    """The model's arguments and the labels on `device`; to a GPU they travel while it works."""
+    """The objective's arguments and the labels on `device`; to a GPU they travel while it works.
+
+    Beside the model's own arguments there is TARGET_POSITIONS where the collator gives them.
+    """
 
     def moved(array: np.ndarray[Any, Any]) -> torch.Tensor:
         tensor = torch.from_numpy(array)
-        return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor
+        return (tensor.pin_memory() if device.type == "cuda" else tensor).to(device, non_blocking=True)
 
     inputs = {
         name: moved(value) if isinstance(value, np.ndarray) else value for name, value in batch.inputs.items()
     }
+    if batch.target_positions is not None:
+        inputs[TARGET_POSITIONS] = moved(batch.target_positions)
     return inputs, moved(batch.labels)

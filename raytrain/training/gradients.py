@@ -1,6 +1,8 @@
 """Gradient health and clipping, from one fused pass over the gradients.
 
 The norms that clipping needs anyway tell which layers hold NaN or infinity, so the check costs almost nothing more.
+Clipping, and leaving out a step, are decided where the gradients lie; the CPU judges when the norms are read (see
+readings.py), so that it need not wait for a GPU at every step.
 """
 
 from __future__ import annotations
@@ -31,10 +33,27 @@ class GradientHealth:
     grad_norm: float
     verdict: Verdict
     layers: tuple[str, ...] = ()
+    num_bad_in_row: int = 0
+    """Steps with gradients that are not finite, up to this one."""
+
+
+@dataclass(frozen=True)
+class GradientNorms:
+    """Of one step, before clipping; both stay on the device of the gradients."""
+
+    total: torch.Tensor
+    """The global norm, float32 without dimensions."""
+    of_each: torch.Tensor
+    """(parameters,) float32, in the order of the parameters."""
+
+    @property
+    def are_bad(self) -> torch.Tensor:
+        """Whether any gradient is NaN or infinite: 0 or 1, float32, what fused optimizers call `found_inf`."""
+        return torch.isfinite(self.total).logical_not().float()
 
 
 class GradientCheck:
-    """Measures, judges and clips the gradients of a fixed list of parameters.
+    """Measures, clips and judges the gradients of a fixed list of parameters.
 
     Runs on every rank after the gradients were reduced; as all ranks get the same norms, all come to the same verdict
     without asking each other.
@@ -53,26 +72,34 @@ class GradientCheck:
         self.mean_norm = 0.0
         self.num_bad_in_row = 0
 
-    def measure_and_clip(self) -> GradientHealth:
-        """*Collective.* One norm a parameter and one read of them by the CPU; finite gradients are then scaled in
-        place."""
+    def measure_and_clip(self) -> GradientNorms:
+        """*Collective.* One norm a parameter; gradients above `max_grad_norm` are scaled down to it in place.
+
+        Nothing is read by the CPU: where there is nothing to clip the factor is 1. Those that are not finite stay so.
+        """
         norms = self._strategy.gradient_norms(self._parameters)
-        total = float(torch.linalg.vector_norm(norms))
+        total = torch.linalg.vector_norm(norms)
+        if self._max_grad_norm is not None:
+            factor = (self._max_grad_norm / (total.double() + 1e-6)).float()
+            is_above = (total > self._max_grad_norm) & torch.isfinite(total)
+            self._strategy.scale_gradients(self._parameters, torch.where(is_above, factor, 1.0))
+        return GradientNorms(total, norms)
+
+    def judge(self, total: float, norms: Sequence[float]) -> GradientHealth:
+        """The verdict on a step's norms. Called once a step, in the order of the steps."""
         verdict = judge(total, self.mean_norm)
         if verdict == "not_finite":
             self.num_bad_in_row += 1
-            return GradientHealth(total, verdict, self._worst(norms))
+            return GradientHealth(total, verdict, self._worst(norms), self.num_bad_in_row)
         self.num_bad_in_row = 0
-        if self._max_grad_norm is not None and total > self._max_grad_norm:
-            self._strategy.scale_gradients(self._parameters, self._max_grad_norm / (total + 1e-6))
         layers = self._worst(norms) if verdict == "exploding" else ()
         self.mean_norm = (
             total if self.mean_norm == 0.0 else _MEAN_DECAY * self.mean_norm + (1 - _MEAN_DECAY) * total
         )
         return GradientHealth(total, verdict, layers)
 
-    def _worst(self, norms: torch.Tensor, most: int = 5) -> tuple[str, ...]:
-        values = [math.inf if not math.isfinite(value) else value for value in norms.tolist()]
+    def _worst(self, norms: Sequence[float], most: int = 5) -> tuple[str, ...]:
+        values = [math.inf if not math.isfinite(value) else value for value in norms]
         broken = [name for name, value in zip(self._names, values, strict=True) if value == math.inf]
         ranked = broken or [name for _, name in sorted(zip(values, self._names, strict=True), reverse=True)]
         return tuple(ranked[:most])
@@ -96,10 +123,10 @@ def judge(grad_norm: float, mean_norm: float) -> Verdict:
     return "healthy"
 
 
-def bad_gradients_error(health: GradientHealth, num_in_row: int, global_step: int) -> TrainingError:
+def bad_gradients_error(health: GradientHealth, global_step: int) -> TrainingError:
     """What a person is told when the run stops for its gradients."""
     return TrainingError(
-        f"NaN or infinite gradients in {num_in_row} steps in a row, up to step {global_step}",
+        f"NaN or infinite gradients in {health.num_bad_in_row} steps in a row, up to step {global_step}",
         why=f"layers: {', '.join(health.layers)}",
         fix="lower train.learning_rate, add train.warmup_steps, or set train.precision=float32: a new run; "
         "the weights are those of before these steps, and the same command goes on from the last checkpoint",

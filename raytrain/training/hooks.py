@@ -15,7 +15,10 @@ class Hook:
     """
 
     def on_step_end(self, global_step: int, metrics: dict[str, float]) -> None:
-        """After each optimizer step; `metrics` are the same on every rank."""
+        """After each optimizer step; `metrics` are the same on every rank.
+
+        A run with hooks therefore reads the loss of every step from the device, whatever `train.log_every` says.
+        """
 
     def on_evaluate(self, global_step: int, metrics: dict[str, float]) -> None:
         """After each evaluation."""

@@ -6,7 +6,7 @@ Every rank runs it in step with the others. Lines that are collective say so.
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -19,11 +19,12 @@ from raytrain.errors import PlatformError, TrainingError
 from raytrain.training.batching import tensors_of
 from raytrain.training.channel import Channel
 from raytrain.training.checkpoint_store import SavedCheckpoint
-from raytrain.training.gradients import GradientCheck, GradientHealth, bad_gradients_error
+from raytrain.training.gradients import GradientCheck, GradientHealth, GradientNorms, bad_gradients_error
 from raytrain.training.hooks import Hook
 from raytrain.training.losses.base import FollowsSteps
 from raytrain.training.optimizer import learning_rate_at, set_learning_rate
 from raytrain.training.precision import autocast
+from raytrain.training.readings import StepReading, UnreadStep, read
 from raytrain.training.saving import Saver, should_save
 from raytrain.training.section import TrainSection
 from raytrain.training.state import TrainingState
@@ -53,6 +54,8 @@ class Job:
     state: TrainingState
     saver: Saver
     hooks: dict[str, Hook]
+    unread: list[UnreadStep] = field(default_factory=list)
+    """Steps since the device was last read."""
 
 
 def run_loop(job: Job) -> Ending:
@@ -67,25 +70,29 @@ def run_loop(job: Job) -> Ending:
     while ending == "finished" and state.global_step < job.max_steps:
         batch = job.planner.batch_at(state.position)
         loss_sum = forward_backward(job, batch)
-        health = take_step(job)
+        norms = take_step(job)
         state.global_step += 1
         state.position = batch.after
         state.tokens_seen += batch.num_tokens
         clock.count(batch.num_tokens)
+        job.unread.append(UnreadStep(state.global_step, batch.loss_weight, loss_sum, norms))
 
+        is_last = state.global_step == job.max_steps
         finished_saves = job.saver.finished()
-        votes = vote(job, loss_sum, finished_saves)  # collective
-        metrics = step_metrics(job, batch, votes.total_loss, health)
-        if state.global_step % section.log_every == 0 or state.global_step == job.max_steps:
-            metrics |= clock.lap()
-            told = metrics | job.validation.take_logged("train")
-            job.channel.send("metrics", global_step=state.global_step, time=time.time(), metrics=told)
-        for hook in job.hooks.values():
-            hook.on_step_end(state.global_step, metrics)
-        judge_step(job, health)
+        votes, readings = vote(job, finished_saves)  # collective
+        healths = [(one.global_step, judge_reading(job, one)) for one in readings]
+        if readings:
+            metrics = step_metrics(job, readings[-1])
+            if is_last or state.global_step % section.log_every == 0:
+                metrics |= clock.lap()
+                told = metrics | job.validation.take_logged("train")
+                job.channel.send("metrics", global_step=state.global_step, time=time.time(), metrics=told)
+            for hook in job.hooks.values():
+                hook.on_step_end(state.global_step, metrics)
+        for step, health in healths:
+            tell_health(job, step, health)
 
         is_new_best = False
-        is_last = state.global_step == job.max_steps
         if is_last or (section.eval_every and state.global_step % section.eval_every == 0):
             is_new_best = evaluate(job)  # collective
             if stops_early(job):
@@ -115,33 +122,46 @@ def stops_early(job: Job) -> bool:
 class Votes:
     """What the ranks tell each other once a step, summed over them, so that all do the same next."""
 
-    total_loss: float
     stop: float
     num_yielding: float
     save_now: float
     num_failed: float
     num_committed: float
 
+    @property
+    def end_or_save(self) -> bool:
+        return self.stop > 0 or self.num_yielding > 0 or self.save_now > 0
 
-def vote(job: Job, loss_sum: float, finished_saves: list[SavedCheckpoint]) -> Votes:
-    """*Collective.* One exchange for all of it."""
+
+def vote(job: Job, finished_saves: list[SavedCheckpoint]) -> tuple[Votes, list[StepReading]]:
+    """*Collective.* One exchange for all of it, and for the losses where they are read; those are then of all ranks."""
     is_first = job.strategy.world_rank == 0
-    return Votes(
-        *job.strategy.sum_over_ranks(
-            [
-                loss_sum,
-                float(is_first and job.channel.stop_requested()),
-                float(job.channel.should_yield()),
-                float(is_first and job.saver.clock_says_so()),
-                sum(saved.error is not None for saved in finished_saves),
-                sum(saved.error is None for saved in finished_saves),
-            ]
-        )
-    )
+    readings = read(job.unread) if wants_reading(job) else []
+    own = [
+        float(is_first and job.channel.stop_requested()),
+        float(job.channel.should_yield()),
+        float(is_first and job.saver.clock_says_so()),
+        sum(saved.error is not None for saved in finished_saves),
+        sum(saved.error is None for saved in finished_saves),
+    ]
+    summed = job.strategy.sum_over_ranks([*own, *(one.loss_sum for one in readings)])
+    votes, losses = Votes(*summed[: len(own)]), summed[len(own) :]
+    if votes.end_or_save and not readings:
+        readings = read(job.unread)
+        losses = job.strategy.sum_over_ranks([one.loss_sum for one in readings])
+    return votes, [replace(one, loss_sum=loss) for one, loss in zip(readings, losses, strict=True)]
 
 
-def forward_backward(job: Job, batch: GlobalBatch) -> float:
-    """Gradients of the mean loss per target token over the whole global batch; returns this rank's summed loss.
+def wants_reading(job: Job) -> bool:
+    """Whether somebody is to be told of this step, or it is evaluated or saved; the same on every rank."""
+    step, section = job.state.global_step, job.section
+    every = (section.log_every, section.eval_every, section.save_every)
+    return bool(job.hooks) or step == job.max_steps or any(n > 0 and step % n == 0 for n in every)
+
+
+def forward_backward(job: Job, batch: GlobalBatch) -> torch.Tensor:
+    """Gradients of the mean loss per target token over the whole global batch; returns this rank's summed loss, float64
+    without dimensions, on the device.
 
     Each micro-batch's summed loss is divided by the target tokens of ALL micro-batches on ALL ranks, which every rank
     knows from the plan. A mean of means, which weighs the tokens of short rows more, cannot arise. The strategy
@@ -160,7 +180,7 @@ def forward_backward(job: Job, batch: GlobalBatch) -> float:
                 loss_sum = strategy.forward(inputs, labels)
             strategy.backward(job.scaler.scale(loss_sum * scale))
         loss_sums.append(loss_sum.detach())
-    return float(torch.stack(loss_sums).double().sum())
+    return torch.stack(loss_sums).double().sum()
 
 
 def first_batch_index(job: Job) -> int:
@@ -176,28 +196,32 @@ def micro_batch(job: Job, rows: NDArray[np.int64]) -> tuple[dict[str, Any], torc
     return tensors_of(batch, job.strategy.device)
 
 
-def take_step(job: Job) -> GradientHealth:
-    """Judge and clip the gradients, and step the optimizer unless they are not finite."""
+def take_step(job: Job) -> GradientNorms:
+    """Clip the gradients, and step the optimizer unless they are not finite."""
     set_learning_rate(job.optimizer, learning_rate_at(job.state.global_step, job.section, job.max_steps))
     if job.scaler.is_enabled():
         job.scaler.unscale_(job.optimizer)
-    health = job.gradients.measure_and_clip()
-    if health.verdict != "not_finite":
-        job.strategy.step(job.optimizer, job.scaler)
-    else:
-        job.state.num_skipped_steps += 1
+    norms = job.gradients.measure_and_clip()
+    job.strategy.step(job.optimizer, norms.are_bad)
     if job.scaler.is_enabled():
         job.scaler.update()
     job.optimizer.zero_grad(set_to_none=True)
+    return norms
+
+
+def judge_reading(job: Job, reading: StepReading) -> GradientHealth:
+    """The health of a step's gradients; the state learns of steps that changed nothing."""
+    health = job.gradients.judge(reading.grad_norm, reading.grad_norms)
+    job.state.num_skipped_steps += health.verdict == "not_finite"
     return health
 
 
-def step_metrics(job: Job, batch: GlobalBatch, total_loss: float, health: GradientHealth) -> dict[str, float]:
-    """What a step is measured by; equal on every rank."""
+def step_metrics(job: Job, reading: StepReading) -> dict[str, float]:
+    """What the newest step is measured by; equal on every rank."""
     state = job.state
     metrics = {
-        "train/loss": total_loss / (batch.loss_weight or 1.0),
-        "train/grad_norm": health.grad_norm,
+        "train/loss": reading.loss_sum / (reading.loss_weight or 1.0),
+        "train/grad_norm": reading.grad_norm,
         "train/learning_rate": float(job.optimizer.param_groups[0]["lr"]),
         "train/epoch": state.position.epoch + state.position.row / len(job.planner.table),
         "train/tokens_seen": float(state.tokens_seen),
@@ -207,20 +231,19 @@ def step_metrics(job: Job, batch: GlobalBatch, total_loss: float, health: Gradie
     return metrics
 
 
-def judge_step(job: Job, health: GradientHealth) -> None:
+def tell_health(job: Job, step: int, health: GradientHealth) -> None:
     """Tell of unhealthy gradients; too many bad steps in a row end the run with TrainingError, on every rank."""
     if health.verdict == "healthy":
         return
-    step = job.state.global_step
     names = ", ".join(health.layers)
     text = f"step {step}: gradients {health.verdict.replace('_', ' ')}, norm {health.grad_norm:.3g} {names}"
     job.channel.send("event", event="gradients", text=text.rstrip(), global_step=step)
     # Infinite gradients are how float16 finds its loss scale; they are bad once there is no scale left to give up.
     is_searching_scale = job.scaler.is_enabled() and job.scaler.get_scale() > 1.0
-    if job.gradients.num_bad_in_row >= job.section.max_bad_steps and not is_searching_scale:
+    if health.num_bad_in_row >= job.section.max_bad_steps and not is_searching_scale:
         job.saver.wait()
         job.saver.finished()
-        raise bad_gradients_error(health, job.gradients.num_bad_in_row, step)
+        raise bad_gradients_error(health, step)
 
 
 def evaluate(job: Job) -> bool:

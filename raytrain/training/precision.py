@@ -6,14 +6,14 @@ from contextlib import AbstractContextManager, nullcontext
 
 import torch
 
-_DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
+COMPUTE_DTYPES = {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}
+"""What matrix products are computed in, by `train.precision`; None = what the weights are held in."""
 
 
 def autocast(device: torch.device, precision: str) -> AbstractContextManager[object]:
     """torch's autocast for `precision`, or nothing for float32."""
-    if precision == "float32":
-        return nullcontext()
-    return torch.autocast(device.type, dtype=_DTYPES[precision])
+    dtype = COMPUTE_DTYPES[precision]
+    return nullcontext() if dtype is None else torch.autocast(device.type, dtype=dtype)
 
 
 def build_scaler(device: torch.device, precision: str) -> torch.amp.GradScaler:

@@ -46,14 +46,15 @@ class Evaluator:
         counter = self.loss if isinstance(self.loss, CountsHits) else None
         if counter is not None:
             counter.take_hits()
-        loss_sum = 0.0
+        loss_sums = []  # read once: each look waits for the device
         with torch.no_grad(), autocast(strategy.device, self.precision):
             for slots in self.deal(rows, self.table.lengths[: self.num_rows], strategy.world_size):
                 inputs, labels = tensors_of(
                     self.collate(self.table, slots[strategy.world_rank]), strategy.device
                 )
-                loss_sum += float(strategy.forward(inputs, labels))
+                loss_sums.append(strategy.forward(inputs, labels))
         hits = counter.take_hits() if counter is not None else (0.0, 0.0)
+        loss_sum = float(torch.stack(loss_sums).double().sum()) if loss_sums else 0.0
         total, num_right, num_answers = strategy.sum_over_ranks([loss_sum, *hits])
         loss = total / (float(self._row_weights().sum()) or 1.0)
         metrics = {"eval/loss": loss}

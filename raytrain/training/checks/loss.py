@@ -174,8 +174,8 @@ def measure(assignment: Assignment, variant: Variant, awake: Awake) -> Measureme
     set_learning_rate(job.optimizer, 0.0)
     if job.scaler.is_enabled():
         job.scaler.unscale_(job.optimizer)
-    strategy.step(job.optimizer, job.scaler)
-    (total,) = strategy.sum_over_ranks([loss_sum])
+    strategy.step(job.optimizer, torch.zeros(()))
+    (total,) = strategy.sum_over_ranks([float(loss_sum)])
     entries = strategy.optimizer_tensors(trainable_parameters(job.model), job.optimizer)
     gradients = {
         name.removesuffix("/exp_avg"): one for name, one in entries.items() if name.endswith("/exp_avg")

@@ -16,6 +16,10 @@ from raytrain.training.losses.section import LossSection
 Phase = Literal["train", "eval"]
 
 
+TARGET_POSITIONS = "target_positions"
+"""Name among the inputs of what is not the model's: see MicroBatch. A loss sees it that asks for it."""
+
+
 class Loss(Protocol):
     """Runs the model on one micro-batch and reduces its answer to a SUM over targets.
 
@@ -58,6 +62,13 @@ class FollowsSteps(Protocol):
         """Called before each micro-batch that is trained; `batch_index` is its number in the epoch, on each worker."""
 
 
+@runtime_checkable
+class TakesTargetPositions(Protocol):
+    """A loss that finds TARGET_POSITIONS among its inputs, takes it out of them, and can do without it."""
+
+    takes_target_positions: Literal[True]
+
+
 @dataclass(frozen=True)
 class LossSetup:
     """All that a loss may want to know when it is made, on every rank, before the strategy takes the model."""
@@ -82,7 +93,15 @@ class Objective(torch.nn.Module):
         self.loss = loss
 
     def forward(self, inputs: dict[str, Any], labels: torch.Tensor) -> torch.Tensor:
+        if not isinstance(self.loss, TakesTargetPositions):
+            inputs, _ = take_target_positions(inputs)
         return self.loss(self.model, inputs, labels)
+
+
+def take_target_positions(inputs: dict[str, Any]) -> tuple[dict[str, Any], torch.Tensor | None]:
+    """The model's own arguments, and the positions of the targets where the collator gave them."""
+    own = {name: value for name, value in inputs.items() if name != TARGET_POSITIONS}
+    return own, inputs.get(TARGET_POSITIONS)
 
 
 def row_weights(loss: Loss | None, table: Examples) -> NDArray[np.float64]:

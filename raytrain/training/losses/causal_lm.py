@@ -14,7 +14,7 @@ from torch.utils.checkpoint import checkpoint
 
 from raytrain.data.collators import IGNORED_LABEL
 from raytrain.models.inner import inner_model
-from raytrain.training.losses.base import LossSetup
+from raytrain.training.losses.base import LossSetup, take_target_positions
 from raytrain.training.losses.batch_checks import ValueChecks, check_shapes, logits_of
 from raytrain.training.losses.registry import refuse_other_tasks, register_loss
 
@@ -45,12 +45,15 @@ class CausalLMLoss:
     whole        the model's own forward pass makes the logits, all of them; works with every model
     """
 
+    takes_target_positions: Literal[True] = True
+
     def __init__(self, path: HeadPath = "whole", check_values: ValueChecks | None = None) -> None:
         self.path = path
         self._check_values = check_values
 
     def __call__(self, model: torch.nn.Module, inputs: dict[str, Any], labels: torch.Tensor) -> torch.Tensor:
         targets = shifted(labels)
+        inputs, positions = take_target_positions(inputs)
         if self._check_values is not None:
             self._check_values(inputs, labels)
         if self.path == "whole":
@@ -59,14 +62,15 @@ class CausalLMLoss:
             return functional.cross_entropy(
                 logits.flatten(0, 1).float(), targets.flatten(), ignore_index=IGNORED_LABEL, reduction="sum"
             )
-        is_target = targets != IGNORED_LABEL
         if self.path == "kept":
-            return _kept_loss(model, inputs, targets, is_target)
+            return _kept_loss(model, inputs, targets, positions)
+        if positions is None:
+            positions = (targets.flatten() != IGNORED_LABEL).nonzero()[:, 0]
         inside = inner_model(model)
         hidden: torch.Tensor = inside.base_model(**inputs).last_hidden_state
-        if not bool(is_target.any()):
+        if not len(positions):
             return hidden.float().sum() * 0.0
-        chosen, targets = hidden[is_target], targets[is_target]
+        chosen, targets = hidden.flatten(0, 1)[positions], targets.flatten()[positions]
         head = inside.get_output_embeddings()
         if self.path == "frozen":
             total: torch.Tensor = _FrozenHeadLoss.apply(  # type: ignore[no-untyped-call]
@@ -87,10 +91,14 @@ class CausalLMLoss:
 
 
 def _kept_loss(
-    model: torch.nn.Module, inputs: dict[str, Any], targets: torch.Tensor, is_target: torch.Tensor
+    model: torch.nn.Module, inputs: dict[str, Any], targets: torch.Tensor, positions: torch.Tensor | None
 ) -> torch.Tensor:
-    kept = is_target.any(dim=0)
-    kept[0] |= ~kept.any()  # a forward pass needs some position
+    """Columns of `targets` where some row has one are kept, or the first: a forward pass needs some."""
+    if positions is not None and len(targets) == 1:
+        kept = positions if len(positions) else torch.zeros(1, dtype=torch.int64, device=targets.device)
+    else:
+        kept = (targets != IGNORED_LABEL).any(dim=0)
+        kept[0] |= ~kept.any()
     logits = logits_of(model, {**inputs, "logits_to_keep": kept})
     return functional.cross_entropy(
         logits.flatten(0, 1).float(), targets[:, kept].flatten(), ignore_index=IGNORED_LABEL, reduction="sum"

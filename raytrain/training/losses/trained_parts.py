@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from raytrain.errors import TrainingError
-from raytrain.training.losses.base import Loss
+from raytrain.training.losses.base import Loss, Objective
 
 _ADAPTER_MARKS = ("lora_", "modules_to_save.")
 """What PEFT puts into the names of parameters that belong to an adapter."""
@@ -48,10 +48,10 @@ def check_gradients_reach_adapter(
     model.eval()
     try:
         with torch.enable_grad():
-            total = loss(model, inputs, labels)
+            total = Objective(model, loss)(inputs, labels)
             if not total.requires_grad:
                 raise _unreached("the loss does not depend on any of them")
-            total.backward()  # type: ignore[no-untyped-call]
+            total.backward()
         _judge(model, note)
     finally:
         model.train(was_training)

@@ -43,11 +43,14 @@ class Strategy(Protocol):
         """*Collective.* Norm of the whole gradient of each parameter after the last micro-batch, on `device`; equal on
         every rank, 0 where there is none."""
 
-    def scale_gradients(self, parameters: Sequence[torch.nn.Parameter], factor: float) -> None:
-        """Multiply all gradients."""
+    def scale_gradients(self, parameters: Sequence[torch.nn.Parameter], factor: torch.Tensor) -> None:
+        """Multiply all gradients by a number that lies on `device`."""
 
-    def step(self, optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler) -> None:
-        """*Collective.* Change the weights."""
+    def step(self, optimizer: torch.optim.Optimizer, is_bad: torch.Tensor) -> None:
+        """*Collective.* Change the weights; nothing, the optimizer's state included, where `is_bad` is 1.
+
+        is_bad: 0 or 1, float32 without dimensions, on `device`, equal on every rank.
+        """
 
     def whole_tensors(self, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """*Collective.* Copies of live parameters and buffers on the CPU on rank 0; nothing on the others."""

@@ -92,7 +92,7 @@ class DeepSpeedStrategy(ProcessGroup):
         torch.distributed.all_reduce(squares)
         return squares.sqrt().float()
 
-    def scale_gradients(self, parameters: Sequence[torch.nn.Parameter], factor: float) -> None:
+    def scale_gradients(self, parameters: Sequence[torch.nn.Parameter], factor: torch.Tensor) -> None:
         for i, gradient in self._held_gradients(parameters):
             if self._stage == 3:
                 self._deepspeed.utils.safe_set_local_grad(parameters[i], gradient * factor)
@@ -108,9 +108,10 @@ class DeepSpeedStrategy(ProcessGroup):
             elif one._hp_mapping is not None:  # else the whole parameter is another rank's
                 yield i, one._hp_mapping.get_lp_grad_fragment(one._index_in_param_group)
 
-    def step(self, optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler) -> None:  # noqa: ARG002
-        self._engine.step()
-        self._has_unused_gradients = False
+    def step(self, optimizer: torch.optim.Optimizer, is_bad: torch.Tensor) -> None:  # noqa: ARG002
+        if not bool(is_bad):  # DeepSpeed's own step reads the device too
+            self._engine.step()
+            self._has_unused_gradients = False
 
     def whole_tensors(self, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         copied: dict[str, torch.Tensor] = {}

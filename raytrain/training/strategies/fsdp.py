@@ -16,7 +16,7 @@ from raytrain.errors import ConfigError
 from raytrain.training.strategies.base import OptimizerBuilder
 from raytrain.training.strategies.copies import copy_to_cpu
 from raytrain.training.strategies.process_group import ProcessGroup
-from raytrain.training.strategies.torch_steps import TorchSteps
+from raytrain.training.strategies.torch_steps import TorchSteps, norms_of, scale
 
 
 class FullyShardedStrategy(ProcessGroup, TorchSteps):
@@ -56,16 +56,13 @@ class FullyShardedStrategy(ProcessGroup, TorchSteps):
         return nullcontext()
 
     def gradient_norms(self, parameters: Sequence[torch.nn.Parameter]) -> torch.Tensor:
-        squares = torch.zeros(len(parameters), dtype=torch.float64, device=self.device)
-        held = [i for i, one in enumerate(parameters) if one.grad is not None and _local(one.grad).numel()]
-        if held:
-            norms = torch._foreach_norm([_local(parameters[i].grad) for i in held])
-            squares[torch.tensor(held, device=self.device)] = torch.stack(norms).double().square()
+        gradients = [None if one.grad is None else _local(one.grad) for one in parameters]
+        squares = norms_of(gradients, self.device).double().square()
         torch.distributed.all_reduce(squares)
         return squares.sqrt().float()
 
-    def scale_gradients(self, parameters: Sequence[torch.nn.Parameter], factor: float) -> None:
-        torch._foreach_mul_([_local(one.grad) for one in parameters if one.grad is not None], factor)
+    def scale_gradients(self, parameters: Sequence[torch.nn.Parameter], factor: torch.Tensor) -> None:
+        scale([None if one.grad is None else _local(one.grad) for one in parameters], factor)
 
     def whole_tensors(self, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         copied: dict[str, torch.Tensor] = {}

@@ -7,29 +7,21 @@ from collections.abc import Mapping, Sequence
 import torch
 
 from raytrain.training.strategies.copies import copy_to_cpu
-from raytrain.training.strategies.torch_steps import TorchSteps
+from raytrain.training.strategies.torch_steps import TorchSteps, norms_of, scale
 
 
 class Replicated(TorchSteps):
     """Every rank holds everything; what is whole on one is whole on all."""
 
     world_rank: int
+    device: torch.device
     holds_whole_model = True
 
     def gradient_norms(self, parameters: Sequence[torch.nn.Parameter]) -> torch.Tensor:
-        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-        if not gradients:
-            return torch.zeros(len(parameters))
-        norms = torch.stack(torch._foreach_norm(gradients)).float()
-        if len(gradients) == len(parameters):
-            return norms
-        has_gradient = [parameter.grad is not None for parameter in parameters]
-        padded = torch.zeros(len(parameters), device=norms.device)
-        padded[torch.tensor(has_gradient, device=norms.device)] = norms
-        return padded
+        return norms_of([parameter.grad for parameter in parameters], self.device).float()
 
-    def scale_gradients(self, parameters: Sequence[torch.nn.Parameter], factor: float) -> None:
-        torch._foreach_mul_([one.grad for one in parameters if one.grad is not None], factor)
+    def scale_gradients(self, parameters: Sequence[torch.nn.Parameter], factor: torch.Tensor) -> None:
+        scale([parameter.grad for parameter in parameters], factor)
 
     def whole_tensors(self, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         return copy_to_cpu(tensors) if self.world_rank == 0 else {}

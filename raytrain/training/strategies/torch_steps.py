@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 
@@ -14,8 +14,10 @@ class TorchSteps(ABC):
     def backward(self, loss: torch.Tensor) -> None:
         loss.backward()  # type: ignore[no-untyped-call]
 
-    def step(self, optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler) -> None:
-        scaler.step(optimizer)
+    def step(self, optimizer: torch.optim.Optimizer, is_bad: torch.Tensor) -> None:
+        # A fused optimizer looks at this where it runs, as torch's GradScaler has it do: nobody waits for a GPU.
+        optimizer.found_inf = is_bad  # type: ignore[attr-defined]
+        optimizer.step()
 
     @abstractmethod
     def whole_tensors(self, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -32,3 +34,20 @@ class TorchSteps(ABC):
                 for entry, value in optimizer.state.get(parameter, {}).items()
             }
         )
+
+
+def norms_of(gradients: Sequence[torch.Tensor | None], device: torch.device) -> torch.Tensor:
+    """The norm of each, 0 where there is none: (gradients,), made without the CPU looking at any."""
+    present = [gradient for gradient in gradients if gradient is not None and gradient.numel()]
+    if not present:
+        return torch.zeros(len(gradients), device=device)
+    found = iter(torch._foreach_norm(present))
+    none = torch.zeros((), device=device, dtype=present[0].dtype)
+    return torch.stack([next(found) if one is not None and one.numel() else none for one in gradients])
+
+
+def scale(gradients: Sequence[torch.Tensor | None], factor: torch.Tensor) -> None:
+    """Multiply in place those that there are."""
+    present = [gradient for gradient in gradients if gradient is not None]
+    if present:
+        torch._foreach_mul_(present, factor)

@@ -27,6 +27,12 @@ def parameters(*gradients: list[float] | None) -> list[tuple[str, torch.nn.Param
     return named
 
 
+def step(check: GradientCheck) -> GradientHealth:
+    """One step, read at once."""
+    norms = check.measure_and_clip()
+    return check.judge(float(norms.total), norms.of_each.tolist())
+
+
 @pytest.mark.parametrize(
     ("grad_norm", "mean_norm", "verdict"),
     [
@@ -58,10 +64,10 @@ def test_clips_as_torch_does(max_grad_norm: float | None) -> None:
         other.grad = mine.grad.clone()
     limit = math.inf if max_grad_norm is None else max_grad_norm
     expected = torch.nn.utils.clip_grad_norm_(theirs, limit)
-    health = GradientCheck(
+    norms = GradientCheck(
         [(str(i), one) for i, one in enumerate(ours)], max_grad_norm, ALONE
     ).measure_and_clip()
-    assert health.grad_norm == pytest.approx(float(expected), rel=1e-6)
+    assert float(norms.total) == pytest.approx(float(expected), rel=1e-6)
     for mine, other in zip(ours, theirs, strict=True):
         torch.testing.assert_close(mine.grad, other.grad)
 
@@ -70,7 +76,9 @@ def test_clips_as_torch_does(max_grad_norm: float | None) -> None:
 def test_names_the_layers_with_nan_or_infinity_and_changes_nothing(bad: float) -> None:
     named = parameters([1.0, 2.0], [3.0, bad], None, [9.0])
     check = GradientCheck(named, 1.0, ALONE)
-    health = check.measure_and_clip()
+    norms = check.measure_and_clip()
+    assert float(norms.are_bad) == 1.0
+    health = check.judge(float(norms.total), norms.of_each.tolist())
     assert health.verdict == "not_finite"
     assert health.layers == ("layer1",)
     assert named[3][1].grad is not None
@@ -81,10 +89,10 @@ def test_names_the_layers_with_nan_or_infinity_and_changes_nothing(bad: float) -
 def test_exploding_names_the_largest_layers_first() -> None:
     named = parameters([0.1], [0.2])
     check = GradientCheck(named, None, ALONE)
-    check.measure_and_clip()
+    step(check)
     for (_, parameter), value in zip(named, (300.0, 900.0), strict=True):
         parameter.grad = torch.tensor([value])
-    assert check.measure_and_clip() == GradientHealth(
+    assert step(check) == GradientHealth(
         pytest.approx(math.hypot(300, 900)), "exploding", ("layer1", "layer0")
     )
 
@@ -95,25 +103,24 @@ def test_bad_steps_are_counted_in_a_row_only() -> None:
     counts = []
     for value in (math.nan, math.nan, 1.0, math.nan):
         named[0][1].grad = torch.tensor([value])
-        check.measure_and_clip()
-        counts.append(check.num_bad_in_row)
+        counts.append(step(check).num_bad_in_row)
     assert counts == [1, 2, 0, 1]
 
 
 def test_no_gradient_at_all_is_vanishing() -> None:
-    assert GradientCheck(parameters(None), 1.0, ALONE).measure_and_clip().verdict == "vanishing"
+    assert step(GradientCheck(parameters(None), 1.0, ALONE)).verdict == "vanishing"
 
 
 def test_state_resumes() -> None:
     check = GradientCheck(parameters([2.0]), None, ALONE)
-    check.measure_and_clip()
+    step(check)
     other = GradientCheck(parameters([2.0]), None, ALONE)
     other.load_state_dict(check.state_dict())
     assert (other.mean_norm, other.num_bad_in_row) == (2.0, 0)
 
 
 def test_the_error_names_step_layers_and_remedy() -> None:
-    error = bad_gradients_error(GradientHealth(math.nan, "not_finite", ("a.lora_A", "b")), 3, 17)
+    error = bad_gradients_error(GradientHealth(math.nan, "not_finite", ("a.lora_A", "b"), 3), 17)
     assert error.what == "NaN or infinite gradients in 3 steps in a row, up to step 17"
     assert error.why == "layers: a.lora_A, b"
     assert "train.learning_rate" in error.fix

@@ -96,7 +96,7 @@ def gradients_of_first_batch(job: Job) -> tuple[float, dict[str, torch.Tensor], 
     batch = job.planner.batch_at(job.state.position)
     loss = forward_backward(job, batch)
     named = {name: p.grad.clone() for name, p in job.model.named_parameters() if p.grad is not None}
-    return loss / batch.loss_weight, named, len(batch.slots)
+    return float(loss) / batch.loss_weight, named, len(batch.slots)
 
 
 @pytest.mark.parametrize(("micro", "steps"), [(8, 1), (4, 2), (2, 4), (1, 8), (3, 3)])
