@@ -2,11 +2,11 @@
 
     python -m benchmarks.training --rows GSM8K/train.jsonl [--steps 16] [--contenders NAME …] [--json FILE] [--quick]
 
-SmolLM2-135M, LoRA on all linear layers, float32, one process each with the same threads. The contenders (see
-contenders.py) take turns step by step; raytrain runs as `raytrain train` with its defaults, logging, gradient checks
-and checkpoints included. Useful tokens are those of the rows, prompt and completion, never padding. Afterwards every
-adapter answers for the same held-out rows. TRL needs `pip install 'raytrain[bench]'`; what is not installed is left out
-and said so.
+SmolLM2-135M, LoRA on all linear layers, float32, one process each with the same threads; on a GPU a model of the shape
+of Llama 3.2 1B with random weights, in bfloat16. The contenders (see contenders.py) take turns step by step; raytrain
+runs as `raytrain train` with its defaults, logging, gradient checks and checkpoints included. Useful tokens are those of
+the rows, prompt and completion, never padding; MFU is told of each (flops.py). Afterwards every adapter answers for the
+same held-out rows. TRL needs `pip install 'raytrain[bench]'`; what is not installed is left out and said so.
 """
 
 from __future__ import annotations
@@ -27,6 +27,8 @@ import torch
 
 from benchmarks.contenders import CONTENDERS, padded
 from benchmarks.figures import Figure, parser_of, picture, report
+from benchmarks.flops import device_peak, lora_work
+from benchmarks.large_model import write_large_model
 from benchmarks.turns import ENVIRONMENT, Round
 from raytrain.data.batches import BatchPlanner, Position, deal_padded
 from raytrain.data.collators import IGNORED_LABEL
@@ -45,7 +47,10 @@ Told = dict[str, list[dict[str, Any]]]
 
 def overrides(arguments: argparse.Namespace) -> list[str]:
     """The recipe jobs/gsm8k.yaml as all contenders train it; what is not named here is raytrain's default."""
+    model = [f"model.base_model={arguments.model}", "model.dtype=bfloat16"] if arguments.model else []
     return [
+        *model,
+        f"scaling.use_gpu={str(arguments.device == 'cuda').lower()}",
         f"data.sources={arguments.rows}",
         f"train.max_steps={arguments.steps}",
         "train.global_batch_size=16",
@@ -96,7 +101,7 @@ def write_settings(spec: RunSpec, arguments: argparse.Namespace, folder: Path) -
         "model": base.path,
         "dtype": spec.model.dtype,
         "precision": spec.train.precision,
-        "device": "cpu",
+        "device": arguments.device,
         "pad_id": tokenizer.pad_token_id,
         "lora_rank": spec.adapter.lora_rank,
         "lora_alpha": spec.adapter.lora_alpha,
@@ -140,13 +145,13 @@ def held_out_loss(adapter: Path, settings: dict[str, Any]) -> float:
 
     model = AutoModelForCausalLM.from_pretrained(
         settings["model"], dtype=torch.float32, local_files_only=True
-    )
+    ).to(settings["device"])
     adapted = PeftModel.from_pretrained(model, str(adapter)).eval()
     rows = sorted(settings["held_out"], key=lambda row: len(row["input_ids"]))
     total, targets = 0.0, 0
     with torch.no_grad():
         for i in range(0, len(rows), 8):
-            inputs, labels = padded(rows[i : i + 8], settings["pad_id"], "cpu")
+            inputs, labels = padded(rows[i : i + 8], settings["pad_id"], settings["device"])
             total += float(CausalLMLoss()(adapted, inputs, labels))
             targets += int((labels[:, 1:] != IGNORED_LABEL).sum())
     return total / targets
@@ -197,7 +202,26 @@ def measure(arguments: argparse.Namespace, folder: Path) -> tuple[list[Figure], 
         peaks[name] = float((folder / name / "peak_bytes").read_text())
         adapters[name] = folder / name
     losses = {name: held_out_loss(adapter, settings) for name, adapter in adapters.items()}
-    return figures(told, peaks, losses), told
+    return [*figures(told, peaks, losses), *utilisation(told, settings)], told
+
+
+def utilisation(told: Told, settings: dict[str, Any]) -> list[Figure]:
+    """MFU of each contender: see flops.py."""
+    from transformers import AutoConfig
+
+    rows = settings["rows"]
+    lengths = [len(row["input_ids"]) for row in rows]
+    num_targets = sum(label != IGNORED_LABEL for row in rows for label in row["labels"][1:])
+    config = AutoConfig.from_pretrained(settings["model"], local_files_only=True)
+    of_all = lora_work(config, settings["lora_rank"]).of_rows(lengths, num_targets)
+    dtype = torch.bfloat16 if settings["precision"] == "bfloat16" else torch.float32
+    torch.set_num_threads(settings["threads"])
+    peak, source = device_peak(settings["device"], dtype)
+    print(f"peak of the device: {peak / 1e12:.3g} TFLOP/s ({source})", file=sys.stderr)
+    found = [Figure("peak of the device", peak / 1e12, "TFLOP/s")]
+    for name, speed in speeds(told).items():
+        found.append(Figure(f"MFU, {name}", speed * of_all / sum(lengths) / peak, "share"))
+    return found
 
 
 def figures(told: Told, peaks: dict[str, float], losses: dict[str, float]) -> list[Figure]:
@@ -220,35 +244,49 @@ def figures(told: Told, peaks: dict[str, float], losses: dict[str, float]) -> li
     return found
 
 
-def save_picture(told: Told, path: Path) -> None:
+def save_picture(told: Told, title: str, path: Path) -> None:
     speed = dict(sorted(speeds(told).items(), key=lambda one: one[1]))
     with picture(path, figsize=(8, 0.5 * len(speed) + 1)) as axes:
         colours = ["tab:orange" if name == OURS else "tab:blue" for name in speed]
         bars = axes.barh(list(speed), list(speed.values()), color=colours)
         axes.bar_label(bars, fmt="%.0f", padding=3)
-        axes.set(xlabel="useful tokens/s", title="LoRA on GSM8K rows, SmolLM2-135M, turns step by step")
+        axes.set(xlabel="useful tokens/s", title=title)
 
 
 def main() -> None:
+    has_gpu = "cuda" if torch.cuda.is_available() else "cpu"
     parser = parser_of(__doc__, "training", quick="4 steps against the bare loop and TRL alone")
     parser.add_argument("--rows", type=Path, required=True, help="GSM8K's train.jsonl")
     parser.add_argument("--steps", type=int, default=16, help="optimizer steps of each, the first untimed")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--precision", choices=["float32", "bfloat16"], default="float32")
+    parser.add_argument(
+        "--device", choices=["cpu", "cuda"], default=has_gpu, help="default: a GPU where there is one"
+    )
+    parser.add_argument(
+        "--precision", choices=["float32", "bfloat16"], help="default: bfloat16 on a GPU, else float32"
+    )
+    parser.add_argument("--large", action="store_true", help="the 1B model on a CPU too")
     parser.add_argument("--contenders", nargs="+", choices=list(CONTENDERS), default=list(CONTENDERS))
     parser.add_argument(
         "--override", action="append", default=[], help="a further override of raytrain's recipe"
     )
     arguments = parser.parse_args()
     arguments.rows = arguments.rows.absolute()
+    arguments.precision = arguments.precision or ("bfloat16" if arguments.device == "cuda" else "float32")
+    arguments.model = None
     if arguments.quick:
         arguments.steps, arguments.contenders = 4, ["bare_sorted", "trl", "trl_packing"]
     if importlib.util.find_spec("trl") is None:
         print("trl is not installed (pip install 'raytrain[bench]'): left out", file=sys.stderr)
         arguments.contenders = [name for name in arguments.contenders if not name.startswith("trl")]
     with tempfile.TemporaryDirectory() as folder:
+        if arguments.large or arguments.device == "cuda":
+            spec = load_spec(ROOT / "jobs" / "gsm8k.yaml", overrides(arguments))
+            base = resolve_base_model(spec.model, spec.storage.location)
+            arguments.model = write_large_model(Path(folder) / "large", load_tokenizer(base, spec.model))
         found, told = measure(arguments, Path(folder))
-    save_picture(told, arguments.json.with_suffix(".png"))
+    name = "1B Llama shape" if arguments.model else "SmolLM2-135M"
+    save_picture(told, f"LoRA on GSM8K rows, {name}, turns step by step", arguments.json.with_suffix(".png"))
     report(found, "Useful tokens a second, taking turns", arguments.json)
 
 
