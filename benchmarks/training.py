@@ -4,9 +4,9 @@
 
 SmolLM2-135M, LoRA on all linear layers, float32, one process each with the same threads; on a GPU a model of the shape
 of Llama 3.2 1B with random weights, in bfloat16. The contenders (see contenders.py) take turns step by step; raytrain
-runs as `raytrain train` with its defaults, logging, gradient checks and checkpoints included. Useful tokens are those of
-the rows, prompt and completion, never padding; MFU is told of each (flops.py). Afterwards every adapter answers for the
-same held-out rows. TRL needs `pip install 'raytrain[bench]'`; what is not installed is left out and said so.
+runs as `raytrain train` with its defaults, logging, gradient checks and checkpoints included. Useful tokens are those
+of the rows, prompt and completion, never padding; MFU is told of each (flops.py). Afterwards every adapter answers for
+the same held-out rows. TRL needs `pip install 'raytrain[bench]'`; what is not installed is left out and said so.
 """
 
 from __future__ import annotations
