@@ -23,10 +23,10 @@ _HEAD = """# Attention: which backend works with which architecture
 Written by `python docs/attention.py`, which builds a tiny model of each architecture and compares the logits of every
 backend with those of `eager` on the same weights, padded rows included; do not edit it by hand.
 
-`model.attention: auto` is `sdpa`, which runs FlashAttention too where it can, or `eager` where the model does not know
-it; where it has to take the slower one it says so, with the reason. A backend that a recipe names is used or refused, never replaced. *Packing* is raytrain's attention
-over rows that lie after each other (`train.packing`); each model proves at the start of a run that its rows do not see
-each other, and is trained on padded rows where it cannot.
+`model.attention: auto` is `sdpa`, which runs FlashAttention too where it can, or `eager` where the model does not
+know it; where it has to take the slower one it says so, with the reason. A backend that a recipe names is used or
+refused, never replaced. *Packing* is raytrain's attention over rows that lie after each other (`train.packing`); each
+model proves at the start of a run that its rows do not see each other, and is trained on padded rows where it cannot.
 """
 _SMALL: dict[str, Any] = {
     "vocab_size": 128,

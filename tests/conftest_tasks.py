@@ -15,7 +15,8 @@ from raytrain.data.prepare import prepare_dataset
 from raytrain.models.adapter import trained_state
 from raytrain.models.base import resolve_base_model
 from raytrain.storage.artifact import Artifact
-from raytrain.training.loop import Job, run_loop
+from raytrain.training.job import Job
+from raytrain.training.loop import run_loop
 from raytrain.training.result import write_result
 from raytrain.training.setup import Assignment, build_job
 from raytrain.training.spec import RunSpec

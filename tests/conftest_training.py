@@ -25,7 +25,7 @@ from raytrain.training.checkpoint_store import CheckpointStore
 from raytrain.training.compiling import compile_feed_forward
 from raytrain.training.gradients import GradientCheck
 from raytrain.training.hooks import Hook
-from raytrain.training.loop import Job
+from raytrain.training.job import Job
 from raytrain.training.losses.base import Loss, Objective, row_weights
 from raytrain.training.losses.causal_lm import CausalLMLoss, choose_path
 from raytrain.training.losses.lightning_proof import build_lightning_loss

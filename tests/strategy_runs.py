@@ -17,7 +17,8 @@ from strategy_contract import check_contract, new_strategy
 from raytrain.data.collators import MicroBatch
 from raytrain.models.adapter import trained_state
 from raytrain.models.base import ResolvedModel
-from raytrain.training.loop import Job, run_loop
+from raytrain.training.job import Job
+from raytrain.training.loop import run_loop
 from raytrain.training.strategies.base import Strategy
 
 # Two accumulation steps on two workers, and gradients that are clipped in every step.

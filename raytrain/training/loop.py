@@ -6,56 +6,27 @@ Every rank runs it in step with the others. Lines that are collective say so.
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from raytrain.data.batches import BatchPlanner, GlobalBatch
-from raytrain.data.collators import Collator
+from raytrain.data.batches import GlobalBatch
 from raytrain.errors import PlatformError, TrainingError
 from raytrain.training.batching import tensors_of
-from raytrain.training.channel import Channel
 from raytrain.training.checkpoint_store import SavedCheckpoint
-from raytrain.training.gradients import GradientCheck, GradientHealth, GradientNorms, bad_gradients_error
-from raytrain.training.hooks import Hook
+from raytrain.training.gradients import GradientHealth, GradientNorms, bad_gradients_error
+from raytrain.training.job import Job
 from raytrain.training.losses.base import FollowsSteps
 from raytrain.training.optimizer import learning_rate_at, set_learning_rate
 from raytrain.training.precision import autocast
-from raytrain.training.readings import StepReading, UnreadStep, read
-from raytrain.training.saving import Saver, should_save
-from raytrain.training.section import TrainSection
-from raytrain.training.state import TrainingState
+from raytrain.training.readings import StepReading, UnreadStep
+from raytrain.training.saving import should_save
 from raytrain.training.step_clock import StepClock
-from raytrain.training.strategies.base import Strategy
-from raytrain.training.validation import Evaluator
+from raytrain.training.votes import vote
 
 Ending = Literal["finished", "early_stopped", "stop_requested", "yielded"]
-
-
-@dataclass
-class Job:
-    """Everything one rank needs to train; built in setup.py, resumed or fresh."""
-
-    section: TrainSection
-    max_steps: int
-    strategy: Strategy
-    channel: Channel
-    model: torch.nn.Module
-    optimizer: torch.optim.Optimizer
-    scaler: torch.amp.GradScaler
-    gradients: GradientCheck
-    planner: BatchPlanner
-    collate: Collator
-    validation: Evaluator
-    tokenizer: Any
-    state: TrainingState
-    saver: Saver
-    hooks: dict[str, Hook]
-    unread: list[UnreadStep] = field(default_factory=list)
-    """Steps since the device was last read."""
 
 
 def run_loop(job: Job) -> Ending:
@@ -116,47 +87,6 @@ def stops_early(job: Job) -> bool:
     """Whether patience has run out; asked of a resumed run too, whose last evaluation may have said so."""
     patience = job.section.early_stopping_patience
     return patience is not None and job.state.num_evals_since_best >= patience
-
-
-@dataclass(frozen=True)
-class Votes:
-    """What the ranks tell each other once a step, summed over them, so that all do the same next."""
-
-    stop: float
-    num_yielding: float
-    save_now: float
-    num_failed: float
-    num_committed: float
-
-    @property
-    def end_or_save(self) -> bool:
-        return self.stop > 0 or self.num_yielding > 0 or self.save_now > 0
-
-
-def vote(job: Job, finished_saves: list[SavedCheckpoint]) -> tuple[Votes, list[StepReading]]:
-    """*Collective.* One exchange for all of it, and for the losses where they are read; those are then of all ranks."""
-    is_first = job.strategy.world_rank == 0
-    readings = read(job.unread) if wants_reading(job) else []
-    own = [
-        float(is_first and job.channel.stop_requested()),
-        float(job.channel.should_yield()),
-        float(is_first and job.saver.clock_says_so()),
-        sum(saved.error is not None for saved in finished_saves),
-        sum(saved.error is None for saved in finished_saves),
-    ]
-    summed = job.strategy.sum_over_ranks([*own, *(one.loss_sum for one in readings)])
-    votes, losses = Votes(*summed[: len(own)]), summed[len(own) :]
-    if votes.end_or_save and not readings:
-        readings = read(job.unread)
-        losses = job.strategy.sum_over_ranks([one.loss_sum for one in readings])
-    return votes, [replace(one, loss_sum=loss) for one, loss in zip(readings, losses, strict=True)]
-
-
-def wants_reading(job: Job) -> bool:
-    """Whether somebody is to be told of this step, or it is evaluated or saved; the same on every rank."""
-    step, section = job.state.global_step, job.section
-    every = (section.log_every, section.eval_every, section.save_every)
-    return bool(job.hooks) or step == job.max_steps or any(n > 0 and step % n == 0 for n in every)
 
 
 def forward_backward(job: Job, batch: GlobalBatch) -> torch.Tensor:

@@ -16,7 +16,7 @@ from raytrain.storage.artifact import Artifact, ArtifactWriter
 from raytrain.storage.provenance import collect_provenance
 from raytrain.training.checkpoint import TRAINED_FOLDER
 from raytrain.training.checkpoint_store import CheckpointStore, folder_of
-from raytrain.training.loop import Job
+from raytrain.training.job import Job
 from raytrain.training.setup import Assignment
 
 

@@ -34,7 +34,7 @@ from raytrain.training.checkpoint_store import CheckpointStore, checkpoint_folde
 from raytrain.training.compiling import compile_feed_forward
 from raytrain.training.gradients import GradientCheck
 from raytrain.training.hooks import build_hooks
-from raytrain.training.loop import Job
+from raytrain.training.job import Job
 from raytrain.training.losses.base import Objective, row_weights
 from raytrain.training.optimizer import (
     build_optimizer,

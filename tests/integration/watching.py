@@ -13,6 +13,7 @@ from typing import Any
 
 from raytrain.training import loop
 from raytrain.training.hooks import Hook
+from raytrain.training.job import Job
 
 HERE = Path(__file__).parent
 _LONGEST_HOLD_S = 120.0
@@ -27,7 +28,7 @@ class Watch(Hook):
         self.num_micro_batches = 0  # of the present step
         micro_batch = loop.micro_batch
 
-        def noting(job: loop.Job, rows: Any) -> Any:
+        def noting(job: Job, rows: Any) -> Any:
             if self.num_micro_batches > 0:
                 self._hold(self.num_calls + 1, micro_batch=self.num_micro_batches)
             self.num_micro_batches += 1

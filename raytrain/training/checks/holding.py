@@ -18,6 +18,7 @@ from typing import Any, Literal
 from raytrain.storage.manifest import digest_of, short_digest
 from raytrain.training import checkpoint, checkpoint_store, loop
 from raytrain.training.hooks import Hook
+from raytrain.training.job import Job
 from raytrain.training.random_state import capture_random_state
 
 FOLDER_VARIABLE = "RAYTRAIN_CHECK_FOLDER"
@@ -69,7 +70,7 @@ class Hold(Hook):
         self._wrap_writing()
 
     def _wrap_micro_batch(self, before: Callable[..., Any]) -> None:
-        def noting(job: loop.Job, rows: Any) -> Any:
+        def noting(job: Job, rows: Any) -> Any:
             self._rank = job.strategy.world_rank
             self._step = job.state.global_step + 1
             if self._num_micro_batches > 0:
@@ -81,7 +82,7 @@ class Hold(Hook):
         loop.micro_batch = noting
 
     def _wrap_take_step(self, before: Callable[..., Any]) -> None:
-        def holding(job: loop.Job) -> Any:
+        def holding(job: Job) -> Any:
             # Where a step has one micro-batch: its gradients are there, the step is not made.
             self._maybe_hold("mid-accumulation", self._step)
             return before(job)

@@ -22,6 +22,7 @@ from raytrain.training.checks.scale import Smaller, without_trackers
 from raytrain.training.checks.scratch import Listener, on_ranks, scratch_assignment
 from raytrain.training.checks.variants import Variant, deal_in_order, plan_variants, rows_that_fit, spec_of
 from raytrain.training.checks.verdict import Finding, Tell, Verdict
+from raytrain.training.job import Job
 from raytrain.training.losses.causal_lm import CausalLMLoss, shifted
 from raytrain.training.optimizer import set_learning_rate, trainable_parameters
 from raytrain.training.setup import Assignment, build_job
@@ -183,7 +184,7 @@ def measure(assignment: Assignment, variant: Variant, awake: Awake) -> Measureme
     return Measurement(total / (batch.loss_weight or 1.0), gradients, len(batch.slots))
 
 
-def _rouse(job: loop.Job, awake: Awake) -> None:
+def _rouse(job: Job, awake: Awake) -> None:
     """Dropout off, and the matrices that begin at zero filled; equally in every variant."""
     job.model.eval()
     if awake:
@@ -229,7 +230,7 @@ def _is_written_out(spec: RunSpec) -> bool:
 
 
 def _plain_loss(
-    job: loop.Job, inputs: dict[str, Any], labels: torch.Tensor, *, is_written_out: bool
+    job: Job, inputs: dict[str, Any], labels: torch.Tensor, *, is_written_out: bool
 ) -> torch.Tensor:
     """What is not written out here has one way only, its own: here in one forward pass."""
     if is_written_out:
@@ -237,7 +238,7 @@ def _plain_loss(
     return job.strategy.forward(inputs, labels)
 
 
-def _num_targets(job: loop.Job, batch: GlobalBatch, *, is_written_out: bool) -> float:
+def _num_targets(job: Job, batch: GlobalBatch, *, is_written_out: bool) -> float:
     """Counted from the labels themselves, not taken from the plan."""
     if not is_written_out:
         return batch.loss_weight
@@ -245,7 +246,7 @@ def _num_targets(job: loop.Job, batch: GlobalBatch, *, is_written_out: bool) -> 
     return float((shifted(labels) != IGNORED_LABEL).sum())
 
 
-def _rows_in_one_pass(job: loop.Job, batch: GlobalBatch) -> int:
+def _rows_in_one_pass(job: Job, batch: GlobalBatch) -> int:
     inside = inner_model(job.model)
     vocabulary = int(getattr(inside.get_input_embeddings(), "num_embeddings", inside.config.num_labels))
     longest = int(job.planner.table.lengths[batch.rows].max())

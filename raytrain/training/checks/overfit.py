@@ -21,7 +21,8 @@ from raytrain.storage.artifact import open_artifact
 from raytrain.training.checks.scale import Smaller, cores_here, without_trackers
 from raytrain.training.checks.scratch import Listener, scratch_assignment
 from raytrain.training.checks.verdict import Finding, Tell, Verdict
-from raytrain.training.loop import Job, run_loop
+from raytrain.training.job import Job
+from raytrain.training.loop import run_loop
 from raytrain.training.random_state import seed_everything
 from raytrain.training.setup import Assignment, build_job
 from raytrain.training.spec import RunSpec

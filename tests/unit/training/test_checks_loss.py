@@ -15,6 +15,7 @@ from raytrain.training.checks.agreement import BFLOAT16, FLOAT32, Measurement, T
 from raytrain.training.checks.loss import check_loss
 from raytrain.training.checks.variants import Variant, deal_in_order, plan_variants, rows_that_fit
 from raytrain.training.checks.verdict import Verdict
+from raytrain.training.job import Job
 
 
 def told(verdict: Verdict) -> str:
@@ -143,7 +144,7 @@ def test_a_mean_of_means_is_found(
 ) -> None:
     """The known accumulation fault: each micro-batch is averaged by itself, then the averages."""
 
-    def mean_of_means(job: loop.Job, batch: Any) -> float:
+    def mean_of_means(job: Job, batch: Any) -> float:
         total = 0.0
         for slots in batch.slots:
             inputs, labels = loop.micro_batch(job, slots[0])

@@ -31,7 +31,8 @@ from raytrain.training.checks.trace import (
     read_checkpoints,
     read_steps,
 )
-from raytrain.training.loop import Job, run_loop
+from raytrain.training.job import Job
+from raytrain.training.loop import run_loop
 
 STEP = StepTrace((("a", "b"), ("c",)), 2.5, ({"torch": "1", "python": "2"}, {"torch": "3", "python": "4"}))
 

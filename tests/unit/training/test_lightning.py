@@ -16,7 +16,8 @@ from raytrain.errors import ConfigError, TrainingError
 from raytrain.models.adapter import trained_state
 from raytrain.models.base import ResolvedModel
 from raytrain.training.batching import tensors_of
-from raytrain.training.loop import Job, micro_batch, run_loop
+from raytrain.training.job import Job
+from raytrain.training.loop import micro_batch, run_loop
 from raytrain.training.spec import RunSpec, load_spec
 
 

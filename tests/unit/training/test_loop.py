@@ -14,7 +14,8 @@ from raytrain.errors import IntegrityError, TrainingError
 from raytrain.models.adapter import trained_state
 from raytrain.storage.artifact import open_artifact
 from raytrain.training.hooks import Hook
-from raytrain.training.loop import Job, forward_backward, micro_batch, run_loop
+from raytrain.training.job import Job
+from raytrain.training.loop import forward_backward, micro_batch, run_loop
 
 
 def weights(job: Job) -> dict[str, torch.Tensor]:

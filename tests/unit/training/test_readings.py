@@ -11,9 +11,10 @@ import torch
 from conftest_training import JobMaker
 
 from raytrain.errors import TrainingError
-from raytrain.training import loop
+from raytrain.training import loop, votes
 from raytrain.training.gradients import GradientNorms
 from raytrain.training.hooks import Hook
+from raytrain.training.job import Job
 from raytrain.training.losses.batch_checks import ValueChecks
 from raytrain.training.optimizer import build_optimizer
 from raytrain.training.readings import StepReading, UnreadStep, read
@@ -21,7 +22,7 @@ from raytrain.training.readings import StepReading, UnreadStep, read
 QUIET: dict[str, Any] = {"save_every": 0, "save_every_minutes": None, "eval_every": 0}
 
 
-def without_numbers(job: loop.Job, monkeypatch: pytest.MonkeyPatch) -> None:
+def without_numbers(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
     """Move the job to the meta device, whose tensors have shapes and no numbers: who asks for one gets an exception.
 
     As on a GPU, the checks of values look at the first batch only; that look is taken as done.
@@ -57,7 +58,7 @@ def test_steps_that_nobody_is_told_of_are_not_read(
         steps.clear()
         return found
 
-    monkeypatch.setattr(loop, "read", answer)
+    monkeypatch.setattr(votes, "read", answer)
     monkeypatch.setattr(loop, "finish", lambda *_: None)  # evaluation and the last checkpoint want numbers
     monkeypatch.setattr(loop, "evaluate", lambda *_: False)
     assert loop.run_loop(job) == "finished"
@@ -89,7 +90,7 @@ class Seen(Hook):
         self.steps.append(global_step)
 
 
-def losses(job: loop.Job) -> dict[int, float]:
+def losses(job: Job) -> dict[int, float]:
     found: dict[int, float] = job.channel.losses()  # type: ignore[attr-defined]
     return found
 
@@ -113,7 +114,7 @@ def test_a_hook_sees_every_step(make_job: JobMaker) -> None:
     assert sorted(losses(job)) == [4, 6]
 
 
-def spoil(job: loop.Job, steps: set[int]) -> None:
+def spoil(job: Job, steps: set[int]) -> None:
     """NaN gradients in these steps."""
 
     def poisoned(_module: torch.nn.Module, _inputs: object, hidden: torch.Tensor) -> torch.Tensor:
