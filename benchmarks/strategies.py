@@ -111,20 +111,19 @@ def run_pair(name: str, arguments: argparse.Namespace) -> dict[str, Any]:
     """One strategy beside DDP: tokens/s and peak memory of both, their losses' difference, and their profiles."""
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
-        turns = Round(folder / "turns")
-        names = ["ddp", name]
         processes = {}
-        for i, one in enumerate(names):
-            processes[one] = start(one, arguments, folder, folder / "turns")
-            turns.admit(i + 1)
-        told = turns.run(
-            lambda one, step: print(f"{one:<18} {step['seconds']:.2f} s", file=sys.stderr, flush=True)
-        )
-        turns.close()
+        with Round(folder / "turns") as turns:
+            for one in ("ddp", name):
+                processes[one] = start(one, arguments, folder, folder / "turns")
+                turns.admit(one, processes[one])
+            told = turns.run(
+                lambda one, step: print(f"{one:<18} {step['seconds']:.2f} s", file=sys.stderr, flush=True)
+            )
+            for one, process in processes.items():
+                if process.wait() != 0:
+                    raise SystemExit(f"{one} failed: {(folder / f'{one}.out').read_text()[-2000:]}")
         found: dict[str, Any] = {"name": name}
-        for one, process in processes.items():
-            if process.wait() != 0:
-                raise SystemExit(f"{one} failed: {(folder / f'{one}.out').read_text()[-2000:]}")
+        for one in processes:
             timed = told[one][1:-1]  # the last is profiled, the first warms up
             tokens = told[one][-2]["tokens_seen"] - told[one][0]["tokens_seen"]
             result = json.loads((folder / f"{one}.out").read_text())

@@ -182,19 +182,17 @@ def measure(arguments: argparse.Namespace, folder: Path) -> tuple[list[Figure], 
     spec = load_spec(ROOT / "jobs" / "gsm8k.yaml", overrides(arguments))
     settings = write_settings(spec, arguments, folder)
     socket = folder / "turns"
-    turns = Round(socket)
-    # One after another up to the first turn: their starts would otherwise fight for memory and cores.
     processes = {}
-    for i, name in enumerate([OURS, *arguments.contenders]):
-        processes[name] = start(name, arguments, folder, socket)
-        turns.admit(i + 1)
-    told = turns.run(
-        lambda name, step: print(f"{name:<26} {step['seconds']:.2f} s", file=sys.stderr, flush=True)
-    )
-    turns.close()
-    for name, process in processes.items():
-        if process.wait() != 0:
-            raise SystemExit(f"{name} failed: {(folder / f'{name}.log').read_text()[-2000:]}")
+    with Round(socket) as turns:
+        for name in [OURS, *arguments.contenders]:
+            processes[name] = start(name, arguments, folder, socket)
+            turns.admit(name, processes[name])
+        told = turns.run(
+            lambda name, step: print(f"{name:<26} {step['seconds']:.2f} s", file=sys.stderr, flush=True)
+        )
+        for name, process in processes.items():
+            if process.wait() != 0:
+                raise SystemExit(f"{name} failed: {(folder / f'{name}.log').read_text()[-2000:]}")
     result = json.loads((folder / f"{OURS}.out").read_text())
     peaks = {OURS: result["metrics"]["train/peak_memory_bytes"]}
     adapters = {OURS: Path(result["artifact"])}

@@ -9,11 +9,13 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import select
+import subprocess
 import time
 from collections.abc import Mapping
 from multiprocessing.connection import Client, Connection, Listener
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch.distributed
 
@@ -66,31 +68,53 @@ class TurnsHook(Hook):
 
 
 class Round:
-    """The side that gives the turns."""
+    """The side that gives the turns. Leaving it ends the programs that still run."""
 
     def __init__(self, socket: Path) -> None:
         self._listener = Listener(str(socket), family="AF_UNIX")
-        self._programs: dict[str, Connection[Any, Any]] = {}
+        self._connections: dict[str, Connection[Any, Any]] = {}
+        self._told: dict[str, list[dict[str, Any]]] = {}
+        self._processes: dict[str, subprocess.Popen[bytes]] = {}
 
-    def admit(self, num_programs: int) -> None:
-        """Wait until all have connected."""
-        while len(self._programs) < num_programs:
-            connection = self._listener.accept()
-            self._programs[connection.recv()] = connection
+    def __enter__(self) -> Self:
+        return self
 
-    def close(self) -> None:
-        for connection in self._programs.values():
+    def __exit__(self, *_: object) -> None:
+        for process in self._processes.values():
+            process.terminate()
+        for connection in self._connections.values():
             connection.close()
         self._listener.close()
 
+    def admit(self, name: str, process: subprocess.Popen[bytes]) -> None:
+        """Wait until the program has made its first step: several that start at once would fight for memory."""
+        self._processes[name] = process
+        # multiprocessing knows no accept with a time limit, and a program that has ended never connects.
+        while not select.select([self._listener._listener._socket], [], [], 1.0)[0]:  # type: ignore[attr-defined]
+            if process.poll() is not None:
+                raise SystemExit(f"{name} ended before its first step")
+        connection = self._listener.accept()
+        assert connection.recv() == name
+        self._connections[name] = connection
+        self._told[name] = [self._hear(name)]
+
+    def _hear(self, name: str) -> dict[str, Any]:
+        try:
+            told: dict[str, Any] = self._connections[name].recv()
+        except EOFError:
+            raise SystemExit(
+                f"{name} ended before its last step; does the memory suffice for all of them?"
+            ) from None
+        return told
+
     def run(self, on_step: Any) -> dict[str, list[dict[str, Any]]]:
         """Give turns until every program has made its last step; what each told of its steps, the first included."""
-        told = {name: [connection.recv()] for name, connection in sorted(self._programs.items())}
+        told = self._told
         waiting = [name for name in told if not told[name][-1]["is_last"]]
         while waiting:
             for name in list(waiting):
-                self._programs[name].send("go")
-                told[name].append(self._programs[name].recv())
+                self._connections[name].send("go")
+                told[name].append(self._hear(name))
                 on_step(name, told[name][-1])
             waiting = [name for name in waiting if not told[name][-1]["is_last"]]
             waiting = waiting[1:] + waiting[:1]  # nobody is always behind the same one
