@@ -89,7 +89,6 @@ class Round:
     def admit(self, name: str, process: subprocess.Popen[bytes]) -> None:
         """Wait until the program has made its first step: several that start at once would fight for memory."""
         self._processes[name] = process
-        self._processes[name] = process
         # multiprocessing knows no accept with a time limit, and a program that has ended never connects.
         while not select.select([self._listener._listener._socket], [], [], 1.0)[0]:  # type: ignore[attr-defined]
             if process.poll() is not None:
