@@ -1,0 +1,155 @@
+"""The gain of one candidate: its test, its interval and a verdict in words."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from scipy import stats
+
+from raytrain.errors import ConfigError
+from raytrain.evaluation.statistics.equivalence import equivalent
+from raytrain.evaluation.statistics.means import design_effect, paired_t, standard_error, t_interval
+from raytrain.evaluation.statistics.pairs import Interval, Pairs, Test
+from raytrain.evaluation.statistics.power import (
+    items_for_mean,
+    items_for_shares,
+    smallest_gain_of_mean,
+    smallest_gain_of_shares,
+)
+from raytrain.evaluation.statistics.proportions import mcnemar_mid_p, most_failures, tango_interval
+
+Word = Literal["better", "worse", "equivalent", "cannot tell"]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the items say. `needs_items` stands beside `cannot tell`: so many would see a difference of that size."""
+
+    word: Word
+    gain: float
+    interval: Interval
+    test: Test
+    margin: float
+    smallest_gain: float | None
+    """What items like these see four times out of five; None where they see nothing."""
+    needs_items: int | None = None
+
+    def sentence(self) -> str:
+        """For a person: points are hundredths."""
+        interval = f"{100 * self.interval.low:+.1f} to {100 * self.interval.high:+.1f}"
+        told = f"{self.word}: {100 * self.gain:+.1f} points ({100 * self.interval.level:g} % interval {interval})"
+        return told if self.needs_items is None else f"{told}; needs about {self.needs_items:,} items"
+
+
+def gain_test(pairs: Pairs) -> Test:
+    """Right or wrong, item by item: McNemar's mid-p. Graded, or in groups: the paired t test."""
+    if pairs.groups is None and pairs.is_binary:
+        return mcnemar_mid_p(pairs.num_won, pairs.num_lost)
+    return paired_t(pairs)
+
+
+def gain_interval(pairs: Pairs, level: float = 0.95) -> Interval:
+    """Of the mean difference, by the score method where items are right or wrong, else by t; where nothing varies the
+    number of units alone gives it a width."""
+    error, _ = standard_error(pairs)
+    if (pairs.groups is None and pairs.is_binary) or error == 0.0:
+        share = pairs.num_units / len(pairs)
+        return tango_interval(pairs.num_won * share, pairs.num_lost * share, pairs.num_units, level)
+    return t_interval(pairs, level)
+
+
+def judge_gain(pairs: Pairs, *, margin: float, level: float = 0.05, p_value: float | None = None) -> Verdict:
+    """Better or worse where the test says so at `level`, equivalent where the gain surely lies inside ±margin.
+
+    p_value: the test's after a correction for several; None = as it is.
+    """
+    test = gain_test(pairs)
+    p_value = test.p_value if p_value is None else p_value
+    gain, interval = pairs.gain, gain_interval(pairs, 1.0 - level)
+    smallest = smallest_gain(pairs, level=level)
+    word: Word = "cannot tell"
+    if p_value <= level:
+        word = "better" if gain > 0 else "worse"
+    elif equivalent(pairs, margin).p_value <= level:
+        word = "equivalent"
+    needs = needed_items(pairs, max(abs(gain), margin), level=level) if word == "cannot tell" else None
+    return Verdict(word, gain, interval, test, margin, smallest, needs)
+
+
+def smallest_gain(pairs: Pairs, *, level: float = 0.05, power: float = 0.8) -> float | None:
+    """Smallest gain that items like these see with that chance; groups count for as few items as they are worth."""
+    if pairs.is_binary:
+        num_items = max(1, int(len(pairs) / design_effect(pairs)))
+        return smallest_gain_of_shares(num_items, _discordance(pairs), level=level, power=power)
+    error, freedom = standard_error(pairs)
+    units = int(freedom) + 1
+    return smallest_gain_of_mean(units, error * math.sqrt(units), level=level, power=power)
+
+
+def needed_items(pairs: Pairs, gain: float, *, level: float = 0.05, power: float = 0.8) -> int | None:
+    """Items like these that see a gain of that size with that chance; None where nothing is known of their spread."""
+    effect = design_effect(pairs)
+    if pairs.is_binary:
+        return math.ceil(items_for_shares(gain, _discordance(pairs), level=level, power=power) * effect)
+    deviation = float(np.std(pairs.differences, ddof=1)) if len(pairs) > 1 else 0.0
+    if deviation == 0.0:
+        return None
+    return math.ceil(items_for_mean(gain, deviation, level=level, power=power) * effect)
+
+
+def _discordance(pairs: Pairs) -> float:
+    """Share of items on which the two differ; where none does, the most that this leaves open."""
+    num_discordant = pairs.num_won + pairs.num_lost
+    return num_discordant / len(pairs) if num_discordant else most_failures(pairs.num_units)
+
+
+@dataclass(frozen=True)
+class PooledGain:
+    """Over several suites. `weights` add up to 1 and are told with every figure made of them."""
+
+    gain: float
+    interval: Interval
+    test: Test
+    weights: dict[str, float]
+
+
+def pool(
+    suites: Mapping[str, Pairs], weights: Mapping[str, float] | None = None, level: float = 0.95
+) -> PooledGain:
+    """Weighted mean of the suites' gains, whose items are independent between suites. Without weights each item weighs
+    the same.
+
+    Strata: Cochran 1977, "Sampling techniques", chapter 5; degrees of freedom: Satterthwaite 1946. Raises ConfigError
+    where weights name other suites, or are not positive.
+    """
+    given = {name: float(len(pairs)) for name, pairs in suites.items()} if weights is None else dict(weights)
+    if not suites or set(given) != set(suites) or not all(weight > 0 for weight in given.values()):
+        raise ConfigError(
+            "the suites cannot be pooled",
+            why=f"suites: {', '.join(sorted(suites)) or 'none'}; weights: {given}",
+            fix="give every suite a weight above 0, or leave the weights out",
+        )
+    total = sum(given.values())
+    shares = {name: given[name] / total for name in suites}
+    gain = sum(shares[name] * pairs.gain for name, pairs in suites.items())
+    parts = [((shares[name] * _error(pairs)) ** 2, pairs.num_units - 1) for name, pairs in suites.items()]
+    variance = sum(part for part, _ in parts)
+    if not math.isfinite(variance):
+        return PooledGain(
+            gain, Interval(-math.inf, math.inf, level, "t, pooled"), Test(1.0, 0.0, "t, pooled"), shares
+        )
+    freedom = variance**2 / sum(part**2 / units for part, units in parts if part > 0)
+    reach = float(stats.t.ppf((1.0 + level) / 2.0, freedom)) * math.sqrt(variance)
+    t = gain / math.sqrt(variance)
+    test = Test(float(2.0 * stats.t.sf(abs(t), freedom)), t, "t, pooled")
+    return PooledGain(gain, Interval(gain - reach, gain + reach, level, "t, pooled"), test, shares)
+
+
+def _error(pairs: Pairs) -> float:
+    """Standard error; where nothing varies, what the interval's width says of it."""
+    error, _ = standard_error(pairs)
+    return error if error > 0.0 else gain_interval(pairs).width / (2 * float(stats.norm.ppf(0.975)))
