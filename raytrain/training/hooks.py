@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from raytrain.config.imports import make_named
 from raytrain.errors import ConfigError
-from raytrain.training.imports import make_named
 
 
 class Hook:

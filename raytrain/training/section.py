@@ -16,9 +16,9 @@ from pydantic import (
     model_validator,
 )
 
+from raytrain.config.imports import check_import_name
 from raytrain.config.section import Section
 from raytrain.errors import ConfigError
-from raytrain.training.imports import check_import_name
 from raytrain.training.losses.section import LightningSection, LossSection
 
 _MOST_WORKERS = 100_000

@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 
+from raytrain.config.imports import make_named
 from raytrain.errors import ConfigError
-from raytrain.training.imports import make_named
 from raytrain.training.losses.section import LightningSection
 
 _ACCUMULATION = "accumulate_grad_batches"

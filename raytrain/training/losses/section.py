@@ -6,8 +6,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator
 
+from raytrain.config.imports import check_import_name
 from raytrain.config.section import Section
-from raytrain.training.imports import check_import_name
 
 Weight = Annotated[float, Field(gt=0, le=1e6)]
 
