@@ -147,8 +147,8 @@ def deal_packed(
             emptiest = int(np.argmin(loads))
             bins[emptiest].append(int(rows[i]))
             loads[emptiest] += lengths[i]
-        limit = max(max_tokens, int(lengths.max(initial=0)))
-        if loads.max(initial=0) <= limit or num_steps * world_size >= len(rows):
+        fits = all(load <= max_tokens or len(part) == 1 for load, part in zip(loads, bins, strict=True))
+        if fits or num_steps * world_size >= len(rows):
             break
         num_steps += 1
     # Neighbours in size share an accumulation step.

@@ -6,7 +6,7 @@ from functools import partial
 import numpy as np
 import pytest
 from conftest_training import make_table
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from raytrain.data.batches import BatchPlanner, Dealer, Position, deal_packed, deal_padded, epoch_order
@@ -120,6 +120,9 @@ def test_dealing_uses_the_fewest_steps(num_rows: int, world: int, micro: int, se
     assert flat == sorted(flat), "neighbours have like lengths"
 
 
+@example(
+    lengths=[5, 5, 6, 10, 11, 22], world=1, max_tokens=20
+)  # one row is too long, and others must not follow it
 @given(
     lengths=st.lists(st.integers(1, 60), min_size=1, max_size=60),
     world=st.integers(1, 5),
