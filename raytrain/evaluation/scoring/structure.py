@@ -1,0 +1,73 @@
+"""The same JSON value, however it is written."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from raytrain.evaluation.scoring.registry import Score, register_scorer
+
+_MOST_STARTS = 64  # an answer of brackets alone must not take quadratic time
+
+
+@register_scorer("json_equal")
+def json_equal(output: str, references: Sequence[str]) -> Score:
+    """1 where the first JSON value in the output is a reference's: order of keys and white space aside, 1 is 1.0.
+
+    An object or array may stand in prose or in a fenced block; a text without one is read whole.
+    """
+    found, is_json = first_value(output)
+    if not is_json:
+        return Score(0.0, "no JSON is found")
+    wanted = [first_value(one) for one in references]
+    return Score(
+        float(any(right and same(found, value) for value, right in wanted)), f"read as {_short(found)}"
+    )
+
+
+def first_value(text: str) -> tuple[Any, bool]:
+    """The first object or array in a text, else the whole text as JSON; whether there is one.
+
+    A key that stands twice, NaN and infinity are no JSON.
+    """
+    decoder = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_refuse)
+    starts = [i for i, one in enumerate(text) if one in "{["][:_MOST_STARTS]
+    for start in starts:
+        try:
+            return decoder.raw_decode(text, start)[0], True
+        except (ValueError, RecursionError):
+            continue
+    try:
+        return decoder.decode(text.strip()), True
+    except (ValueError, RecursionError):
+        return None, False
+
+
+def same(left: Any, right: Any) -> bool:
+    """Equality of JSON values; true is not 1, as it is to Python."""
+    if isinstance(left, bool) or isinstance(right, bool):
+        return left is right
+    if isinstance(left, dict) and isinstance(right, dict):
+        return left.keys() == right.keys() and all(same(left[key], right[key]) for key in left)
+    if isinstance(left, list) and isinstance(right, list):
+        return len(left) == len(right) and all(map(same, left, right))
+    if isinstance(left, int | float) and isinstance(right, int | float):
+        return left == right
+    return type(left) is type(right) and left == right
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a key stands twice")
+    return found
+
+
+def _refuse(constant: str) -> Any:
+    raise ValueError(f"{constant} is no JSON")
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 120 else text[:117] + "…"
