@@ -1,0 +1,124 @@
+"""The YAML file of a suite: where its items come from, how they are asked, and how answers are scored."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from raytrain.config.recipe import build, load_recipe
+from raytrain.config.section import Section
+from raytrain.data.section import SourceSection
+from raytrain.evaluation.templates import fields_of
+
+Template = Annotated[str, Field(min_length=1)]
+
+
+class ItemsSection(Section):
+    """Which rows are items."""
+
+    source: SourceSection
+    """Where the rows are: a file, a Hugging Face dataset or a generator."""
+    id: str | None = None
+    """Column that names an item; null = the number of its row."""
+    group: str | None = None
+    """Column of what items share (a text, a repository): those of one group are no independent evidence."""
+    category: str | None = None
+    """Column to break figures down by."""
+    max_items: int | None = Field(default=None, ge=1)
+    """So many items at most, drawn by `seed`; null = all."""
+    seed: int = 0
+    """Which ones `max_items` draws: another seed, other items."""
+
+
+class FewShotSection(Section):
+    """Worked examples before the question."""
+
+    source: SourceSection
+    """Where the examples are; a row that is an item itself is never shown to it."""
+    num_shots: int = Field(ge=1, le=64)
+    """How many."""
+    seed: int = 0
+    """Which ones, and in which order; the same for all items."""
+    separator: str = "\n\n"
+    """Between examples, in completion mode."""
+
+
+class PromptSection(Section):
+    """How an item is asked."""
+
+    mode: Literal["chat", "completion"]
+    """chat = a user's message through the model's chat template; completion = text that the model goes on with."""
+    template: Template
+    """The question: a text with columns in braces."""
+    system: str | None = None
+    """A system message that goes first, in chat mode."""
+    few_shot: FewShotSection | None = None
+    """Worked examples; null = none."""
+
+    @model_validator(mode="after")
+    def _fits(self) -> PromptSection:
+        if self.mode == "completion" and self.system is not None:
+            raise ValueError("`system` counts in mode: chat only")
+        return self
+
+
+class GenerationSection(Section):
+    """How long an answer may be. Always greedy: the likeliest token each time."""
+
+    max_new_tokens: int = Field(default=256, ge=1)
+    """Longest answer, in tokens."""
+    stop: list[Template] = Field(default_factory=list)
+    """Texts that end an answer; what follows is cut off, and they with it."""
+
+
+class ScorerSection(Section):
+    """How an answer is scored."""
+
+    name: str
+    """A registered scorer, or a function of your own as `module:function`."""
+    options: dict[str, Any] = Field(default_factory=dict)
+    """Its options."""
+
+
+class SuiteSection(Section):
+    """One suite."""
+
+    suite: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_.-]*$")]
+    """Name, in lower case."""
+    version: str = "1"
+    """Version of the suite; counts in its digest."""
+    description: str = ""
+    """For people."""
+    kind: Literal["generation", "multiple_choice", "perplexity"]
+    """generation = an answer is written and scored; multiple_choice = the likeliest of several; perplexity = how likely
+    a text is."""
+    items: ItemsSection
+    """Which rows are items."""
+    prompt: PromptSection
+    """How an item is asked. In perplexity it is the context, which counts for nothing."""
+    answer: Template
+    """The right answer, as a template: of a generation the reference, of a choice its number (from 0) or text, of a
+    perplexity the text."""
+    choices: str | None = None
+    """Column that lists the choices, for multiple_choice."""
+    generation: GenerationSection = GenerationSection()
+    """For kind: generation."""
+    scorer: ScorerSection | None = None
+    """For kind: generation."""
+
+    @model_validator(mode="after")
+    def _fits(self) -> SuiteSection:
+        if (self.kind == "generation") != (self.scorer is not None):
+            raise ValueError("kind: generation needs a `scorer`, and no other kind takes one")
+        if (self.kind == "multiple_choice") != (self.choices is not None):
+            raise ValueError("kind: multiple_choice needs `choices`, and no other kind takes it")
+        fields_of(self.prompt.template, "prompt.template")
+        fields_of(self.answer, "answer")
+        return self
+
+
+def load_suite(path: Path, overrides: list[str] | None = None) -> SuiteSection:
+    """Read a suite's file. Raises ConfigError with file, line and key of each fault."""
+    return build(SuiteSection, load_recipe(path, overrides))

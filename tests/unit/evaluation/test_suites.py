@@ -1,0 +1,155 @@
+"""From a suite's file to its items: what is asked, what is refused, and what its digest is over."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from raytrain.errors import ConfigError, DataError, PlatformError
+from raytrain.evaluation.items import Suite, load_items
+from raytrain.evaluation.suite import load_suite
+from raytrain.evaluation.templates import fill, value_at
+
+Loader = Callable[..., Suite]
+ROWS = [
+    {"question": f"{i} + 1?", "answer": str(i + 1), "topic": "odd" if i % 2 else "even"} for i in range(10)
+]
+
+
+def write_rows(path: Path, rows: list[Any]) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+@pytest.fixture
+def load(tmp_path: Path) -> Loader:
+    """A suite over `rows`, of which `changes` (dotted overrides) change something."""
+
+    def loaded(*changes: str, rows: list[Any] = ROWS, name: str = "rows.jsonl") -> Suite:
+        recipe = {
+            "suite": "sums",
+            "kind": "generation",
+            "items": {"source": {"path": str(write_rows(tmp_path / name, rows))}},
+            "prompt": {"mode": "completion", "template": "Q: {question}\nA:"},
+            "answer": " {answer}",
+            "scorer": {"name": "number"},
+        }
+        place = tmp_path / "suite.yaml"
+        place.write_text(yaml.safe_dump(recipe))
+        return load_items(load_suite(place, list(changes)))
+
+    return loaded
+
+
+def test_items_in_the_order_of_their_rows(load: Loader) -> None:
+    items = load("items.category=topic", "items.group=topic").items
+    assert [item.id for item in items] == [str(i) for i in range(1, 11)]
+    assert (items[3].prompt, items[3].references) == ("Q: 3 + 1?\nA:", (" 4",))
+    assert (items[3].category, items[3].group) == ("odd", "odd")
+
+
+def test_chat_with_a_system_message(load: Loader) -> None:
+    (item, *_) = load("prompt.mode=chat", "prompt.system=Add.", "prompt.template='{question}'").items
+    assert item.prompt == [{"role": "system", "content": "Add."}, {"role": "user", "content": "0 + 1?"}]
+
+
+def test_worked_examples_are_the_same_for_all_and_never_the_item_itself(load: Loader, tmp_path: Path) -> None:
+    few = [f"prompt.few_shot.source.path={tmp_path / 'rows.jsonl'}", "prompt.few_shot.num_shots=3"]
+    suite = load(*few)
+    for item in suite.items:
+        shots = str(item.prompt).split("\n\n")
+        assert len(shots) == 4 and shots[-1] == str(item.prompt).rpartition("\n\n")[2]
+        assert shots[-1] not in [shot.partition(" ")[2] for shot in shots[:-1]]
+        assert not any(shot.startswith(shots[-1]) for shot in shots[:-1]), "it would read its own answer"
+    shown = [tuple(str(item.prompt).split("\n\n")[:-1]) for item in suite.items]
+    most = max(set(shown), key=shown.count)
+    assert shown.count(most) == 7, "those that are not among the examples see the same three"
+    assert most[0].endswith(tuple(row["answer"] for row in ROWS))
+    chat = load(*few, "prompt.mode=chat").items[0].prompt
+    assert [turn["role"] for turn in chat] == ["user", "assistant"] * 3 + ["user"]  # type: ignore[index]
+    with pytest.raises(DataError, match="10 worked examples are wanted, and there are 10 rows"):
+        load(few[0], "prompt.few_shot.num_shots=10")
+
+
+def test_more_items_keep_those_that_fewer_had(load: Loader) -> None:
+    ids = {n: [item.id for item in load(f"items.max_items={n}").items] for n in (3, 6, 10, 99)}
+    assert set(ids[3]) < set(ids[6]) < set(ids[10]) and ids[10] == ids[99]
+    assert len(ids[3]) == 3 and ids[3] == sorted(ids[3], key=int)
+    assert [item.id for item in load("items.max_items=3", "items.seed=1").items] != ids[3]
+
+
+@pytest.mark.parametrize("answer", ["{right}", "{text}"])
+def test_choices_by_number_and_by_text(load: Loader, answer: str) -> None:
+    rows = [{"question": "?", "choices": ["no", "yes", "perhaps"], "right": 1, "text": "yes"}]
+    item = load(
+        "kind=multiple_choice", "scorer=null", "choices=choices", f"answer='{answer}'", rows=rows
+    ).items[0]
+    assert (item.choices, item.right, item.references) == (("no", "yes", "perhaps"), 1, ("yes",))
+
+
+def test_the_digest_is_over_what_is_asked(load: Loader) -> None:
+    digest = load().digest
+    assert load(name="elsewhere.jsonl").digest == digest
+    assert load("description=sums").digest == digest, "what people read changes no answer"
+    for change in (
+        "version='2'", "prompt.template='{question}'", "answer='{answer}'", "scorer.name=exact_match",
+        "items.max_items=9", "generation.max_new_tokens=9", "generation.stop=['.']", "items.category=topic",
+        "prompt.mode=chat",
+    ):  # fmt: skip
+        assert load(change).digest != digest, change
+    assert load(rows=[*ROWS[:-1], {**ROWS[-1], "answer": "11"}]).digest != digest
+    assert load(rows=[*ROWS[:-1], {**ROWS[-1], "topic": "other"}]).digest == digest, (
+        "a column nobody asks for"
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "rows", "kind", "told"),
+    [
+        ([], [], DataError, "has no items"),
+        (["items.id=question"], [ROWS[0], ROWS[1], ROWS[0]], DataError, "stands twice"),
+        (["prompt.template='{qestion}'"], ROWS, ConfigError, "has no `qestion`"),
+        (["prompt.template='{question'"], ROWS, ConfigError, "cannot be read"),
+        (["prompt.template='{}'"], ROWS, ConfigError, "without a name"),
+        (["prompt.template='{question!r}'"], ROWS, ConfigError, "with a format"),
+        (["items.group=tpic"], ROWS, ConfigError, "has no `tpic`"),
+        ([], [{"question": "?", "answer": None}], DataError, "`answer` is no text"),
+        ([], [{"question": ["?"], "answer": "a"}], DataError, "`question` is no text"),
+        ([], [ROWS[0], "text"], DataError, "row 2 cannot be read"),
+        (["prompt.system=x"], ROWS, ConfigError, "mode: chat only"),
+        (["scorer=null"], ROWS, ConfigError, "needs a `scorer`"),
+        (["kind=multiple_choice", "scorer=null"], ROWS, ConfigError, "needs `choices`"),
+        (["kind=multiple_choice", "scorer=null", "choices=question"], ROWS, DataError, "no list of two"),
+        (["kind=multiple_choise"], ROWS, ConfigError, "kind"),
+        (["items.source.path=nowhere.jsonl"], ROWS, DataError, "is not there"),
+        (["suite=Two words"], ROWS, ConfigError, "suite"),
+    ],
+)
+def test_what_is_refused(
+    load: Loader, changes: list[str], rows: list[Any], kind: type[PlatformError], told: str
+) -> None:
+    with pytest.raises(kind) as caught:
+        load(*changes, rows=rows)
+    assert told in f"{caught.value.what} {caught.value.why}"
+    assert caught.value.fix
+
+
+def test_an_answer_that_is_no_choice(load: Loader) -> None:
+    rows = [{"question": "?", "choices": ["no", "yes"], "answer": "2"}]
+    with pytest.raises(DataError, match="none of its 2 choices"):
+        load("kind=multiple_choice", "scorer=null", "choices=choices", "answer='{answer}'", rows=rows)
+
+
+def test_templates() -> None:
+    row = {"messages": [{"content": "hi"}], "a.b": "dotted", "n": 3, "x": 0.5}
+    assert fill("{{{messages[0].content}}} {a.b} {n} {x}", row, key="k", place="row 1") == "{hi} dotted 3 0.5"
+    assert value_at(row, "messages", key="k", place="row 1") == [{"content": "hi"}]
+    with pytest.raises(ConfigError, match="row 1 has no `messages\\[1\\]"):
+        fill("{messages[1].content}", row, key="k", place="row 1")
+    with pytest.raises(DataError, match="no text"):
+        fill("{flag}", {"flag": True}, key="k", place="row 1")
