@@ -13,7 +13,7 @@ from raytrain.models.inner import inner_model
 from raytrain.models.quiet import quiet_loading
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     import torch
     from torch import Tensor, nn
@@ -221,6 +221,20 @@ def _tolerance(dtype: torch.dtype) -> float:
     return _TOLERANCE * (1.0 if dtype == torch.float32 else 50.0)
 
 
+def packed_arguments(lengths: Sequence[int], device: torch.device) -> dict[str, Any]:
+    """What a model that packs is given beside `input_ids` (1, tokens), for rows of these lengths after each other."""
+    import torch
+
+    bounds = torch.tensor([0, *lengths], dtype=torch.int32).cumsum(0, dtype=torch.int32)
+    return {
+        "position_ids": torch.cat([torch.arange(length) for length in lengths])[None].to(device),
+        # Of four dimensions it is a finished mask to transformers, which then looks for no packed rows by itself.
+        "attention_mask": torch.ones((1, 1, 1, 1), dtype=torch.bool, device=device),
+        "document_ends": bounds[1:].tolist(),
+        "document_bounds": bounds.to(device),
+    }
+
+
 def packed_difference(model: Any, dtype: torch.dtype | None = None) -> float:
     """Largest difference of a logit between two rows alone and the same rows packed, of the largest logit.
 
@@ -233,21 +247,13 @@ def packed_difference(model: Any, dtype: torch.dtype | None = None) -> float:
     first = next(model.parameters())
     ids = (torch.arange(sum(lengths)) * 7919 % vocabulary).to(first.device)
     parts = torch.split(ids, lengths)
-    positions = torch.cat([torch.arange(length, device=ids.device) for length in lengths])
-    bounds = torch.tensor([0, lengths[0], sum(lengths)], dtype=torch.int32, device=ids.device)
     is_mixed = dtype is not None and dtype != first.dtype
     was_training = model.training
     model.eval()
     try:
         with torch.no_grad(), torch.autocast(first.device.type, dtype=dtype, enabled=is_mixed):
             alone = torch.cat([model(input_ids=part[None]).logits[0] for part in parts]).float()
-            packed = model(
-                input_ids=ids[None],
-                position_ids=positions[None],
-                attention_mask=torch.ones((1, 1, 1, 1), dtype=torch.bool, device=ids.device),
-                document_ends=[lengths[0], sum(lengths)],
-                document_bounds=bounds,
-            ).logits[0]
+            packed = model(input_ids=ids[None], **packed_arguments(lengths, ids.device)).logits[0]
     finally:
         model.train(was_training)
     return float((packed.float() - alone).abs().max()) / max(1.0, float(alone.abs().max()))

@@ -1,0 +1,162 @@
+"""How likely a model finds given texts: many of them in one forward pass, without padding, logits only where needed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from raytrain.errors import ConfigError
+from raytrain.models.adapter import unwrapped
+from raytrain.models.attention import packed_arguments, try_packing
+
+if TYPE_CHECKING:
+    from torch import nn
+    from transformers import PreTrainedTokenizerBase
+
+MAX_TOKENS = 2048
+"""Tokens of one forward pass, where a single text has not more."""
+
+
+@dataclass(frozen=True)
+class Passage:
+    """Token ids of which the last `num_targets` are judged; at least one stands before them."""
+
+    ids: tuple[int, ...]
+    num_targets: int
+    was_cut: bool = False
+    """Whether the beginning was left out, as the model has not so many positions."""
+
+
+@dataclass(frozen=True)
+class Likelihood:
+    """What the model thinks of a passage's targets."""
+
+    log_likelihood: float
+    """Sum of the targets' log-probabilities, in nats; NaN where the model gives NaN."""
+    num_targets: int
+    is_greedy: bool
+    """Whether each target is the model's likeliest token there."""
+
+
+def passage_of(
+    tokenizer: PreTrainedTokenizerBase, context: str, continuation: str, max_positions: int | None
+) -> Passage:
+    """A continuation after its context, tokenized together; judged are the tokens beyond as many as the context has.
+
+    Spaces at the end of the context go to the continuation, with which tokenizers join them; an empty context is the
+    token that texts begin with. Both are what lm-evaluation-harness does, whose scores these are to equal.
+    """
+    bare = context.rstrip()
+    context, continuation = bare, context[len(bare) :] + continuation
+    ids = list(tokenizer(context + continuation)["input_ids"])
+    num_context = len(tokenizer(context)["input_ids"]) if context else 0
+    if num_context == 0:
+        first = _first_token(tokenizer)
+        num_context = 1 if ids[:1] == [first] else 0
+        if not num_context:
+            ids, num_context = [first, *ids], 1
+    num_targets = max(1, len(ids) - num_context)
+    return _cut(ids, num_targets, max_positions)
+
+
+def windows_of(tokenizer: PreTrainedTokenizerBase, text: str, max_positions: int) -> list[Passage]:
+    """A whole text in windows of at most `max_positions`, each token judged once.
+
+    The first window begins with the token that texts begin with, each other with the last token of the one before it;
+    the last reaches back as far as it can, so that its tokens have a full context.
+    """
+    ids = list(tokenizer(text, add_special_tokens=False)["input_ids"])
+    chain = [_first_token(tokenizer), *ids]
+    windows = []
+    for start in range(0, len(ids), max_positions - 1):
+        end = min(start + max_positions - 1, len(ids))
+        begin = start if end < len(ids) or start == 0 else max(0, end + 1 - max_positions)
+        windows.append(Passage(tuple(chain[begin : end + 1]), end - start))
+    return windows
+
+
+def _first_token(tokenizer: PreTrainedTokenizerBase) -> int:
+    for one in (tokenizer.bos_token_id, tokenizer.eos_token_id):
+        if one is not None:
+            return int(one)
+    raise ConfigError(
+        "a text without a context cannot be judged",
+        why="the tokenizer has no token that texts begin with",
+        fix="give every item a context",
+    )
+
+
+def _cut(ids: list[int], num_targets: int, max_positions: int | None) -> Passage:
+    # The last token is judged and never read, so that one more than there are positions goes in.
+    most = None if max_positions is None else max_positions + 1
+    if most is None or len(ids) <= most:
+        return Passage(tuple(ids), num_targets)
+    return Passage(tuple(ids[-most:]), min(num_targets, most - 1), was_cut=True)
+
+
+def log_likelihoods(
+    model: nn.Module,
+    passages: Sequence[Passage],
+    *,
+    max_tokens: int = MAX_TOKENS,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> list[Likelihood]:
+    """Each passage's, in their order. Those of like length go together, packed where the model proves that it can.
+
+    `on_progress` gets (done, total) after each forward pass. The model is left in the mode it was in.
+    """
+    import torch
+
+    inside: Any = unwrapped(model)
+    is_packed = try_packing(inside) is None
+    order = sorted(range(len(passages)), key=lambda i: (-len(passages[i].ids), i))
+    found: dict[int, Likelihood] = {}
+    was_training = inside.training
+    inside.eval()
+    try:
+        with torch.inference_mode():
+            for batch in _batches(order, passages, max_tokens if is_packed else 0):
+                chosen = [passages[i] for i in batch]
+                found.update(zip(batch, _judge(inside, chosen, is_packed=is_packed), strict=True))
+                if on_progress is not None:
+                    on_progress(len(found), len(passages))
+    finally:
+        inside.train(was_training)
+    return [found[i] for i in range(len(passages))]
+
+
+def _batches(order: list[int], passages: Sequence[Passage], max_tokens: int) -> list[list[int]]:
+    batches: list[list[int]] = []
+    room = 0
+    for i in order:
+        if not batches or len(passages[i].ids) > room:
+            batches.append([])
+            room = max_tokens
+        batches[-1].append(i)
+        room -= len(passages[i].ids)
+    return batches
+
+
+def _judge(model: Any, passages: list[Passage], *, is_packed: bool) -> list[Likelihood]:
+    """One forward pass over passages that lie after each other; of one passage where the model cannot pack."""
+    import torch
+
+    read = [one.ids[:-1] for one in passages]  # nothing is to be predicted after the last token
+    wanted = [one.num_targets for one in passages]
+    ends = torch.tensor([len(ids) for ids in read]).cumsum(0).tolist()
+    positions = [i for end, count in zip(ends, wanted, strict=True) for i in range(end - count, end)]
+    ids = torch.tensor([[token for ids in read for token in ids]], device=model.device)
+    packing = packed_arguments([len(ids) for ids in read], model.device) if is_packed else {}
+    kept = torch.tensor(positions, device=model.device)
+    logits = model(input_ids=ids, **packing, logits_to_keep=kept).logits[0].float()
+    targets = torch.tensor([token for one in passages for token in one.ids[-one.num_targets :]]).to(
+        logits.device
+    )
+    likely = logits.gather(1, targets[:, None])[:, 0] - logits.logsumexp(dim=1)
+    is_likeliest = logits.argmax(dim=1) == targets
+    return [
+        Likelihood(math.fsum(part.tolist()), len(part), bool(greedy.all()))
+        for part, greedy in zip(likely.cpu().split(wanted), is_likeliest.cpu().split(wanted), strict=True)
+    ]
