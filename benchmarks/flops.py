@@ -6,6 +6,7 @@ attention inside a row up to the token itself; never padding or recomputation. A
 
 from __future__ import annotations
 
+import re
 import statistics
 import time
 from collections.abc import Sequence
@@ -62,7 +63,7 @@ def device_peak(device: str, dtype: torch.dtype) -> tuple[float, str]:
     if device.startswith("cuda") and dtype == torch.bfloat16:
         name = torch.cuda.get_device_name(device)
         for known, peak in _DATA_SHEETS.items():
-            if known in name:
+            if re.search(rf"\b{known}\b", name) and not re.search("PCIe|NVL", name):
                 return peak, f"data sheet of {name}"
     return _measured_peak(device, dtype), "a square product of that type, measured"
 

@@ -62,6 +62,6 @@ class Registry(Generic[T]):
                 why=f"registered are: {', '.join(known)}",
                 fix=f"did you mean `{near}`?"
                 if near
-                else "choose one of these, or name your own as module:Class",
+                else "choose one of these, or name your own as module:NAME",
             )
         return self._registered[name]

@@ -7,9 +7,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from raytrain.errors import ConfigError
+from raytrain.errors import ConfigError, DataError
 from raytrain.models.adapter import unwrapped
 from raytrain.models.attention import packed_arguments, try_packing
+from raytrain.models.inner import inner_model
 
 if TYPE_CHECKING:
     from torch import nn
@@ -27,6 +28,9 @@ class Passage:
     num_targets: int
     was_cut: bool = False
     """Whether the beginning was left out, as the model has not so many positions."""
+
+    def __post_init__(self) -> None:
+        assert 1 <= self.num_targets < len(self.ids), "something is judged, and something stands before it"
 
 
 @dataclass(frozen=True)
@@ -46,8 +50,15 @@ def passage_of(
     """A continuation after its context, tokenized together; judged are the tokens beyond as many as the context has.
 
     Spaces at the end of the context go to the continuation, with which tokenizers join them; an empty context is the
-    token that texts begin with. Both are what lm-evaluation-harness does, whose scores these are to equal.
+    token that texts begin with. Both are what lm-evaluation-harness does, whose scores these are to equal. Raises
+    DataError where the continuation is empty.
     """
+    if not continuation:
+        raise DataError(
+            "there is nothing to judge",
+            why=f"the text after {context[-40:]!r} is empty",
+            fix="give every item, and every choice, a text",
+        )
     bare = context.rstrip()
     context, continuation = bare, context[len(bare) :] + continuation
     ids = list(tokenizer(context + continuation)["input_ids"])
@@ -105,11 +116,12 @@ def log_likelihoods(
 ) -> list[Likelihood]:
     """Each passage's, in their order. Those of like length go together, packed where the model proves that it can.
 
-    `on_progress` gets (done, total) after each forward pass. The model is left in the mode it was in.
+    `on_progress` gets (done, total) after each forward pass. The model is left as it was.
     """
     import torch
 
     inside: Any = unwrapped(model)
+    before = inner_model(inside).config._attn_implementation
     is_packed = try_packing(inside) is None
     order = sorted(range(len(passages)), key=lambda i: (-len(passages[i].ids), i))
     found: dict[int, Likelihood] = {}
@@ -124,6 +136,8 @@ def log_likelihoods(
                     on_progress(len(found), len(passages))
     finally:
         inside.train(was_training)
+        if is_packed:
+            inner_model(inside).set_attn_implementation(before)
     return [found[i] for i in range(len(passages))]
 
 

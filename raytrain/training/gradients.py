@@ -129,5 +129,5 @@ def bad_gradients_error(health: GradientHealth, global_step: int) -> TrainingErr
         f"NaN or infinite gradients in {health.num_bad_in_row} steps in a row, up to step {global_step}",
         why=f"layers: {', '.join(health.layers)}",
         fix="lower train.learning_rate, add train.warmup_steps, or set train.precision=float32: a new run; "
-        "the weights are those of before these steps, and the same command goes on from the last checkpoint",
+        "these steps changed no weight, and the same command goes on from the last checkpoint",
     )

@@ -41,17 +41,17 @@ def run_loop(job: Job) -> Ending:
     while ending == "finished" and state.global_step < job.max_steps:
         batch = job.planner.batch_at(state.position)
         loss_sum = forward_backward(job, batch)
-        norms = take_step(job)
+        norms, loss_scale = take_step(job)
         state.global_step += 1
         state.position = batch.after
         state.tokens_seen += batch.num_tokens
         clock.count(batch.num_tokens)
-        job.unread.append(UnreadStep(state.global_step, batch.loss_weight, loss_sum, norms))
+        job.unread.append(UnreadStep(state.global_step, batch.loss_weight, loss_sum, norms, loss_scale))
 
         is_last = state.global_step == job.max_steps
         finished_saves = job.saver.finished()
         votes, readings = vote(job, finished_saves)  # collective
-        healths = [(one.global_step, judge_reading(job, one)) for one in readings]
+        healths = [(one, judge_reading(job, one)) for one in readings]
         if readings:
             metrics = step_metrics(job, readings[-1])
             if is_last or state.global_step % section.log_every == 0:
@@ -60,8 +60,8 @@ def run_loop(job: Job) -> Ending:
                 job.channel.send("metrics", global_step=state.global_step, time=time.time(), metrics=told)
             for hook in job.hooks.values():
                 hook.on_step_end(state.global_step, metrics)
-        for step, health in healths:
-            tell_health(job, step, health)
+        for reading, health in healths:
+            tell_health(job, reading, health)
 
         is_new_best = False
         if is_last or (section.eval_every and state.global_step % section.eval_every == 0):
@@ -126,8 +126,8 @@ def micro_batch(job: Job, rows: NDArray[np.int64]) -> tuple[dict[str, Any], torc
     return tensors_of(batch, job.strategy.device)
 
 
-def take_step(job: Job) -> GradientNorms:
-    """Clip the gradients, and step the optimizer unless they are not finite."""
+def take_step(job: Job) -> tuple[GradientNorms, torch.Tensor]:
+    """Clip the gradients, and step the optimizer unless they are not finite; the norms, and the loss scale after it."""
     set_learning_rate(job.optimizer, learning_rate_at(job.state.global_step, job.section, job.max_steps))
     if job.scaler.is_enabled():
         job.scaler.unscale_(job.optimizer)
@@ -136,7 +136,7 @@ def take_step(job: Job) -> GradientNorms:
     if job.scaler.is_enabled():
         job.scaler.update()
     job.optimizer.zero_grad(set_to_none=True)
-    return norms
+    return norms, job.scaler.scale(torch.ones((), device=job.strategy.device))
 
 
 def judge_reading(job: Job, reading: StepReading) -> GradientHealth:
@@ -161,16 +161,15 @@ def step_metrics(job: Job, reading: StepReading) -> dict[str, float]:
     return metrics
 
 
-def tell_health(job: Job, step: int, health: GradientHealth) -> None:
+def tell_health(job: Job, reading: StepReading, health: GradientHealth) -> None:
     """Tell of unhealthy gradients; too many bad steps in a row end the run with TrainingError, on every rank."""
     if health.verdict == "healthy":
         return
-    names = ", ".join(health.layers)
+    step, names = reading.global_step, ", ".join(health.layers)
     text = f"step {step}: gradients {health.verdict.replace('_', ' ')}, norm {health.grad_norm:.3g} {names}"
     job.channel.send("event", event="gradients", text=text.rstrip(), global_step=step)
     # Infinite gradients are how float16 finds its loss scale; they are bad once there is no scale left to give up.
-    is_searching_scale = job.scaler.is_enabled() and job.scaler.get_scale() > 1.0
-    if health.num_bad_in_row >= job.section.max_bad_steps and not is_searching_scale:
+    if health.num_bad_in_row >= job.section.max_bad_steps and reading.loss_scale <= 1.0:
         job.saver.wait()
         job.saver.finished()
         raise bad_gradients_error(health, step)

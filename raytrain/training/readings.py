@@ -22,6 +22,8 @@ class UnreadStep:
     loss_sum: torch.Tensor
     """Float64 without dimensions, of this rank's rows."""
     norms: GradientNorms
+    loss_scale: torch.Tensor
+    """Float16's, after the step; 1 elsewhere."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,7 @@ class StepReading:
     loss_weight: float
     loss_sum: float
     grad_norm: float
+    loss_scale: float
     grad_norms: Sequence[float]
 
 
@@ -41,12 +44,17 @@ def read(steps: list[UnreadStep]) -> list[StepReading]:
         return []
     rows = torch.stack(
         [
-            torch.cat([torch.stack([one.loss_sum, one.norms.total.double()]), one.norms.of_each.double()])
+            torch.cat(
+                [
+                    torch.stack([one.loss_sum, one.norms.total.double(), one.loss_scale.double()]),
+                    one.norms.of_each.double(),
+                ]
+            )
             for one in steps
         ]
     ).tolist()
     found = [
-        StepReading(one.global_step, one.loss_weight, row[0], row[1], row[2:])
+        StepReading(one.global_step, one.loss_weight, row[0], row[1], row[2], row[3:])
         for one, row in zip(steps, rows, strict=True)
     ]
     steps.clear()

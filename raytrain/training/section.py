@@ -69,7 +69,7 @@ class TrainSection(Section):
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     """Seeds weights, dropout and row order."""
     log_every: Annotated[int, Field(gt=0)] = 1
-    """Steps between recorded metrics."""
+    """Steps between recorded metrics; between them no number is asked of the device."""
     eval_every: Annotated[int, Field(ge=0)] = 0
     """Steps between evaluations on the validation rows; 0 = only at the end."""
     eval_max_rows: Annotated[int, Field(gt=0)] | None = None
@@ -93,7 +93,8 @@ class TrainSection(Section):
     result: Literal["last", "best"] = "last"
     """Which weights the run's result holds: those of the last step, or of the checkpoint with the best `monitor`."""
     max_bad_steps: Annotated[int, Field(gt=0)] = 3
-    """Steps in a row with NaN or infinite gradients before the run stops; such a step changes no weight."""
+    """Steps in a row with NaN or infinite gradients before the run stops, seen when metrics are recorded next; such a
+    step changes no weight."""
     loss: LossSection = LossSection()
     """The loss; by default the one that its task is trained with."""
     lightning: LightningSection | None = None

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
-
 from scipy import stats
 
 from raytrain.evaluation.statistics.means import standard_error
 from raytrain.evaluation.statistics.pairs import Pairs, Test
 from raytrain.evaluation.statistics.proportions import tango_statistic
+from raytrain.evaluation.statistics.unanimity import common_difference, unanimous_test
 
 
 def no_worse(pairs: Pairs, margin: float) -> Test:
@@ -31,15 +30,13 @@ def equivalent(pairs: Pairs, margin: float) -> Test:
 
 def _beyond(pairs: Pairs, bound: float, sign: float, name: str) -> Test:
     """Against a difference of `bound`, on the side that `sign` says."""
-    error, freedom = standard_error(pairs)
-    if (pairs.groups is None and pairs.is_binary) or error == 0.0:
-        # Without any spread the units alone say how sure one can be.
-        share = pairs.num_units / len(pairs)
-        statistic = sign * tango_statistic(
-            pairs.num_won * share, pairs.num_lost * share, pairs.num_units, bound
-        )
+    if pairs.groups is None and pairs.is_binary:
+        statistic = sign * tango_statistic(pairs.num_won, pairs.num_lost, len(pairs), bound)
         return Test(float(stats.norm.sf(statistic)), statistic, f"{name}, Tango score")
-    if not math.isfinite(error):
-        return Test(1.0, 0.0, f"{name}, t")
+    if common_difference(pairs) is not None:
+        if sign * (pairs.gain - bound) <= 0.0:
+            return Test(1.0, 0.0, f"{name}, unanimous units")
+        return unanimous_test(pairs, bound, f"{name}, unanimous units")
+    error, freedom = standard_error(pairs)
     statistic = sign * (pairs.gain - bound) / error
     return Test(float(stats.t.sf(statistic, freedom)), statistic, f"{name}, t")

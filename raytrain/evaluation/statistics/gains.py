@@ -21,6 +21,7 @@ from raytrain.evaluation.statistics.power import (
     smallest_gain_of_shares,
 )
 from raytrain.evaluation.statistics.proportions import mcnemar_mid_p, most_failures, tango_interval
+from raytrain.evaluation.statistics.unanimity import common_difference, unanimous_interval, unanimous_test
 
 Word = Literal["better", "worse", "equivalent", "cannot tell"]
 
@@ -46,27 +47,31 @@ class Verdict:
 
 
 def gain_test(pairs: Pairs) -> Test:
-    """Right or wrong, item by item: McNemar's mid-p. Graded, or in groups: the paired t test."""
+    """Right or wrong, item by item: McNemar's mid-p. Graded, or in groups: the paired t test; where all units show the
+    same difference, what their number alone says."""
     if pairs.groups is None and pairs.is_binary:
         return mcnemar_mid_p(pairs.num_won, pairs.num_lost)
-    return paired_t(pairs)
+    return paired_t(pairs) if common_difference(pairs) is None else unanimous_test(pairs)
 
 
 def gain_interval(pairs: Pairs, level: float = 0.95) -> Interval:
-    """Of the mean difference, by the score method where items are right or wrong, else by t; where nothing varies the
-    number of units alone gives it a width."""
-    error, _ = standard_error(pairs)
-    if (pairs.groups is None and pairs.is_binary) or error == 0.0:
-        share = pairs.num_units / len(pairs)
-        return tango_interval(pairs.num_won * share, pairs.num_lost * share, pairs.num_units, level)
-    return t_interval(pairs, level)
+    """Of the mean difference, by the method that belongs to `gain_test`."""
+    if pairs.groups is None and pairs.is_binary:
+        return tango_interval(pairs.num_won, pairs.num_lost, len(pairs), level)
+    return t_interval(pairs, level) if common_difference(pairs) is None else unanimous_interval(pairs, level)
 
 
 def judge_gain(pairs: Pairs, *, margin: float, level: float = 0.05, p_value: float | None = None) -> Verdict:
     """Better or worse where the test says so at `level`, equivalent where the gain surely lies inside ±margin.
 
-    p_value: the test's after a correction for several; None = as it is.
+    p_value: the test's after a correction for several; None = as it is. Raises ConfigError where the margin is none.
     """
+    if not 0.0 < margin < 1.0:
+        raise ConfigError(
+            f"a margin of {margin:g} cannot be used",
+            why="it is a share of the score, above 0 and below 1",
+            fix="write 2 points as 0.02",
+        )
     test = gain_test(pairs)
     p_value = test.p_value if p_value is None else p_value
     gain, interval = pairs.gain, gain_interval(pairs, 1.0 - level)
@@ -83,7 +88,7 @@ def judge_gain(pairs: Pairs, *, margin: float, level: float = 0.05, p_value: flo
 def smallest_gain(pairs: Pairs, *, level: float = 0.05, power: float = 0.8) -> float | None:
     """Smallest gain that items like these see with that chance; groups count for as few items as they are worth."""
     if pairs.is_binary:
-        num_items = max(1, int(len(pairs) / design_effect(pairs)))
+        num_items = int(len(pairs) / design_effect(pairs))
         return smallest_gain_of_shares(num_items, _discordance(pairs), level=level, power=power)
     error, freedom = standard_error(pairs)
     units = int(freedom) + 1
@@ -93,6 +98,8 @@ def smallest_gain(pairs: Pairs, *, level: float = 0.05, power: float = 0.8) -> f
 def needed_items(pairs: Pairs, gain: float, *, level: float = 0.05, power: float = 0.8) -> int | None:
     """Items like these that see a gain of that size with that chance; None where nothing is known of their spread."""
     effect = design_effect(pairs)
+    if not math.isfinite(effect):
+        return None
     if pairs.is_binary:
         return math.ceil(items_for_shares(gain, _discordance(pairs), level=level, power=power) * effect)
     deviation = float(np.std(pairs.differences, ddof=1)) if len(pairs) > 1 else 0.0
@@ -136,7 +143,9 @@ def pool(
     total = sum(given.values())
     shares = {name: given[name] / total for name in suites}
     gain = sum(shares[name] * pairs.gain for name, pairs in suites.items())
-    parts = [((shares[name] * _error(pairs)) ** 2, pairs.num_units - 1) for name, pairs in suites.items()]
+    parts = [
+        ((shares[name] * _error(pairs)) ** 2, max(1, pairs.num_units - 1)) for name, pairs in suites.items()
+    ]
     variance = sum(part for part, _ in parts)
     if not math.isfinite(variance):
         return PooledGain(
@@ -151,5 +160,6 @@ def pool(
 
 def _error(pairs: Pairs) -> float:
     """Standard error; where nothing varies, what the interval's width says of it."""
-    error, _ = standard_error(pairs)
-    return error if error > 0.0 else gain_interval(pairs).width / (2 * float(stats.norm.ppf(0.975)))
+    if common_difference(pairs) is None:
+        return standard_error(pairs)[0]
+    return gain_interval(pairs).width / (2 * float(stats.norm.ppf(0.975)))

@@ -30,14 +30,8 @@ def paired_t(pairs: Pairs) -> Test:
     """Two-sided test that the mean difference is zero. Student 1908; its standard error: `standard_error`."""
     error, freedom = standard_error(pairs)
     method = "paired t" if pairs.groups is None else "paired t, clustered"
-    if freedom == 0.0:
-        return Test(1.0, 0.0, method)
-    if error == 0.0:
-        return Test(
-            1.0 if pairs.gain == 0.0 else 0.0,
-            math.copysign(math.inf, pairs.gain) if pairs.gain else 0.0,
-            method,
-        )
+    if freedom == 0.0 or error == 0.0:
+        return Test(1.0, 0.0, method)  # without a spread it says nothing; see unanimity.py
     t = pairs.gain / error
     return Test(float(2.0 * stats.t.sf(abs(t), freedom)), t, method)
 
@@ -53,19 +47,24 @@ def t_interval(pairs: Pairs, level: float = 0.95) -> Interval:
 
 
 def sign_test(pairs: Pairs) -> Test:
-    """Two-sided test that gains and losses are equally many, however large. Arbuthnot 1710; ties are left out, Dixon &
-    Mood 1946, "The statistical sign test"."""
-    num_changed = pairs.num_won + pairs.num_lost
-    p_value = 1.0 if num_changed == 0 else float(stats.binomtest(pairs.num_won, num_changed).pvalue)
-    return Test(p_value, float(pairs.num_won - pairs.num_lost), "sign")
+    """Two-sided test that gains and losses are equally many, however large; of groups, each counts once.
+
+    Arbuthnot 1710; ties are left out, Dixon & Mood 1946, "The statistical sign test".
+    """
+    sums, _ = pairs.unit_sums()
+    num_gains, num_losses = int((sums > 0).sum()), int((sums < 0).sum())
+    changed = num_gains + num_losses
+    p_value = 1.0 if changed == 0 else float(stats.binomtest(num_gains, changed).pvalue)
+    return Test(p_value, float(num_gains - num_losses), "sign")
 
 
 def wilcoxon(pairs: Pairs) -> Test:
-    """Two-sided signed-rank test that differences lie evenly around zero.
+    """Two-sided signed-rank test that differences lie evenly around zero; of groups, each counts once, by its mean.
 
     Wilcoxon 1945, "Individual comparisons by ranking methods"; zeros by Pratt 1959, "Remarks on zeros and ties".
     """
-    differences = pairs.differences
+    sums, sizes = pairs.unit_sums()
+    differences = sums / sizes
     if not np.any(differences):
         return Test(1.0, 0.0, "Wilcoxon signed-rank")
     found = stats.wilcoxon(differences, zero_method="pratt")
@@ -73,12 +72,12 @@ def wilcoxon(pairs: Pairs) -> Test:
 
 
 def design_effect(pairs: Pairs) -> float:
-    """How many times as many items the groups cost: the variance of the mean with groups over that without.
+    """How many times as many items the groups cost, at least 1: the variance of the mean with groups over that without.
 
-    Kish 1965, "Survey sampling", section 8.2. 1 where there are no groups, or nothing varies.
+    Kish 1965, "Survey sampling", section 8.2. Infinite where there is one group, whose spread nobody knows.
     """
     if pairs.groups is None:
         return 1.0
     clustered, _ = standard_error(pairs)
     alone, _ = standard_error(Pairs(pairs.baseline, pairs.candidate))
-    return (clustered / alone) ** 2 if alone > 0.0 and math.isfinite(clustered) else 1.0
+    return max(1.0, (clustered / alone) ** 2) if alone > 0.0 else 1.0

@@ -63,6 +63,12 @@ class Pairs:
         return bool(np.isin(both, (0.0, 1.0)).all())
 
     @property
+    def are_shares(self) -> bool:
+        """Whether every score lies in [0, 1]."""
+        both = np.concatenate([self.baseline, self.candidate])
+        return bool(both.min() >= 0.0 and both.max() <= 1.0)
+
+    @property
     def num_won(self) -> int:
         """Items on which the candidate scores more."""
         return int((self.differences > 0).sum())

@@ -103,7 +103,7 @@ def smallest_gain_of_mean(
     num_units: int, deviation: float, *, level: float = 0.05, power: float = 0.8
 ) -> float | None:
     """The same for the paired t test."""
-    if num_units < 2 or deviation <= 0.0:
+    if num_units < 2 or not 0.0 < deviation < math.inf:
         return None
     most = deviation * 100.0
     return float(optimize.brentq(lambda gain: t_power(num_units, gain, deviation, level) - power, 0.0, most))

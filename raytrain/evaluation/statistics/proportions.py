@@ -54,7 +54,7 @@ def mcnemar_mid_p(num_won: int, num_lost: int) -> Test:
     smaller = min(num_won, num_lost)
     tail = float(stats.binom.cdf(smaller, num_discordant, 0.5))
     seen = float(stats.binom.pmf(smaller, num_discordant, 0.5))
-    p_value = 1.0 - seen if num_won == num_lost else 2.0 * tail - seen
+    p_value = 1.0 - 0.5 * seen if num_won == num_lost else 2.0 * tail - seen
     return Test(min(1.0, p_value), float(num_won - num_lost), "McNemar mid-p")
 
 

@@ -17,7 +17,9 @@ Phase = Literal["train", "eval"]
 
 
 TARGET_POSITIONS = "target_positions"
-"""Name among the inputs of what is not the model's: see MicroBatch. A loss sees it that asks for it."""
+"""Name among the inputs of what is not the model's: see MicroBatch.
+
+A loss sees it whose `takes_target_positions` is true; it takes it out of the inputs, and can do without it."""
 
 
 class Loss(Protocol):
@@ -62,13 +64,6 @@ class FollowsSteps(Protocol):
         """Called before each micro-batch that is trained; `batch_index` is its number in the epoch, on each worker."""
 
 
-@runtime_checkable
-class TakesTargetPositions(Protocol):
-    """A loss that finds TARGET_POSITIONS among its inputs, takes it out of them, and can do without it."""
-
-    takes_target_positions: Literal[True]
-
-
 @dataclass(frozen=True)
 class LossSetup:
     """All that a loss may want to know when it is made, on every rank, before the strategy takes the model."""
@@ -93,7 +88,7 @@ class Objective(torch.nn.Module):
         self.loss = loss
 
     def forward(self, inputs: dict[str, Any], labels: torch.Tensor) -> torch.Tensor:
-        if not isinstance(self.loss, TakesTargetPositions):
+        if not getattr(self.loss, "takes_target_positions", False):
             inputs, _ = take_target_positions(inputs)
         return self.loss(self.model, inputs, labels)
 

@@ -45,7 +45,7 @@ class CausalLMLoss:
     whole        the model's own forward pass makes the logits, all of them; works with every model
     """
 
-    takes_target_positions: Literal[True] = True
+    takes_target_positions = True
 
     def __init__(self, path: HeadPath = "whole", check_values: ValueChecks | None = None) -> None:
         self.path = path

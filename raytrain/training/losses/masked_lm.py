@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch.nn import functional
@@ -20,7 +20,7 @@ class MaskedLMLoss:
     Only the logits of those tokens are raised to float32: about one in seven.
     """
 
-    takes_target_positions: Literal[True] = True
+    takes_target_positions = True
 
     def __init__(self, setup: LossSetup) -> None:
         refuse_other_tasks(setup, "masked_lm", frozenset(["masked_lm"]))

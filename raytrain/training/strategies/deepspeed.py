@@ -95,9 +95,11 @@ class DeepSpeedStrategy(ProcessGroup):
     def scale_gradients(self, parameters: Sequence[torch.nn.Parameter], factor: torch.Tensor) -> None:
         for i, gradient in self._held_gradients(parameters):
             if self._stage == 3:
-                self._deepspeed.utils.safe_set_local_grad(parameters[i], gradient * factor)
+                self._deepspeed.utils.safe_set_local_grad(
+                    parameters[i], gradient * factor.to(gradient.device)
+                )
             else:
-                gradient.mul_(factor)
+                gradient.mul_(factor.to(gradient.device))  # offloaded ones lie on the CPU
 
     def _held_gradients(self, parameters: Sequence[torch.nn.Parameter]) -> Iterator[tuple[int, torch.Tensor]]:
         """This rank's parts of the averaged gradients, by the parameter's place; available before the step only."""

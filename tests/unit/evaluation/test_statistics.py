@@ -95,7 +95,7 @@ def test_mcnemar_is_statsmodels(won: int, lost: int) -> None:
 
 @pytest.mark.parametrize(
     ("won", "lost", "exact", "mid"),
-    [(0, 0, 1, 1), (1, 7, 18 / 256, 10 / 256), (5, 5, 1, 1 - 252 / 1024), (0, 4, 2 / 16, 1 / 16)],
+    [(0, 0, 1, 1), (1, 7, 18 / 256, 10 / 256), (5, 5, 1, 1 - 126 / 1024), (0, 4, 2 / 16, 1 / 16)],
 )
 def test_mid_p_by_counting(won: int, lost: int, exact: float, mid: float) -> None:
     """1 against 7: airway hyper-responsiveness before and after transplantation, Fagerland et al. 2013, table 1."""
@@ -326,6 +326,70 @@ def test_where_nothing_varies_the_number_of_items_gives_the_interval_its_width()
     grouped = pair(np.ones(100), np.ones(100), np.repeat(np.arange(10), 10).tolist())
     assert gain_interval(grouped).high > 0.2, "ten groups are ten"
     assert no_worse(right_or_wrong(0, 0, 30), 0.01).p_value > 0.05
+
+
+@pytest.mark.parametrize(
+    ("baseline", "candidate", "groups"),
+    [
+        ([0, 0], [1, 1], ["a", "b"]),
+        ([0.25] * 2, [0.5] * 2, None),
+        ([0.5] * 30, [0.75] * 30, None),
+        ([0.1] * 30, [0.4] * 30, None),
+        ([0.5] * 30, [0.46875] * 30, None),
+        ([0, 1] * 10, [1, 0] * 10, [i // 2 for i in range(20)]),
+        ([0, 0, 0, 0], [1, 0, 1, 0], list("aabb")),
+        ([0, 1, 0], [1, 1, 1], ["a"] * 3),
+        ([1.0], [0.5], None),
+        ([0, 1], [1, 0], None),
+    ],
+)
+def test_units_that_all_say_the_same_are_evidence_by_their_number_alone(
+    baseline: list[float], candidate: list[float], groups: list[Any] | None
+) -> None:
+    pairs = pair(baseline, candidate, groups)
+    verdict = judge_gain(pairs, margin=0.05)
+    assert verdict.interval.low <= verdict.gain <= verdict.interval.high
+    assert verdict.interval.width > 0
+    excludes_zero = verdict.interval.low > 0 or verdict.interval.high < 0
+    assert (verdict.word in ("better", "worse")) == excludes_zero, "the test and its interval agree"
+    if pairs.num_units <= 3:
+        assert verdict.word == "cannot tell"
+    if groups is not None:
+        assert pool({"one": pairs, "two": graded(1)}).interval.width > 0
+
+
+def test_unanimity_by_counting() -> None:
+    two = pair([0, 0], [1, 1], ["a", "b"])
+    assert judge_gain(two, margin=0.05).test.p_value == pytest.approx(0.25), "as the sign test of two"
+    constant = pair([0.5] * 30, [0.46875] * 30)
+    assert no_worse(constant, 0.2).p_value < 0.05 < no_worse(constant, 0.05).p_value
+    assert no_worse(constant, 0.03).p_value == 1.0, "it loses more than that"
+    outside = gain_interval(pair([1.0] * 9, [3.0] * 9))
+    assert (outside.low, outside.high) == (-math.inf, math.inf), (
+        "without bounds on the scores nothing follows"
+    )
+
+
+def test_groups_count_once_where_ranks_and_signs_are_counted() -> None:
+    baseline, candidate = np.zeros(20), np.zeros(20)
+    candidate[:10] = 1.0
+    groups = ["one"] * 10 + [f"other{i}" for i in range(10)]
+    assert sign_test(pair(baseline, candidate)).p_value < 0.01
+    assert sign_test(pair(baseline, candidate, groups)).p_value == 1.0
+    assert wilcoxon(pair(baseline, candidate, groups)).p_value > 0.3
+
+
+def test_one_group_says_nothing_of_what_is_needed() -> None:
+    one = pair([0, 1, 0], [1, 1, 1], ["a"] * 3)
+    assert design_effect(one) == math.inf
+    assert needed_items(one, 0.1) is None
+    assert smallest_gain(one) is None
+
+
+@pytest.mark.parametrize("margin", [0.0, -0.1, 1.0, 5.0, math.nan])
+def test_a_margin_is_a_share(margin: float) -> None:
+    with pytest.raises(ConfigError, match="margin"):
+        judge_gain(graded(0), margin=margin)
 
 
 def test_pooling_says_its_weights() -> None:

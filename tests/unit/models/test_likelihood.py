@@ -11,6 +11,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, MambaConfig, MambaForCausalLM
 
+from raytrain.errors import DataError
 from raytrain.models.likelihood import Passage, log_likelihoods, passage_of, windows_of
 
 
@@ -90,6 +91,19 @@ def test_a_continuation_is_tokenized_with_its_context(tokenizer: Any) -> None:
     assert passage_of(tokenizer, "the answer is ", "yes", None) == passage_of(
         tokenizer, "the answer is", " yes", None
     )
+
+
+def test_nothing_to_judge_is_refused(tokenizer: Any) -> None:
+    for context in ("abc", ""):
+        with pytest.raises(DataError, match="nothing to judge"):
+            passage_of(tokenizer, context, "", None)
+
+
+def test_the_model_answers_afterwards_as_before(tiny_llama: Path) -> None:
+    model = AutoModelForCausalLM.from_pretrained(tiny_llama)
+    log_likelihoods(model, passages(3))
+    assert model.config._attn_implementation == "sdpa"
+    assert model.training is False
 
 
 def test_an_empty_context_is_the_first_token(tokenizer: Any) -> None:

@@ -54,7 +54,7 @@ def test_steps_that_nobody_is_told_of_are_not_read(
 
     def answer(steps: list[UnreadStep]) -> list[StepReading]:
         asked.append([one.global_step for one in steps])
-        found = [StepReading(one.global_step, one.loss_weight, 1.0, 1.0, [1.0]) for one in steps]
+        found = [StepReading(one.global_step, one.loss_weight, 1.0, 1.0, 1.0, [1.0]) for one in steps]
         steps.clear()
         return found
 
@@ -75,8 +75,10 @@ def test_the_device_without_numbers_does_refuse(make_job: JobMaker, monkeypatch:
 
 def test_steps_are_read_at_once_and_in_order() -> None:
     norms = GradientNorms(torch.tensor(5.0), torch.tensor([3.0, 4.0]))
-    steps = [UnreadStep(i, 2.0, torch.tensor(float(i), dtype=torch.float64), norms) for i in (1, 2)]
-    assert read(steps) == [StepReading(i, 2.0, float(i), 5.0, [3.0, 4.0]) for i in (1, 2)]
+    steps = [
+        UnreadStep(i, 2.0, torch.tensor(float(i), dtype=torch.float64), norms, torch.ones(())) for i in (1, 2)
+    ]
+    assert read(steps) == [StepReading(i, 2.0, float(i), 5.0, 1.0, [3.0, 4.0]) for i in (1, 2)]
     assert steps == []
     assert read(steps) == []
 
@@ -151,3 +153,15 @@ def test_too_many_bad_steps_in_a_row_end_the_run_also_where_a_good_one_came_befo
     spoil(job, {2, 3, 4})
     with pytest.raises(TrainingError, match="3 steps in a row, up to step 4"):
         loop.run_loop(job)
+
+
+@pytest.mark.parametrize("log_every", [1, 6])
+def test_overflows_while_the_loss_scale_is_sought_are_judged_by_the_scale_of_their_step(
+    make_job: JobMaker, log_every: int
+) -> None:
+    """After steps 1 to 3 the scale is 2, and something is left to give up; after step 5 it is 1."""
+    job = make_job(log_every=log_every)
+    job.scaler = torch.amp.GradScaler("cpu", init_scale=16.0)
+    spoil(job, {1, 2, 3, 5})
+    assert loop.run_loop(job) == "finished"
+    assert (job.state.num_skipped_steps, job.scaler.get_scale()) == (4, 1.0)
