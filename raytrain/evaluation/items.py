@@ -12,7 +12,7 @@ from raytrain.data.section import SourceSection
 from raytrain.data.sources import open_sources
 from raytrain.errors import DataError
 from raytrain.evaluation.suite import SuiteSection
-from raytrain.evaluation.templates import fill, value_at
+from raytrain.evaluation.templates import fields_of, fill, value_at
 from raytrain.storage.manifest import digest_of
 
 Messages = list[dict[str, str]]
@@ -48,6 +48,23 @@ class Suite:
     digest: str
 
 
+@dataclass(frozen=True)
+class _Row:
+    number: str
+    """Of the row in its source, with its file where there are several."""
+    place: str
+    """For people."""
+    content: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Shot:
+    """A worked example."""
+
+    question: str
+    answer: str
+
+
 def load_items(section: SuiteSection) -> Suite:
     """Read, draw and fill in all items.
 
@@ -58,15 +75,15 @@ def load_items(section: SuiteSection) -> Suite:
     shots = _shots(section)
     items: list[Item] = []
     seen: dict[str, str] = {}
-    for place, row in rows:
-        item = _item(section, row, place, [shot for shot in shots if shot[1] != row])
+    for row in rows:
+        item = _item(section, row, shots)
         if item.id in seen:
             raise DataError(
                 f"suite {section.suite}: the id {item.id!r} stands twice",
-                why=f"in {seen[item.id]} and in {place}",
+                why=f"in {seen[item.id]} and in {row.place}",
                 fix="give every item an id of its own, or leave items.id out",
             )
-        seen[item.id] = place
+        seen[item.id] = row.place
         items.append(item)
     if not items:
         raise DataError(
@@ -83,8 +100,8 @@ def _digest(section: SuiteSection, items: list[Item]) -> str:
     return digest_of({**content, "prompt": asked, "items": [item.digest() for item in items]})
 
 
-def _rows(source: SourceSection) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """(place, row); an evaluation leaves no row out in silence."""
+def _rows(source: SourceSection) -> Iterator[_Row]:
+    """An evaluation leaves no row out in silence."""
     (opened,) = open_sources([source])
     for raw in opened.rows():
         place = f"{raw.file or opened.name}, row {raw.line}"
@@ -94,12 +111,11 @@ def _rows(source: SourceSection) -> Iterator[tuple[str, Mapping[str, Any]]]:
                 why=f"{REASONS[raw.content.reason]}: {raw.content.detail}",
                 fix="mend the row or take it out: an evaluation leaves none out by itself",
             )
-        yield place, raw.content
+        number = str(raw.line) if raw.file is None else f"{raw.file}:{raw.line}"
+        yield _Row(number, place, raw.content)
 
 
-def _drawn(
-    section: SuiteSection, rows: list[tuple[str, Mapping[str, Any]]]
-) -> list[tuple[str, Mapping[str, Any]]]:
+def _drawn(section: SuiteSection, rows: list[_Row]) -> list[_Row]:
     """At most `max_items` of them, in their order; more items keep those that fewer had."""
     most = section.items.max_items
     if most is None or len(rows) <= most:
@@ -113,36 +129,40 @@ def _rank(seed: int, index: int) -> bytes:
     return hashlib.sha256(f"{seed}:{index}".encode()).digest()
 
 
-def _shots(section: SuiteSection) -> list[tuple[str, Mapping[str, Any]]]:
-    """Worked examples in the order in which they are tried, one more than are shown: an item is never its own."""
+def _shots(section: SuiteSection) -> list[Shot]:
+    """Worked examples in the order in which they are tried, each question once; one more than are shown, as an item is
+    never shown to itself."""
     few = section.prompt.few_shot
     if few is None:
         return []
     rows = list(_rows(few.source))
-    order = sorted(range(len(rows)), key=lambda i: _rank(few.seed, i))
-    if len(rows) <= few.num_shots:
+    shots: dict[str, Shot] = {}
+    for i in sorted(range(len(rows)), key=lambda i: _rank(few.seed, i)):
+        content, place = rows[i].content, rows[i].place
+        question = fill(section.prompt.template, content, key="prompt.template", place=place)
+        if question not in shots:
+            shots[question] = Shot(question, _shown_answer(section, content, place))
+    if len(shots) <= few.num_shots:
         raise DataError(
-            f"suite {section.suite}: {few.num_shots} worked examples are wanted, and there are {len(rows)} rows",
+            f"suite {section.suite}: {few.num_shots} worked examples are wanted, and there are {len(shots)} questions",
             why="an item is never shown to itself, so one more is needed",
             fix="lower prompt.few_shot.num_shots, or name a source with more rows",
         )
-    return [rows[i] for i in order]
+    return list(shots.values())
 
 
-def _item(
-    section: SuiteSection, row: Mapping[str, Any], place: str, shots: list[tuple[str, Mapping[str, Any]]]
-) -> Item:
+def _item(section: SuiteSection, source: _Row, shots: list[Shot]) -> Item:
+    row, place, named = source.content, source.place, section.items
     choices, right = _choices(section, row, place)
     answer = fill(section.answer, row, key="answer", place=place)
-    named = section.items.id
     return Item(
-        id=place.rpartition(" ")[2] if named is None else str(_column(row, named, "items.id", place)),
+        id=source.number if named.id is None else str(_column(row, named.id, "items.id", place)),
         prompt=_prompt(section, row, place, shots),
         references=(answer,) if right is None else (choices[right],),
         choices=choices,
         right=right,
-        group=_label(row, section.items.group, "items.group", place),
-        category=_label(row, section.items.category, "items.category", place),
+        group=_label(row, named.group, "items.group", place),
+        category=_label(row, named.category, "items.category", place),
     )
 
 
@@ -158,45 +178,62 @@ def _choices(section: SuiteSection, row: Mapping[str, Any], place: str) -> tuple
     if section.choices is None:
         return (), None
     listed = _column(row, section.choices, "choices", place)
-    if not isinstance(listed, list) or len(listed) < 2 or not all(isinstance(one, str) for one in listed):
+    if (
+        not isinstance(listed, list)
+        or len(listed) < 2
+        or not all(isinstance(one, str) and one for one in listed)
+    ):
         raise DataError(
             f"{place}: `{section.choices}` is no list of two or more texts",
             why=f"it is {str(listed)[:80]!r}",
             fix="name a column that lists the choices",
         )
+    if len(set(listed)) < len(listed):
+        raise DataError(
+            f"{place}: a choice stands twice",
+            why=f"it is {str(listed)[:80]!r}",
+            fix="mend the row or take it out: two equal choices cannot be told apart",
+        )
+    return tuple(listed), _right_choice(section, row, listed, place)
+
+
+def _right_choice(section: SuiteSection, row: Mapping[str, Any], listed: list[str], place: str) -> int:
+    """A number in the row counts from 0; a text is a choice, or such a number where it is not ambiguous."""
+    field = section.answer[1:-1]
+    if section.answer == f"{{{field}}}" and fields_of(section.answer, "answer") == [field]:
+        value = value_at(row, field, key="answer", place=place)
+        if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < len(listed):
+            return value
     answer = fill(section.answer, row, key="answer", place=place)
-    if answer in listed:
-        return tuple(listed), listed.index(answer)
+    meant = {listed.index(answer)} if answer in listed else set()
     if answer.isdecimal() and int(answer) < len(listed):
-        return tuple(listed), int(answer)
+        meant.add(int(answer))
+    if len(meant) == 1:
+        return meant.pop()
     raise DataError(
-        f"{place}: the answer {answer!r} is none of its {len(listed)} choices",
+        f"{place}: the answer {answer!r} is none of its {len(listed)} choices"
+        if not meant
+        else f"{place}: the answer {answer!r} may be a choice's text or another's number",
         why="an answer is a choice's text, or its number counted from 0",
-        fix="check `answer`",
+        fix="check `answer`; as a number, not a text, it is a number always",
     )
 
 
-def _prompt(
-    section: SuiteSection, row: Mapping[str, Any], place: str, shots: list[tuple[str, Mapping[str, Any]]]
-) -> str | Messages:
+def _prompt(section: SuiteSection, row: Mapping[str, Any], place: str, shots: list[Shot]) -> str | Messages:
     asked = fill(section.prompt.template, row, key="prompt.template", place=place)
     few = section.prompt.few_shot
-    shown = [] if few is None else shots[: few.num_shots]
-    pairs = [
-        (
-            fill(section.prompt.template, shot, key="prompt.template", place=where),
-            _shown_answer(section, shot, where),
-        )
-        for where, shot in shown
-    ]
+    shown = [shot for shot in shots if shot.question != asked][: 0 if few is None else few.num_shots]
     if section.prompt.mode == "completion":
         separator = "" if few is None else few.separator
-        return "".join(f"{question}{answer}{separator}" for question, answer in pairs) + asked
+        return "".join(f"{shot.question}{shot.answer}{separator}" for shot in shown) + asked
     messages: Messages = []
     if section.prompt.system is not None:
         messages.append({"role": "system", "content": section.prompt.system})
-    for question, answer in pairs:
-        messages += [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
+    for shot in shown:
+        messages += [
+            {"role": "user", "content": shot.question},
+            {"role": "assistant", "content": shot.answer},
+        ]
     return [*messages, {"role": "user", "content": asked}]
 
 

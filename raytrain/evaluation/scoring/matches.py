@@ -17,10 +17,13 @@ _LONGEST_SEARCH_S = 2.0
 def normalised_words(text: str) -> list[str]:
     """Words in lower case, without punctuation and English articles: what SQuAD compares (Rajpurkar et al. 2016).
 
-    For any script: compatibility forms are made one (NFKC), and punctuation is what Unicode calls so.
+    For any script: compatibility forms are made one (NFKC), and punctuation is what Unicode calls so. -5 is therefore
+    5: for numbers there is `number`. A text of articles alone, such as the choice A, keeps them, and one of punctuation
+    alone is a word by itself.
     """
     folded = unicodedata.normalize("NFKC", text).casefold()
-    return [word for word in "".join(map(_kept, folded)).split() if word not in _ARTICLES]
+    words = "".join(map(_kept, folded)).split()
+    return [word for word in words if word not in _ARTICLES] or words or folded.split()
 
 
 def _kept(one: str) -> str:

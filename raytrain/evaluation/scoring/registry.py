@@ -56,7 +56,7 @@ def build_scorer(name: str, options: Mapping[str, Any] | None = None) -> Scorer:
     _check_options(name, function, given)
     scorer: Scorer = partial(function, **given)
     try:
-        found = scorer("", [""])
+        found = scorer("", ["0"])
     except Exception as error:
         if not is_own or isinstance(error, TypeError):
             raise ConfigError(

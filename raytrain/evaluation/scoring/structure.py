@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from typing import Any
 
 from raytrain.evaluation.scoring.registry import Score, register_scorer
-
-_MOST_STARTS = 64  # an answer of brackets alone must not take quadratic time
 
 
 @register_scorer("json_equal")
@@ -29,15 +28,20 @@ def json_equal(output: str, references: Sequence[str]) -> Score:
 def first_value(text: str) -> tuple[Any, bool]:
     """The first object or array in a text, else the whole text as JSON; whether there is one.
 
-    A key that stands twice, NaN and infinity are no JSON.
+    A key that stands twice, NaN and infinity are no JSON, and what lies inside such a value, or inside one that is cut
+    off, is not taken for the answer.
     """
-    decoder = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_refuse)
-    starts = [i for i, one in enumerate(text) if one in "{["][:_MOST_STARTS]
-    for start in starts:
+    decoder = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_refuse, parse_float=_finite)
+    start = _next_bracket(text, 0)
+    while start is not None:
         try:
             return decoder.raw_decode(text, start)[0], True
+        except json.JSONDecodeError as error:
+            if not text[error.pos :].strip():
+                return None, False  # cut off
+            start = _next_bracket(text, max(error.pos, start + 1))
         except (ValueError, RecursionError):
-            continue
+            return None, False
     try:
         return decoder.decode(text.strip()), True
     except (ValueError, RecursionError):
@@ -55,6 +59,18 @@ def same(left: Any, right: Any) -> bool:
     if isinstance(left, int | float) and isinstance(right, int | float):
         return left == right
     return type(left) is type(right) and left == right
+
+
+def _next_bracket(text: str, start: int) -> int | None:
+    places = [place for place in (text.find("{", start), text.find("[", start)) if place >= 0]
+    return min(places, default=None)
+
+
+def _finite(number: str) -> float:
+    value = float(number)
+    if not math.isfinite(value):
+        raise ValueError(f"{number} is no finite number")
+    return value
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

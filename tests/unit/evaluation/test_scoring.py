@@ -51,6 +51,15 @@ def score(name: str, output: str, *references: str, **options: Any) -> float:
         ("json_equal", "3", "3.0", 1.0),
         ("json_equal", "no", "no", 0.0),
         ("json_equal", "NaN", "NaN", 0.0),
+        ("json_equal", '{"a": 1, "a": {"b": 2}}', '{"b": 2}', 0.0),
+        ("json_equal", '{"x": NaN, "y": {"b": 2}}', '{"b": 2}', 0.0),
+        ("json_equal", '{"result": {"b": 2}', '{"b": 2}', 0.0),
+        ("json_equal", "1e400", "1e500", 0.0),
+        ("json_equal", 'a set {x} and then {"b": 2}', '{"b": 2}', 1.0),
+        ("normalised_match", "", "A", 0.0),
+        ("normalised_match", "the.", "A", 0.0),
+        ("normalised_match", "a", "A", 1.0),
+        ("f1", "...", "A", 0.0),
     ],
 )
 def test_scores(name: str, output: str, reference: str, value: float) -> None:
@@ -76,6 +85,11 @@ def test_scores(name: str, output: str, reference: str, value: float) -> None:
         ("7.", "7"),
         ("12 apples ####", "12"),
         ("100%", "100"),
+        ("Result:\n- 5 apples", "5"),
+        ("7 - 3", "3"),
+        ("-$5", "-5"),
+        ("10\u202f000", "10000"),
+        ("\\boxed{\\frac{3}{4}}", "0.75"),
     ],
 )
 def test_the_number_of_an_answer(text: str, number: str) -> None:
@@ -89,7 +103,11 @@ def test_numbers() -> None:
     assert score("number", "0.333", "1/3") == 0.0
     assert score("number", "0.333", "1/3", tolerance=0.01) == 1.0
     assert score("number", "7", "5", "7") == 1.0
-    assert score("number", "7", "no number") == 0.0
+    for references in (["no number"], []):
+        with pytest.raises(ValueError, match="no number stands in"):
+            build_scorer("number")("7", references)
+    with pytest.raises(ConfigError, match="cannot be used with"):
+        build_scorer("number", {"tolerance": "abc"})
 
 
 @given(output=words, reference=words)
@@ -150,7 +168,8 @@ def test_brackets_alone_are_no_json_and_take_no_time(output: str) -> None:
 def test_garbage_gets_a_score(name: str) -> None:
     for output in ("", "\x00\x07", "\ud800", "🙂" * 50, "9" * 400, "1e999999", "%s {} [", "a\u202eb"):
         assert 0.0 <= score(name, output, "5") <= 1.0
-        assert score(name, output) == 0.0, "without a reference nothing is right"
+        if name != "number":
+            assert score(name, output) == 0.0, "without a reference nothing is right"
 
 
 def test_names_and_options() -> None:

@@ -72,7 +72,7 @@ def test_worked_examples_are_the_same_for_all_and_never_the_item_itself(load: Lo
     assert most[0].endswith(tuple(row["answer"] for row in ROWS))
     chat = load(*few, "prompt.mode=chat").items[0].prompt
     assert [turn["role"] for turn in chat] == ["user", "assistant"] * 3 + ["user"]  # type: ignore[index]
-    with pytest.raises(DataError, match="10 worked examples are wanted, and there are 10 rows"):
+    with pytest.raises(DataError, match="10 worked examples are wanted, and there are 10 questions"):
         load(few[0], "prompt.few_shot.num_shots=10")
 
 
@@ -81,6 +81,46 @@ def test_more_items_keep_those_that_fewer_had(load: Loader) -> None:
     assert set(ids[3]) < set(ids[6]) < set(ids[10]) and ids[10] == ids[99]
     assert len(ids[3]) == 3 and ids[3] == sorted(ids[3], key=int)
     assert [item.id for item in load("items.max_items=3", "items.seed=1").items] != ids[3]
+
+
+def test_an_item_is_no_example_though_its_row_has_more_columns(load: Loader, tmp_path: Path) -> None:
+    shots = write_rows(tmp_path / "shots.jsonl", [*ROWS[:4], ROWS[0]])
+    rows = [{**row, "id": i} for i, row in enumerate(ROWS[:4])]
+    suite = load(f"prompt.few_shot.source.path={shots}", "prompt.few_shot.num_shots=3", rows=rows)
+    for item in suite.items:
+        *shown, asked = str(item.prompt).split("\n\n")
+        assert len(shown) == 3 and not any(shot.startswith(asked) for shot in shown)
+
+
+def test_rows_of_several_files_are_told_apart(load: Loader, tmp_path: Path) -> None:
+    (tmp_path / "many").mkdir()
+    for name in ("a", "b"):
+        write_rows(tmp_path / "many" / f"{name}.jsonl", ROWS[:1])
+    items = load(f"items.source.path={tmp_path / 'many'}").items
+    assert [item.id for item in items] == ["a.jsonl:1", "b.jsonl:1"]
+
+
+@pytest.mark.parametrize(
+    ("choices", "answer", "right"),
+    [
+        (["2", "1", "0", "3"], 0, 0),
+        (["2", "1", "0", "3"], "3", 3),
+        (["2", "1", "0", "3"], "0", "may be a choice's text or another's number"),
+        (["yes", "yes"], "yes", "stands twice"),
+        (["", "yes"], "yes", "no list of two"),
+        (["no", "yes"], 2, "none of its 2 choices"),
+        (["no", "yes"], -1, "none of its 2 choices"),
+    ],
+)
+def test_which_choice_is_right(load: Loader, choices: list[str], answer: Any, right: Any) -> None:
+    rows = [{"question": "?", "choices": choices, "right": answer}]
+    changes = ("kind=multiple_choice", "scorer=null", "choices=choices", "answer='{right}'")
+    if isinstance(right, int):
+        assert load(*changes, rows=rows).items[0].right == right
+        return
+    with pytest.raises(DataError) as caught:
+        load(*changes, rows=rows)
+    assert right in caught.value.what
 
 
 @pytest.mark.parametrize("answer", ["{right}", "{text}"])
