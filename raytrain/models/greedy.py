@@ -1,0 +1,144 @@
+"""Greedy decoding of many prompts: the likeliest token each time, and how sure that choice was.
+
+A row that has ended leaves the batch, so that nothing is computed for it while others go on; logits are made for the
+newest position alone.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from raytrain.models.adapter import unwrapped
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+
+@dataclass(frozen=True)
+class GreedyAnswer:
+    """One prompt's."""
+
+    tokens: tuple[int, ...]
+    """What was written; an end token is not among them."""
+    stop_reason: Literal["stop", "length"]
+    """stop = the model or `is_complete` ended it, length = max_new_tokens were written."""
+    least_margin: float
+    """Smallest lead, in logits, of a chosen token over the second. Sums in another order, as in a batch of another
+    size, change logits by rounding: an answer whose lead is far above that comes out the same."""
+
+
+def decode_greedily(
+    model: nn.Module,
+    prompts: Sequence[Sequence[int]],
+    *,
+    max_new_tokens: int,
+    end_tokens: Collection[int],
+    pad_id: int,
+    batch_size: int = 8,
+    is_complete: Callable[[Sequence[int]], bool] | None = None,
+) -> Iterator[tuple[int, GreedyAnswer]]:
+    """(place of the prompt, its answer) as answers are found, longest prompts first.
+
+    `is_complete` sees the tokens so far, and ends an answer that holds all that is wanted. The model is left in the
+    mode it was in.
+    """
+    import torch
+
+    inside: Any = unwrapped(model)
+    was_training = inside.training
+    inside.eval()
+    try:
+        order = sorted(range(len(prompts)), key=lambda i: (-len(prompts[i]), i))
+        for start in range(0, len(order), batch_size):
+            places = order[start : start + batch_size]
+            with torch.inference_mode():
+                batch = _Batch(inside, [prompts[i] for i in places], pad_id)
+                answers = _decode(batch, max_new_tokens, frozenset(end_tokens), is_complete)
+            yield from zip(places, answers, strict=True)
+    finally:
+        inside.train(was_training)
+
+
+def _decode(
+    batch: _Batch,
+    max_new_tokens: int,
+    end_tokens: frozenset[int],
+    is_complete: Callable[[Sequence[int]], bool] | None,
+) -> list[GreedyAnswer]:
+    written: list[list[int]] = [[] for _ in range(len(batch.rows))]
+    margins = [math.inf] * len(written)
+    stopped: set[int] = set()
+    for _ in range(max_new_tokens):
+        going = []
+        tokens, leads = batch.likeliest()
+        for slot, (row, token, lead) in enumerate(zip(batch.rows, tokens, leads, strict=True)):
+            margins[row] = min(margins[row], lead)
+            if token not in end_tokens:
+                written[row].append(token)
+            if token in end_tokens or (is_complete is not None and is_complete(written[row])):
+                stopped.add(row)
+            elif len(written[row]) < max_new_tokens:
+                going.append(slot)
+        if not going:
+            break
+        batch.read([tokens[slot] for slot in going], going)
+    return [
+        GreedyAnswer(tuple(tokens), "stop" if row in stopped else "length", margins[row])
+        for row, tokens in enumerate(written)
+    ]
+
+
+class _Batch:
+    """Rows that are read side by side, with their cache. `rows` are the numbers of those that go on."""
+
+    def __init__(self, model: Any, prompts: list[Sequence[int]], pad_id: int) -> None:
+        import torch
+        from transformers import DynamicCache
+
+        width = max(len(ids) for ids in prompts)
+        # Padding stands left, so that every row's last position is its newest token.
+        padded = [[pad_id] * (width - len(ids)) + list(ids) for ids in prompts]
+        mask = [[0] * (width - len(ids)) + [1] * len(ids) for ids in prompts]
+        self.rows = list(range(len(prompts)))
+        self._model = model
+        self._cache = DynamicCache(config=model.config)
+        self._mask = torch.tensor(mask, device=model.device)
+        positions = (self._mask.cumsum(1) - 1).clamp(min=0)
+        self._next_position = positions[:, -1:] + 1
+        self._logits = self._forward(torch.tensor(padded, device=model.device), positions)
+
+    def _forward(self, ids: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
+        answer = self._model(
+            input_ids=ids,
+            attention_mask=self._mask,
+            position_ids=positions,
+            past_key_values=self._cache,
+            use_cache=True,
+            logits_to_keep=1,
+        )
+        logits: torch.Tensor = answer.logits[:, -1].float()
+        return logits
+
+    def likeliest(self) -> tuple[list[int], list[float]]:
+        """The likeliest next token of each row, the first of equals, and its lead over the next."""
+        values, _ = self._logits.topk(2, dim=1)
+        return self._logits.argmax(dim=1).tolist(), (values[:, 0] - values[:, 1]).tolist()
+
+    def read(self, tokens: list[int], slots: list[int]) -> None:
+        """Go on with the rows in these slots, each of which has been given a token; the others are dropped."""
+        import torch
+
+        if len(slots) < len(self.rows):
+            kept = torch.tensor(slots, device=self._mask.device)
+            self.rows = [self.rows[slot] for slot in slots]
+            self._cache.batch_select_indices(kept)
+            self._mask, self._next_position = self._mask[kept], self._next_position[kept]
+        ones = torch.ones((len(slots), 1), dtype=self._mask.dtype, device=self._mask.device)
+        self._mask = torch.cat([self._mask, ones], dim=1)
+        ids = torch.tensor(tokens, device=self._mask.device)[:, None]
+        self._logits = self._forward(ids, self._next_position)
+        self._next_position = self._next_position + 1
