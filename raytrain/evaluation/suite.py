@@ -50,8 +50,8 @@ class PromptSection(Section):
 
     mode: Literal["chat", "completion"]
     """chat = a user's message through the model's chat template; completion = text that the model goes on with."""
-    template: Template
-    """The question: a text with columns in braces."""
+    template: str
+    """The question: a text with columns in braces. Empty where a perplexity is of whole texts."""
     system: str | None = None
     """A system message that goes first, in chat mode."""
     few_shot: FewShotSection | None = None
@@ -114,6 +114,8 @@ class SuiteSection(Section):
             raise ValueError("kind: generation needs a `scorer`, and no other kind takes one")
         if (self.kind == "multiple_choice") != (self.choices is not None):
             raise ValueError("kind: multiple_choice needs `choices`, and no other kind takes it")
+        if not self.prompt.template and (self.kind != "perplexity" or self.prompt.mode == "chat"):
+            raise ValueError("an empty `prompt.template` is for kind: perplexity in mode: completion only")
         fields_of(self.prompt.template, "prompt.template")
         fields_of(self.answer, "answer")
         return self

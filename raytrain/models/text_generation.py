@@ -49,7 +49,7 @@ def generate_texts(
     import torch
 
     inside = unwrapped(model)
-    token_ids = [_encode(tokenizer, prompt) for prompt in prompts]
+    token_ids = [encode_prompt(tokenizer, prompt) for prompt in prompts]
     _check_room(token_ids, inside, max_new_tokens)
     # Longest first: rows of one batch are alike in length, and memory runs out at the start if it ever does.
     order = sorted(range(len(token_ids)), key=lambda i: (-len(token_ids[i]), i))
@@ -76,7 +76,8 @@ def generate_texts(
     return [results[i] for i in range(len(token_ids))]
 
 
-def _encode(tokenizer: PreTrainedTokenizerBase, prompt: str | Messages) -> list[int]:
+def encode_prompt(tokenizer: PreTrainedTokenizerBase, prompt: str | Messages) -> list[int]:
+    """Token ids of a text as it stands, or of messages in the chat template. Raises ConfigError where there is none."""
     if isinstance(prompt, str):
         return list(tokenizer(prompt)["input_ids"])
     if not tokenizer.chat_template:
@@ -105,19 +106,24 @@ def _check_room(token_ids: list[list[int]], model: Any, max_new_tokens: int) -> 
             )
 
 
+def end_tokens_of(model: Any, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """Tokens that end an answer: the tokenizer's own and those that the model names."""
+    stated = model.generation_config.eos_token_id
+    ends = set(stated if isinstance(stated, list) else [stated]) | {tokenizer.eos_token_id}
+    return sorted(end for end in ends if end is not None)
+
+
 def _settings(
     model: Any, tokenizer: PreTrainedTokenizerBase, max_new_tokens: int, temperature: float, top_p: float
 ) -> Any:
     from transformers import GenerationConfig
 
-    stated = model.generation_config.eos_token_id
-    ends = set(stated if isinstance(stated, list) else [stated]) | {tokenizer.eos_token_id}
     sampling = (
         {"do_sample": True, "temperature": temperature, "top_p": top_p, "top_k": 0} if temperature > 0 else {}
     )
     return GenerationConfig(
         max_new_tokens=max_new_tokens,
-        eos_token_id=sorted(end for end in ends if end is not None),
+        eos_token_id=end_tokens_of(model, tokenizer),
         pad_token_id=tokenizer.pad_token_id,
         use_cache=True,
         **sampling,

@@ -1,0 +1,224 @@
+"""A suite's items through a model on this machine: each comes out as one record, whatever happens to it."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import Any
+
+from raytrain.errors import PlatformError
+from raytrain.evaluation.items import Item, Suite
+from raytrain.evaluation.records import ItemRecord
+from raytrain.evaluation.scoring.registry import Scorer, build_scorer
+from raytrain.models.greedy import GreedyAnswer, decode_greedily
+from raytrain.models.inference import LoadedModel
+from raytrain.models.likelihood import Passage, log_likelihoods, passage_of, windows_of
+from raytrain.models.text_generation import encode_prompt, end_tokens_of
+
+_LL_ITEMS = 64
+"""Items whose likelihoods are found together: more of like length, and still told of soon."""
+
+
+def answer_items(
+    loaded: LoadedModel, suite: Suite, items: Sequence[Item], *, batch_size: int = 8
+) -> Iterator[ItemRecord]:
+    """One record an item, as they are found. Raises ConfigError where the suite does not fit the model at all."""
+    if suite.section.kind == "generation":
+        yield from _generate(loaded, suite, items, batch_size)
+        return
+    is_choice = suite.section.kind == "multiple_choice"
+    for start in range(0, len(items), _LL_ITEMS):
+        part = items[start : start + _LL_ITEMS]
+        yield from _judge(loaded, part, *((_of_choices, _chosen) if is_choice else (_of_text, _weighed)))
+
+
+def _positions(loaded: LoadedModel) -> int | None:
+    limit = getattr(loaded.model.config, "max_position_embeddings", None)
+    return None if limit is None else int(limit)
+
+
+def _prompt_text(loaded: LoadedModel, item: Item) -> str:
+    if isinstance(item.prompt, str):
+        return item.prompt
+    text: str = loaded.tokenizer.apply_chat_template(item.prompt, tokenize=False, add_generation_prompt=True)
+    return text
+
+
+def _failed(item: Item, why: str, prompt: str | None = None) -> ItemRecord:
+    asked = prompt if prompt is not None else item.prompt
+    return ItemRecord(
+        item.id,
+        item.digest(),
+        asked if isinstance(asked, str) else json.dumps(asked, ensure_ascii=False),
+        output="",
+        references=item.references,
+        score=None,
+        error=why,
+        group=item.group,
+        category=item.category,
+    )
+
+
+def _told(error: Exception) -> str:
+    if isinstance(error, PlatformError):
+        return f"{error.what}: {error.why}"
+    return f"{type(error).__name__}: {error}"
+
+
+def _generate(
+    loaded: LoadedModel, suite: Suite, items: Sequence[Item], batch_size: int
+) -> Iterator[ItemRecord]:
+    settings, section = suite.section.generation, suite.section.scorer
+    assert section is not None, "the suite has been checked"
+    scorer = build_scorer(section.name, section.options)
+    limit = _positions(loaded)
+    asked: list[tuple[Item, list[int]]] = []
+    for item in items:
+        ids = encode_prompt(loaded.tokenizer, item.prompt)
+        room = math.inf if limit is None else limit - settings.max_new_tokens
+        if not ids or len(ids) > room:
+            why = (
+                "the prompt is empty"
+                if not ids
+                else f"the prompt has {len(ids)} tokens, and there is room for {room}"
+            )
+            yield _failed(item, why)
+        else:
+            asked.append((item, ids))
+    answers = decode_greedily(
+        loaded.model,
+        [ids for _, ids in asked],
+        max_new_tokens=settings.max_new_tokens,
+        end_tokens=end_tokens_of(loaded.model, loaded.tokenizer),
+        pad_id=int(loaded.tokenizer.pad_token_id or 0),
+        batch_size=batch_size,
+        is_complete=partial(_holds_stop, loaded.tokenizer, settings.stop) if settings.stop else None,
+    )
+    for place, answer in answers:
+        item, ids = asked[place]
+        yield _scored(
+            item, _prompt_text(loaded, item), len(ids), answer, loaded.tokenizer, settings.stop, scorer
+        )
+
+
+def _holds_stop(tokenizer: Any, stops: Sequence[str], tokens: Sequence[int]) -> bool:
+    text = tokenizer.decode(tokens, skip_special_tokens=True)
+    return any(stop in text for stop in stops)
+
+
+def _scored(
+    item: Item,
+    prompt: str,
+    num_tokens: int,
+    answer: GreedyAnswer,
+    tokenizer: Any,
+    stops: Sequence[str],
+    scorer: Scorer,
+) -> ItemRecord:
+    text = tokenizer.decode(answer.tokens, skip_special_tokens=True)
+    ends = [place for place in (text.find(stop) for stop in stops) if place >= 0]
+    text = text[: min(ends)] if ends else text
+    score, note, error = None, "", None
+    try:
+        found = scorer(text, item.references)
+        score, note = float(found.value), found.note
+        if not 0.0 <= score <= 1.0:
+            score, error = None, f"the scorer gave {found.value}, which is not from 0 to 1"
+    except Exception as raised:  # noqa: BLE001 - a scorer may raise anything; the item is told of
+        error = _told(raised)
+    return ItemRecord(
+        item.id,
+        item.digest(),
+        prompt,
+        text,
+        item.references,
+        score,
+        note,
+        error,
+        item.group,
+        item.category,
+        num_prompt_tokens=num_tokens,
+        num_new_tokens=len(answer.tokens),
+        stop_reason=answer.stop_reason,
+        least_margin=answer.least_margin,
+    )
+
+
+def _judge(
+    loaded: LoadedModel,
+    items: Sequence[Item],
+    passages_of: Callable[[LoadedModel, Item, str], list[Passage]],
+    record_of: Callable[[Item, str, list[Passage], list[float]], ItemRecord],
+) -> Iterator[ItemRecord]:
+    """The passages of all items together through the model; an item that has none is told as failed."""
+    several: list[tuple[Item, str, list[Passage]]] = []
+    for item in items:
+        prompt = _prompt_text(loaded, item)
+        try:
+            several.append((item, prompt, passages_of(loaded, item, prompt)))
+        except PlatformError as error:
+            yield _failed(item, _told(error), prompt)
+    judged = iter(log_likelihoods(loaded.model, [one for _, _, passages in several for one in passages]))
+    for item, prompt, passages in several:
+        found = [next(judged).log_likelihood for _ in passages]
+        if any(math.isnan(one) for one in found):
+            yield _failed(item, "the model's log-likelihood is NaN", prompt)
+        else:
+            yield record_of(item, prompt, passages, found)
+
+
+def _of_choices(loaded: LoadedModel, item: Item, prompt: str) -> list[Passage]:
+    return [passage_of(loaded.tokenizer, prompt, choice, _positions(loaded)) for choice in item.choices]
+
+
+def _chosen(item: Item, prompt: str, passages: list[Passage], found: list[float]) -> ItemRecord:
+    """The likeliest choice is taken, the first of equals."""
+    best = max(range(len(found)), key=found.__getitem__)
+    return ItemRecord(
+        item.id,
+        item.digest(),
+        prompt,
+        item.choices[best],
+        item.references,
+        float(best == item.right),
+        group=item.group,
+        category=item.category,
+        num_prompt_tokens=len(passages[0].ids) - passages[0].num_targets,
+        log_likelihoods=tuple(found),
+        num_bytes=tuple(_num_bytes(choice) for choice in item.choices),
+        was_cut=any(one.was_cut for one in passages),
+    )
+
+
+def _of_text(loaded: LoadedModel, item: Item, prompt: str) -> list[Passage]:
+    """After its context in one piece, or by itself in windows."""
+    (text,) = item.references
+    limit = _positions(loaded)
+    if prompt or limit is None or not text:
+        return [passage_of(loaded.tokenizer, prompt, text, limit)]
+    return windows_of(loaded.tokenizer, text, limit)
+
+
+def _weighed(item: Item, prompt: str, passages: list[Passage], found: list[float]) -> ItemRecord:
+    """The score is the mean probability of a byte, 2 to the power of minus its bits: from 0 to 1, more is better."""
+    total, num_bytes = math.fsum(found), _num_bytes(item.references[0])
+    return ItemRecord(
+        item.id,
+        item.digest(),
+        prompt,
+        "",
+        item.references,
+        math.exp(total / num_bytes),
+        group=item.group,
+        category=item.category,
+        num_new_tokens=sum(one.num_targets for one in passages),
+        log_likelihoods=(total,),
+        num_bytes=(num_bytes,),
+        was_cut=any(one.was_cut for one in passages),
+    )
+
+
+def _num_bytes(text: str) -> int:
+    return len(text.encode("utf-8", "surrogatepass"))
