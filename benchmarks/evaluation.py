@@ -5,7 +5,8 @@
 SmolLM2-135M in float32, one process, one model in memory for all, the same threads; the contenders take turns, in
 another order each time. Three tasks are made of GSM8K's rows: `numbers` (which of four numbers is the answer),
 `endings` (which of four solutions is this question's) and `answers` (written after worked examples, scored by their
-number). raytrain's time is from items to scored records; the harness's from its requests to its responses alone, at its
+number). raytrain's time is from items to scored records, all in one unit of work, as those of a suite of some hundreds
+are; the harness's from its requests to its responses alone, at its
 default batch size of 1 and at others. With `--auto` also at the one that it searches for, which on a CPU took two
 minutes for 8 short texts; not for texts that are written, where it tries batches as long as the model's longest text.
 """

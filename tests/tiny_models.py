@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 CHAT_TEMPLATE = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
@@ -57,3 +58,13 @@ def save_tiny_llama(folder: Path, *, seed: int = 0, hidden_size: int = 32, num_l
     LlamaForCausalLM(config).save_pretrained(folder)
     save_tiny_tokenizer(folder)
     return folder
+
+
+def spoil_token(model: Any, token: int) -> None:
+    """Whoever reads this token gets what is no number."""
+    import torch
+
+    def spoil(_module: Any, given: tuple[torch.Tensor], embedded: torch.Tensor) -> torch.Tensor:
+        return embedded.masked_fill((given[0] == token)[..., None], float("nan"))
+
+    model.get_input_embeddings().register_forward_hook(spoil)

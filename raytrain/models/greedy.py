@@ -1,7 +1,7 @@
 """Greedy decoding of many prompts: the likeliest token each time, and how sure that choice was.
 
-A row that has ended leaves the batch, so that nothing is computed for it while others go on; logits are made for the
-newest position alone. What all prompts of a batch begin with, such as worked examples, is read once.
+A row that has ended leaves, and the next prompt takes its place, so that nothing is computed for it while others go on;
+logits are made for the newest position alone. What prompts share, such as worked examples, is read once.
 """
 
 from __future__ import annotations
@@ -9,15 +9,15 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
 
-from raytrain.models.adapter import unwrapped
+from raytrain.models.decoding_rows import Rows, likeliest, rows_of
+from raytrain.models.packed_reading import reading
 
 if TYPE_CHECKING:
-    import torch
     from torch import nn
-    from transformers import DynamicCache, PreTrainedTokenizerBase
+    from transformers import PreTrainedTokenizerBase
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,8 @@ class GreedyAnswer:
     """Smallest lead, in logits, of a chosen token over the second. Sums in another order, as in a batch of another
     size, change logits by rounding: an answer whose lead is far above that comes out the same."""
     seconds: float
-    """From when its batch began to be read until the answer stood."""
+    """That reading it took, with what was read beside it, and from when its first token was looked for until its last
+    one stood."""
 
 
 def decode_greedily(
@@ -46,27 +47,25 @@ def decode_greedily(
     batch_size: int = 8,
     is_complete: Callable[[Sequence[int]], bool] | None = None,
 ) -> Iterator[tuple[int, GreedyAnswer]]:
-    """(place of the prompt, its answer) as answers are found, longest prompts first.
+    """(place of the prompt, its answer) as answers are found, at most `batch_size` being written at a time.
 
     `is_complete` sees the tokens so far, and ends an answer that holds all that is wanted. The model is left in the
     mode it was in.
     """
     import torch
 
-    inside: Any = unwrapped(model)
-    was_training = inside.training
-    inside.eval()
-    try:
-        order = sorted(range(len(prompts)), key=lambda i: (-len(prompts[i]), i))
-        for start in range(0, len(order), batch_size):
-            places = order[start : start + batch_size]
-            began = time.perf_counter()
+    ends = frozenset(end_tokens)
+    writing: dict[int, _Writing] = {}
+    with reading(model) as reader:
+        rows = rows_of(reader, prompts, pad_id, batch_size, max_new_tokens)
+        is_going = True
+        while is_going:
+            ended: list[tuple[int, GreedyAnswer]] = []
             with torch.inference_mode():
-                batch = _Batch(inside, [prompts[i] for i in places], pad_id)
-                answers = _decode(batch, max_new_tokens, frozenset(end_tokens), is_complete, began)
-            yield from zip(places, answers, strict=True)
-    finally:
-        inside.train(was_training)
+                is_going = rows.fill()
+                if is_going:
+                    ended = _write(rows, writing, max_new_tokens, ends, is_complete)
+            yield from ended
 
 
 def holds_stop(tokenizer: PreTrainedTokenizerBase, stops: Sequence[str], tokens: Sequence[int]) -> bool:
@@ -90,126 +89,54 @@ def text_before(text: str, stops: Sequence[str]) -> str:
     return text[: min(ends)] if ends else text
 
 
-def _decode(
-    batch: _Batch,
+@dataclass
+class _Writing:
+    """An answer that is being written."""
+
+    tokens: list[int] = field(default_factory=list)
+    least_margin: float = math.inf
+
+    def take(
+        self,
+        token: int,
+        lead: float,
+        max_new_tokens: int,
+        end_tokens: frozenset[int],
+        is_complete: Callable[[Sequence[int]], bool] | None,
+    ) -> Literal["stop", "length", "nan"] | None:
+        """Its next token; the reason if that ends it."""
+        if math.isnan(lead):
+            self.least_margin = math.nan
+            return "nan"
+        self.least_margin = min(self.least_margin, lead)
+        if token in end_tokens:
+            return "stop"
+        self.tokens.append(token)
+        if is_complete is not None and is_complete(self.tokens):
+            return "stop"
+        return "length" if len(self.tokens) >= max_new_tokens else None
+
+
+def _write(
+    rows: Rows,
+    writing: dict[int, _Writing],
     max_new_tokens: int,
     end_tokens: frozenset[int],
     is_complete: Callable[[Sequence[int]], bool] | None,
-    began: float,
-) -> list[GreedyAnswer]:
-    written: list[list[int]] = [[] for _ in range(len(batch.rows))]
-    margins = [math.inf] * len(written)
-    took = [0.0] * len(written)
-    ended: dict[int, Literal["stop", "nan"]] = {}
-    for _ in range(max_new_tokens):
-        going = []
-        tokens, leads = batch.likeliest()
-        for slot, (row, token, lead) in enumerate(zip(batch.rows, tokens, leads, strict=True)):
-            took[row] = time.perf_counter() - began
-            if math.isnan(lead):
-                ended[row], margins[row] = "nan", math.nan
-                continue
-            margins[row] = min(margins[row], lead)
-            if token not in end_tokens:
-                written[row].append(token)
-            if token in end_tokens or (is_complete is not None and is_complete(written[row])):
-                ended[row] = "stop"
-            elif len(written[row]) < max_new_tokens:
-                going.append(slot)
-        if not going:
-            break
-        batch.read([tokens[slot] for slot in going], going)
-    return [
-        GreedyAnswer(tuple(tokens), ended.get(row, "length"), margins[row], took[row])
-        for row, tokens in enumerate(written)
-    ]
-
-
-def _num_shared(prompts: Sequence[Sequence[int]]) -> int:
-    """Tokens that all begin with, where it is worth a pass of its own; each prompt keeps one of its own."""
-    if len(prompts) < 2:
-        return 0
-    most = min(len(ids) for ids in prompts) - 1
-    first, last = min(prompts, key=list), max(prompts, key=list)  # what these share in order, all share
-    shared = next((i for i in range(most) if first[i] != last[i]), most)
-    return shared if shared >= _LEAST_SHARED else 0
-
-
-def _may_share(cache: DynamicCache) -> bool:
-    """Padding then lies between the shared tokens and a row's own: no matter to a layer that keeps all tokens and sees
-    by the mask, but a sliding window would count it, and a recurrent state would read it."""
-    from transformers.cache_utils import DynamicLayer
-
-    return bool(cache.layers) and all(type(layer) is DynamicLayer for layer in cache.layers)
-
-
-_LEAST_SHARED = 16
-"""Fewer shared tokens are read with each prompt."""
-
-
-class _Batch:
-    """Rows that are read side by side, with their cache. `rows` are the numbers of those that go on."""
-
-    def __init__(self, model: Any, prompts: list[Sequence[int]], pad_id: int) -> None:
-        import torch
-        from transformers import DynamicCache
-
-        self.rows = list(range(len(prompts)))
-        self._model = model
-        self._cache = DynamicCache(config=model.config)
-        shared = _num_shared(prompts) if _may_share(self._cache) else 0
-        width = max(len(ids) for ids in prompts) - shared
-        # Padding stands left of what a row has by itself, so that every row's last position is its newest token.
-        padded = [[pad_id] * (width + shared - len(ids)) + list(ids[shared:]) for ids in prompts]
-        mask = [
-            [1] * shared + [0] * (width + shared - len(ids)) + [1] * (len(ids) - shared) for ids in prompts
-        ]
-        if shared:
-            self._read_shared(prompts[0][:shared], len(prompts))
-        self._mask = torch.tensor(mask, device=model.device)
-        positions = (self._mask.cumsum(1) - 1).clamp(min=0)
-        self._next_position = positions[:, -1:] + 1
-        self._logits = self._forward(torch.tensor(padded, device=model.device), positions[:, shared:])
-
-    def _read_shared(self, ids: Sequence[int], num_rows: int) -> None:
-        """What all prompts begin with, once; every row gets a copy of its cache."""
-        import torch
-
-        whole = torch.tensor([list(ids)], device=self._model.device)
-        self._mask = torch.ones_like(whole)
-        self._forward(whole, torch.arange(len(ids), device=self._model.device)[None])
-        self._cache.batch_repeat_interleave(num_rows)
-
-    def _forward(self, ids: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
-        answer = self._model(
-            input_ids=ids,
-            attention_mask=self._mask,
-            position_ids=positions,
-            past_key_values=self._cache,
-            use_cache=True,
-            logits_to_keep=1,
-        )
-        logits: torch.Tensor = answer.logits[:, -1].float()
-        return logits
-
-    def likeliest(self) -> tuple[list[int], list[float]]:
-        """The likeliest next token of each row, the first of equals, and its lead over the next; NaN where the
-        greatest is no number."""
-        values, _ = self._logits.topk(2, dim=1)  # NaN counts as the greatest
-        leads = (values[:, 0] - values[:, 1]).where(values[:, 0].isfinite(), math.nan)
-        return self._logits.argmax(dim=1).tolist(), leads.tolist()
-
-    def read(self, tokens: list[int], slots: list[int]) -> None:
-        """Go on with the rows in these slots, each of which has been given a token; the others are dropped."""
-        import torch
-
-        if len(slots) < len(self.rows):
-            kept = torch.tensor(slots, device=self._mask.device)
-            self.rows = [self.rows[slot] for slot in slots]
-            self._cache.batch_select_indices(kept)
-            self._mask, self._next_position = self._mask[kept], self._next_position[kept]
-        ones = torch.ones((len(slots), 1), dtype=self._mask.dtype, device=self._mask.device)
-        self._mask = torch.cat([self._mask, ones], dim=1)
-        ids = torch.tensor(tokens, device=self._mask.device)[:, None]
-        self._logits = self._forward(ids, self._next_position)
-        self._next_position = self._next_position + 1
+) -> list[tuple[int, GreedyAnswer]]:
+    """One token more for each row; the answers that stand now."""
+    ended: list[tuple[int, GreedyAnswer]] = []
+    going: dict[int, int] = {}
+    tokens, leads = likeliest(rows.logits)
+    now = time.perf_counter()
+    for place, (row, token, lead) in enumerate(zip(rows.rows, tokens, leads, strict=True)):
+        answer = writing.setdefault(row.number, _Writing())
+        reason = answer.take(token, lead, max_new_tokens, end_tokens, is_complete)
+        if reason is None:
+            going[place] = token
+            continue
+        del writing[row.number]
+        found = GreedyAnswer(tuple(answer.tokens), reason, answer.least_margin, now - row.began)
+        ended.append((row.number, found))
+    rows.read(going)
+    return ended

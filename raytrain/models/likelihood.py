@@ -6,22 +6,15 @@ import itertools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
-from weakref import WeakKeyDictionary
+from typing import TYPE_CHECKING
 
 from raytrain.errors import ConfigError, DataError
-from raytrain.models.adapter import unwrapped
-from raytrain.models.inner import inner_model
-from raytrain.models.packing_proof import try_packing, try_sharing
-from raytrain.models.prefix_trees import grow_trees, num_tokens, tree_arguments, tree_of
+from raytrain.models.packed_reading import Reader, reading
 from raytrain.models.text_generation import ids_of
 
 if TYPE_CHECKING:
     from torch import nn
     from transformers import PreTrainedTokenizerBase
-
-MAX_TOKENS = 2048
-"""Tokens of one forward pass, where a single text has not more."""
 
 
 @dataclass(frozen=True)
@@ -119,7 +112,7 @@ def log_likelihoods(
     model: nn.Module,
     passages: Sequence[Passage],
     *,
-    max_tokens: int = MAX_TOKENS,
+    max_tokens: int | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> list[Likelihood]:
     """Each passage's, in their order: packed where the model proves that it can, and what passages share read once.
@@ -128,84 +121,38 @@ def log_likelihoods(
     """
     import torch
 
-    inside: Any = unwrapped(model)
-    before = inner_model(inside).config._attn_implementation
-    is_packed, can_share = _switch(inside)
     found: dict[int, Likelihood] = {}
-    was_training = inside.training
-    inside.eval()
-    try:
-        with torch.inference_mode():
-            for batch in _batches(passages, max_tokens if is_packed else 0, can_share=can_share):
-                groups = [[passages[i] for i in tree] for tree in batch]
-                judged = _judge(inside, groups, is_packed=is_packed)
-                found.update(zip(itertools.chain.from_iterable(batch), judged, strict=True))
-                if on_progress is not None:
-                    on_progress(len(found), len(passages))
-    finally:
-        inside.train(was_training)
-        if is_packed:
-            inner_model(inside).set_attn_implementation(before)
+    texts = [one.ids[:-1] for one in passages]  # nothing follows the last token
+    with reading(model) as reader, torch.inference_mode():
+        for batch in reader.batches(texts, max_tokens):
+            judged = _judge(reader, [[passages[i] for i in tree] for tree in batch])
+            found.update(zip(itertools.chain.from_iterable(batch), judged, strict=True))
+            for i in (i for tree in batch if len(tree) > 1 for i in tree):
+                if math.isnan(found[i].log_likelihood):  # maybe another's fault, whom a mask only hides
+                    (found[i],) = _judge(reader, [[passages[i]]])
+            if on_progress is not None:
+                on_progress(len(found), len(passages))
     return [found[i] for i in range(len(passages))]
 
 
-_proven: WeakKeyDictionary[Any, dict[tuple[Any, ...], tuple[str | None, bool]]] = WeakKeyDictionary()
-"""What each model has shown: the attention that it packs with, None where it cannot, and whether it may share."""
-
-
-def _switch(model: Any) -> tuple[bool, bool]:
-    """Whether the model packs, to which it is switched then, and whether it may share beginnings. Proven once: of many
-    calls with few passages the proofs would take more than the passages."""
-    config = inner_model(model).config
-    known = _proven.setdefault(model, {})
-    setting = (config._attn_implementation, model.dtype, model.device.type)
-    if setting not in known:
-        is_packed = try_packing(model) is None
-        can_share = is_packed and try_sharing(model) is None
-        known[setting] = (config._attn_implementation if is_packed else None, can_share)
-    attention, can_share = known[setting]
-    if attention is not None:
-        inner_model(model).set_attn_implementation(attention)
-    return attention is not None, can_share
-
-
-def _batches(passages: Sequence[Passage], max_tokens: int, *, can_share: bool) -> list[list[list[int]]]:
-    """Numbers of the passages of each forward pass, by tree; the longest first, as memory runs out there if it does."""
-    texts = [one.ids[:-1] for one in passages]
-    trees = grow_trees(texts, max_tokens) if can_share else [[i] for i in range(len(passages))]
-    sizes = [num_tokens([texts[i] for i in tree]) for tree in trees]
-    batches: list[list[list[int]]] = []
-    room = 0
-    for number in sorted(range(len(trees)), key=lambda number: -sizes[number]):
-        if not batches or sizes[number] > room:
-            batches.append([])
-            room = max_tokens
-        batches[-1].append(trees[number])
-        room -= sizes[number]
-    return batches
-
-
-def _judge(model: Any, groups: list[list[Passage]], *, is_packed: bool) -> list[Likelihood]:
+def _judge(reader: Reader, groups: list[list[Passage]]) -> list[Likelihood]:
     """One forward pass over trees that lie after each other; of one passage where the model cannot pack.
 
     The logits at a place are made once, however many passages are judged there.
     """
     import torch
 
-    trees = [tree_of([one.ids[:-1] for one in group]) for group in groups]  # nothing follows the last token
-    starts = itertools.accumulate([len(tree.ids) for tree in trees], initial=0)
+    device = reader.model.device
+    texts = reader.lay_out([[one.ids[:-1] for one in group] for group in groups])
     passages = [one for group in groups for one in group]
-    places = [
-        [start + place for place in path[-one.num_targets :]]
-        for start, tree, group in zip(starts, trees, groups, strict=False)
-        for path, one in zip(tree.paths, group, strict=True)
-    ]
+    places = [path[-one.num_targets :] for path, one in zip(texts.paths, passages, strict=True)]
     kept = sorted({place for several in places for place in several})
     row_of = {place: row for row, place in enumerate(kept)}
-    ids = torch.tensor([[token for tree in trees for token in tree.ids]], device=model.device)
-    packing = tree_arguments(trees, model.device) if is_packed else {}
-    logits = model(input_ids=ids, **packing, logits_to_keep=torch.tensor(kept, device=model.device)).logits[0]
-    logits = logits.float()
+    logits = (
+        reader.model(**texts.arguments(device), logits_to_keep=torch.tensor(kept, device=device))
+        .logits[0]
+        .float()
+    )
     rows = torch.tensor([row_of[place] for several in places for place in several], device=logits.device)
     targets = torch.tensor(
         [token for one in passages for token in one.ids[-one.num_targets :]], device=logits.device

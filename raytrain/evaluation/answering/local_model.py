@@ -26,6 +26,15 @@ _JUDGED_TOGETHER = 64
 """Items whose likelihoods are found together: enough for full forward passes, and still told of soon."""
 
 
+_MOST_BATCHES, _LEAST_UNITS = 4, 16
+
+
+def _written_together(num_items: int, batch_size: int) -> int:
+    """Items of a unit, of which `batch_size` are written at a time: several batches of a large suite, where the next
+    takes a freed place and shared beginnings are read once, and still enough units for many workers."""
+    return max(batch_size, min(_MOST_BATCHES * batch_size, num_items // _LEAST_UNITS))
+
+
 class LocalModel:
     """Answers in this process; its weights are read when the first answer is wanted."""
 
@@ -50,8 +59,9 @@ class LocalModel:
                 why="it asks in prompt.mode: chat, and the model has no chat template",
                 fix="set answering.chat_template, or let the suite ask in mode: completion",
             )
-        size = self._answering.batch_size if section.kind == "generation" else _JUDGED_TOGETHER
-        return units_of(suite.items, size)
+        is_written = section.kind == "generation"
+        size = _written_together(len(suite.items), self._answering.batch_size)
+        return units_of(suite.items, size if is_written else _JUDGED_TOGETHER)
 
     def answer(self, suite: Suite, units: Sequence[Unit]) -> Iterator[list[ItemRecord]]:
         if not units:

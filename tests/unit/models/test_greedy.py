@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, MistralConfig, MistralForCausalLM
+from tiny_models import spoil_token
+from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache, MistralConfig, MistralForCausalLM
 
 from raytrain.models.greedy import GreedyAnswer, decode_greedily, holds_stop, text_before
+from raytrain.models.slot_cache import SlotCache
 
 PROMPTS = [
     np.random.default_rng(i).integers(3, 300, length).tolist()
@@ -28,6 +32,20 @@ def decode(model: Any, prompts: list[list[int]] = PROMPTS, **options: Any) -> li
     found = dict(decode_greedily(model, prompts, **settings))
     assert sorted(found) == list(range(len(prompts)))
     return [found[i] for i in range(len(prompts))]
+
+
+@contextmanager
+def shapes_of(model: Any) -> Iterator[list[tuple[int, int]]]:
+    """(rows, tokens) of each forward pass, but those of the proofs before the first."""
+    decode(model, prompts=PROMPTS[:1], max_new_tokens=1)
+    shapes: list[tuple[int, int]] = []
+    hook = model.register_forward_pre_hook(
+        lambda _module, _args, given: shapes.append(tuple(given["input_ids"].shape)), with_kwargs=True
+    )
+    try:
+        yield shapes
+    finally:
+        hook.remove()
 
 
 def by_hand(model: Any, prompt: list[int], num_tokens: int) -> tuple[list[int], float]:
@@ -54,20 +72,49 @@ def test_it_is_what_asking_by_hand_gives(model: Any, batch_size: int) -> None:
 def test_rows_that_end_leave_the_batch_and_the_others_go_on(model: Any) -> None:
     free = decode(model)
     ends = {free[0].tokens[2], free[3].tokens[5]}
-    widths: list[int] = []
-    hook = model.register_forward_pre_hook(
-        lambda _module, _args, given: widths.append(len(given["input_ids"])), with_kwargs=True
-    )
-    ended = decode(model, end_tokens=ends, batch_size=len(PROMPTS))
-    hook.remove()
+    with shapes_of(model) as shapes:
+        ended = decode(model, end_tokens=ends, batch_size=len(PROMPTS))
+    widths = [rows for rows, _ in shapes[1:]]
     for answer, whole in zip(ended, free, strict=True):
         first = next((i for i, token in enumerate(whole.tokens) if token in ends), None)
         assert answer.tokens == (whole.tokens if first is None else whole.tokens[:first])
         assert answer.stop_reason == ("length" if first is None else "stop")
-    assert widths[0] == len(PROMPTS) and widths[-1] < len(PROMPTS)
-    assert sum(widths) == len(PROMPTS) + sum(min(11, len(one.tokens)) for one in ended), (
-        "no row is computed after its end"
-    )
+    assert shapes[0] == (1, sum(map(len, PROMPTS))), "prompts are read without padding"
+    assert sum(widths) == sum(min(11, len(one.tokens)) for one in ended), "no row is computed after its end"
+
+
+def test_the_next_prompt_takes_a_freed_place(model: Any) -> None:
+    """Three answers of many lengths at a time: as many steps as the tokens of all need, and a few at the end."""
+    prompts = [np.random.default_rng(50 + i).integers(3, 300, 4 + i % 5).tolist() for i in range(24)]
+    free = decode(model, prompts=prompts, max_new_tokens=30)
+    wanted = {tuple(answer.tokens[: 1 + i * 7 % 30]) for i, answer in enumerate(free)}
+    with shapes_of(model) as shapes:
+        found = decode(
+            model,
+            prompts=prompts,
+            max_new_tokens=30,
+            batch_size=3,
+            is_complete=lambda tokens: tuple(tokens) in wanted,
+        )
+    for answer, whole in zip(found, free, strict=True):
+        assert answer.tokens == whole.tokens[: len(answer.tokens)]
+        assert answer.least_margin >= whole.least_margin - 1e-4
+    steps = [rows for rows, tokens in shapes if tokens == 1]
+    num_read = sum(len(one.tokens) - 1 for one in found)  # the first token comes from reading the prompt
+    assert sum(steps) == num_read and max(steps) == 3
+    assert len(steps) <= num_read / 3 + 30
+
+
+def test_prompts_are_read_as_places_free(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No pass has more tokens than it may, and none is read long before it is written on."""
+    monkeypatch.setattr("raytrain.models.packed_reading.MAX_TOKENS", 25)
+    with shapes_of(model) as shapes:
+        found = decode(model, batch_size=2, max_new_tokens=4)
+    for prompt, answer in zip(PROMPTS, found, strict=True):
+        assert list(answer.tokens) == by_hand(model, prompt, 4)[0]
+    readings = [i for i, (rows, tokens) in enumerate(shapes) if tokens > 1 and rows == 1]
+    assert len(readings) >= 3 and readings[-1] > len(readings), "steps lie between the readings"
+    assert max(tokens for _, tokens in shapes) <= 25
 
 
 def test_what_is_complete_ends(model: Any) -> None:
@@ -92,13 +139,9 @@ EXAMPLES = np.random.default_rng(9).integers(3, 300, 40).tolist()
 def test_what_all_prompts_begin_with_is_read_once(model: Any) -> None:
     """One of them is nothing else but one token less, another the same twice."""
     given = [EXAMPLES + prompt for prompt in PROMPTS] + [EXAMPLES[:-1], EXAMPLES + PROMPTS[0]]
-    read: list[int] = []
-    hook = model.register_forward_pre_hook(
-        lambda _module, _args, given: read.append(given["input_ids"].numel()), with_kwargs=True
-    )
-    answers = decode(model, prompts=given, batch_size=len(given))
-    hook.remove()
-    assert read[:2] == [38, len(given) * (20 + 2)]
+    with shapes_of(model) as shapes:
+        answers = decode(model, prompts=given, batch_size=len(given))
+    assert shapes[:2] == [(1, 40 + sum(map(len, PROMPTS))), (len(given), 1)]
     for prompt, answer in zip(given, answers, strict=True):
         tokens, least = by_hand(model, prompt, 12)
         assert list(answer.tokens) == tokens
@@ -138,3 +181,37 @@ def test_a_stop_text_is_found_as_soon_as_it_stands_there(tiny_llama: Path) -> No
             assert holds_stop(tokenizer, stops, tokens[:count]) == any(stop in whole for stop in stops)
     assert text_before("one two three two", ["two", "three"]) == "one "
     assert text_before("one", ["two"]) == "one"
+
+
+def test_what_is_no_number_in_one_row_stays_there(tiny_llama: Path) -> None:
+    """Its slot is taken by others afterwards."""
+    model = AutoModelForCausalLM.from_pretrained(tiny_llama)
+    whole = decode(model, batch_size=2)  # proven sound
+    used = {token for prompt, one in zip(PROMPTS, whole, strict=True) for token in (*prompt, *one.tokens)}
+    sick = min(set(range(3, 300)) - used)
+
+    spoil_token(model, sick)
+    prompts = [[*PROMPTS[0][:2], sick, *PROMPTS[0][2:]], *PROMPTS, [sick]]
+    found = decode(model, prompts=prompts, batch_size=2)
+    assert [one.stop_reason for one in found] == ["nan", *["length"] * len(PROMPTS), "nan"]
+    assert [one.tokens for one in found[1:-1]] == [one.tokens for one in whole]
+
+
+def test_a_slot_grows_and_its_tokens_stay() -> None:
+    source = DynamicCache()
+    texts = torch.randn(2, 1, 3, 5, 4)  # keys and values of a row: heads, tokens, size
+    source.update(*texts, 0)
+    cache = SlotCache(2, 2)
+    cache.put(0, source, torch.tensor([0, 1]))
+    cache.put(1, source, torch.tensor([4, 2, 0, 1]))
+    seen = cache.expect([3, 5])
+    assert seen[:, 0, 0].tolist() == [[True] * 3 + [False] * 2, [True] * 5]
+    new = torch.randn(2, 2, 3, 1, 4)
+    keys, values = cache.update(*new, 0)
+    for found, old, latest in ((keys, texts[0, 0], new[0]), (values, texts[1, 0], new[1])):
+        assert torch.equal(found[0, :, :3], torch.cat([old[:, [0, 1]], latest[0]], dim=1))
+        assert torch.equal(found[1], torch.cat([old[:, [4, 2, 0, 1]], latest[1]], dim=1))
+    cache.move(1, 0)
+    cache.expect([6])
+    keys, _ = cache.update(*new[:, :1], 0)
+    assert torch.equal(keys[0, :, :4], texts[0, 0][:, [4, 2, 0, 1]]) and cache.get_seq_length() == 5

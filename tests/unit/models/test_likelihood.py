@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from tiny_models import spoil_token
 from transformers import AutoModelForCausalLM, AutoTokenizer, MambaConfig, MambaForCausalLM
 
 from raytrain.errors import DataError
@@ -33,6 +34,20 @@ def alone(model: Any, passage: Passage) -> tuple[float, bool]:
     places = range(len(passage.ids) - passage.num_targets, len(passage.ids))
     sums = math.fsum(float(logits[i - 1, passage.ids[i]]) for i in places)
     return sums, all(int(logits[i - 1].argmax()) == passage.ids[i] for i in places)
+
+
+def test_what_is_no_number_in_one_text_stays_there(tiny_llama: Path) -> None:
+    """They begin alike, and one pass reads them all."""
+    model = AutoModelForCausalLM.from_pretrained(tiny_llama).eval()
+    shared, sick = (5, 6, 7, 8), 299
+    given = [Passage((*shared, *ids), len(ids)) for ids in ((11, sick, 12), (11, 13, 14), (15, 16), (sick,))]
+    whole = log_likelihoods(model, given)
+    spoil_token(model, sick)
+    found = log_likelihoods(model, given)
+    assert [math.isnan(one.log_likelihood) for one in found] == [True, False, False, False], (
+        "the last token is judged, and read by nobody"
+    )
+    assert [one.log_likelihood for one in found[1:]] == pytest.approx([w.log_likelihood for w in whole[1:]])
 
 
 def passages(num: int, vocabulary: int = 300) -> list[Passage]:

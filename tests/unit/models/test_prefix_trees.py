@@ -16,7 +16,7 @@ from transformers import (
     MistralForCausalLM,
 )
 
-from raytrain.models import attention, likelihood
+from raytrain.models import attention, packed_reading
 from raytrain.models.attention import KERNEL_ATTENTION, register_document_attention
 from raytrain.models.likelihood import Passage, log_likelihoods
 from raytrain.models.packing_proof import shared_difference, try_packing, try_sharing
@@ -156,6 +156,6 @@ def test_a_model_proves_itself_once(monkeypatch: pytest.MonkeyPatch) -> None:
     model = build("Llama")
     given = questions(1)
     first = log_likelihoods(model, given)
-    monkeypatch.setattr(likelihood, "try_packing", lambda _: pytest.fail("proven again"))
+    monkeypatch.setattr(packed_reading, "try_packing", lambda _: pytest.fail("proven again"))
     assert log_likelihoods(model, given) == first
     assert model.config._attn_implementation == "sdpa"
