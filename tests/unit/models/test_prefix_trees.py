@@ -16,7 +16,7 @@ from transformers import (
     MistralForCausalLM,
 )
 
-from raytrain.models import attention, packed_reading
+from raytrain.models import attention, likelihood, packed_reading
 from raytrain.models.attention import KERNEL_ATTENTION, register_document_attention
 from raytrain.models.likelihood import Passage, log_likelihoods
 from raytrain.models.packing_proof import shared_difference, try_packing, try_sharing
