@@ -11,7 +11,7 @@ from weakref import WeakKeyDictionary
 
 from raytrain.models.adapter import unwrapped
 from raytrain.models.inner import inner_model
-from raytrain.models.packing_proof import try_packing, try_sharing
+from raytrain.models.packing_proof import stretches_positions, try_packing, try_sharing
 from raytrain.models.prefix_trees import PrefixTree, grow_trees, num_tokens, tree_arguments, tree_of
 
 if TYPE_CHECKING:
@@ -30,6 +30,8 @@ class Reader:
     attention: str | None
     """With which it packs; None where it cannot, and reads one text at a time."""
     can_share: bool
+    is_alone: bool = False
+    """Whether no row may be read beside another in any way."""
 
     def batches(self, texts: Sequence[Sequence[int]], max_tokens: int | None = None) -> list[list[list[int]]]:
         """The numbers of the texts of each forward pass, by tree; the longest first, as memory runs out there if it
@@ -80,19 +82,37 @@ class PackedTexts:
 def reading(model: nn.Module) -> Iterator[Reader]:
     """The model in evaluation mode, and packing where it proves that it can. It is left as it was."""
     inside: Any = unwrapped(model)
-    before = inner_model(inside).config._attn_implementation
-    was_training = inside.training
-    reader = _proven_reader(inside)
-    inside.eval()
+    use = _used.setdefault(inside, _Use())
+    if not use.num_readers:
+        use.attention, use.was_training = inner_model(inside).config._attn_implementation, inside.training
+        use.reader = _proven_reader(inside)
+        inside.eval()
+        if use.reader.attention is not None:
+            inner_model(inside).set_attn_implementation(use.reader.attention)
+    assert use.reader is not None, "who came first has found it"
+    use.num_readers += 1
     try:
-        if reader.attention is not None:
-            inner_model(inside).set_attn_implementation(reader.attention)
-        yield reader
+        yield use.reader
     finally:
-        inside.train(was_training)
-        if reader.attention is not None:
-            inner_model(inside).set_attn_implementation(before)
+        use.num_readers -= 1
+        if not use.num_readers:
+            inside.train(use.was_training)
+            if use.reader.attention is not None:
+                inner_model(inside).set_attn_implementation(use.attention)
 
+
+@dataclass
+class _Use:
+    """Who reads a model now. Answers are told as they are found, so that readers need not end in the order in which
+    they began."""
+
+    num_readers: int = 0
+    reader: Reader | None = None
+    attention: str | None = None
+    was_training: bool = False
+
+
+_used: WeakKeyDictionary[Any, _Use] = WeakKeyDictionary()
 
 _proven: WeakKeyDictionary[Any, dict[tuple[Any, ...], tuple[str | None, bool]]] = WeakKeyDictionary()
 """What each model has shown: the attention that it packs with, None where it cannot, and whether it may share."""
@@ -110,4 +130,4 @@ def _proven_reader(model: Any) -> Reader:
         known[setting] = (config._attn_implementation if is_packed else None, can_share)
         if is_packed:
             inner_model(model).set_attn_implementation(before)
-    return Reader(model, *known[setting])
+    return Reader(model, *known[setting], is_alone=stretches_positions(model))

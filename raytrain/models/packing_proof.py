@@ -42,6 +42,8 @@ def try_packing(
     before = inside.config._attn_implementation
     if before not in ("sdpa", DOCUMENT_ATTENTION, KERNEL_ATTENTION):
         return f"it works with model.attention sdpa, and the model is loaded with {before}"
+    if stretches_positions(model):
+        return "its positions are stretched by the longest row beside a row"
     register_document_attention()
     first = next(model.parameters())
     if uses_kernel(first.device.type, dtype or first.dtype):
@@ -54,6 +56,15 @@ def try_packing(
     if reason is not None:
         inside.set_attn_implementation(before)
     return reason
+
+
+def stretches_positions(model: Any) -> bool:
+    """Whether the rotary embedding of all rows follows from the longest among them, as `longrope` and `dynamic` do:
+    short rows, as in a proof, do not show it. In transformers `dynamic` even goes on as the longest row so far left it,
+    until a short one comes."""
+    kinds = [getattr(module, "rope_type", "") for module in model.modules()]
+    told = [kind for one in kinds for kind in (one.values() if isinstance(one, dict) else [one])]
+    return any("dynamic" in str(kind) or str(kind) == "longrope" for kind in told)
 
 
 def uses_kernel(device_type: str, dtype: torch.dtype) -> bool:
@@ -77,6 +88,11 @@ def _failed_proof(model: nn.Module, attention: str, dtype: torch.dtype | None) -
         return None
     found = max(difference, leak)
     return f"rows that lie after each other see each other: logits differ by {found:.2g} of the largest"
+
+
+def tolerance(dtype: torch.dtype) -> float:
+    """Of a difference of logits, of the largest logit: what is computed otherwise differs by rounding."""
+    return _tolerance(_TOLERANCE, dtype)
 
 
 def _tolerance(of_float32: float, dtype: torch.dtype) -> float:
@@ -108,7 +124,7 @@ def packed_difference(model: Any, dtype: torch.dtype | None = None) -> float:
     """
     import torch
 
-    rows = _proof_rows(model)
+    rows = proof_rows(model)
     with _still(model, dtype), torch.no_grad():
         alone = torch.cat([model(input_ids=row[None]).logits[0] for row in rows]).float()
         packed = _packed_logits(model, rows)
@@ -122,7 +138,7 @@ def leak_between_rows(model: Any, dtype: torch.dtype | None = None) -> float:
     """
     import torch
 
-    first, second = _proof_rows(model)
+    first, second = proof_rows(model)
     with _still(model, dtype), torch.no_grad():
         one, other = (_packed_logits(model, [row, second])[len(first) :] for row in (first, first.flip(0)))
     return float((one - other).abs().max()) / max(1.0, float(one.abs().max()))
@@ -132,7 +148,7 @@ def _go_back(model: Any, dtype: torch.dtype | None) -> None:
     """Gradients of the packed rows' embeddings: a kernel may know the way forward only. No parameter keeps one."""
     import torch
 
-    rows = _proof_rows(model)
+    rows = proof_rows(model)
     embedded = model.get_input_embeddings()(torch.cat(rows)[None]).detach().requires_grad_()
     arguments = packed_arguments([len(row) for row in rows], embedded.device)
     with _still(model, dtype), torch.enable_grad():
@@ -179,7 +195,7 @@ def leak_between_branches(model: Any, dtype: torch.dtype | None = None) -> float
 
 def _proof_texts(model: Any) -> list[list[int]]:
     """Three that share their beginning, of which the last two share more."""
-    first, second = (row.tolist() for row in _proof_rows(model))
+    first, second = (row.tolist() for row in proof_rows(model))
     return [
         [*second[:_NUM_SHARED], *first],
         [*second, *first[:3]],
@@ -197,7 +213,8 @@ def _shared_logits(model: Any, texts: Sequence[Sequence[int]], limb_tokens: int)
     return [logits[list(path)] for path in trees[1].paths]
 
 
-def _proof_rows(model: Any) -> list[torch.Tensor]:
+def proof_rows(model: Any) -> list[torch.Tensor]:
+    """Token ids of two short rows of different lengths."""
     import torch
 
     vocabulary = int(model.get_input_embeddings().num_embeddings)

@@ -15,7 +15,7 @@ from raytrain.evaluation.answering.outcomes import failed_record, scored_record,
 from raytrain.evaluation.items import Item, Suite
 from raytrain.evaluation.records import ItemRecord
 from raytrain.evaluation.scoring.registry import build_scorer
-from raytrain.models.greedy import decode_greedily, holds_stop
+from raytrain.models.decoding.greedy import decode_greedily, holds_stop
 from raytrain.models.inference import LoadedModel
 from raytrain.models.likelihood import Passage, log_likelihoods, passage_of, windows_of
 from raytrain.models.text_generation import encode_prompt, end_tokens_of

@@ -9,7 +9,7 @@ from raytrain.errors import PlatformError
 from raytrain.evaluation.items import Item
 from raytrain.evaluation.records import ItemRecord
 from raytrain.evaluation.scoring.registry import Scorer
-from raytrain.models.greedy import text_before
+from raytrain.models.decoding.greedy import text_before
 
 
 def scored_record(item: Item, prompt: str, text: str, stops: Sequence[str], scorer: Scorer) -> ItemRecord:

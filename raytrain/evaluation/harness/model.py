@@ -11,7 +11,7 @@ from typing import Any
 from lm_eval.api.model import LM
 
 from raytrain.errors import ConfigError
-from raytrain.models.greedy import decode_greedily, holds_stop, text_before
+from raytrain.models.decoding.greedy import decode_greedily, holds_stop, text_before
 from raytrain.models.inference import LoadedModel
 from raytrain.models.likelihood import log_likelihoods, passage_of, windows_of
 from raytrain.models.text_generation import encode_prompt, end_tokens_of

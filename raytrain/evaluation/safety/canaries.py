@@ -15,7 +15,7 @@ from typing import Any
 
 from raytrain.errors import DataError
 from raytrain.evaluation.safety.outcomes import FailureCount
-from raytrain.models.greedy import decode_greedily
+from raytrain.models.decoding.greedy import decode_greedily
 from raytrain.models.inference import LoadedModel
 from raytrain.models.likelihood import log_likelihoods, passage_of
 from raytrain.models.text_generation import end_tokens_of

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from jinja2 import TemplateError
 
 from raytrain.evaluation.items import Messages
-from raytrain.models.greedy import decode_greedily
+from raytrain.models.decoding.greedy import decode_greedily
 from raytrain.models.inference import LoadedModel
 from raytrain.models.text_generation import encode_prompt, end_tokens_of
 from raytrain.storage.manifest import digest_of

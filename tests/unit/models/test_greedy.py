@@ -13,8 +13,8 @@ import torch
 from tiny_models import spoil_token
 from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache, MistralConfig, MistralForCausalLM
 
-from raytrain.models.greedy import GreedyAnswer, decode_greedily, holds_stop, text_before
-from raytrain.models.slot_cache import SlotCache
+from raytrain.models.decoding.greedy import GreedyAnswer, decode_greedily, holds_stop, text_before
+from raytrain.models.decoding.slot_cache import SlotCache
 
 PROMPTS = [
     np.random.default_rng(i).integers(3, 300, length).tolist()

@@ -12,7 +12,8 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
-from raytrain.models.decoding_rows import Rows, likeliest, rows_of
+from raytrain.models.decoding.choice import rows_of
+from raytrain.models.decoding.rows import Rows, likeliest
 from raytrain.models.packed_reading import reading
 
 if TYPE_CHECKING:
