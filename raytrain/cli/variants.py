@@ -179,10 +179,10 @@ def _chosen(text: str, known: tuple[_Name, ...]) -> list[_Name]:
 def _read(path: Path, id_column: str | None) -> Iterator[tuple[str, dict[str, Any]]]:
     """(id, row); numbers count from 1, as those of a suite's items do."""
     from raytrain.data.rows import RowFault
-    from raytrain.data.section import SourceSection
+    from raytrain.data.section import RowsSection
     from raytrain.data.sources import open_sources
 
-    (opened,) = open_sources([SourceSection(path=str(path))])
+    (opened,) = open_sources([RowsSection(path=str(path))])
     for raw in opened.rows():
         if isinstance(raw.content, RowFault):
             raise DataError(
