@@ -185,8 +185,13 @@ def test_a_damaged_evaluation_is_made_again(tiny_llama: Path, tmp_path: Path) ->
     one = suite(tmp_path)
     first = finished(evaluate(str(tiny_llama), [one], settings_from([])))
     (first.artifact.path / "report.json").write_text("{}")
-    again = evaluate(str(tiny_llama), [one], settings_from([]))
+    notes: list[str | None] = []
+    again = evaluate(
+        str(tiny_llama), [one], settings_from([]), on_progress=lambda told: notes.append(told.note)
+    )
     assert not again.was_done_before and finished(again).artifact.digest == first.artifact.digest
+    told = next(note for note in notes if note)
+    assert "report.json" in told and told.endswith("the evaluation is made again")
     assert open_evaluation(Location.parse(first.artifact.path)).report == first.report
 
 
