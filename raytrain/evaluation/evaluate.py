@@ -226,14 +226,18 @@ def _check(suites: Sequence[Suite]) -> None:
 
 
 def _identity(answerer: Answerer, suites: Sequence[Suite]) -> str:
-    """What decides every answer; the words under which a model was named do not, except an endpoint's address."""
+    """What decides every answer; the words under which a model was named do not, except an endpoint's address.
+
+    A loopback address is another on every machine, so that its host counts, too.
+    """
     who = answerer.identity
+    named = [one for one in (who.reference, who.base_model, who.host) if one is not None]
     known = [
         who.base_digest, who.adapter_digest, who.outputs_digest, who.tokenizer_digest, who.template_digest,
     ]  # fmt: skip
     return digest_of(
         {
-            "model": known if any(known) else [who.reference, who.base_model],
+            "model": known if any(known) else named,
             "settings": answerer.settings,
             "suites": {one.section.suite: one.digest for one in suites},
         }

@@ -38,6 +38,8 @@ class EvaluatedModel:
     tokenizer_digest: str | None = None
     template_digest: str | None = None
     """Of the chat template that questions went through."""
+    host: str | None = None
+    """Name of the machine, where an endpoint's address is one that every machine has for itself."""
 
     @property
     def parents(self) -> dict[str, str]:
