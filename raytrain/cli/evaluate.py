@@ -82,7 +82,7 @@ def load_suites(files: Sequence[Path] | None) -> list[Suite]:
 
 
 class ProgressBars:
-    """One bar a suite on a terminal, elsewhere a line now and then."""
+    """One bar a suite on a terminal, elsewhere a line now and then; notes alone where it is quiet."""
 
     def __init__(self, console: Console, *, quiet: bool = False) -> None:
         from rich.progress import (
@@ -114,10 +114,11 @@ class ProgressBars:
 
     def show(self, progress: EvaluateProgress) -> None:
         """Take one report of `evaluate`."""
-        if self._quiet:
-            return
         if progress.note is not None:
-            self._console.print(f"  {progress.suite}: {progress.note}", markup=False, highlight=False)
+            told = f"{progress.suite}: {progress.note}" if progress.suite else progress.note
+            self._console.print(f"  {told}", markup=False, highlight=False, soft_wrap=True)
+            return
+        if self._quiet:
             return
         if progress.suite not in self._tasks:
             self._tasks[progress.suite] = self._progress.add_task(progress.suite, total=progress.num_items)

@@ -59,6 +59,9 @@ def import_task(
         int | None, typer.Option(min=0, help="Worked examples; else as the task says.")
     ] = None,
     max_items: Annotated[int | None, typer.Option(min=1, help="So many of its items at most.")] = None,
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Write over another suite.yaml and its rows in FOLDER.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Make a suite of a task of lm-evaluation-harness: the same prompts, choices and stop texts."""
@@ -66,7 +69,7 @@ def import_task(
     from raytrain.evaluation.items import load_items
     from raytrain.evaluation.suite import load_suite
 
-    place = write_suite(task, folder, num_fewshot=num_fewshot, max_items=max_items)
+    place = write_suite(task, folder, num_fewshot=num_fewshot, max_items=max_items, replace=replace)
     found = load_items(load_suite(place))
     result = {"suite": str(place), "num_items": len(found.items), "digest": found.digest}
     emit(result, as_json, lambda console: console.print(place, markup=False, highlight=False, soft_wrap=True))

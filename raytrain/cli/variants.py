@@ -12,6 +12,7 @@ from typing import Annotated, Any, TypeVar
 
 import typer
 
+from raytrain.cli.code import WeakerOption
 from raytrain.cli.output import JsonOption, emit
 from raytrain.errors import ConfigError, DataError
 
@@ -47,7 +48,7 @@ def word_problems(
     chosen = _chosen(changes, problems.CHANGES)
     _write(originals, problems.originals(seed, count))
     made = problems.variants(seed, count, changes=chosen, per_original=per_original)
-    _tell(_write(output, made), {}, output, as_json)
+    _write_and_tell(made, Counter(), output, as_json)
 
 
 @app.command("annotated")
@@ -64,12 +65,9 @@ def annotated(
 
     chosen = _chosen(changes, ANNOTATED_CHANGES)
     left_out: Counter[Reason] = Counter()
-    read = (
-        (name, _text(row, "question", name), _text(row, "answer", name))
-        for name, row in _read(rows, id_column)
-    )
-    number = _write(output, perturbed_rows(read, seed, changes=chosen, left_out=left_out))
-    _tell(number, left_out, output, as_json)
+    read = _texts(rows, id_column, "question", "answer")
+    made = perturbed_rows(read, seed, changes=chosen, left_out=left_out)
+    _write_and_tell(made, left_out, output, as_json)
 
 
 @app.command("choices")
@@ -89,8 +87,8 @@ def choices(
     read = (
         (name, _text(row, "question", name), *_choices(row, name)) for name, row in _read(rows, id_column)
     )
-    number = _write(output, choice_rows(read, seed, changes=chosen, left_out=left_out))
-    _tell(number, left_out, output, as_json)
+    made = choice_rows(read, seed, changes=chosen, left_out=left_out)
+    _write_and_tell(made, left_out, output, as_json)
 
 
 @app.command("code")
@@ -100,9 +98,7 @@ def code(
     changes: Annotated[str, typer.Option(help="Of rename, reorder, dead_code.")] = "rename,reorder,dead_code",
     id_column: IdOption = None,
     limit_s: Annotated[float, typer.Option(min=0.1, help="Longest run of one program's tests.")] = 10.0,
-    allow_weaker: Annotated[
-        bool, typer.Option("--allow-weaker", help="Go on where this kernel gives no namespaces.")
-    ] = False,
+    allow_weaker: WeakerOption = False,
     seed: SeedOption = 0,
     as_json: JsonOption = False,
 ) -> None:
@@ -114,16 +110,10 @@ def code(
 
     chosen = _chosen(changes, CODE_CHANGES)
     left_out: Counter[Reason] = Counter()
-    read = (
-        (name, _text(row, "code", name), _text(row, "tests", name)) for name, row in _read(rows, id_column)
-    )
+    read = _texts(rows, id_column, "code", "tests")
     run = partial(run_in_sandbox, limit_s=limit_s, allow_weaker=allow_weaker)
-    _tell(
-        _write(output, code_rows(read, seed, run, changes=chosen, left_out=left_out)),
-        left_out,
-        output,
-        as_json,
-    )
+    made = code_rows(read, seed, run, changes=chosen, left_out=left_out)
+    _write_and_tell(made, left_out, output, as_json)
 
 
 @app.command("fresh")
@@ -136,7 +126,7 @@ def fresh(
     """Word problems of a date: nobody was trained on them before it."""
     from raytrain.evaluation.variants.fresh import fresh_problems
 
-    _tell(_write(output, fresh_problems(date, count)), {}, output, as_json)
+    _write_and_tell(fresh_problems(date, count), Counter(), output, as_json)
 
 
 @app.command("drop")
@@ -179,10 +169,10 @@ def _chosen(text: str, known: tuple[_Name, ...]) -> list[_Name]:
 def _read(path: Path, id_column: str | None) -> Iterator[tuple[str, dict[str, Any]]]:
     """(id, row); numbers count from 1, as those of a suite's items do."""
     from raytrain.data.rows import RowFault
-    from raytrain.data.section import SourceSection
+    from raytrain.data.section import RowsSection
     from raytrain.data.sources import open_sources
 
-    (opened,) = open_sources([SourceSection(path=str(path))])
+    (opened,) = open_sources([RowsSection(path=str(path))])
     for raw in opened.rows():
         if isinstance(raw.content, RowFault):
             raise DataError(
@@ -193,6 +183,12 @@ def _read(path: Path, id_column: str | None) -> Iterator[tuple[str, dict[str, An
         row = dict(raw.content)
         name = str(raw.line) if id_column is None else str(_value(row, id_column, str(raw.line)))
         yield name, row
+
+
+def _texts(path: Path, id_column: str | None, first: str, second: str) -> Iterator[tuple[str, str, str]]:
+    """(id, text of the first column, text of the second)."""
+    for name, row in _read(path, id_column):
+        yield name, _text(row, first, name), _text(row, second, name)
 
 
 def _value(row: dict[str, Any], column: str, name: str) -> Any:
@@ -243,7 +239,11 @@ def _write(path: Path, rows: Iterable[dict[str, Any]]) -> int:
     return number
 
 
-def _tell(number: int, left_out: dict[Any, int] | Counter[Any], output: Path, as_json: bool) -> None:
+def _write_and_tell(
+    made: Iterable[dict[str, Any]], left_out: Counter[Any], output: Path, as_json: bool
+) -> None:
+    """`left_out` is filled while the variants are made: what became none, by reason."""
+    number = _write(output, made)
     result = {"variants": number, "left_out": dict(left_out), "output": str(output)}
     lines = [
         f"{number:,} variants in {output}",

@@ -13,7 +13,7 @@ from raytrain.data.fingerprints import content_hash
 from raytrain.data.layouts import canonicalise
 from raytrain.data.quality import quality_score
 from raytrain.data.rows import CanonicalRow, RawRow, Reason, RowFault
-from raytrain.data.section import DataSection
+from raytrain.data.section import DataSection, SourceSection
 from raytrain.data.sources import Source
 
 if TYPE_CHECKING:
@@ -159,7 +159,7 @@ def _messages_column(conversations: list[tuple[tuple[str, str], ...] | None], ki
 
 
 def read_rows(
-    sources: list[Source],
+    sources: list[Source[SourceSection]],
     section: DataSection,
     spill: pa.RecordBatchWriter,
     fingerprints: FingerprintFiles,

@@ -22,7 +22,7 @@ from raytrain.data.fingerprints import sketcher_version
 from raytrain.data.first_pass import RejectedRows, SourceTally, read_rows
 from raytrain.data.rows import REASONS, REMEDIES, Reason
 from raytrain.data.second_pass import write_splits
-from raytrain.data.section import PREPARED_FIELDS, DataSection
+from raytrain.data.section import PREPARED_FIELDS, DataSection, SourceSection
 from raytrain.data.sources import Source, open_sources
 from raytrain.data.statistics import collect_statistics, sample_pairs
 from raytrain.errors import DataError, IntegrityError
@@ -91,7 +91,7 @@ def prepare_dataset(
     return artifact
 
 
-def inputs_key(section: DataSection, sources: list[Source]) -> str:
+def inputs_key(section: DataSection, sources: list[Source[SourceSection]]) -> str:
     """16 hex digits over everything that the prepared rows depend on."""
     inputs = {
         "version": [_VERSION, FINGERPRINT_VERSION, sketcher_version()],
@@ -123,7 +123,12 @@ def _find_cached(destination: Location, tell: OnProgress) -> Artifact | None:
 
 
 def _build(
-    section: DataSection, sources: list[Source], folder: Path, storage: Location, key: str, tell: OnProgress
+    section: DataSection,
+    sources: list[Source[SourceSection]],
+    folder: Path,
+    storage: Location,
+    key: str,
+    tell: OnProgress,
 ) -> dict[str, Any]:
     """Write splits and rejected.jsonl into `folder`; returns the statistics."""
     import pyarrow as pa
@@ -178,7 +183,7 @@ def _build(
 
 def _refuse_too_little(
     section: DataSection,
-    sources: list[Source],
+    sources: list[Source[SourceSection]],
     tallies: list[SourceTally],
     rejected: Path,
     folder: Location,

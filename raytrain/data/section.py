@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import Field, field_validator, model_validator
 
@@ -42,7 +42,7 @@ COLUMN_NAMES = (
 )
 
 
-class SourceSection(Section):
+class RowsSection(Section):
     """One place that rows come from: exactly one of `path`, `dataset` and `generator`."""
 
     path: str | None = None
@@ -59,14 +59,28 @@ class SourceSection(Section):
     """How many rows the generator makes."""
     seed: int = 0
     """Seed of the generator."""
+    name: str | None = None
+    """Name in messages; of training rows also in the data card and in the `source` column. By default the file, dataset
+    or generator name."""
+
+    @model_validator(mode="after")
+    def _one_origin(self) -> Self:
+        given = [name for name in ("path", "dataset", "generator") if getattr(self, name)]
+        if len(given) != 1:
+            named = " and ".join(given) if given else "none of them"
+            raise ValueError(f"a source has exactly one of path, dataset and generator; here: {named}")
+        return self
+
+
+class SourceSection(RowsSection):
+    """One place that training's rows come from: exactly one of `path`, `dataset` and `generator`."""
+
     columns: dict[str, str] = Field(default_factory=dict)
     """raytrain's name of a column → the name that it has in this source, for example `question: problem`."""
     layout: Layout = "auto"
     """Shape of the rows; `auto` tells it from the columns of each row."""
     licence: str | None = None
     """Under which terms the rows may be used; stands in the data card."""
-    name: str | None = None
-    """Name in the data card and in the `source` column; by default the file, dataset or generator name."""
 
     @field_validator("columns")
     @classmethod
@@ -77,14 +91,6 @@ class SourceSection(Section):
                 hint = f"did you mean `{near}`?" if near else f"allowed: {', '.join(COLUMN_NAMES)}"
                 raise ValueError(f"`{ours}` on the left is no column of raytrain; {hint}")
         return columns
-
-    @model_validator(mode="after")
-    def _one_origin(self) -> SourceSection:
-        given = [name for name in ("path", "dataset", "generator") if getattr(self, name)]
-        if len(given) != 1:
-            named = " and ".join(given) if given else "none of them"
-            raise ValueError(f"a source has exactly one of path, dataset and generator; here: {named}")
-        return self
 
 
 Fraction = Annotated[float, Field(gt=0, lt=1)]

@@ -7,16 +7,16 @@ import gzip
 import io
 import itertools
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO, Literal, cast
+from typing import Any, BinaryIO, Generic, Literal, TypeVar, cast
 
 from raytrain.config.recipe import nearest
 from raytrain.data.images import IMAGE_SUFFIXES
 from raytrain.data.readers import READERS, suffix_of
 from raytrain.data.rows import RawRow, RowFault
-from raytrain.data.section import SourceSection
+from raytrain.data.section import RowsSection, SourceSection
 from raytrain.data.tool_calls import GENERATOR_VERSION, generate_tool_calls, generate_tool_names
 from raytrain.errors import ConfigError, DataError
 from raytrain.storage.manifest import digest_of, file_sha256
@@ -31,12 +31,15 @@ class SourceFile:
     modified_ns: int
 
 
+S = TypeVar("S", bound=RowsSection)
+
+
 @dataclass
-class Source:
+class Source(Generic[S]):
     """One opened source. Its rows depend on `identity`; `bytes_read` grows as they are read."""
 
     name: str
-    section: SourceSection
+    section: S
     identity: dict[str, Any]
     size_bytes: int
     rows: Callable[[], Iterator[RawRow]]
@@ -47,9 +50,9 @@ class Source:
     """Where relative paths of images start; None where image files do not count in `identity`."""
 
 
-def open_sources(sections: list[SourceSection]) -> list[Source]:
+def open_sources(sections: Sequence[S]) -> list[Source[S]]:
     """Open all sources, each under its own name. Raises DataError for what is not there or unreadable."""
-    opened: list[Source] = []
+    opened: list[Source[S]] = []
     taken: set[str] = set()
     for section in sections:
         source = _open(section)
@@ -62,7 +65,7 @@ def open_sources(sections: list[SourceSection]) -> list[Source]:
     return opened
 
 
-def _open(section: SourceSection) -> Source:
+def _open(section: S) -> Source[S]:
     if section.path is not None:
         return _open_files(section, section.path)
     if section.dataset is not None:
@@ -70,7 +73,7 @@ def _open(section: SourceSection) -> Source:
     return _open_generator(section)
 
 
-def _open_generator(section: SourceSection) -> Source:
+def _open_generator(section: S) -> Source[S]:
     part: Literal["train", "heldout"] = "heldout" if section.split == "heldout" else "train"
     if section.split not in ("train", "heldout"):
         raise ConfigError(
@@ -95,7 +98,7 @@ def _open_generator(section: SourceSection) -> Source:
     return Source(section.name or str(section.generator), section, identity, 0, rows, dict(identity))
 
 
-def _open_hub(section: SourceSection, dataset: str) -> Source:
+def _open_hub(section: S, dataset: str) -> Source[S]:
     try:
         import datasets
     except ImportError as error:
@@ -129,12 +132,12 @@ def _open_hub(section: SourceSection, dataset: str) -> Source:
     return Source(section.name or dataset, section, identity, 0, rows, dict(identity))
 
 
-def _open_files(section: SourceSection, pattern: str) -> Source:
+def _open_files(section: S, pattern: str) -> Source[S]:
     paths, skipped = find_files(pattern)
     files = [_fingerprint(path, label) for path, label in paths]
     identity: dict[str, Any] = {"files": [{"file": one.label, "sha256": one.sha256} for one in files]}
     folder = None
-    if section.layout == "image_classification":
+    if isinstance(section, SourceSection) and section.layout == "image_classification":
         place = Path(pattern).expanduser()
         folder = place if place.is_dir() else paths[0][0].parent
         identity["images"] = _digest_of_images(folder)
@@ -245,7 +248,7 @@ def _unreadable(path: Path, error: Exception) -> DataError:
     )
 
 
-def _file_rows(source: Source, files: list[SourceFile]) -> Iterator[RawRow]:
+def _file_rows(source: Source[S], files: list[SourceFile]) -> Iterator[RawRow]:
     import pyarrow as pa
 
     done = 0

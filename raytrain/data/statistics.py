@@ -13,7 +13,7 @@ from raytrain.data.dataset import row_as_canonical, text_of
 from raytrain.data.duplicates import Duplicates
 from raytrain.data.first_pass import RejectedRows, SourceTally
 from raytrain.data.second_pass import SplitSummary
-from raytrain.data.section import DataSection
+from raytrain.data.section import DataSection, SourceSection
 from raytrain.data.sources import Source
 
 _SAMPLES = 4
@@ -33,7 +33,7 @@ def sample_pairs(duplicates: Duplicates) -> tuple[list[tuple[int, int]], list[tu
 
 def collect_statistics(
     section: DataSection,
-    sources: list[Source],
+    sources: list[Source[SourceSection]],
     tallies: list[SourceTally],
     duplicates: Duplicates,
     summaries: Mapping[str, SplitSummary],
@@ -77,7 +77,7 @@ def _totals(tallies: list[SourceTally], duplicates: Duplicates) -> dict[str, int
     }
 
 
-def _source(source: Source, tally: SourceTally, duplicates: Duplicates) -> dict[str, Any]:
+def _source(source: Source[SourceSection], tally: SourceTally, duplicates: Duplicates) -> dict[str, Any]:
     own = slice(tally.first_row, tally.first_row + tally.num_usable)
     dropped = duplicates.duplicate_of[own] >= 0
     exact = duplicates.is_exact[own]

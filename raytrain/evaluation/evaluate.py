@@ -91,7 +91,7 @@ def evaluate(
         base_id = f"{name}-eval-{identity.removeprefix('sha256:')[:8]}"
         run_id = choose_run_id(known_runs(records, "evaluate", base_id, name), base_id, fresh=fresh)
         place = settings.storage.location / "evaluations" / run_id
-        if (done := _finished_before(records, run_id, place)) is not None:
+        if (done := _finished_before(records, run_id, place, tell)) is not None:
             return EvaluateResult(run_id, "succeeded", done, was_done_before=True)
         records.create_run(
             run_id,
@@ -226,14 +226,18 @@ def _check(suites: Sequence[Suite]) -> None:
 
 
 def _identity(answerer: Answerer, suites: Sequence[Suite]) -> str:
-    """What decides every answer; the words under which a model was named do not, except an endpoint's address."""
+    """What decides every answer; the words under which a model was named do not, except an endpoint's address.
+
+    A loopback address is another on every machine, so that its host counts, too.
+    """
     who = answerer.identity
+    named = [one for one in (who.reference, who.base_model, who.host) if one is not None]
     known = [
         who.base_digest, who.adapter_digest, who.outputs_digest, who.tokenizer_digest, who.template_digest,
     ]  # fmt: skip
     return digest_of(
         {
-            "model": known if any(known) else [who.reference, who.base_model],
+            "model": known if any(known) else named,
             "settings": answerer.settings,
             "suites": {one.section.suite: one.digest for one in suites},
         }
@@ -245,7 +249,7 @@ def _name_of(model: str) -> str:
     return re.sub(r"[^a-z0-9._-]+", "-", last.lower()).strip("-._")[:40] or "model"
 
 
-def _finished_before(records: Records, run_id: str, place: Location) -> Evaluation | None:
+def _finished_before(records: Records, run_id: str, place: Location, tell: OnProgress) -> Evaluation | None:
     """The evaluation that the run wrote, where it is done and whole; brought to `place` where it lies elsewhere."""
     try:
         uri = records.artifact_of(run_id, role="evaluation")
@@ -255,8 +259,9 @@ def _finished_before(records: Records, run_id: str, place: Location) -> Evaluati
         return None
     try:
         found = open_evaluation(Location(uri))
-    except PlatformError:
-        return None  # lost or damaged: it is made again
+    except PlatformError as error:  # lost or damaged
+        tell(EvaluateProgress(note=f"{error.what}; the evaluation is made again"))
+        return None
     if uri == str(place):
         return found
     copy_artifact(found.artifact.location, place)

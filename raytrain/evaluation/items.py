@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from raytrain.data.rows import REASONS, RowFault
-from raytrain.data.section import SourceSection
+from raytrain.data.section import RowsSection
 from raytrain.data.sources import open_sources
 from raytrain.errors import DataError
 from raytrain.evaluation.scoring.registry import own_source
@@ -109,7 +109,7 @@ def _digest(section: SuiteSection, items: list[Item]) -> str:
     return digest_of({**how_asked(section), "items": [item.digest() for item in items]})
 
 
-def _rows(source: SourceSection) -> Iterator[_Row]:
+def _rows(source: RowsSection) -> Iterator[_Row]:
     """An evaluation leaves no row out in silence."""
     (opened,) = open_sources([source])
     for raw in opened.rows():

@@ -23,9 +23,16 @@ def _normalised_accuracy(record: ItemRecord) -> float:
     """Right where the choice that is likeliest for each of its bytes is the right one; the first of equals."""
     if record.score is None:
         return 0.0
-    per_byte = [found / size for found, size in zip(record.log_likelihoods, record.num_bytes, strict=True)]
-    best = max(range(len(per_byte)), key=per_byte.__getitem__)
-    return float(best == record.right)
+    per_byte = _per_byte(record)
+    return float(_likeliest(per_byte) == record.right)
+
+
+def _per_byte(record: ItemRecord) -> list[float]:
+    return [found / size for found, size in zip(record.log_likelihoods, record.num_bytes, strict=True)]
+
+
+def _likeliest(values: Sequence[float]) -> int:
+    return max(range(len(values)), key=values.__getitem__)
 
 
 _METRICS: Mapping[str, Mapping[str, Metric]] = {
@@ -56,6 +63,23 @@ def find_metric(kind: str, name: str | None = None) -> Metric:
             fix=f"did you mean `{near}`?" if near else "name one of these",
         )
     return known[name]
+
+
+def choice_lead(record: ItemRecord) -> float:
+    """In nats, the lead by which a multiple choice was decided: that of `acc` or of `acc_norm`, whichever is smaller.
+
+    A lead for each byte is brought to nats by the harmonic mean of the two sizes: rounding that moves either sum by
+    half a nat moves what is found for each byte by 1/2 (1/a + 1/b), and turns a lead below that.
+    """
+    second, best = sorted(record.log_likelihoods)[-2:]
+    per_byte, sizes = _per_byte(record), record.num_bytes
+    first = _likeliest(per_byte)
+    normalised = (
+        (per_byte[first] - per_byte[i]) * 2 / (1 / sizes[first] + 1 / sizes[i])
+        for i in range(len(per_byte))
+        if i != first
+    )
+    return min(best - second, *normalised)
 
 
 def interval_of_mean(values: Sequence[float], groups: Sequence[str | None], level: float = 0.95) -> Interval:

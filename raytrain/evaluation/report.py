@@ -7,7 +7,13 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from raytrain.evaluation.items import Suite, how_asked
-from raytrain.evaluation.metrics import find_metric, interval_of_mean, metric_names, perplexity_of
+from raytrain.evaluation.metrics import (
+    choice_lead,
+    find_metric,
+    interval_of_mean,
+    metric_names,
+    perplexity_of,
+)
 from raytrain.evaluation.records import ItemRecord
 from raytrain.evaluation.statistics.pairs import Interval
 
@@ -32,6 +38,8 @@ class EvaluatedModel:
     tokenizer_digest: str | None = None
     template_digest: str | None = None
     """Of the chat template that questions went through."""
+    host: str | None = None
+    """Name of the machine, where an endpoint's address is one that every machine has for itself."""
 
     @property
     def parents(self) -> dict[str, str]:
@@ -61,7 +69,8 @@ class SuiteReport:
     num_cut_short: int
     """Answers that ended at max_new_tokens."""
     num_near_ties: int | None
-    """Items whose answer hangs on a lead that rounding could turn; None where leads are not known."""
+    """Items whose answer hangs on a lead that rounding could turn, of a multiple choice in any of its metrics; None
+    where leads are not known."""
     metrics: dict[str, float]
     intervals: dict[str, Interval]
     num_prompt_tokens: int
@@ -160,8 +169,7 @@ def _num_near_ties(records: Sequence[ItemRecord], dtype: str | None) -> int | No
 
 def _lead(record: ItemRecord) -> float | None:
     if len(record.log_likelihoods) > 1:
-        best, second = sorted(record.log_likelihoods, reverse=True)[:2]
-        return best - second
+        return choice_lead(record)
     return record.least_margin
 
 

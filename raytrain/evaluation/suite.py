@@ -2,34 +2,37 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import Field, model_validator
 
 from raytrain.config.recipe import build, load_recipe
 from raytrain.config.section import Section
-from raytrain.data.section import SourceSection
+from raytrain.data.section import RowsSection
 from raytrain.evaluation.templates import fields_of
 
 Template = Annotated[str, Field(min_length=1)]
 
 
-def _refuse_training_keys(source: SourceSection) -> SourceSection:
-    if source.columns or source.layout != "auto":
-        raise ValueError(
-            "`columns` and `layout` say how training reads rows; here the templates name columns"
-        )
-    return source
+_COLUMNS_BY_TEMPLATE = "take it out: it says how training reads rows, and here the templates name columns"
 
 
-RowsSource = Annotated[SourceSection, AfterValidator(_refuse_training_keys)]
+class ItemsSource(RowsSection):
+    """One place that a suite's rows come from: exactly one of `path`, `dataset` and `generator`."""
+
+    LOOKED_FOR: ClassVar[Mapping[str, str]] = {
+        "columns": _COLUMNS_BY_TEMPLATE,
+        "layout": _COLUMNS_BY_TEMPLATE,
+        "licence": "say it in `description`; it is for the data card, which a suite has not",
+    }
 
 
 class ItemsSection(Section):
     """Which rows are items."""
 
-    source: RowsSource
+    source: ItemsSource
     """Where the rows are: a file (a relative path begins at the suite's own folder), a Hugging Face dataset or a
     generator."""
     id: str | None = None
@@ -47,7 +50,7 @@ class ItemsSection(Section):
 class FewShotSection(Section):
     """Worked examples before the question."""
 
-    source: RowsSource
+    source: ItemsSource
     """Where the examples are; a row that is an item itself is never shown to it."""
     num_shots: int = Field(ge=1, le=64)
     """How many."""

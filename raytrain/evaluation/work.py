@@ -19,7 +19,8 @@ from raytrain.storage.location import write_atomically
 
 @dataclass(frozen=True)
 class EvaluateProgress:
-    """Where an evaluation stands: `num_done` of `num_items` in `suite`; `note` is for a person."""
+    """Where an evaluation stands: `num_done` of `num_items` in `suite`; `note` is for a person, of the evaluation as a
+    whole where no suite is named."""
 
     suite: str = ""
     num_done: int = 0

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ipaddress
 import json
 import os
 import random
+import socket
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
@@ -44,7 +46,7 @@ class Endpoint:
         self._section = section
         self._session = _session(section)
         self._model = section.model or self._only_model()
-        self.identity = EvaluatedModel(url, base_model=self._model)
+        self.identity = EvaluatedModel(url, base_model=self._model, host=_own_host(url))
         self.settings: dict[str, Any] = {}
 
     def plan(self, suite: Suite) -> list[Unit]:
@@ -221,6 +223,17 @@ def _refuse_secrets(url: str) -> None:
             why="a name, a key or a query in it would be written into every report",
             fix="leave them out, and name the variable that holds the key: endpoint.api_key_variable",
         )
+
+
+def _own_host(url: str) -> str | None:
+    """This machine's name where the address leads to whichever machine asks; nothing is looked up for it."""
+    name = (urlsplit(url).hostname or "").rstrip(".")
+    try:
+        address = ipaddress.ip_address(name)
+        is_own = address.is_loopback or address.is_unspecified
+    except ValueError:
+        is_own = name == "localhost" or name.endswith(".localhost")
+    return socket.gethostname() if is_own else None
 
 
 class _Patient(Retry):

@@ -37,13 +37,14 @@ def write_suite(
     fewshot_seed: int = 1234,
     max_items: int | None = None,
     filter_name: str | None = None,
+    replace: bool = False,
 ) -> Path:
     """A task of the harness as a suite in `folder`: `suite.yaml`, and its items as the harness asks them.
 
     task: its YAML file, its config, or the loaded task; its data has to be local. Worked examples are drawn as
     `lm_eval.simple_evaluate` draws them with the same `num_fewshot` and seed. `filter_name` says which of several
     filters counts; by default the first. Returns the path of suite.yaml. Raises ConfigError where the task asks for
-    what a suite cannot say.
+    what a suite cannot say, or where other files of these names are in `folder` and `replace` is not set.
     """
     made: Path = _part("suites").write_suite(
         task,
@@ -52,6 +53,7 @@ def write_suite(
         fewshot_seed=fewshot_seed,
         max_items=max_items,
         filter_name=filter_name,
+        replace=replace,
     )
     return made
 

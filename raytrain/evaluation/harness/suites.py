@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,12 +20,14 @@ from raytrain.errors import ConfigError
 from raytrain.evaluation.harness.model import read_settings
 from raytrain.evaluation.scoring.registry import Score
 from raytrain.evaluation.suite import load_suite
+from raytrain.storage.location import sync_folder, translated_errors, write_atomically
 
 _KINDS = {
     "multiple_choice": "multiple_choice",
     "generate_until": "generation",
     "loglikelihood_rolling": "perplexity",
 }
+_ITEMS_FILE, _SUITE_FILE = "items.jsonl", "suite.yaml"
 _NOT_OPTIONS = ("metric", "aggregation", "higher_is_better", "hf_evaluate")
 
 
@@ -36,6 +39,7 @@ def write_suite(
     fewshot_seed: int,
     max_items: int | None,
     filter_name: str | None,
+    replace: bool,
 ) -> Path:
     """See harness.py."""
     loaded = _loaded(task)
@@ -48,14 +52,38 @@ def write_suite(
     for instance in loaded.instances:
         asked.setdefault(instance.doc_id, []).append(instance)
     rows = [_row(loaded, number, instances) for number, instances in asked.items()]
+    recipe = _recipe(loaded, _ITEMS_FILE, filter_name)
+    texts = {
+        _ITEMS_FILE: "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows),
+        _SUITE_FILE: yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True),
+    }
+    with translated_errors(folder, "write"):
+        _publish(folder, {name: text.encode() for name, text in texts.items()}, replace=replace)
+    return folder / _SUITE_FILE
+
+
+def _publish(folder: Path, files: Mapping[str, bytes], *, replace: bool) -> None:
+    """All of the files or, where they cannot be written, those that were there. Raises ConfigError for others."""
+    others = [
+        name
+        for name, content in files.items()
+        if (folder / name).exists() and (folder / name).read_bytes() != content
+    ]
+    if others and not replace:
+        raise ConfigError(
+            f"{folder} holds something else already",
+            why=f"this import would change {' and '.join(others)}, and nothing is overwritten unasked",
+            fix="name another folder, or write over it: --replace on the command line, replace=True in Python",
+        )
     folder.mkdir(parents=True, exist_ok=True)
-    source = folder / "items.jsonl"
-    source.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
-    recipe = _recipe(loaded, source.name, filter_name)
-    place = folder / "suite.yaml"
-    place.write_text(yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True), encoding="utf-8")
-    load_suite(place)
-    return place
+    with tempfile.TemporaryDirectory(prefix=".import-", dir=folder) as staging:
+        for name, content in files.items():
+            write_atomically(Path(staging) / name, content)
+        load_suite(Path(staging) / _SUITE_FILE)
+        (folder / _SUITE_FILE).unlink(missing_ok=True)  # no suite rather than one with another's rows
+        for name in files:
+            (Path(staging) / name).replace(folder / name)
+        sync_folder(folder)
 
 
 def _loaded(task: Any) -> Any:

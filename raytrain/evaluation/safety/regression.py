@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -94,35 +94,35 @@ def compare_safety(before: SafetyReport, after: SafetyReport, *, margin: float =
 
 
 def _refuse_unlike(before: SafetyReport, after: SafetyReport) -> None:
+    found = next(_unlike(before, after), None)
+    if found is not None:
+        why, fix = found
+        raise DataError("the two reports cannot be compared", why=why, fix=fix)
+
+
+def _unlike(before: SafetyReport, after: SafetyReport) -> Iterator[tuple[str, str]]:
+    """What differs in how the two were asked and judged, and what to do about it."""
     left, right = ({one.name: one.digest for one in report.packs} for report in (before, after))
     if left != right:
         names = sorted(name for name in left.keys() | right.keys() if left.get(name) != right.get(name))
-        raise DataError(
-            "the two reports cannot be compared",
-            why=f"these packs differ, or are in one alone: {', '.join(names)}",
-            fix="run both models with the same packs in the same version",
+        yield (
+            f"these packs differ, or are in one alone: {', '.join(names)}",
+            "run both models with the same packs in the same version",
         )
     if before.judge != after.judge:
-        raise DataError(
-            "the two reports cannot be compared",
-            why=f"refusals were judged by {before.judge} before and by {after.judge} after",
-            fix="run both with one judge",
+        yield (
+            f"refusals were judged by {before.judge} before and by {after.judge} after",
+            "run both with one judge",
         )
     if before.max_new_tokens != after.max_new_tokens:
-        raise DataError(
-            "the two reports cannot be compared",
-            why=f"answers had {before.max_new_tokens} tokens at most before and {after.max_new_tokens} after",
-            fix="run both with one --max-new-tokens",
+        yield (
+            f"answers had {before.max_new_tokens} tokens at most before and {after.max_new_tokens} after",
+            "run both with one --max-new-tokens",
         )
     if before.chat_template != after.chat_template:
-        raise DataError(
-            "the two reports cannot be compared",
-            why=f"their chat templates differ: {before.chat_template} before and {after.chat_template} after",
-            fix="give both models one chat template: another wrapping alone changes what a model refuses",
+        yield (
+            f"their chat templates differ: {before.chat_template} before and {after.chat_template} after",
+            "give both models one chat template: another wrapping alone changes what a model refuses",
         )
     if {one.probe for one in before.outcomes} != {one.probe for one in after.outcomes}:
-        raise DataError(
-            "the two reports cannot be compared",
-            why="they do not hold outcomes of the same probes",
-            fix="run both models again",
-        )
+        yield "they do not hold outcomes of the same probes", "run both models again"

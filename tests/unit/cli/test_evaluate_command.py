@@ -59,6 +59,19 @@ def test_a_table_for_people_and_an_object_for_machines(
     assert code == 2 and "has no model" in again["error"]["what"]
 
 
+@pytest.mark.parametrize("as_json", [False, True])
+def test_what_is_damaged_is_said_beside_the_result(
+    shell: Shell, tiny_llama: Path, tmp_path: Path, as_json: bool
+) -> None:
+    words = ["evaluate", tiny_llama, "--suite", write_suite(tmp_path, "sums")]
+    _, first = shell.json(*words)
+    (Path(first["artifact"]) / "suites" / "sums.parquet").write_bytes(b"")
+    code, out, err = shell(*words, *(["--json"] if as_json else []))
+    (said,) = [line for line in err.splitlines() if "made again" in line]
+    assert code == 0 and "suites/sums.parquet" in said and "made again" not in out
+    assert not as_json or json.loads(out)["digest"] == first["digest"]
+
+
 def test_freeze_and_verify(shell: Shell, tiny_llama: Path, tmp_path: Path) -> None:
     sums = write_suite(tmp_path, "sums")
     code, frozen = shell.json("baseline", "freeze", tiny_llama, "--suite", sums, "--name", "first")

@@ -12,7 +12,8 @@ from endpoint_server import serve
 from suites import write_suite
 
 from raytrain.errors import ConfigError, EndpointError
-from raytrain.evaluation.answering.settings import EvaluateSettings, settings_from
+from raytrain.evaluation.answering.endpoint import Endpoint
+from raytrain.evaluation.answering.settings import EndpointSection, EvaluateSettings, settings_from
 from raytrain.evaluation.evaluate import evaluate
 from raytrain.evaluation.items import Suite, load_items
 from raytrain.evaluation.suite import load_suite
@@ -86,6 +87,44 @@ def test_what_was_answered_is_not_asked_again(sums: Suite) -> None:
         result = evaluate(served.url, [sums], quick(concurrency=1))
         assert result.evaluation is not None and result.evaluation.report.suites["sums"].score == 1.0
         assert len(served.bodies) - before == 12 - 5
+
+
+def test_an_evaluation_of_a_loopback_endpoint_belongs_to_its_machine(
+    sums: Suite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with serve(adds) as served:
+        runs = []
+        for host in ("one", "other", "one"):
+            monkeypatch.setattr("socket.gethostname", lambda host=host: host)
+            runs.append(evaluate(served.url, [sums], quick()))
+        assert len(served.bodies) == 24
+    one, other, again = runs
+    assert one.run_id == again.run_id != other.run_id and again.was_done_before
+    assert one.evaluation is not None and one.evaluation.report.model.host == "one"
+
+
+@pytest.mark.parametrize(
+    ("url", "belongs"),
+    [
+        ("http://localhost:8000", True),
+        ("http://LocalHost./v1", True),
+        ("http://api.localhost", True),
+        ("https://127.0.0.1", True),
+        ("http://127.9.8.7:80/v1", True),
+        ("http://[::1]:8000", True),
+        ("http://0.0.0.0:8000", True),
+        ("http://10.0.0.1:8000", False),
+        ("http://localhost.example.com", False),
+        ("http://127.example.com", False),
+        ("http://[fe80::1]:8000", False),
+    ],
+)
+def test_which_addresses_belong_to_a_machine(
+    monkeypatch: pytest.MonkeyPatch, url: str, belongs: bool
+) -> None:
+    monkeypatch.setattr("socket.gethostname", lambda: "here")
+    with Endpoint(url, EndpointSection(model="named")) as endpoint:
+        assert endpoint.identity.host == ("here" if belongs else None)
 
 
 def test_a_timeout_is_an_error_of_the_endpoint(sums: Suite) -> None:

@@ -20,6 +20,8 @@ from raytrain.evaluation import evaluate as module
 from raytrain.evaluation.answering.settings import settings_from
 from raytrain.evaluation.evaluate import EvaluateResult, evaluate
 from raytrain.evaluation.items import Suite, load_items
+from raytrain.evaluation.records import ItemRecord
+from raytrain.evaluation.report import Asked, summary_of
 from raytrain.evaluation.results import Evaluation, open_evaluation
 from raytrain.evaluation.scoring.registry import Score
 from raytrain.evaluation.suite import load_suite
@@ -185,8 +187,13 @@ def test_a_damaged_evaluation_is_made_again(tiny_llama: Path, tmp_path: Path) ->
     one = suite(tmp_path)
     first = finished(evaluate(str(tiny_llama), [one], settings_from([])))
     (first.artifact.path / "report.json").write_text("{}")
-    again = evaluate(str(tiny_llama), [one], settings_from([]))
+    notes: list[str | None] = []
+    again = evaluate(
+        str(tiny_llama), [one], settings_from([]), on_progress=lambda told: notes.append(told.note)
+    )
     assert not again.was_done_before and finished(again).artifact.digest == first.artifact.digest
+    told = next(note for note in notes if note)
+    assert "report.json" in told and told.endswith("the evaluation is made again")
     assert open_evaluation(Location.parse(first.artifact.path)).report == first.report
 
 
@@ -200,6 +207,29 @@ def test_a_scorer_that_raises_is_counted_and_shown(tiny_llama: Path, tmp_path: P
     one = suite(tmp_path, scorer={"name": f"{__name__}:raises_on_seven"})
     report = finished(evaluate(str(tiny_llama), [one], settings_from([]))).report.suites["sums"]
     assert (report.num_failed, report.score) == (1, 11 / 12)
+
+
+@pytest.mark.parametrize(
+    ("log_likelihoods", "num_bytes", "num_near_ties"),
+    [
+        ((-4.0, -6.0), (4, 4), 0),
+        ((-4.0, -4.0005), (4, 4), 1),
+        ((-4.0, -8.0005), (4, 8), 1),  # a close call for each byte alone
+        ((-4.0, -8.01), (4, 8), 0),
+        ((-4.0, -4.0005), (4, 40), 1),  # for all bytes alone
+        ((-8.0, -40.001, -8.02), (8, 40, 8), 1),  # the second for each byte
+        ((-8.0, -800.08, -1.0004), (8, 800, 1), 1),  # the third for each byte: rounding moves one byte most
+    ],
+)
+def test_near_ties_of_a_choice_count_in_each_of_its_metrics(
+    log_likelihoods: tuple[float, ...], num_bytes: tuple[int, ...], num_near_ties: int
+) -> None:
+    asked = Asked("choices", "1", "sha256:0", "multiple_choice", "completion", {})
+    record = ItemRecord(
+        "1", "sha256:1", "?", "a", ("a",), 1.0, log_likelihoods=log_likelihoods, num_bytes=num_bytes, right=0
+    )
+    failed = ItemRecord("2", "sha256:2", "?", "", ("a",), None, error="the model's log-likelihood is NaN")
+    assert summary_of(asked, [record, failed], "float32").num_near_ties == num_near_ties
 
 
 Change = Callable[[list[dict[str, str]]], list[dict[str, str]]]

@@ -3,6 +3,7 @@ equal item by item."""
 
 from __future__ import annotations
 
+import errno
 import importlib.util
 import json
 import math
@@ -15,7 +16,7 @@ import numpy as np
 import pytest
 import yaml
 
-from raytrain.errors import ConfigError
+from raytrain.errors import ConfigError, StorageError
 from raytrain.evaluation.answering.asking import answer_items
 from raytrain.evaluation.harness import harness_model, harness_task, write_suite
 from raytrain.evaluation.items import Suite, load_items
@@ -273,3 +274,49 @@ def test_a_task_becomes_a_suite_by_command(tmp_path: Path, capsys: pytest.Captur
     assert found["num_items"] == 3
     assert run(["suite", "show", found["suite"]]) == 0
     assert "What is the sum of" in capsys.readouterr().out
+
+
+def test_another_suite_is_not_overwritten_unless_asked_to(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from raytrain.cli.main import run
+
+    task, folder = task_file(tmp_path, **CHOICES), tmp_path / "suite"
+    words = ["suite", "import", str(task), str(folder), "--json", "--max-items"]
+
+    def imported(*more: str) -> tuple[int, Any]:
+        return run([*words, *more]), json.loads(capsys.readouterr().out)
+
+    def files() -> dict[str, bytes]:
+        return {one.name: one.read_bytes() for one in folder.iterdir()}
+
+    assert imported("3")[0] == 0
+    first = files()
+    assert set(first) == {"items.jsonl", "suite.yaml"}
+    assert imported("3")[0] == 0, "the same again is no other suite"
+    code, refused = imported("4")
+    assert code == 2 and "items.jsonl" in refused["error"]["why"] and "--replace" in refused["error"]["fix"]
+    assert files() == first
+    code, found = imported("4", "--replace")
+    assert (code, found["num_items"]) == (0, 4)
+    assert set(files()) == set(first) and files()["suite.yaml"] == first["suite.yaml"]
+    (folder / "suite.yaml").write_text("suite: mine")
+    assert imported("4")[0] == 2 and (folder / "suite.yaml").read_text() == "suite: mine"
+
+
+def test_an_import_that_fails_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from raytrain.evaluation.harness import suites
+
+    task, folder = task_file(tmp_path, **CHOICES), tmp_path / "suite"
+    write_suite(task, folder, max_items=3)
+    before = {one.name: one.read_bytes() for one in folder.iterdir()}
+
+    def full(path: Path, content: bytes) -> None:
+        if path.name == "suite.yaml":
+            raise OSError(errno.ENOSPC, "No space left on device")
+        path.write_bytes(content)
+
+    monkeypatch.setattr(suites, "write_atomically", full)
+    with pytest.raises(StorageError):
+        write_suite(task, folder, max_items=4, replace=True)
+    assert {one.name: one.read_bytes() for one in folder.iterdir()} == before

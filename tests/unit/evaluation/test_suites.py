@@ -16,7 +16,7 @@ import yaml
 
 from raytrain.errors import ConfigError, DataError, PlatformError
 from raytrain.evaluation.items import Suite, load_items
-from raytrain.evaluation.suite import load_suite
+from raytrain.evaluation.suite import SuiteSection, load_suite
 from raytrain.evaluation.templates import fill, value_at
 
 Loader = Callable[..., Suite]
@@ -214,10 +214,23 @@ def test_a_suites_rows_lie_beside_it(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert len(load_items(load_suite(Path("suites/sums.yaml"))).items) == 10
 
 
-@pytest.mark.parametrize("key", ["columns={question: problem}", "layout=chat"])
-def test_keys_that_only_training_knows_are_refused(load: Loader, key: str) -> None:
-    with pytest.raises(ConfigError, match="how training reads rows"):
-        load(f"items.source.{key}")
+@pytest.mark.parametrize(
+    ("key", "instead"),
+    [
+        ("columns={question: problem}", "how training reads rows"),
+        ("layout=auto", "how training reads rows"),
+        ("licence=MIT", "`description`"),
+    ],
+)
+def test_keys_that_only_training_knows_are_refused_and_not_listed(
+    load: Loader, key: str, instead: str
+) -> None:
+    for place in ("items.source", "prompt.few_shot.source"):
+        with pytest.raises(ConfigError) as caught:
+            load(f"{place}.{key}")
+        assert instead in caught.value.fix
+    listed = SuiteSection.model_json_schema()["$defs"]["ItemsSource"]["properties"]
+    assert "path" in listed and key.partition("=")[0] not in listed
 
 
 def test_a_generators_held_out_rows(load: Loader) -> None:
