@@ -19,6 +19,7 @@ from raytrain.cli import (
     data,
     doctor,
     evaluate,
+    keys,
     runs,
     safety,
     suite,
@@ -51,6 +52,7 @@ app.add_typer(code.app, name="code")
 app.add_typer(safety.app, name="safety")
 app.command("contamination")(contamination.contamination)
 app.add_typer(variants.app, name="variants")
+app.add_typer(keys.app, name="keys")
 
 
 class _UnexpectedError(PlatformError):
