@@ -26,13 +26,13 @@ RingOption = Annotated[
 @app.command("generate")
 def generate(name: NameArgument = "default", ring: RingOption = None, as_json: JsonOption = False) -> int:
     """Make a key. Only you can read its private half, which has a password if RAYTRAIN_KEY_PASSWORD is set."""
-    return _tell(_ring(ring).generate(name), as_json)
+    return _tell(ring_of(ring).generate(name), as_json)
 
 
 @app.command("list")
 def list_keys(ring: RingOption = None, as_json: JsonOption = False) -> int:
     """All keys, and what became of them."""
-    keys = _ring(ring).known()
+    keys = ring_of(ring).known()
 
     def show(console: Console) -> None:
         from rich.table import Table
@@ -57,7 +57,7 @@ def show_key(
     as_json: JsonOption = False,
 ) -> int:
     """Print a public key, for others to trust: raytrain keys show ID > NAME.pub."""
-    found = _ring(ring).find(key)
+    found = ring_of(ring).find(key)
     if found is None:
         raise ConfigError(
             f"{key!r} is not the id of one key",
@@ -71,7 +71,7 @@ def show_key(
 @app.command("rotate")
 def rotate(name: NameArgument = "default", ring: RingOption = None, as_json: JsonOption = False) -> int:
     """Put a new key in the place of the active one. What that one signed still counts; it signs no more."""
-    return _tell(_ring(ring).rotate(name), as_json)
+    return _tell(ring_of(ring).rotate(name), as_json)
 
 
 @app.command("revoke")
@@ -82,7 +82,7 @@ def revoke(
     as_json: JsonOption = False,
 ) -> int:
     """From now on nothing that this key ever signed counts."""
-    return _tell(_ring(ring).revoke(key, reason), as_json)
+    return _tell(ring_of(ring).revoke(key, reason), as_json)
 
 
 @app.command("trust")
@@ -97,10 +97,10 @@ def trust(
         pem = file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{file} cannot be read", why=str(error), fix="give a PEM file") from error
-    return _tell(_ring(ring).trust(pem, name), as_json)
+    return _tell(ring_of(ring).trust(pem, name), as_json)
 
 
-def _ring(folder: Path | None) -> KeyRing:
+def ring_of(folder: Path | None) -> KeyRing:
     from raytrain.release.keys import KeyRing
 
     return KeyRing(folder)

@@ -20,8 +20,10 @@ from raytrain.cli import (
     doctor,
     evaluate,
     keys,
+    registry,
     runs,
     safety,
+    signing,
     suite,
     train,
     variants,
@@ -53,6 +55,9 @@ app.add_typer(safety.app, name="safety")
 app.command("contamination")(contamination.contamination)
 app.add_typer(variants.app, name="variants")
 app.add_typer(keys.app, name="keys")
+app.command("sign")(signing.sign)
+app.command("verify")(signing.verify)
+app.add_typer(registry.app, name="registry")
 
 
 class _UnexpectedError(PlatformError):

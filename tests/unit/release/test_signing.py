@@ -10,25 +10,13 @@ import sys
 from pathlib import Path
 
 import pytest
+from bundles import make_bundle, signed_bundle
 
 from raytrain.errors import IntegrityError, PlatformError, RefusedError
 from raytrain.release.keys import KeyRing
 from raytrain.release.signing import sign, signature_place, verify
-from raytrain.storage.artifact import ArtifactWriter
-from raytrain.storage.location import Location
 
 NUM_MUTATIONS = 1_000
-
-
-def make(folder: Path, seed: int = 0) -> Path:
-    generator = random.Random(seed)
-    with ArtifactWriter(Location(str(folder)), kind="bundle") as writer:
-        (writer.path / "tokenizer").mkdir()
-        for name in ("adapter.safetensors", "tokenizer/tokenizer.json", "card.md", "empty.txt"):
-            content = generator.randbytes(0 if name == "empty.txt" else generator.randint(40, 400))
-            (writer.path / name).write_bytes(content)
-        writer.commit({"seed": seed})
-    return folder
 
 
 @pytest.fixture
@@ -40,9 +28,7 @@ def ring(tmp_path: Path) -> KeyRing:
 
 @pytest.fixture
 def bundle(tmp_path: Path, ring: KeyRing) -> Path:
-    folder = make(tmp_path / "bundle")
-    sign(folder, ring.signing_key("release"))
-    return folder
+    return signed_bundle(tmp_path / "bundle", ring)
 
 
 def test_what_was_signed_is_verified_wherever_it_lies(bundle: Path, ring: KeyRing, tmp_path: Path) -> None:
@@ -74,7 +60,7 @@ def test_the_stock_command_line_verifies_it(bundle: Path, ring: KeyRing, tmp_pat
 
 
 def test_what_the_stock_command_line_signed_counts(ring: KeyRing, tmp_path: Path) -> None:
-    folder, key = make(tmp_path / "bundle"), ring.signing_key("release")
+    folder, key = make_bundle(tmp_path / "bundle"), ring.signing_key("release")
     command = [
         *(sys.executable, "-m", "model_signing", "sign", "key", str(folder)),
         *("--signature", str(signature_place(folder)), "--private_key", str(key.path)),
@@ -112,7 +98,7 @@ def test_a_stranger_s_signature_is_refused(bundle: Path, ring: KeyRing, tmp_path
 
 
 def test_nothing_is_signed_that_is_not_whole(ring: KeyRing, tmp_path: Path) -> None:
-    folder = make(tmp_path / "bundle")
+    folder = make_bundle(tmp_path / "bundle")
     (folder / "card.md").write_bytes(b"another")
     with pytest.raises(IntegrityError, match=r"card\.md"):
         sign(folder, ring.signing_key("release"))
@@ -193,8 +179,7 @@ KINDS = [name for name in vars(Tampering) if not name.startswith("_") and name !
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_whatever_is_done_to_it_is_refused(kind: str, bundle: Path, ring: KeyRing, tmp_path: Path) -> None:
-    older = make(tmp_path / "older" / "bundle", seed=1)
-    sign(older, ring.signing_key("release"))
+    older = signed_bundle(tmp_path / "older" / "bundle", ring, seed=1)
     whole = signature_place(bundle).read_bytes()
     victim = tmp_path / "victim" / "bundle"
     for seed in range(-(-NUM_MUTATIONS // len(KINDS))):
