@@ -19,8 +19,11 @@ from raytrain.cli import (
     data,
     doctor,
     evaluate,
+    keys,
+    registry,
     runs,
     safety,
+    signing,
     suite,
     train,
     variants,
@@ -51,6 +54,10 @@ app.add_typer(code.app, name="code")
 app.add_typer(safety.app, name="safety")
 app.command("contamination")(contamination.contamination)
 app.add_typer(variants.app, name="variants")
+app.add_typer(keys.app, name="keys")
+app.command("sign")(signing.sign)
+app.command("verify")(signing.verify)
+app.add_typer(registry.app, name="registry")
 
 
 class _UnexpectedError(PlatformError):

@@ -1,0 +1,76 @@
+"""What a journal's entries come to: versions, aliases and tags of one name. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from raytrain.errors import IntegrityError
+from raytrain.release.registry.journal import Entry
+from raytrain.release.registry.versions import Version
+
+PRODUCTION, PREVIOUS = "production", "previous"
+ALIASES = ("dev", "staging", PRODUCTION, PREVIOUS)
+"""`previous` is never set by hand: it is the version that production was moved from."""
+
+
+@dataclass(frozen=True)
+class Released:
+    """A version, which never changes."""
+
+    version: Version
+    digest: str
+    """Of its bundle."""
+    made_from: dict[str, str]
+    """Digests by their role: base_model, tokenizer, dataset, recipe, seed, …"""
+    entry: Entry
+
+
+@dataclass
+class State:
+    """Of one name."""
+
+    versions: dict[Version, Released] = field(default_factory=dict)
+    aliases: dict[str, Version] = field(default_factory=dict)
+    moved: dict[str, Entry] = field(default_factory=dict)
+    """By which entry each alias came where it is."""
+    tags: dict[Version, set[str]] = field(default_factory=dict)
+
+
+def state_of(entries: Iterable[Entry]) -> State:
+    """Raises IntegrityError where an entry cannot follow those before it."""
+    state = State()
+    for entry in entries:
+        try:
+            _take(state, entry, entry.details)
+        except (KeyError, TypeError, ValueError) as error:
+            raise IntegrityError(
+                f"entry {entry.number} of the journal cannot follow those before it",
+                why=f"{entry.action}: {error}",
+                fix="put back a copy of the registry that is whole; find out who wrote there",
+            ) from error
+    return state
+
+
+def _take(state: State, entry: Entry, details: dict[str, Any]) -> None:
+    if entry.action == "register":
+        version = Version.parse(details["version"])
+        if version in state.versions:
+            raise ValueError(f"{version} is there already")
+        made_from = {str(role): str(digest) for role, digest in details["made_from"].items()}
+        state.versions[version] = Released(version, str(details["digest"]), made_from, entry)
+        state.tags[version] = set()
+    elif entry.action == "move":
+        alias, version = str(details["alias"]), state.versions[Version.parse(details["version"])].version
+        before = state.aliases.get(alias)
+        if details["before"] != (None if before is None else str(before)):
+            raise ValueError(f"it moves {alias} from {details['before']}, and that is {before}")
+        if alias == PRODUCTION and before is not None:
+            state.aliases[PREVIOUS], state.moved[PREVIOUS] = before, entry
+        state.aliases[alias], state.moved[alias] = version, entry
+    elif entry.action == "tag":
+        version = Version.parse(details["version"])
+        state.tags[version] = (state.tags[version] | set(details["added"])) - set(details["removed"])
+    else:
+        raise ValueError("no such action is known")

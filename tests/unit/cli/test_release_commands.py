@@ -1,0 +1,133 @@
+"""An artifact is signed, verified, released, looked at, and every refusal has its exit code."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from raytrain.cli.main import run
+from raytrain.release.ingredients import ingredients_of
+from raytrain.storage.artifact import ArtifactWriter, open_artifact
+from raytrain.storage.location import Location
+
+Told = Callable[..., tuple[int, dict[str, Any]]]
+
+
+@pytest.fixture
+def told(capsys: pytest.CaptureFixture[str]) -> Told:
+    def told(*arguments: object) -> tuple[int, dict[str, Any]]:
+        code = run([*map(str, arguments), "--json"])
+        return code, json.loads(capsys.readouterr().out)
+
+    return told
+
+
+def adapter(folder: Path, *, dataset: str = "d", base: str = "b", tokenizer: str = "t", **train: Any) -> Path:
+    """As training writes them, as far as versions go by it."""
+    parents = {"base_model": f"sha256:{base}", "dataset": f"sha256:{dataset}", "tokens": "sha256:x"}
+    config = {
+        "model": {},
+        "adapter": {"lora_rank": 8},
+        "data": {},
+        "train": {"seed": 1, "max_steps": 10, **train},
+    }
+    with ArtifactWriter(Location(str(folder)), kind="adapter", parents=parents) as writer:
+        (writer.path / "adapter_model.safetensors").write_text(json.dumps([dataset, train]))
+        (writer.path / "tokenizer.json").write_text(tokenizer)
+        writer.commit({"config": config, "seed": config["train"]["seed"]})
+    return folder
+
+
+def test_from_an_adapter_to_a_version_that_is_audited(
+    told: Told, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert told("keys", "generate")[0] == 0
+    made = {
+        "first": adapter(tmp_path / "first"),
+        "seed": adapter(tmp_path / "seed", seed=2),
+        "rows": adapter(tmp_path / "rows", dataset="e", seed=2),
+        "steps": adapter(tmp_path / "steps", dataset="e", max_steps=20),
+        "base": adapter(tmp_path / "base", base="c", dataset="e"),
+        "words": adapter(tmp_path / "words", base="c", tokenizer="u"),
+    }
+    versions = {}
+    for why, folder in made.items():
+        assert told("sign", folder)[0] == 0
+        code, found = told("verify", folder)
+        assert (code, found["verified"], found["name"]) == (0, True, "default")
+        code, found = told("registry", "add", "sums", folder, "--why", why)
+        assert code == 0
+        versions[why] = found["version"]
+    assert versions == {
+        "first": "1.0.0", "seed": "1.0.1", "rows": "1.1.0", "steps": "1.2.0", "base": "2.0.0", "words": "3.0.0",
+    }  # fmt: skip
+    _, listed = told("registry", "list")
+    assert listed["names"][0]["versions"][0]["version"] == "3.0.0"
+    _, journal = told("registry", "log", "sums")
+    assert [one["why"] for one in journal["entries"]] == list(made)
+    assert told("registry", "verify", "sums@1.2.0")[0] == 0
+    assert told("registry", "audit") == (0, {"whole": True, "faults": []})
+    assert told("registry", "doctor")[1] == {"orphans": [], "deleted": False}
+    for command in (
+        ["list"],
+        ["show", "sums"],
+        ["log", "sums"],
+        ["verify", "sums@1.0.0"],
+        ["audit"],
+        ["doctor"],
+    ):
+        assert run(["registry", *command]) == 0
+        assert capsys.readouterr().out.strip()
+
+
+def test_each_refusal_has_its_exit_code(told: Told, tmp_path: Path) -> None:
+    folder = adapter(tmp_path / "adapter")
+    assert told("sign", folder)[0] == 2, "there is no key"
+    told("keys", "generate")
+    assert told("verify", folder)[0] == 5, "it is not signed"
+    assert told("registry", "add", "sums", folder, "--why", "new")[0] == 5
+    assert told("registry", "list") == (0, {"names": []})
+    told("sign", folder)
+    assert told("registry", "add", "sums@1.0", folder, "--why", "new")[0] == 2
+    assert told("registry", "add", "sums@1.0.0", folder, "--why", "new")[0] == 0
+    code, error = told("registry", "add", "sums@1.0.0", folder, "--why", "again")
+    assert code == 5 and "is there already" in error["error"]["what"]
+    for command in (
+        ["show", "other"],
+        ["log", "other"],
+        ["verify", "sums@2.0.0"],
+        ["verify", "sums@production"],
+    ):
+        assert told("registry", *command)[0] == 2
+    kept = next((tmp_path / "home" / "registry" / "sums" / "bundles").glob("*/tokenizer.json"))
+    kept.write_text("another")
+    code, found = told("registry", "audit")
+    assert code == 5 and "tokenizer.json" in found["faults"][0]["what"]
+    assert told("registry", "verify", "sums@1.0.0")[0] == 5
+
+
+def test_what_the_killed_left_is_deleted_and_nothing_else(told: Told, tmp_path: Path) -> None:
+    told("keys", "generate")
+    told("sign", adapter(tmp_path / "adapter"))
+    told("registry", "add", "sums", tmp_path / "adapter", "--why", "new")
+    bundles = tmp_path / "home" / "registry" / "sums" / "bundles"
+    (released,) = [one for one in bundles.iterdir() if one.is_dir()]
+    left = bundles / ("0" * 64)
+    shutil.copytree(released, left)
+    assert told("registry", "doctor")[1]["orphans"] == [str(left)]
+    assert told("registry", "doctor", "--delete")[1]["deleted"]
+    assert not left.exists() and told("registry", "audit")[0] == 0
+
+
+def test_what_was_not_trained_goes_by_its_parents(tmp_path: Path) -> None:
+    with ArtifactWriter(
+        Location(str(tmp_path / "report")), kind="report", parents={"evaluation": "sha256:e"}
+    ) as one:
+        (one.path / "report.md").write_text("fine")
+        one.commit({"config": None})
+    assert ingredients_of(open_artifact(Location(str(tmp_path / "report")))) == {"evaluation": "sha256:e"}
