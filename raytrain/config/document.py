@@ -1,4 +1,4 @@
-"""A recipe as read from disk: plain values, and for each key the place where it was written."""
+"""A YAML file as read from disk: plain values, and for each key the place where it was written."""
 
 from __future__ import annotations
 
@@ -15,35 +15,52 @@ from raytrain.errors import ConfigError
 KeyPath = tuple[str | int, ...]
 
 
+@dataclass(frozen=True)
+class Form:
+    """What such a file is to a person, for the words of messages."""
+
+    noun: str
+    needs: str
+    """What one cannot be without."""
+    examples: str
+    """Where some lie."""
+    reference: str
+    """Where its keys are told."""
+
+
+RECIPE = Form("recipe", "model and data", "jobs/", "docs/reference.md")
+
+
 @dataclass
 class Document:
-    """Values of a recipe and the origin (`file:line` or `override 'a.b=c'`) of every key path in it."""
+    """Values of a file and the origin (`file:line` or `override 'a.b=c'`) of every key path in it."""
 
     values: dict[str, Any]
     origins: dict[KeyPath, str] = field(default_factory=dict)
+    form: Form = RECIPE
 
     def origin(self, path: KeyPath) -> str:
         """Where `path`, or else its nearest parent, was written."""
         for length in range(len(path), -1, -1):
             if path[:length] in self.origins:
                 return self.origins[path[:length]]
-        return "recipe"
+        return self.form.noun
 
 
-class _RecipeLoader(yaml.SafeLoader):
+class _Loader(yaml.SafeLoader):
     """YAML 1.2 scalars: `1e-4` is a number, and `no`, `off` and `on` are the words that they look like."""
 
 
-_RecipeLoader.yaml_implicit_resolvers = {
+_Loader.yaml_implicit_resolvers = {
     first: [
         (tag, pattern) for tag, pattern in resolvers if not tag.endswith((":float", ":bool", ":timestamp"))
     ]
     for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
-_RecipeLoader.add_implicit_resolver(
+_Loader.add_implicit_resolver(
     "tag:yaml.org,2002:bool", re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF")
 )
-_RecipeLoader.add_implicit_resolver(
+_Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float",
     re.compile(
         r"^[-+]?(?:\.\d+|\d+(?:\.\d*)?)(?:[eE][-+]?\d+)?$|^[-+]?\.(?:inf|Inf|INF)$|^\.(?:nan|NaN|NAN)$"
@@ -52,7 +69,7 @@ _RecipeLoader.add_implicit_resolver(
 )
 
 
-def read_document(path: Path) -> Document:
+def read_document(path: Path, form: Form = RECIPE) -> Document:
     """Read one YAML file; `extends` is left unresolved.
 
     Raises ConfigError with file and line where the file is missing, is not UTF-8, is no YAML, or repeats a key.
@@ -61,37 +78,39 @@ def read_document(path: Path) -> Document:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError as error:
         raise ConfigError(
-            f"{path}: there is no such recipe file",
+            f"{path}: there is no such {form.noun} file",
             why="the path does not exist from the folder where the command runs",
-            fix="check the spelling; recipes to start from lie in jobs/",
+            fix=f"check the spelling; some to start from lie in {form.examples}",
         ) from error
     except IsADirectoryError as error:
         raise ConfigError(
-            f"{path.resolve()} is a folder", why="a recipe is one YAML file", fix="name the file in it"
+            f"{path.resolve()} is a folder", why=f"a {form.noun} is one YAML file", fix="name the file in it"
         ) from error
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(
-            f"{path} cannot be read as a recipe", why=str(error), fix="give a readable UTF-8 text file"
+            f"{path} cannot be read as a {form.noun}", why=str(error), fix="give a readable UTF-8 text file"
         ) from error
-    return parse_document(text, str(path))
+    return parse_document(text, str(path), form)
 
 
-def parse_document(text: str, name: str) -> Document:
+def parse_document(text: str, name: str, form: Form = RECIPE) -> Document:
     """Parse YAML text; `name` stands for the file in messages."""
     loader = None
     try:
-        loader = _RecipeLoader(text)
+        loader = _Loader(text)
         node = loader.get_single_node()
         if node is None:
             raise ConfigError(
-                f"{name} is empty", why="a recipe needs at least model and data", fix="see jobs/*.yaml"
+                f"{name} is empty",
+                why=f"a {form.noun} needs at least {form.needs}",
+                fix=f"some to start from lie in {form.examples}",
             )
-        document = Document({}, {(): name})
+        document = Document({}, {(): name}, form)
         values = _construct(loader, node, (), name, document.origins)
     except RecursionError as error:
         raise ConfigError(
             f"{name}: nested too deeply, or an alias that holds itself",
-            why="a recipe is a few levels deep",
+            why=f"a {form.noun} is a few levels deep",
             fix="write the values out, without anchors and aliases",
         ) from error
     except yaml.MarkedYAMLError as error:
@@ -110,9 +129,9 @@ def parse_document(text: str, name: str) -> Document:
             loader.dispose()
     if not isinstance(values, dict):
         raise ConfigError(
-            f"{name}: a recipe is a mapping of sections",
+            f"{name}: a {form.noun} is a mapping of keys",
             why=f"the top level is a {type(values).__name__}",
-            fix="start with lines like `model:` and `data:`",
+            fix=f"begin with {form.needs}; {form.reference} says what each key takes",
         )
     document.values = values
     return document
@@ -149,7 +168,7 @@ def merge(base: Document, top: Document) -> Document:
     origins = dict(base.origins)
     values = _merge_values(base.values, top.values, (), origins)
     origins.update(top.origins)
-    return Document(values, origins)
+    return Document(values, origins, top.form)
 
 
 def _merge_values(
@@ -185,12 +204,14 @@ def apply_overrides(document: Document, overrides: list[str]) -> Document:
             raise ConfigError(
                 f"`{text}`: presets cannot be named in an override",
                 why="`extends` is read before overrides are, and its paths are relative to the file that names them",
-                fix="write a recipe of two lines that extends both files, and run that one",
+                fix="write a file of two lines that extends both files, and name that one",
             )
         parts: KeyPath = tuple(int(part) if part.isdigit() else part for part in key.split("."))
         origin = f"override '{text}'"
         leaf = parse_override_value(raw, text)
-        document = Document(_assigned(document.values, parts, leaf, text), {**document.origins})
+        document = Document(
+            _assigned(document.values, parts, leaf, text), {**document.origins}, document.form
+        )
         for length in range(1, len(parts) + 1):
             document.origins[parts[:length]] = origin
     return document
@@ -206,7 +227,7 @@ def _above(text: str) -> str:
 def parse_override_value(raw: str, text: str) -> Any:
     """The YAML value on the right of an override; an empty text is null."""
     try:
-        return yaml.load(raw, Loader=_RecipeLoader)
+        return yaml.load(raw, Loader=_Loader)
     except yaml.YAMLError as error:
         raise ConfigError(
             f"override `{text}`: the value is not valid YAML",
@@ -231,7 +252,7 @@ def _assigned(values: Any, parts: KeyPath, leaf: Any, text: str) -> Any:
         raise ConfigError(
             f"override `{text}`: `{head}` lies inside a plain value",
             why=f"the key above it holds {values!r}, which has no keys",
-            fix=f"write the long form in the recipe, or override the whole: '{_above(text)}=…'",
+            fix=f"write the long form in the file, or override the whole: '{_above(text)}=…'",
         )
     inside = dict(values or {})
     inside[str(head)] = _assigned(inside.get(str(head)), rest, leaf, text) if rest else leaf

@@ -1,4 +1,4 @@
-"""From a recipe file to checked sections: presets, overrides, and errors that name file, line, key and remedy."""
+"""From a YAML file to checked sections: presets, overrides, and errors that name file, line, key and remedy."""
 
 from __future__ import annotations
 
@@ -11,25 +11,26 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from raytrain.config.document import Document, KeyPath, apply_overrides, merge, read_document
+from raytrain.config.document import RECIPE, Document, Form, KeyPath, apply_overrides, merge, read_document
 from raytrain.errors import ConfigError
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
 
 
-def load_recipe(path: Path, overrides: list[str] | None = None) -> Document:
-    """Read a recipe, put it over the presets that it `extends` (paths beside it), and apply dotted overrides."""
-    return apply_overrides(_load_extended(path, ()), overrides or [])
+def load_recipe(path: Path, overrides: list[str] | None = None, form: Form = RECIPE) -> Document:
+    """Read a recipe, or what is written like one, put it over what it `extends` (paths beside it), and apply dotted
+    overrides."""
+    return apply_overrides(_load_extended(path, (), form), overrides or [])
 
 
-def _load_extended(path: Path, seen: tuple[Path, ...]) -> Document:
+def _load_extended(path: Path, seen: tuple[Path, ...], form: Form) -> Document:
     resolved = path.resolve()
     if resolved in seen:
         chain = " -> ".join(str(one) for one in (*seen, resolved))
         raise ConfigError(
             f"{path}: `extends` runs in a circle", why=chain, fix="remove one `extends` of the circle"
         )
-    document = read_document(path)
+    document = read_document(path, form)
     bases = document.values.pop("extends", None)
     if bases is None:
         return document
@@ -48,9 +49,9 @@ def _load_extended(path: Path, seen: tuple[Path, ...]) -> Document:
             raise ConfigError(
                 f"{origin}: extends: there is no preset `{name}`",
                 why=f"looked for {base_path}",
-                fix="paths in `extends` are relative to the recipe that names them",
+                fix=f"paths in `extends` are relative to the {form.noun} that names them",
             )
-        base = _load_extended(base_path, (*seen, resolved))
+        base = _load_extended(base_path, (*seen, resolved), form)
         result = base if result is None else merge(result, base)
     return document if result is None else merge(result, document)
 
@@ -73,13 +74,16 @@ def build(model: type[ModelT], document: Document) -> ModelT:
         for fault in faults:
             what, fix = _explain(model, document, dict(fault))
             lines.append(what)
+            if len(faults) > 1:
+                fix = f"{_dotted(document, fault['loc'])}: {fix}"
             if fix not in fixes:
                 fixes.append(fix)
+        noun = document.form.noun
         raise ConfigError(
-            lines[0] if len(lines) == 1 else f"{len(lines)} faults in the recipe:\n" + "\n".join(lines),
+            lines[0] if len(lines) == 1 else f"{len(lines)} faults in the {noun}:\n" + "\n".join(lines),
             why=_why(model, document, faults[0])
             if len(faults) == 1
-            else "the recipe does not fit the schema",
+            else f"the {noun} does not fit the schema",
             fix="; ".join(fixes),
         ) from error
 
@@ -93,7 +97,7 @@ def _why(model: type[BaseModel], document: Document, fault: Mapping[str, Any]) -
         return "the keys are allowed, but not together"
     path = _written_path(document.values, tuple(fault["loc"]))
     meant = _description(model, path)
-    return f"`{path[-1]}` is: {meant}" if meant else "the recipe does not fit the schema"
+    return f"`{path[-1]}` is: {meant}" if meant else f"the {document.form.noun} does not fit the schema"
 
 
 def _plain(fault: Mapping[str, Any]) -> str:
@@ -113,7 +117,7 @@ def _plain(fault: Mapping[str, Any]) -> str:
 
 def _explain(model: type[BaseModel], document: Document, fault: dict[str, Any]) -> tuple[str, str]:
     path = _written_path(document.values, tuple(fault["loc"]))
-    dotted = ".".join(str(part) for part in path) or "the recipe"
+    dotted = _dotted(document, fault["loc"])
     place = document.origin(path)
     if fault["type"] == "extra_forbidden":
         return f"{place}: {dotted}: unknown key", _instead(model, path)
@@ -123,15 +127,24 @@ def _explain(model: type[BaseModel], document: Document, fault: dict[str, Any]) 
             return f"{place}: {dotted}: value {number} is missing", f"give `{dotted}` all of its values"
         return (
             f"{place}: {dotted}: missing",
-            f"add `{path[-1]}` under `{'.'.join(map(str, path[:-1])) or 'the top'}`",
+            f"add `{path[-1]}` {_under(path[:-1])}",
         )
     message = _plain(fault)
     if isinstance(fault["input"], Mapping) and fault["type"] == "value_error":
         return f"{place}: {dotted}: {message}", f"change one of these keys of {dotted}"
     return (
         f"{place}: {dotted}: {message} (got {fault['input']!r})",
-        f"change `{dotted}`; docs/reference.md says what each key takes",
+        f"change `{dotted}`; {document.form.reference} says what each key takes",
     )
+
+
+def _dotted(document: Document, loc: tuple[int | str, ...]) -> str:
+    path = _written_path(document.values, tuple(loc))
+    return ".".join(str(part) for part in path) or f"the {document.form.noun}"
+
+
+def _under(path: KeyPath) -> str:
+    return f"under `{'.'.join(map(str, path))}`" if path else "at the top"
 
 
 def _instead(model: type[BaseModel], path: KeyPath) -> str:
@@ -146,7 +159,7 @@ def _instead(model: type[BaseModel], path: KeyPath) -> str:
         return f"did you mean `{near}`?"
     elsewhere = next((place for place in _places_of(model, key) if place != path[:-1]), None)
     if elsewhere is not None:
-        return f"`{key}` belongs under `{'.'.join(map(str, elsewhere)) or 'the top'}`"
+        return f"`{key}` belongs {_under(elsewhere)}"
     return f"allowed here: {', '.join(sorted(known))}"
 
 

@@ -8,6 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 from pydantic import Field, model_validator
 
+from raytrain.config.document import Form
 from raytrain.config.recipe import build, load_recipe
 from raytrain.config.section import Section
 from raytrain.data.section import RowsSection
@@ -15,6 +16,8 @@ from raytrain.evaluation.templates import fields_of
 
 Template = Annotated[str, Field(min_length=1)]
 
+
+SUITE = Form("suite", "suite, kind and items", "jobs/suites/", "docs/evaluation-reference.md")
 
 _COLUMNS_BY_TEMPLATE = "take it out: it says how training reads rows, and here the templates name columns"
 
@@ -139,7 +142,7 @@ class SuiteSection(Section):
 def load_suite(path: Path, overrides: list[str] | None = None) -> SuiteSection:
     """Read a suite's file, whose sources are sought beside it. Raises ConfigError with file, line and key of each
     fault."""
-    section = build(SuiteSection, load_recipe(path, overrides))
+    section = build(SuiteSection, load_recipe(path, overrides, form=SUITE))
     folder = path.expanduser().absolute().parent
     items = _beside(folder, section.items)
     few_shot = None if section.prompt.few_shot is None else _beside(folder, section.prompt.few_shot)

@@ -8,10 +8,13 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
+from raytrain.config.document import Form
 from raytrain.config.recipe import build, load_recipe, nearest
 from raytrain.config.section import Section
 from raytrain.errors import ConfigError
 from raytrain.storage.manifest import digest_of
+
+CONTRACT = Form("contract", "contract and suites", "jobs/contracts/", "docs/evaluation-reference.md")
 
 ANY_SUITE = "*"
 
@@ -129,7 +132,7 @@ def default_contract() -> ContractSection:
 
 def load_contract(path: Path, overrides: list[str] | None = None) -> ContractSection:
     """Read a contract's file. Raises ConfigError with file, line and key of each fault."""
-    return build(ContractSection, load_recipe(path, overrides))
+    return build(ContractSection, load_recipe(path, overrides, form=CONTRACT))
 
 
 def rules_by_suite(

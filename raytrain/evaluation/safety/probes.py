@@ -10,13 +10,15 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from raytrain.config.document import Document, KeyPath
+from raytrain.config.document import Document, Form, KeyPath
 from raytrain.config.recipe import build, load_recipe
 from raytrain.config.section import Section
 from raytrain.errors import ConfigError
 from raytrain.evaluation.items import Messages
 from raytrain.evaluation.safety.findings import Severity
 from raytrain.storage.manifest import digest_of
+
+PACK = Form("pack", "pack, version and probes", "raytrain/evaluation/safety/packs/", "docs/safety.md")
 
 PACKS = Path(__file__).with_name("packs")
 """Those that raytrain brings."""
@@ -152,7 +154,7 @@ def load_pack(file: Path) -> Pack:
     Raises ConfigError with file, line and key of each fault.
     """
     place = _found(file)
-    document = _read_lines(place) if place.suffix == ".jsonl" else load_recipe(place)
+    document = _read_lines(place) if place.suffix == ".jsonl" else load_recipe(place, form=PACK)
     section = build(PackSection, document)
     digest = digest_of(section.model_dump(mode="json"))
     return Pack(section.pack, section.version, section.licence, digest, tuple(_probes(section)))

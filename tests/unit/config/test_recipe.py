@@ -160,3 +160,27 @@ def test_a_bottomless_recipe_is_refused(text: str) -> None:
 def test_true_is_no_number() -> None:
     error = fault("train:\n  learning_rate: true\n")
     assert error.what.startswith("r.yaml:2: train.learning_rate: takes no true")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", ["a suite needs at least suite, kind and items", "jobs/suites/"]),
+        ("- a", ["a suite is a mapping", "docs/evaluation-reference.md"]),
+        (
+            "suit: a\nkind: generation\n",
+            ["faults in the suite", "suit: did you mean `suite`?", "suite: add `suite` at the top"],
+        ),
+        ("extends: other.yaml", ["relative to the suite that names them"]),
+    ],
+)
+def test_what_is_no_recipe_is_not_called_one(tmp_path: Path, text: str, words: list[str]) -> None:
+    from raytrain.evaluation.suite import load_suite
+
+    place = tmp_path / "suite.yaml"
+    place.write_text(text)
+    with pytest.raises(ConfigError) as caught:
+        load_suite(place)
+    told = str(caught.value).replace(str(tmp_path), "")
+    assert [one for one in words if one not in told] == [], told
+    assert "recipe" not in told and "docs/reference.md" not in told
