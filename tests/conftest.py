@@ -4,12 +4,16 @@ import os
 import random
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tiny models: threads only wait for each other
 
 import pytest
+
+if TYPE_CHECKING:
+    from raytrain.storage.location import Location
 
 sys.path.insert(0, str(Path(__file__).parent))
 
@@ -29,6 +33,15 @@ def tiny_llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from tiny_models import save_tiny_llama
 
     return save_tiny_llama(tmp_path_factory.mktemp("models") / "tiny-llama")
+
+
+@pytest.fixture(scope="session")
+def smollm2_cache(tmp_path_factory: pytest.TempPathFactory) -> Location:
+    """A models' cache with the real model, converted once for all processes of the session."""
+    from real_model import convert_in
+
+    own = tmp_path_factory.getbasetemp()
+    return convert_in(own.parent if "PYTEST_XDIST_WORKER" in os.environ else own)
 
 
 @pytest.fixture

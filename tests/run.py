@@ -51,9 +51,11 @@ def coverage_is_enough() -> bool:
 def main() -> int:
     for old in ROOT.glob(".coverage*"):
         old.unlink()
+    # A file stays in one process, for its module's fixtures. Integration tests keep the cores busy by themselves.
+    side_by_side = ["-n", str(os.cpu_count() or 1), "--dist", "loadfile"]
     code = (
-        run("unit", "tests/unit", "-m", "not slow", "-n", str(os.cpu_count() or 1), "--dist", "loadfile")
-        or run("slow", "tests/unit", "-m", "slow")
+        run("unit", "tests/unit", "-m", "not slow", *side_by_side)
+        or run("slow", "tests/unit", "-m", "slow", *side_by_side)
         or run("integration", "tests/integration")
     )
     if code:

