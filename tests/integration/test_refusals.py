@@ -27,7 +27,6 @@ def assert_refused(bench: Bench, recipe: Path, outcome: Outcome, code: int) -> d
 def test_more_workers_than_the_cluster_can_ever_place(joined: Bench, recipe: Path) -> None:
     outcome = joined.train(recipe, "scaling.num_workers=64")
     error = assert_refused(joined, recipe, outcome, 4)
-    assert outcome.seconds < 30
     assert "4 of 64 workers" in error["what"]
     assert "1 CPU" in error["why"]
     assert "scaling.num_workers=4" in error["fix"]
@@ -36,7 +35,6 @@ def test_more_workers_than_the_cluster_can_ever_place(joined: Bench, recipe: Pat
 def test_fewer_workers_than_the_least_of_a_range(joined: Bench, recipe: Path) -> None:
     outcome = joined.train(recipe, "scaling.num_workers=[5,8]")
     error = assert_refused(joined, recipe, outcome, 4)
-    assert outcome.seconds < 30
     assert "4 of at least 5 workers" in error["what"]
     assert "scaling.num_workers=[4,8]" in error["fix"]
 
@@ -45,7 +43,6 @@ def test_nobody_at_the_address(joined: Bench, recipe: Path) -> None:
     joined.address = f"127.0.0.1:{free_port()}"
     outcome = joined.train(recipe)
     error = assert_refused(joined, recipe, outcome, 4)
-    assert outcome.seconds < 30
     assert error["kind"] == "cluster"
     assert str(joined.address) in error["what"]
 
