@@ -18,6 +18,7 @@ from raytrain.release.keys import PASSWORD_VARIABLE, KeyRing
 
 @pytest.fixture
 def ring(tmp_path: Path) -> KeyRing:
+    """With nothing in it."""
     return KeyRing(tmp_path / "keys")
 
 

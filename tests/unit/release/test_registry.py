@@ -24,13 +24,6 @@ V1, V2 = Version(1, 0, 0), Version(1, 1, 0)
 
 
 @pytest.fixture
-def ring(tmp_path: Path) -> KeyRing:
-    ring = KeyRing(tmp_path / "keys")
-    ring.generate("release")
-    return ring
-
-
-@pytest.fixture
 def bundles(tmp_path: Path, ring: KeyRing) -> list[Path]:
     return [signed_bundle(tmp_path / f"bundle-{seed}", ring, seed) for seed in range(2)]
 

@@ -20,13 +20,6 @@ NUM_MUTATIONS = 1_000
 
 
 @pytest.fixture
-def ring(tmp_path: Path) -> KeyRing:
-    ring = KeyRing(tmp_path / "keys")
-    ring.generate("release")
-    return ring
-
-
-@pytest.fixture
 def bundle(tmp_path: Path, ring: KeyRing) -> Path:
     return signed_bundle(tmp_path / "bundle", ring)
 
