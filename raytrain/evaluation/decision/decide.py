@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from itertools import islice
 
 from raytrain.errors import ConfigError
-from raytrain.evaluation.decision.comparison import SuiteComparison, compare_suite
 from raytrain.evaluation.decision.conditions import (
     Difference,
     check_allowed,
@@ -26,6 +25,7 @@ from raytrain.evaluation.decision.gates import (
 from raytrain.evaluation.decision.limits import gates_of_limits
 from raytrain.evaluation.decision.notes import notes_on
 from raytrain.evaluation.decision.ranking import Ranked, rank
+from raytrain.evaluation.decision.suite_comparison import SuiteComparison, compare_suite
 from raytrain.evaluation.decision.verdicts import (
     Together,
     corrected,

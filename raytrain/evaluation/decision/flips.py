@@ -9,7 +9,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from raytrain.evaluation.decision.comparison import SuiteComparison
+from raytrain.evaluation.decision.suite_comparison import SuiteComparison
 from raytrain.evaluation.records import ItemRecord, storable
 
 

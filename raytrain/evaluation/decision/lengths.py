@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from raytrain.evaluation.decision.comparison import SuiteComparison
+from raytrain.evaluation.decision.suite_comparison import SuiteComparison
 
 _MOST_BINS = 5
 

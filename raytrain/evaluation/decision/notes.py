@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
-from raytrain.evaluation.decision.comparison import SuiteComparison
 from raytrain.evaluation.decision.conditions import Difference
+from raytrain.evaluation.decision.suite_comparison import SuiteComparison
 from raytrain.evaluation.decision.visible import visible
 from raytrain.evaluation.records import ItemRecord
 from raytrain.evaluation.results import Evaluation

@@ -8,10 +8,10 @@ from collections.abc import Container, Iterator
 from importlib import resources
 
 from raytrain.evaluation.decision.decide import Comparison, Decision, SuiteResult
-from raytrain.evaluation.decision.difference import as_html
 from raytrain.evaluation.decision.gates import Gate, Status
 from raytrain.evaluation.decision.headline import action, evidence, headline, outcome, title
 from raytrain.evaluation.decision.lengths import Lengths, score_by_length
+from raytrain.evaluation.decision.marked_text import as_html
 from raytrain.evaluation.decision.page_flips import flips_section
 from raytrain.evaluation.decision.plots import GainRow, forest, length_and_score
 from raytrain.evaluation.decision.quantity import needs, points, tell

@@ -6,8 +6,8 @@ import math
 from collections.abc import Iterator
 
 from raytrain.evaluation.decision.decide import Decision
-from raytrain.evaluation.decision.difference import as_html, marked
 from raytrain.evaluation.decision.flips import Flip, FlipCount, choose_shown, count_flips, find_flips
+from raytrain.evaluation.decision.marked_text import as_html, marked
 from raytrain.evaluation.decision.plots import flips_by_category
 from raytrain.evaluation.decision.quantity import counted
 

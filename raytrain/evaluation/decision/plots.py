@@ -9,9 +9,9 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from raytrain.evaluation.decision.difference import as_html
 from raytrain.evaluation.decision.flips import FlipCount
 from raytrain.evaluation.decision.lengths import LengthBin, Lengths
+from raytrain.evaluation.decision.marked_text import as_html
 from raytrain.evaluation.decision.quantity import points
 
 _WIDTH = 460.0

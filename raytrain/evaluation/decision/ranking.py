@@ -6,8 +6,8 @@ import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from raytrain.evaluation.decision.comparison import compare_suite
 from raytrain.evaluation.decision.contract import ContractSection, SuiteRules
+from raytrain.evaluation.decision.suite_comparison import compare_suite
 from raytrain.evaluation.decision.verdicts import corrected, together
 from raytrain.evaluation.results import Evaluation
 

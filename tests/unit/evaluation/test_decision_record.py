@@ -21,9 +21,9 @@ from raytrain.config.document import parse_document
 from raytrain.config.recipe import build
 from raytrain.evaluation.decision.contract import ContractSection, default_contract
 from raytrain.evaluation.decision.decide import Comparison, decide
-from raytrain.evaluation.decision.difference import as_html, marked
 from raytrain.evaluation.decision.headline import evidence
 from raytrain.evaluation.decision.markdown import render_markdown
+from raytrain.evaluation.decision.marked_text import as_html, marked
 from raytrain.evaluation.decision.page import render_page
 from raytrain.evaluation.decision.page_flips import MOST_FLIPS
 from raytrain.evaluation.decision.record import record_of, write_decision
