@@ -46,6 +46,7 @@ class Endpoint:
         self._model = section.model or self._only_model()
         self.identity = EvaluatedModel(url, base_model=self._model)
         self.settings: dict[str, Any] = {}
+        self._was_answered = False
 
     def plan(self, suite: Suite) -> list[Unit]:
         if suite.section.kind != "generation":
@@ -61,7 +62,9 @@ class Endpoint:
         assert section is not None, "a generation has one"
         scorer = build_scorer(section.name, section.options)
         waiting = iter(units)
-        gate = _Refusals(self._url, len(units))
+        # Also where all that is left is refused: that others were answered tells that the question's form is not.
+        self._was_answered |= len(units) < len(suite.items)
+        gate = _Refusals(self._url, len(units), is_open=self._was_answered)
         with ThreadPoolExecutor(self._section.concurrency) as pool:
             asked: set[Future[ItemRecord]] = set()
             try:
@@ -74,7 +77,9 @@ class Endpoint:
                     # What has been answered is kept, also where another request has failed for good.
                     failed = [one for one in done if one.exception() is not None]
                     for one in done.difference(failed):
-                        yield gate.let_through(one.result())
+                        kept = gate.let_through(one.result())
+                        self._was_answered |= gate.is_open
+                        yield kept
                     for one in failed:
                         one.result()
             finally:
@@ -178,12 +183,19 @@ class Endpoint:
 
 
 class _Refusals:
-    """Holds back refused items until one is answered: where none is, it is the question's form that is refused."""
+    """Holds back refused items until one is answered: where none is, it is the question's form that is refused.
 
-    def __init__(self, url: str, num_items: int) -> None:
+    is_open: whether one was answered before, in an earlier session or suite of the evaluation.
+    """
+
+    def __init__(self, url: str, num_items: int, *, is_open: bool) -> None:
         self._url = url
         self._left = num_items
-        self._held: list[ItemRecord] | None = []
+        self._held: list[ItemRecord] | None = None if is_open else []
+
+    @property
+    def is_open(self) -> bool:
+        return self._held is None
 
     def let_through(self, record: ItemRecord) -> list[ItemRecord]:
         """What may be kept now. Raises ConfigError where nothing but refusals came."""

@@ -18,6 +18,10 @@ from raytrain.evaluation.items import Suite, load_items
 from raytrain.evaluation.suite import load_suite
 
 
+def asked(body: dict[str, Any]) -> str:
+    return str(body["messages"][-1]["content"] if "messages" in body else body["prompt"])
+
+
 def adds(question: str) -> str:
     number = int(question.split("of ")[1].split()[0])
     return f"That is {number + 3}. And more"
@@ -183,3 +187,23 @@ def test_where_every_question_is_refused_it_is_no_score_of_nothing(sums: Suite) 
     with serve(adds) as served:
         result = evaluate(served.url, [sums], quick())
     assert result.evaluation is not None and result.evaluation.report.suites["sums"].num_failed == 0
+
+
+def test_where_others_were_answered_all_that_is_left_may_be_refused(sums: Suite) -> None:
+    status = [500]
+    with serve(adds, lambda _, body: (status[0], "") if " 11 " in asked(body) else None) as served:
+        with pytest.raises(EndpointError):
+            evaluate(served.url, [sums], quick(concurrency=1, max_retries=0))
+        status[0] = 400
+        result = evaluate(served.url, [sums], quick())
+    assert result.evaluation is not None
+    report = result.evaluation.report.suites["sums"]
+    assert (report.num_items, report.num_failed, len(served.bodies)) == (12, 1, 13)
+
+
+def test_a_suite_may_be_refused_whole_after_one_that_was_answered(sums: Suite, tmp_path: Path) -> None:
+    rows = [{"question": "too long", "answer": "3", "topic": "odd"}]
+    long = load_items(load_suite(write_suite(tmp_path, "long", rows, like="sums")))
+    with serve(adds, lambda _, body: (400, "") if "long" in asked(body) else None) as served:
+        result = evaluate(served.url, [sums, long], quick())
+    assert result.evaluation is not None and result.evaluation.report.suites["long"].num_failed == 1
