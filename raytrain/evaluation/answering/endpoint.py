@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import random
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
@@ -14,11 +12,10 @@ from typing import Any, Self
 from urllib.parse import urlsplit
 
 import requests
-from requests.adapters import HTTPAdapter
-from urllib3.util import Retry
 
 from raytrain.errors import ConfigError, EndpointError
 from raytrain.evaluation.answering.answerer import Unit
+from raytrain.evaluation.answering.attempts import Attempts, said
 from raytrain.evaluation.answering.outcomes import failed_record, scored_record
 from raytrain.evaluation.answering.settings import EndpointSection
 from raytrain.evaluation.items import Item, Suite
@@ -26,7 +23,6 @@ from raytrain.evaluation.records import ItemRecord
 from raytrain.evaluation.report import EvaluatedModel
 from raytrain.evaluation.scoring.registry import Scorer, build_scorer
 
-_TRY_AGAIN = (408, 429, *range(500, 600))
 _MOST_REFUSALS = 5
 _REFUSED = "the endpoint answered 4"
 _OF_THE_ITEM = (400, 413, 422)
@@ -42,7 +38,7 @@ class Endpoint:
         if not self._url.endswith("/v1"):
             self._url += "/v1"
         self._section = section
-        self._session = _session(section)
+        self._attempts = Attempts(self._url, section)
         self._model = section.model or self._only_model()
         self.identity = EvaluatedModel(url, base_model=self._model)
         self.settings: dict[str, Any] = {}
@@ -95,7 +91,7 @@ class Endpoint:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._session.close()
+        self._attempts.close()
 
     def _ask(self, suite: Suite, item: Item, scorer: Scorer) -> ItemRecord:
         generation, is_chat = suite.section.generation, not isinstance(item.prompt, str)
@@ -107,12 +103,12 @@ class Endpoint:
             **({"stop": generation.stop} if generation.stop else {}),
         }
         began = time.perf_counter()
-        answer = self._send("POST", "/chat/completions" if is_chat else "/completions", body)
+        answer = self._attempts.send("POST", "/chat/completions" if is_chat else "/completions", body)
         seconds = time.perf_counter() - began
         prompt = json.dumps(item.prompt, ensure_ascii=False) if is_chat else str(item.prompt)
         if answer.status_code in _OF_THE_ITEM:
             return replace(
-                failed_record(item, f"the endpoint answered {answer.status_code}: {_said(answer)}", prompt),
+                failed_record(item, f"the endpoint answered {answer.status_code}: {said(answer)}", prompt),
                 seconds=seconds,
             )
         self._refuse_bad(answer)
@@ -137,7 +133,7 @@ class Endpoint:
         return replace(record, **told, seconds=seconds)
 
     def _only_model(self) -> str:
-        answer = self._send("GET", "/models", None)
+        answer = self._attempts.send("GET", "/models", None)
         self._refuse_bad(answer)
         try:
             names = [str(one["id"]) for one in answer.json()["data"]]
@@ -155,29 +151,13 @@ class Endpoint:
             )
         return names[0]
 
-    def _send(self, method: str, path: str, body: object) -> requests.Response:
-        try:
-            return self._session.request(method, self._url + path, json=body, timeout=self._section.timeout_s)
-        except requests.RequestException as error:
-            raise EndpointError(
-                f"{self._url} does not answer",
-                why=f"{type(error).__name__} after {self._section.max_retries + 1} attempts: {error}",
-                fix="see to the endpoint; the same command goes on where this one ended",
-            ) from error
-
     def _refuse_bad(self, answer: requests.Response) -> None:
         if answer.ok:
             return
         code = answer.status_code
-        if code in _TRY_AGAIN:
-            raise EndpointError(
-                f"{self._url} answers with status {code}",
-                why=f"{self._section.max_retries + 1} attempts; it says: {_said(answer)}",
-                fix="see to the endpoint; the same command goes on where this one ended",
-            )
         raise ConfigError(
             f"{answer.url} answers with status {code}",
-            why=_said(answer),
+            why=said(answer),
             fix="set endpoint.api_key_variable" if code in (401, 403) else "check the URL and endpoint.model",
         )
 
@@ -233,39 +213,3 @@ def _refuse_secrets(url: str) -> None:
             why="a name, a key or a query in it would be written into every report",
             fix="leave them out, and name the variable that holds the key: endpoint.api_key_variable",
         )
-
-
-class _Patient(Retry):
-    """Waits before the first further attempt, too."""
-
-    def get_backoff_time(self) -> float:
-        tried = len([one for one in self.history if one.redirect_location is None])
-        wait = self.backoff_factor * 2 ** max(0, tried - 1) * (0.75 + random.random() / 2)
-        return float(min(self.backoff_max, wait))
-
-
-def _said(answer: requests.Response) -> str:
-    return " ".join(answer.text.split())[:300] or answer.reason
-
-
-def _session(section: EndpointSection) -> requests.Session:
-    retry = _Patient(
-        total=section.max_retries,
-        backoff_factor=section.first_wait_s,
-        status_forcelist=_TRY_AGAIN,
-        allowed_methods=None,  # a question may be asked twice
-        raise_on_status=False,
-    )
-    session = requests.Session()
-    for scheme in ("http://", "https://"):
-        session.mount(scheme, HTTPAdapter(max_retries=retry, pool_maxsize=section.concurrency))
-    if section.api_key_variable is not None:
-        key = os.environ.get(section.api_key_variable)
-        if not key:
-            raise ConfigError(
-                f"endpoint.api_key_variable: {section.api_key_variable} is not set",
-                why="the environment has no such variable, or it is empty",
-                fix=f"export {section.api_key_variable}=…",
-            )
-        session.headers["Authorization"] = f"Bearer {key}"
-    return session

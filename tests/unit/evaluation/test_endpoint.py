@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from endpoint_server import serve
+from endpoint_server import Instead, serve
 from suites import write_suite
 
 from raytrain.errors import ConfigError, EndpointError
@@ -177,6 +177,30 @@ def test_further_attempts_wait_from_the_first_on(sums: Suite) -> None:
     with serve(adds, note) as served:
         evaluate(served.url, [sums], quick(first_wait_s=0.2, concurrency=1))
     assert times[1] - times[0] >= 0.15 and times[2] - times[1] >= 0.3
+
+
+CUT = (200, '{"choices": [', {"Content-Length": "999"})
+
+
+def test_a_body_that_is_cut_short_is_asked_for_again(sums: Suite) -> None:
+    with serve(adds, lambda number, _: CUT if number <= 2 else None) as served:
+        result = evaluate(served.url, [sums], quick(concurrency=1))
+    assert result.evaluation is not None and result.evaluation.report.suites["sums"].num_failed == 0
+    assert len(served.bodies) == 12 + 2
+
+
+@pytest.mark.parametrize("instead", [CUT, (200, "", {"Transfer-Encoding": "chunked"}), (503, "busy")])
+def test_as_many_attempts_are_told_as_were_made(sums: Suite, instead: Instead) -> None:
+    with serve(adds, lambda *_: instead) as served, pytest.raises(EndpointError) as ended:
+        evaluate(served.url, [sums], quick(concurrency=1, timeout_s=0.5))
+    assert "3 attempts" in ended.value.why and len(served.bodies) == 3
+
+
+def test_what_no_further_attempt_can_mend_is_tried_once(sums: Suite) -> None:
+    elsewhere = (307, "", {"Location": "http://127.0.0.1:0x/"})
+    with serve(adds, lambda *_: elsewhere) as served, pytest.raises(EndpointError) as ended:
+        evaluate(served.url, [sums], quick(concurrency=1))
+    assert "1 attempt:" in ended.value.why and len(served.bodies) == 1
 
 
 def test_where_every_question_is_refused_it_is_no_score_of_nothing(sums: Suite) -> None:
