@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import random
-import time
+import threading
 
 import requests
 from requests.adapters import HTTPAdapter
@@ -33,8 +33,14 @@ class Attempts:
         self._section = section
         self._session = _session(section)
 
-    def send(self, method: str, path: str, body: object) -> requests.Response:
-        """The answer, read whole. Raises EndpointError where no attempt brings one."""
+    def send(
+        self, method: str, path: str, body: object, is_last: threading.Event | None = None
+    ) -> requests.Response:
+        """The answer, read whole. Raises EndpointError where no attempt brings one.
+
+        is_last: once it is set, by any thread, no further attempt is made or waited for.
+        """
+        is_last = is_last or threading.Event()
         num_attempts = 0
         while True:
             num_attempts += 1
@@ -43,8 +49,7 @@ class Attempts:
                     method, self._url + path, json=body, timeout=self._section.timeout_s
                 )
             except requests.RequestException as error:
-                if num_attempts <= self._section.max_retries and isinstance(error, _PASSING):
-                    time.sleep(self._wait_s(num_attempts, None))
+                if isinstance(error, _PASSING) and self._may_go_on(num_attempts, None, is_last):
                     continue
                 raise EndpointError(
                     f"{self._url} does not answer",
@@ -53,16 +58,23 @@ class Attempts:
                 ) from error
             if answer.status_code not in _TRY_AGAIN:
                 return answer
-            if num_attempts > self._section.max_retries:
+            if not self._may_go_on(num_attempts, answer, is_last):
                 raise EndpointError(
                     f"{self._url} answers with status {answer.status_code}",
                     why=f"{_attempts(num_attempts)}; it says: {said(answer)}",
                     fix="see to the endpoint; the same command goes on where this one ended",
                 )
-            time.sleep(self._wait_s(num_attempts, answer))
 
     def close(self) -> None:
         self._session.close()
+
+    def _may_go_on(
+        self, num_attempts: int, answer: requests.Response | None, is_last: threading.Event
+    ) -> bool:
+        """Whether there is a further attempt, once it is time for it."""
+        return num_attempts <= self._section.max_retries and not is_last.wait(
+            self._wait_s(num_attempts, answer)
+        )
 
     def _wait_s(self, num_attempts: int, answer: requests.Response | None) -> float:
         """Twice as long each time, or what the endpoint asks for."""

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import threading
 import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import replace
 from types import TracebackType
 from typing import Any, Self
@@ -23,6 +24,7 @@ from raytrain.evaluation.records import ItemRecord
 from raytrain.evaluation.report import EvaluatedModel
 from raytrain.evaluation.scoring.registry import Scorer, build_scorer
 
+_LOOK_EVERY_S = 1.0
 _MOST_REFUSALS = 5
 _REFUSED = "the endpoint answered 4"
 _OF_THE_ITEM = (400, 413, 422)
@@ -61,26 +63,29 @@ class Endpoint:
         # Also where all that is left is refused: that others were answered tells that the question's form is not.
         self._was_answered |= len(units) < len(suite.items)
         gate = _Refusals(self._url, len(units), is_open=self._was_answered)
-        with ThreadPoolExecutor(self._section.concurrency) as pool:
-            asked: set[Future[ItemRecord]] = set()
-            try:
-                while True:
-                    while len(asked) < self._section.concurrency and (unit := next(waiting, None)):
-                        asked.add(pool.submit(self._ask, suite, unit[0], scorer))
-                    if not asked:
-                        break
-                    done, asked = wait(asked, return_when=FIRST_COMPLETED)
-                    # What has been answered is kept, also where another request has failed for good.
-                    failed = [one for one in done if one.exception() is not None]
-                    for one in done.difference(failed):
-                        kept = gate.let_through(one.result())
-                        self._was_answered |= gate.is_open
-                        yield kept
-                    for one in failed:
-                        one.result()
-            finally:
-                for one in asked:
-                    one.cancel()
+        asked: set[Future[ItemRecord]] = set()
+        is_last = threading.Event()
+        try:
+            while True:
+                while len(asked) < self._section.concurrency and (unit := next(waiting, None)):
+                    asked.add(self._begin(suite, unit[0], scorer, is_last))
+                if not asked:
+                    break
+                done, asked = wait(asked, _LOOK_EVERY_S, FIRST_COMPLETED)
+                if not done:
+                    yield []  # nothing yet: whoever asked may want to stop
+                # What has been answered is kept, also where another request has failed for good.
+                failed = [one for one in done if one.exception() is not None]
+                for one in done.difference(failed):
+                    kept = gate.let_through(one.result())
+                    self._was_answered |= gate.is_open
+                    yield kept
+                for one in failed:
+                    one.result()
+        finally:
+            is_last.set()
+            for one in asked:
+                one.cancel()
 
     def resources(self) -> dict[str, Any]:
         return {"concurrency": self._section.concurrency}
@@ -93,7 +98,29 @@ class Endpoint:
     ) -> None:
         self._attempts.close()
 
-    def _ask(self, suite: Suite, item: Item, scorer: Scorer) -> ItemRecord:
+    def _begin(
+        self, suite: Suite, item: Item, scorer: Scorer, is_last: threading.Event
+    ) -> Future[ItemRecord]:
+        """Ask in a thread that nobody waits for: one that hangs holds back neither a stop nor the end of the process.
+
+        What is cancelled before its answer is there is not scored any more.
+        """
+        future: Future[ItemRecord] = Future()
+
+        def work() -> None:
+            try:
+                answer, seconds = self._ask(suite, item, is_last)
+                if future.set_running_or_notify_cancel():
+                    future.set_result(self._read(suite, item, scorer, answer, seconds))
+            except BaseException as error:  # noqa: BLE001 - told to who waits for it, whatever it is
+                if future.running() or future.set_running_or_notify_cancel():
+                    future.set_exception(error)
+
+        threading.Thread(target=work, name="asks-endpoint", daemon=True).start()
+        return future
+
+    def _ask(self, suite: Suite, item: Item, is_last: threading.Event) -> tuple[requests.Response, float]:
+        """The answer, and the seconds that it took."""
         generation, is_chat = suite.section.generation, not isinstance(item.prompt, str)
         body = {
             "model": self._model,
@@ -103,8 +130,14 @@ class Endpoint:
             **({"stop": generation.stop} if generation.stop else {}),
         }
         began = time.perf_counter()
-        answer = self._attempts.send("POST", "/chat/completions" if is_chat else "/completions", body)
-        seconds = time.perf_counter() - began
+        path = "/chat/completions" if is_chat else "/completions"
+        answer = self._attempts.send("POST", path, body, is_last)
+        return answer, time.perf_counter() - began
+
+    def _read(
+        self, suite: Suite, item: Item, scorer: Scorer, answer: requests.Response, seconds: float
+    ) -> ItemRecord:
+        is_chat = not isinstance(item.prompt, str)
         prompt = json.dumps(item.prompt, ensure_ascii=False) if is_chat else str(item.prompt)
         if answer.status_code in _OF_THE_ITEM:
             return replace(
@@ -129,7 +162,7 @@ class Endpoint:
                 ),
                 seconds=seconds,
             )
-        record = scored_record(item, prompt, text, generation.stop, scorer)
+        record = scored_record(item, prompt, text, suite.section.generation.stop, scorer)
         return replace(record, **told, seconds=seconds)
 
     def _only_model(self) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from raytrain.evaluation.answering.settings import EvaluateSettings, settings_fr
 from raytrain.evaluation.evaluate import evaluate
 from raytrain.evaluation.items import Suite, load_items
 from raytrain.evaluation.suite import load_suite
+from raytrain.runs.records import open_records
 
 
 def asked(body: dict[str, Any]) -> str:
@@ -201,6 +203,33 @@ def test_what_no_further_attempt_can_mend_is_tried_once(sums: Suite) -> None:
     with serve(adds, lambda *_: elsewhere) as served, pytest.raises(EndpointError) as ended:
         evaluate(served.url, [sums], quick(concurrency=1))
     assert "1 attempt:" in ended.value.why and len(served.bodies) == 1
+
+
+@pytest.mark.parametrize("instead", [None, (503, "busy"), (503, "busy", {"Retry-After": "60"})])
+def test_a_stop_is_heard_while_the_endpoint_hangs(sums: Suite, instead: Instead | None) -> None:
+    lets_go = threading.Event()
+
+    def stop() -> None:
+        (run,) = open_records().list_runs(kind="evaluate").runs
+        open_records().request_stop(run.id)
+
+    def misbehave(number: int, _: dict[str, Any]) -> Instead | None:
+        if number == 6:
+            threading.Timer(0.3, stop).start()
+        if number > 3 and instead is None:
+            lets_go.wait(20)
+        return instead if number > 3 else None
+
+    began = time.monotonic()
+    with serve(adds, misbehave) as served:
+        result = evaluate(served.url, [sums], quick(first_wait_s=60, timeout_s=15, max_retries=1))
+        assert (result.state, result.stopped_by) == ("cancelled", "raytrain runs stop")
+        assert time.monotonic() - began < 10
+        lets_go.set()
+        for thread in [one for one in threading.enumerate() if one.name == "asks-endpoint"]:
+            thread.join(5)
+            assert not thread.is_alive(), "it waits for a further attempt"
+        assert len(served.bodies) == 6
 
 
 def test_where_every_question_is_refused_it_is_no_score_of_nothing(sums: Suite) -> None:
