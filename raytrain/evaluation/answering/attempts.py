@@ -77,10 +77,10 @@ class Attempts:
         )
 
     def _wait_s(self, num_attempts: int, answer: requests.Response | None) -> float:
-        """Twice as long each time, or what the endpoint asks for."""
+        """Twice as long each time, or what the endpoint asks for; neither beyond the longest wait."""
         asked = 0.0 if answer is None else _asked_s(answer)
         grown = self._section.first_wait_s * 2.0 ** (num_attempts - 1) * (0.75 + random.random() / 2)
-        return asked or min(_LONGEST_WAIT_S, grown)
+        return min(_LONGEST_WAIT_S, asked or grown)
 
 
 def _asked_s(answer: requests.Response) -> float:

@@ -13,6 +13,7 @@ from endpoint_server import Instead, serve
 from suites import write_suite
 
 from raytrain.errors import ConfigError, EndpointError
+from raytrain.evaluation.answering.attempts import Attempts
 from raytrain.evaluation.answering.settings import EvaluateSettings, settings_from
 from raytrain.evaluation.evaluate import evaluate
 from raytrain.evaluation.items import Suite, load_items
@@ -230,6 +231,37 @@ def test_a_stop_is_heard_while_the_endpoint_hangs(sums: Suite, instead: Instead 
             thread.join(5)
             assert not thread.is_alive(), "it waits for a further attempt"
         assert len(served.bodies) == 6
+
+
+class Notes(threading.Event):
+    """How long each wait was to be; none is made."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.waits: list[float | None] = []
+
+    def wait(self, timeout: float | None = None) -> bool:
+        self.waits.append(timeout)
+        return False
+
+
+@pytest.mark.parametrize(
+    ("told", "wait_s"),
+    [
+        ("7", 7),
+        ("86400", 120),
+        ("9" * 5000, 0),
+        ("Fri, 31 Dec 2100 23:59:59 GMT", 120),
+        ("0", 0),
+        ("soon", 0),
+    ],
+)
+def test_no_wait_that_an_endpoint_asks_for_is_without_end(told: str, wait_s: float) -> None:
+    notes, instead = Notes(), (429, "", {"Retry-After": told})
+    with serve(str, lambda number, _: instead if number == 1 else None) as served:
+        sender = Attempts(served.url, quick().endpoint)
+        assert sender.send("POST", "/v1/completions", {"prompt": "1"}, notes).ok
+    assert notes.waits == [wait_s]
 
 
 def test_where_every_question_is_refused_it_is_no_score_of_nothing(sums: Suite) -> None:
