@@ -27,6 +27,8 @@ from raytrain.evaluation.scoring.registry import Scorer, build_scorer
 _LOOK_EVERY_S = 1.0
 _MOST_REFUSALS = 5
 _REFUSED = "the endpoint answered 4"
+_MOST_TOKENS = 2**40
+"""Of one text; sums of more would not be told as they are."""
 _OF_THE_ITEM = (400, 413, 422)
 """The endpoint says that it cannot answer this question: too long, refused, not to be read."""
 
@@ -149,13 +151,13 @@ class Endpoint:
             content = answer.json()
             choice = content["choices"][0]
             text = _as_text((choice["message"]["content"] if is_chat else choice["text"]) or "")
-            usage = content.get("usage") or {}
+            usage = content.get("usage")
             told: dict[str, Any] = {
-                "num_prompt_tokens": int(usage.get("prompt_tokens") or 0),
-                "num_new_tokens": int(usage.get("completion_tokens") or 0),
+                "num_prompt_tokens": _count_of(usage, "prompt_tokens"),
+                "num_new_tokens": _count_of(usage, "completion_tokens"),
                 "stop_reason": None if choice.get("finish_reason") is None else str(choice["finish_reason"]),
             }
-        except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError) as error:
             return replace(
                 failed_record(
                     item, f"the endpoint's answer cannot be read: {type(error).__name__}: {error}", prompt
@@ -235,6 +237,12 @@ def _as_text(content: Any) -> str:
     if not isinstance(content, str):
         raise TypeError(f"its text is a {type(content).__name__}")
     return content
+
+
+def _count_of(usage: Any, name: str) -> int:
+    """Tokens as the endpoint counts them; 0 where it tells none, or what can be no count: an answer is worth more."""
+    found = usage.get(name) if isinstance(usage, dict) else None
+    return found if type(found) is int and 0 <= found <= _MOST_TOKENS else 0
 
 
 def _refuse_secrets(url: str) -> None:

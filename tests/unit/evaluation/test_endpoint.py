@@ -113,7 +113,9 @@ def test_a_question_that_it_refuses_is_a_counted_item(sums: Suite) -> None:
     assert [one.error for one in records if one.error] == ["the endpoint answered 400: context too long"]
 
 
-@pytest.mark.parametrize("garbage", ["<html>", '{"choices": []}', '{"choices": [{"message": 3}]}', "[]"])
+@pytest.mark.parametrize(
+    "garbage", ["<html>", '{"choices": []}', '{"choices": [{"message": 3}]}', "[]", "[" * 99_999]
+)
 def test_garbage_is_a_counted_item(sums: Suite, garbage: str) -> None:
     with serve(adds, lambda number, _: (200, garbage) if number == 2 else None) as served:
         result = evaluate(served.url, [sums], quick(concurrency=1))
@@ -262,6 +264,35 @@ def test_no_wait_that_an_endpoint_asks_for_is_without_end(told: str, wait_s: flo
         sender = Attempts(served.url, quick().endpoint)
         assert sender.send("POST", "/v1/completions", {"prompt": "1"}, notes).ok
     assert notes.waits == [wait_s]
+
+
+@pytest.mark.parametrize(
+    ("count", "known"),
+    [
+        *[
+            (told, 0)
+            for told in ("Infinity", "NaN", "1e400", "-1e400", "-3", "1e30", '"many"', "null", "true")
+        ],
+        *[(told, 0) for told in ("[]", "{}", "9" * 30, "18446744073709551615", "9223372036854775807")],
+        ("4", 4),
+    ],
+)
+def test_a_strange_count_of_tokens_ends_nothing(sums: Suite, count: str, known: int) -> None:
+    choices = '"choices": [{"message": {"content": "3"}}]'
+    told = f'{{{choices}, "usage": {{"prompt_tokens": {count}, "completion_tokens": {count}}}}}'
+    with serve(adds, lambda *_: (200, told)) as served:
+        result = evaluate(served.url, [sums], quick())
+    assert result.evaluation is not None
+    report = result.evaluation.report.suites["sums"]
+    assert (report.num_failed, report.num_prompt_tokens) == (0, 12 * known)
+
+
+@pytest.mark.parametrize("usage", ["3", "[1]", '"x"'])
+def test_a_strange_usage_costs_no_item(sums: Suite, usage: str) -> None:
+    told = f'{{"choices": [{{"message": {{"content": "3"}}}}], "usage": {usage}}}'
+    with serve(adds, lambda *_: (200, told)) as served:
+        result = evaluate(served.url, [sums], quick())
+    assert result.evaluation is not None and result.evaluation.report.suites["sums"].num_failed == 0
 
 
 def test_where_every_question_is_refused_it_is_no_score_of_nothing(sums: Suite) -> None:
