@@ -64,30 +64,34 @@ class Endpoint:
         waiting = iter(units)
         # Also where all that is left is refused: that others were answered tells that the question's form is not.
         self._was_answered |= len(units) < len(suite.items)
-        gate = _Refusals(self._url, len(units), is_open=self._was_answered)
+        gate = _Refusals(self._url, is_open=self._was_answered)
         asked: set[Future[ItemRecord]] = set()
+        failure: BaseException | None = None
         is_last = threading.Event()
         try:
             while True:
-                while len(asked) < self._section.concurrency and (unit := next(waiting, None)):
+                may_ask = failure is None and not gate.is_full
+                while may_ask and len(asked) < self._section.concurrency and (unit := next(waiting, None)):
                     asked.add(self._begin(suite, unit[0], scorer, is_last))
                 if not asked:
                     break
                 done, asked = wait(asked, _LOOK_EVERY_S, FIRST_COMPLETED)
-                if not done:
-                    yield []  # nothing yet: whoever asked may want to stop
-                # What has been answered is kept, also where another request has failed for good.
-                failed = [one for one in done if one.exception() is not None]
-                for one in done.difference(failed):
-                    kept = gate.let_through(one.result())
-                    self._was_answered |= gate.is_open
-                    yield kept
-                for one in failed:
-                    one.result()
+                kept: list[ItemRecord] = []
+                for one in done:
+                    if (error := one.exception()) is None:
+                        kept += gate.let_through(one.result())
+                    else:
+                        failure = failure or error
+                        is_last.set()  # answers under way are still taken and kept, but none is asked for again
+                self._was_answered |= gate.is_open
+                yield kept  # or nothing yet: whoever asked may want to stop
         finally:
             is_last.set()
             for one in asked:
                 one.cancel()
+        if failure is not None:
+            raise failure
+        gate.refuse_held()
 
     def resources(self) -> dict[str, Any]:
         return {"concurrency": self._section.concurrency}
@@ -203,31 +207,37 @@ class _Refusals:
     is_open: whether one was answered before, in an earlier session or suite of the evaluation.
     """
 
-    def __init__(self, url: str, num_items: int, *, is_open: bool) -> None:
+    def __init__(self, url: str, *, is_open: bool) -> None:
         self._url = url
-        self._left = num_items
         self._held: list[ItemRecord] | None = None if is_open else []
 
     @property
     def is_open(self) -> bool:
         return self._held is None
 
+    @property
+    def is_full(self) -> bool:
+        """Whether so many were refused that no further one need be asked."""
+        return self._held is not None and len(self._held) >= _MOST_REFUSALS
+
     def let_through(self, record: ItemRecord) -> list[ItemRecord]:
-        """What may be kept now. Raises ConfigError where nothing but refusals came."""
-        self._left -= 1
+        """What may be kept now."""
         if self._held is None:
             return [record]
         self._held.append(record)
-        if record.error is None or not record.error.startswith(_REFUSED):
-            kept, self._held = self._held, None
-            return kept
-        if len(self._held) == _MOST_REFUSALS or self._left == 0:
+        if record.error is not None and record.error.startswith(_REFUSED):
+            return []
+        kept, self._held = self._held, None
+        return kept
+
+    def refuse_held(self) -> None:
+        """Once no answer is under way. Raises ConfigError where nothing but refusals came."""
+        if self._held:
             raise ConfigError(
                 f"{self._url} refuses every question",
-                why=f"{len(self._held)} in a row; the last: {record.error}",
+                why=f"{len(self._held)} in a row; the last: {self._held[-1].error}",
                 fix="see what it says: a setting of the suite's `generation`, the name of the model, or its length",
             )
-        return []
 
 
 def _as_text(content: Any) -> str:

@@ -295,6 +295,42 @@ def test_a_strange_usage_costs_no_item(sums: Suite, usage: str) -> None:
     assert result.evaluation is not None and result.evaluation.report.suites["sums"].num_failed == 0
 
 
+def test_answers_under_way_are_kept_where_another_request_fails_for_good(sums: Suite) -> None:
+    def misbehave(number: int, _: dict[str, Any]) -> Instead | None:
+        if number <= 3:
+            time.sleep(0.0 if number == 1 else 0.5)
+        return (500, "out of memory") if number == 1 else None
+
+    with serve(adds, misbehave) as served:
+        with pytest.raises(EndpointError, match="status 500"):
+            evaluate(served.url, [sums], quick(max_retries=0))
+        assert len(served.bodies) == 3
+        result = evaluate(served.url, [sums], quick())
+    assert result.evaluation is not None and result.evaluation.report.suites["sums"].score == 1.0
+    assert len(served.bodies) == 12 + 1, "only what failed is asked for twice"
+
+
+def test_after_one_that_failed_for_good_the_others_are_not_tried_again(sums: Suite) -> None:
+    def misbehave(number: int, _: dict[str, Any]) -> Instead:
+        time.sleep(0.0 if number == 1 else 0.3)
+        return (401, "no such key") if number == 1 else (503, "busy")
+
+    began = time.monotonic()
+    with serve(adds, misbehave) as served, pytest.raises(ConfigError, match="status 401"):
+        evaluate(served.url, [sums], quick(first_wait_s=60))
+    assert len(served.bodies) == 3 and time.monotonic() - began < 20
+
+
+def test_refusals_are_held_against_it_once_nothing_is_under_way(sums: Suite) -> None:
+    def misbehave(number: int, _: dict[str, Any]) -> Instead | None:
+        time.sleep(0.5 if number == 6 else 0.0)
+        return (400, "too long") if number <= 5 else None
+
+    with serve(adds, misbehave) as served:
+        result = evaluate(served.url, [sums], quick(concurrency=6))
+    assert result.evaluation is not None and result.evaluation.report.suites["sums"].num_failed == 5
+
+
 def test_where_every_question_is_refused_it_is_no_score_of_nothing(sums: Suite) -> None:
     with serve(adds, lambda *_: (400, "Unsupported parameter: max_tokens")) as served:
         with pytest.raises(ConfigError, match="refuses every question") as refused:
