@@ -10,8 +10,10 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-Misbehave = Callable[[int, dict[str, Any]], tuple[int, str] | None]
-"""(number of the request, its body) → status and text instead of an answer."""
+Instead = tuple[int, str] | tuple[int, str, dict[str, str]]
+"""Status, text and headers; with a Content-Length beyond the text it is cut short."""
+Misbehave = Callable[[int, dict[str, Any]], Instead | None]
+"""(number of the request, its body) → what is sent instead of an answer."""
 
 
 class Served:
@@ -53,10 +55,13 @@ def serve(
             }
             self._send(200, json.dumps(told))
 
-        def _send(self, status: int, text: str) -> None:
+        def _send(self, status: int, text: str, headers: dict[str, str] | None = None) -> None:
             content = text.encode()
+            headers = {"Content-Length": str(len(content)), **(headers or {})}
+            self.close_connection = headers["Content-Length"] != str(len(content))
             self.send_response(status)
-            self.send_header("Content-Length", str(len(content)))
+            for name, value in headers.items():
+                self.send_header(name, value)
             self.end_headers()
             self.wfile.write(content)
 

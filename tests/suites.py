@@ -49,11 +49,23 @@ def write_rows(file: Path, rows: list[dict[str, Any]]) -> Path:
     return file
 
 
-def write_suite(folder: Path, name: str, rows: list[dict[str, Any]] | None = None, **changes: Any) -> Path:
-    """The YAML file of the suite `sums`, `choices` or `texts` with its rows beside it."""
+def write_suite(
+    folder: Path,
+    name: str,
+    rows: list[dict[str, Any]] | None = None,
+    *,
+    like: str | None = None,
+    **changes: Any,
+) -> Path:
+    """The YAML file of the suite `sums`, `choices` or `texts` with its rows beside it; `like`: under another name."""
     given = rows if rows is not None else CHOICES if name == "choices" else SUMS
     write_rows(folder / f"{name}.jsonl", given)
-    recipe = {"suite": name, "items": {"source": {"path": f"{name}.jsonl"}}, **_KINDS[name], **changes}
+    recipe = {
+        "suite": name,
+        "items": {"source": {"path": f"{name}.jsonl"}},
+        **_KINDS[like or name],
+        **changes,
+    }
     place = folder / f"{name}.yaml"
     place.write_text(yaml.safe_dump(recipe))
     return place

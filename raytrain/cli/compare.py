@@ -103,18 +103,21 @@ def _place(
 def _refusal(found: Comparison) -> RefusedError | None:
     """None where a candidate passed every gate."""
     from raytrain.evaluation.decision.headline import outcome
-    from raytrain.evaluation.statistics.power import about
+    from raytrain.evaluation.statistics.power import MOST_ITEMS, about
 
     if found.chosen is not None:
         return None
     best = found.decisions[0]
     held = next(gate for gate in best.gates if not gate.passed)
+    fix = "decision.html shows what was lost"
+    if held.needs_items and held.needs_items <= MOST_ITEMS:
+        fix = f"about {about(held.needs_items):,} items would tell"
+    elif held.needs_items:
+        fix = "seek a larger gain, or allow a wider margin: no number of items within reach would tell"
     return RefusedError(
         f"{best.candidate.name} is not promoted: {outcome(best, found.contract)}",
         why=f"{held.name}: {held.why}",
-        fix=f"about {about(held.needs_items):,} items would tell"
-        if held.needs_items
-        else "decision.html shows what was lost",
+        fix=fix,
     )
 
 

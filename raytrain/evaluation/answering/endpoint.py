@@ -4,23 +4,21 @@ from __future__ import annotations
 
 import ipaddress
 import json
-import os
-import random
 import socket
+import threading
 import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import replace
 from types import TracebackType
 from typing import Any, Self
 from urllib.parse import urlsplit
 
 import requests
-from requests.adapters import HTTPAdapter
-from urllib3.util import Retry
 
 from raytrain.errors import ConfigError, EndpointError
 from raytrain.evaluation.answering.answerer import Unit
+from raytrain.evaluation.answering.attempts import Attempts, said
 from raytrain.evaluation.answering.outcomes import failed_record, scored_record
 from raytrain.evaluation.answering.settings import EndpointSection
 from raytrain.evaluation.items import Item, Suite
@@ -28,9 +26,11 @@ from raytrain.evaluation.records import ItemRecord
 from raytrain.evaluation.report import EvaluatedModel
 from raytrain.evaluation.scoring.registry import Scorer, build_scorer
 
-_TRY_AGAIN = (408, 429, *range(500, 600))
+_LOOK_EVERY_S = 1.0
 _MOST_REFUSALS = 5
 _REFUSED = "the endpoint answered 4"
+_MOST_TOKENS = 2**40
+"""Of one text; sums of more would not be told as they are."""
 _OF_THE_ITEM = (400, 413, 422)
 """The endpoint says that it cannot answer this question: too long, refused, not to be read."""
 
@@ -44,10 +44,11 @@ class Endpoint:
         if not self._url.endswith("/v1"):
             self._url += "/v1"
         self._section = section
-        self._session = _session(section)
+        self._attempts = Attempts(self._url, section)
         self._model = section.model or self._only_model()
         self.identity = EvaluatedModel(url, base_model=self._model, host=_own_host(url))
         self.settings: dict[str, Any] = {}
+        self._was_answered = False
 
     def plan(self, suite: Suite) -> list[Unit]:
         if suite.section.kind != "generation":
@@ -63,25 +64,36 @@ class Endpoint:
         assert section is not None, "a generation has one"
         scorer = build_scorer(section.name, section.options)
         waiting = iter(units)
-        gate = _Refusals(self._url, len(units))
-        with ThreadPoolExecutor(self._section.concurrency) as pool:
-            asked: set[Future[ItemRecord]] = set()
-            try:
-                while True:
-                    while len(asked) < self._section.concurrency and (unit := next(waiting, None)):
-                        asked.add(pool.submit(self._ask, suite, unit[0], scorer))
-                    if not asked:
-                        break
-                    done, asked = wait(asked, return_when=FIRST_COMPLETED)
-                    # What has been answered is kept, also where another request has failed for good.
-                    failed = [one for one in done if one.exception() is not None]
-                    for one in done.difference(failed):
-                        yield gate.let_through(one.result())
-                    for one in failed:
-                        one.result()
-            finally:
-                for one in asked:
-                    one.cancel()
+        # Also where all that is left is refused: that others were answered tells that the question's form is not.
+        self._was_answered |= len(units) < len(suite.items)
+        gate = _Refusals(self._url, is_open=self._was_answered)
+        asked: set[Future[ItemRecord]] = set()
+        failure: BaseException | None = None
+        is_last = threading.Event()
+        try:
+            while True:
+                may_ask = failure is None and not gate.is_full
+                while may_ask and len(asked) < self._section.concurrency and (unit := next(waiting, None)):
+                    asked.add(self._begin(suite, unit[0], scorer, is_last))
+                if not asked:
+                    break
+                done, asked = wait(asked, _LOOK_EVERY_S, FIRST_COMPLETED)
+                kept: list[ItemRecord] = []
+                for one in done:
+                    if (error := one.exception()) is None:
+                        kept += gate.let_through(one.result())
+                    else:
+                        failure = failure or error
+                        is_last.set()  # answers under way are still taken and kept, but none is asked for again
+                self._was_answered |= gate.is_open
+                yield kept  # or nothing yet: whoever asked may want to stop
+        finally:
+            is_last.set()
+            for one in asked:
+                one.cancel()
+        if failure is not None:
+            raise failure
+        gate.refuse_held()
 
     def resources(self) -> dict[str, Any]:
         return {"concurrency": self._section.concurrency}
@@ -92,9 +104,31 @@ class Endpoint:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._session.close()
+        self._attempts.close()
 
-    def _ask(self, suite: Suite, item: Item, scorer: Scorer) -> ItemRecord:
+    def _begin(
+        self, suite: Suite, item: Item, scorer: Scorer, is_last: threading.Event
+    ) -> Future[ItemRecord]:
+        """Ask in a thread that nobody waits for: one that hangs holds back neither a stop nor the end of the process.
+
+        What is cancelled before its answer is there is not scored any more.
+        """
+        future: Future[ItemRecord] = Future()
+
+        def work() -> None:
+            try:
+                answer, seconds = self._ask(suite, item, is_last)
+                if future.set_running_or_notify_cancel():
+                    future.set_result(self._read(suite, item, scorer, answer, seconds))
+            except BaseException as error:  # noqa: BLE001 - told to who waits for it, whatever it is
+                if future.running() or future.set_running_or_notify_cancel():
+                    future.set_exception(error)
+
+        threading.Thread(target=work, name="asks-endpoint", daemon=True).start()
+        return future
+
+    def _ask(self, suite: Suite, item: Item, is_last: threading.Event) -> tuple[requests.Response, float]:
+        """The answer, and the seconds that it took."""
         generation, is_chat = suite.section.generation, not isinstance(item.prompt, str)
         body = {
             "model": self._model,
@@ -104,12 +138,18 @@ class Endpoint:
             **({"stop": generation.stop} if generation.stop else {}),
         }
         began = time.perf_counter()
-        answer = self._send("POST", "/chat/completions" if is_chat else "/completions", body)
-        seconds = time.perf_counter() - began
+        path = "/chat/completions" if is_chat else "/completions"
+        answer = self._attempts.send("POST", path, body, is_last)
+        return answer, time.perf_counter() - began
+
+    def _read(
+        self, suite: Suite, item: Item, scorer: Scorer, answer: requests.Response, seconds: float
+    ) -> ItemRecord:
+        is_chat = not isinstance(item.prompt, str)
         prompt = json.dumps(item.prompt, ensure_ascii=False) if is_chat else str(item.prompt)
         if answer.status_code in _OF_THE_ITEM:
             return replace(
-                failed_record(item, f"the endpoint answered {answer.status_code}: {_said(answer)}", prompt),
+                failed_record(item, f"the endpoint answered {answer.status_code}: {said(answer)}", prompt),
                 seconds=seconds,
             )
         self._refuse_bad(answer)
@@ -117,24 +157,24 @@ class Endpoint:
             content = answer.json()
             choice = content["choices"][0]
             text = _as_text((choice["message"]["content"] if is_chat else choice["text"]) or "")
-            usage = content.get("usage") or {}
+            usage = content.get("usage")
             told: dict[str, Any] = {
-                "num_prompt_tokens": int(usage.get("prompt_tokens") or 0),
-                "num_new_tokens": int(usage.get("completion_tokens") or 0),
+                "num_prompt_tokens": _count_of(usage, "prompt_tokens"),
+                "num_new_tokens": _count_of(usage, "completion_tokens"),
                 "stop_reason": None if choice.get("finish_reason") is None else str(choice["finish_reason"]),
             }
-        except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError) as error:
             return replace(
                 failed_record(
                     item, f"the endpoint's answer cannot be read: {type(error).__name__}: {error}", prompt
                 ),
                 seconds=seconds,
             )
-        record = scored_record(item, prompt, text, generation.stop, scorer)
+        record = scored_record(item, prompt, text, suite.section.generation.stop, scorer)
         return replace(record, **told, seconds=seconds)
 
     def _only_model(self) -> str:
-        answer = self._send("GET", "/models", None)
+        answer = self._attempts.send("GET", "/models", None)
         self._refuse_bad(answer)
         try:
             names = [str(one["id"]) for one in answer.json()["data"]]
@@ -152,57 +192,54 @@ class Endpoint:
             )
         return names[0]
 
-    def _send(self, method: str, path: str, body: object) -> requests.Response:
-        try:
-            return self._session.request(method, self._url + path, json=body, timeout=self._section.timeout_s)
-        except requests.RequestException as error:
-            raise EndpointError(
-                f"{self._url} does not answer",
-                why=f"{type(error).__name__} after {self._section.max_retries + 1} attempts: {error}",
-                fix="see to the endpoint; the same command goes on where this one ended",
-            ) from error
-
     def _refuse_bad(self, answer: requests.Response) -> None:
         if answer.ok:
             return
         code = answer.status_code
-        if code in _TRY_AGAIN:
-            raise EndpointError(
-                f"{self._url} answers with status {code}",
-                why=f"{self._section.max_retries + 1} attempts; it says: {_said(answer)}",
-                fix="see to the endpoint; the same command goes on where this one ended",
-            )
         raise ConfigError(
             f"{answer.url} answers with status {code}",
-            why=_said(answer),
+            why=said(answer),
             fix="set endpoint.api_key_variable" if code in (401, 403) else "check the URL and endpoint.model",
         )
 
 
 class _Refusals:
-    """Holds back refused items until one is answered: where none is, it is the question's form that is refused."""
+    """Holds back refused items until one is answered: where none is, it is the question's form that is refused.
 
-    def __init__(self, url: str, num_items: int) -> None:
+    is_open: whether one was answered before, in an earlier session or suite of the evaluation.
+    """
+
+    def __init__(self, url: str, *, is_open: bool) -> None:
         self._url = url
-        self._left = num_items
-        self._held: list[ItemRecord] | None = []
+        self._held: list[ItemRecord] | None = None if is_open else []
+
+    @property
+    def is_open(self) -> bool:
+        return self._held is None
+
+    @property
+    def is_full(self) -> bool:
+        """Whether so many were refused that no further one need be asked."""
+        return self._held is not None and len(self._held) >= _MOST_REFUSALS
 
     def let_through(self, record: ItemRecord) -> list[ItemRecord]:
-        """What may be kept now. Raises ConfigError where nothing but refusals came."""
-        self._left -= 1
+        """What may be kept now."""
         if self._held is None:
             return [record]
         self._held.append(record)
-        if record.error is None or not record.error.startswith(_REFUSED):
-            kept, self._held = self._held, None
-            return kept
-        if len(self._held) == _MOST_REFUSALS or self._left == 0:
+        if record.error is not None and record.error.startswith(_REFUSED):
+            return []
+        kept, self._held = self._held, None
+        return kept
+
+    def refuse_held(self) -> None:
+        """Once no answer is under way. Raises ConfigError where nothing but refusals came."""
+        if self._held:
             raise ConfigError(
                 f"{self._url} refuses every question",
-                why=f"{len(self._held)} in a row; the last: {record.error}",
+                why=f"{len(self._held)} in a row; the last: {self._held[-1].error}",
                 fix="see what it says: a setting of the suite's `generation`, the name of the model, or its length",
             )
-        return []
 
 
 def _as_text(content: Any) -> str:
@@ -212,6 +249,12 @@ def _as_text(content: Any) -> str:
     if not isinstance(content, str):
         raise TypeError(f"its text is a {type(content).__name__}")
     return content
+
+
+def _count_of(usage: Any, name: str) -> int:
+    """Tokens as the endpoint counts them; 0 where it tells none, or what can be no count: an answer is worth more."""
+    found = usage.get(name) if isinstance(usage, dict) else None
+    return found if type(found) is int and 0 <= found <= _MOST_TOKENS else 0
 
 
 def _refuse_secrets(url: str) -> None:
@@ -234,39 +277,3 @@ def _own_host(url: str) -> str | None:
     except ValueError:
         is_own = name == "localhost" or name.endswith(".localhost")
     return socket.gethostname() if is_own else None
-
-
-class _Patient(Retry):
-    """Waits before the first further attempt, too."""
-
-    def get_backoff_time(self) -> float:
-        tried = len([one for one in self.history if one.redirect_location is None])
-        wait = self.backoff_factor * 2 ** max(0, tried - 1) * (0.75 + random.random() / 2)
-        return float(min(self.backoff_max, wait))
-
-
-def _said(answer: requests.Response) -> str:
-    return " ".join(answer.text.split())[:300] or answer.reason
-
-
-def _session(section: EndpointSection) -> requests.Session:
-    retry = _Patient(
-        total=section.max_retries,
-        backoff_factor=section.first_wait_s,
-        status_forcelist=_TRY_AGAIN,
-        allowed_methods=None,  # a question may be asked twice
-        raise_on_status=False,
-    )
-    session = requests.Session()
-    for scheme in ("http://", "https://"):
-        session.mount(scheme, HTTPAdapter(max_retries=retry, pool_maxsize=section.concurrency))
-    if section.api_key_variable is not None:
-        key = os.environ.get(section.api_key_variable)
-        if not key:
-            raise ConfigError(
-                f"endpoint.api_key_variable: {section.api_key_variable} is not set",
-                why="the environment has no such variable, or it is empty",
-                fix=f"export {section.api_key_variable}=…",
-            )
-        session.headers["Authorization"] = f"Bearer {key}"
-    return session

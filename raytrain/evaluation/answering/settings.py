@@ -36,9 +36,10 @@ class EndpointSection(Section):
     timeout_s: Annotated[float, Field(gt=0)] = 120.0
     """For the endpoint to begin, or to go on, with one answer."""
     max_retries: Annotated[int, Field(ge=0, le=20)] = 5
-    """Further attempts after a timeout, a broken connection, or status 408, 429 or 5xx; each waits twice as long."""
+    """Further attempts after a timeout, a broken connection, or status 408, 429 or 5xx; each waits twice as long,
+    at most 120 s."""
     first_wait_s: Annotated[float, Field(ge=0)] = 0.5
-    """Before the first of them; a Retry-After of the endpoint wins."""
+    """Before the first of them; a Retry-After of the endpoint wins, up to 120 s."""
     api_key_variable: str | None = None
     """Environment variable with the key; the key itself is written nowhere."""
 

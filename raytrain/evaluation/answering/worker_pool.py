@@ -99,7 +99,7 @@ class WorkerPool(LocalModel):
         if self._num_deaths > self._how.scaling.max_failures:
             raise ClusterError(
                 "workers died more often than scaling.max_failures allows",
-                why=str(error).strip().splitlines()[0],
+                why=(str(error).strip().splitlines() or [type(error).__name__])[0],
                 fix="memory is the usual cause: lower answering.batch_size; the same command goes on where this ended",
             ) from error
         ray.kill(actor)  # one that only cannot be reached would keep its place

@@ -15,7 +15,7 @@ from raytrain.evaluation.code.equivalence import Equivalence, compare_trees
 from raytrain.evaluation.code.grading import Grade, TestRun, grade
 from raytrain.evaluation.code.instances import Instance, Prediction, locate_repository
 from raytrain.evaluation.code.patches import DiffMeasure, facts_of, measure, to_restore
-from raytrain.evaluation.code.testing import TestSettings, run_tests
+from raytrain.evaluation.code.testing import CANARY_BLOCKS, TestSettings, run_tests
 from raytrain.evaluation.code.trees import (
     Applied,
     PatchError,
@@ -80,7 +80,11 @@ def judge_patch(instance: Instance, patch: str, repositories: Path, settings: Te
         verdict = replace(verdict, restored=_restore(instance, changed, folder, base))
         if patch.strip():
             verdict = replace(verdict, equivalence=_beside_gold(instance, changed, folder, base))
+        before = blocks_of(folder)
         _apply_tests(instance, folder)
+        of_tests = blocks_of(folder) - before + CANARY_BLOCKS
+        if patch.strip() and (why := _too_large(folder, base, settings.limits.disk_mb, of_tests)):
+            return replace(verdict, status="refused", note=why)
         run = run_tests(folder, instance.tests, settings)
     return _judged(replace(verdict, run=run), run)
 
@@ -92,9 +96,21 @@ def _applied(patch: str, folder: Path, base: Path, disk_mb: int) -> Applied:
     unsaid = [one for one in changed_files(base, folder) if one not in said]
     if unsaid:
         raise PatchError(f"it changes {unsaid[0]}, which it does not name", is_unsafe=True)
-    if blocks_of(folder) >= disk_mb * _BLOCKS_IN_MIB > blocks_of(base):
-        raise PatchError(f"it makes the repository larger than the sandbox's {disk_mb} MiB", is_unsafe=True)
+    if why := _too_large(folder, base, disk_mb):
+        raise PatchError(why, is_unsafe=True)
     return applied
+
+
+def _too_large(folder: Path, base: Path, disk_mb: int, of_tests: int = 0) -> str:
+    """Why the sandbox's disk would be full before any test, where without the patch it would not; else nothing.
+
+    of_tests: blocks that the tests take; those of the test patch stand in `folder` alone.
+    """
+    most = disk_mb * _BLOCKS_IN_MIB
+    taken = blocks_of(folder) + (CANARY_BLOCKS if of_tests else 0)
+    if taken >= most > blocks_of(base) + of_tests:
+        return f"it makes the repository larger than the sandbox's {disk_mb} MiB"
+    return ""
 
 
 _BLOCKS_IN_MIB = 256

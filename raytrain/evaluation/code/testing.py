@@ -71,6 +71,10 @@ def run_tests(folder: Path, tests: Sequence[str], settings: TestSettings) -> Tes
     return read_run(outcome, secret, canaries)
 
 
+CANARY_BLOCKS = 1
+"""Of 4 KiB, on the sandbox's disk."""
+
+
 def _write_canaries(folder: Path, beside: str) -> list[str]:
     """Three tests that cannot pass, beside a real one and with names that nobody knows: a patch that makes every test
     pass makes these pass too."""

@@ -39,7 +39,7 @@ class Gate:
     why: str
     suite: str | None = None
     needs_items: int | None = None
-    """Beside `cannot tell`: about so many would tell."""
+    """Beside `cannot tell`: about so many would tell; beyond MOST_ITEMS no number within reach would."""
 
     @property
     def passed(self) -> bool:

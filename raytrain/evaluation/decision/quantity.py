@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Literal
 
-from raytrain.evaluation.statistics.power import about
+from raytrain.evaluation.statistics.power import needs_about
 
 Unit = Literal["points", "points at least", "p-value", "power", "items", "share", "ms", "MB"]
 
@@ -47,4 +47,4 @@ def counted(number: int, noun: str) -> str:
 
 def needs(num_items: int | None) -> str:
     """The end of `cannot tell`."""
-    return "" if num_items is None else f"needs about {about(num_items):,} items"
+    return "" if num_items is None else needs_about(num_items)

@@ -6,6 +6,7 @@ then a lifeline: where it closes, everything ends. STATUS takes one JSON object 
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import resource
@@ -53,11 +54,16 @@ def main() -> None:
     if plan.level != "namespaces":
         _supervise(plan)
         return
+    told, tells = os.pipe()
     first = os.fork()
     if first == 0:
+        os.close(tells)
+        os.read(told, 1)  # what it tells itself comes after who it is
+        os.close(told)
         _supervise(plan)
         os._exit(0)
     _tell(plan, first=first)
+    os.close(tells)
     os.waitpid(first, 0)
 
 
@@ -91,7 +97,10 @@ def _supervise(plan: Plan) -> None:
             kernel.adopt_orphans()
         started, failure = start_confined(plan)
     except OSError as error:
-        _tell(plan, failed=str(error))
+        if plan.level == "namespaces" and error.errno == errno.ENOSPC:
+            _tell(plan, reason="disk", exit_code=1, seconds=0.0, peak_rss_bytes=0)
+        else:
+            _tell(plan, failed=str(error))
         return
     with os.fdopen(failure, "rb") as stream:
         told = stream.read()  # closes when the command is executed
@@ -182,8 +191,7 @@ def _sum_kib(processes: list[int], file: str, names: tuple[str, ...]) -> int:
 
 def _is_disk_full(plan: Plan, processes: list[int]) -> bool:
     if plan.level == "namespaces":
-        disk = os.statvfs(room.BOX)
-        return disk.f_bavail == 0 or disk.f_favail == 0
+        return room.is_full(room.BOX, room.SPARE_BLOCKS)
     return is_over(plan.folder, processes, plan.limits.disk_mb * MIB)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 from collections.abc import Callable
@@ -32,6 +33,8 @@ SYSTEM = [
     )
 ]
 """What programs need of a system. Of /etc nothing that tells about people or keys."""
+SPARE_BLOCKS = 64
+"""Of 4 KiB, beyond what a command may use."""
 DEVICES = [Path(f"/dev/{one}") for one in ("null", "zero", "full", "random", "urandom")]
 _ETC = {
     "passwd": "tester:x:1000:1000::/box/home:/bin/sh\n",
@@ -44,17 +47,25 @@ _ETC = {
 def build_room(stage: Path, folder: Path, readable: list[Path], disk_mb: int, owner: int) -> None:
     """Build it on `stage` with a copy of `folder`, and go in: afterwards nothing else can be reached.
 
-    In new user, mount and process namespaces, as their first process. Raises OSError where the kernel refuses.
+    In new user, mount and process namespaces, as their first process. Raises OSError where the kernel refuses,
+    with ENOSPC where the folder does not fit.
     """
     mount("none", Path("/"), None, MS_REC | MS_PRIVATE)
     mount("tmpfs", stage, "tmpfs", MS_NOSUID | MS_NODEV, "size=4m,mode=755")
     box = stage / BOX.relative_to("/")
     box.mkdir()
-    # Inodes take memory as well: one for every 4 KiB of disk.
-    mount("tmpfs", box, "tmpfs", MS_NOSUID | MS_NODEV, f"size={disk_mb}m,nr_inodes={disk_mb * 256},mode=755")
+    # Inodes take memory as well: one for every 4 KiB of disk, and some of both for the room's own folders.
+    num_blocks = disk_mb * 256 + SPARE_BLOCKS
+    limits = f"size={num_blocks * 4}k,nr_inodes={num_blocks},mode=755"
+    mount("tmpfs", box, "tmpfs", MS_NOSUID | MS_NODEV, limits)
     for name in ("tmp", "shm", "home"):
         (box / name).mkdir()
-    shutil.copytree(folder, box / "work", symlinks=True, ignore=all_but(stage.parent))
+    try:
+        shutil.copytree(folder, box / "work", symlinks=True, ignore=all_but(stage.parent))
+    except OSError as error:
+        if is_full(box):  # of many files copytree gives words alone
+            raise OSError(errno.ENOSPC, f"{folder} does not fit on a disk of {disk_mb} MiB") from error
+        raise
     for name in ("work", "tmp", "shm", "home"):
         give(box / name, owner)
     for name in ("tmp", "dev", "proc", "etc"):
@@ -68,6 +79,12 @@ def build_room(stage: Path, folder: Path, readable: list[Path], disk_mb: int, ow
     mount("proc", stage / "proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC)
     enter_root(stage)
     mount("none", Path("/"), None, MS_REMOUNT | MS_BIND | MS_RDONLY | MS_NOSUID | MS_NODEV)
+
+
+def is_full(disk: Path, spare: int = 0) -> bool:
+    """Of bytes, or of files, but for so many blocks to spare."""
+    found = os.statvfs(disk)
+    return found.f_bavail <= spare or found.f_favail <= spare
 
 
 def all_but(place: Path) -> Callable[[str, list[str]], list[str]]:

@@ -15,10 +15,10 @@ from raytrain.evaluation.statistics.equivalence import equivalent
 from raytrain.evaluation.statistics.means import design_effect, paired_t, standard_error, t_interval
 from raytrain.evaluation.statistics.pairs import Interval, Pairs, Test
 from raytrain.evaluation.statistics.power import (
-    about,
     items_for_equivalence,
     items_for_mean,
     items_for_shares,
+    needs_about,
     smallest_gain_of_mean,
     smallest_gain_of_shares,
 )
@@ -30,7 +30,8 @@ Word = Literal["better", "worse", "equivalent", "cannot tell"]
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the items say. `needs_items` stands beside `cannot tell`: so many would tell; always more than there are."""
+    """What the items say. `needs_items` stands beside `cannot tell`: so many would tell; always more than there are.
+    Beyond MOST_ITEMS no number within reach would."""
 
     word: Word
     gain: float
@@ -45,7 +46,7 @@ class Verdict:
         """For a person: points are hundredths."""
         interval = f"{100 * self.interval.low:+.1f} to {100 * self.interval.high:+.1f}"
         told = f"{self.word}: {100 * self.gain:+.1f} points ({100 * self.interval.level:g} % interval {interval})"
-        return told if self.needs_items is None else f"{told}; needs about {about(self.needs_items):,} items"
+        return told if self.needs_items is None else f"{told}; {needs_about(self.needs_items)}"
 
 
 def gain_test(pairs: Pairs) -> Test:

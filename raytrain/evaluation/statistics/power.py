@@ -9,7 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import optimize, stats
 
-_MOST_ITEMS = 10_000_000
+MOST_ITEMS = 10_000_000
+"""More are out of anybody's reach."""
+_OUT_OF_REACH = MOST_ITEMS + 1
+"""Stands for any number beyond; nobody looks which."""
 
 
 def mcnemar_power(num_items: int, share_won: float, share_lost: float, level: float = 0.05) -> float:
@@ -64,13 +67,13 @@ def items_for_shares(gain: float, discordance: float, *, level: float = 0.05, po
     won, lost = (discordance + gain) / 2, (discordance - gain) / 2
     # Miettinen 1968, "The matched pairs design in the case of all-or-none responses": a first guess.
     reach = stats.norm.isf(level / 2) + stats.norm.isf(1 - power)
-    return _fewest(lambda n: mcnemar_power(n, won, lost, level), power, int(reach**2 * discordance / gain**2))
+    return _fewest(lambda n: mcnemar_power(n, won, lost, level), power, reach**2 * discordance / gain**2)
 
 
 def items_for_mean(gain: float, deviation: float, *, level: float = 0.05, power: float = 0.8) -> int:
     """The same for the paired t test."""
     reach = stats.norm.isf(level / 2) + stats.norm.isf(1 - power)
-    return _fewest(lambda n: t_power(n, gain, deviation, level), power, int((reach * deviation / gain) ** 2))
+    return _fewest(lambda n: t_power(n, gain, deviation, level), power, (reach * deviation / gain) ** 2)
 
 
 def items_for_equivalence(
@@ -88,7 +91,7 @@ def items_for_equivalence(
 
     nearest = margin - abs(gain)
     guess = ((reach + float(stats.norm.isf(1.0 - power))) * deviation / nearest) ** 2
-    return _fewest(chance, power, int(min(guess, _MOST_ITEMS)))
+    return _fewest(chance, power, guess)
 
 
 def about(number: int) -> int:
@@ -99,13 +102,21 @@ def about(number: int) -> int:
     return -(-number // step) * step
 
 
-def _fewest(power_at: Callable[[int], float], power: float, guess: int) -> int:
-    """Smallest number with at least that power, by halving; power rises with the number but for small steps."""
-    low, high = 1, max(2, guess)
+def needs_about(number: int) -> str:
+    """How many items would tell, in words."""
+    if number > MOST_ITEMS:
+        return f"no number of items within reach would tell, not even {MOST_ITEMS:,}"
+    return f"needs about {about(number):,} items"
+
+
+def _fewest(power_at: Callable[[int], float], power: float, guess: float) -> int:
+    """Smallest number with at least that power, by halving; power rises with the number but for small steps.
+    Beyond MOST_ITEMS where so many have less."""
+    low, high = 1, max(2, int(min(guess, MOST_ITEMS)))
     while power_at(high) < power:
-        low, high = high, high * 2
-        if high > _MOST_ITEMS:
-            return _MOST_ITEMS
+        if high == MOST_ITEMS:
+            return _OUT_OF_REACH
+        low, high = high, min(2 * high, MOST_ITEMS)
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (low, middle) if power_at(middle) >= power else (middle, high)

@@ -14,8 +14,10 @@ import pytest
 import torch
 import yaml
 
-from raytrain.errors import ConfigError, StorageError
+from raytrain.errors import ClusterError, ConfigError, StorageError
 from raytrain.evaluation.answering.asking import answer_items
+from raytrain.evaluation.answering.settings import settings_from
+from raytrain.evaluation.answering.worker_pool import WorkerPool
 from raytrain.evaluation.items import Suite, load_items
 from raytrain.evaluation.records import ItemRecord, RecordFolder, records_of, storable, table_of
 from raytrain.evaluation.suite import load_suite
@@ -255,3 +257,15 @@ def test_what_a_template_or_tokenizer_refuses_is_a_counted_item(loaded: LoadedMo
             assert "System role not supported" in str(one.error)
     finally:
         loaded.tokenizer.chat_template = before
+
+
+@pytest.mark.parametrize(
+    ("text", "why"), [("", "RuntimeError"), (" \n", "RuntimeError"), ("gone\nfar", "gone")]
+)
+def test_a_worker_that_dies_without_a_word_is_told_of(text: str, why: str) -> None:
+    pool = WorkerPool.__new__(WorkerPool)
+    pool._num_deaths = 0
+    pool._how = settings_from(["scaling.max_failures=0"])
+    with pytest.raises(ClusterError) as died:
+        pool._replace(None, RuntimeError(text))
+    assert died.value.why == why

@@ -12,11 +12,11 @@ import pytest
 
 from raytrain.evaluation.code import trees
 from raytrain.evaluation.code.examples import write_examples
-from raytrain.evaluation.code.instances import Instance, load_instances
+from raytrain.evaluation.code.instances import Instance, load_instances, locate_repository
 from raytrain.evaluation.code.patches import facts_of
 from raytrain.evaluation.code.suite import Verdict, judge_patch
 from raytrain.evaluation.code.testing import TestSettings
-from raytrain.evaluation.code.trees import PatchError, apply_patch
+from raytrain.evaluation.code.trees import PatchError, apply_patch, blocks_of, check_out
 from raytrain.evaluation.sandbox.limits import Limits
 
 BIG = b"x = 1\n" * 200_000
@@ -166,6 +166,23 @@ def test_a_malformed_patch_is_a_verdict(
     verdict = judged(place, slugs, patch, disk_mb=1)
     assert verdict.status == status and verdict.note, verdict
     assert list((tmp_path / "scratch").iterdir()) == []
+
+
+@pytest.mark.parametrize("to_spare", range(-1, 8))
+def test_files_up_to_the_last_are_a_verdict(
+    place: Path, slugs: Instance, tmp_path: Path, to_spare: int
+) -> None:
+    """As many empty files as the disk holds, more or less: never an end of the whole evaluation."""
+    check_out(locate_repository(slugs, place / "repositories"), slugs.base_commit, tmp_path / "base")
+    number = 256 - blocks_of(tmp_path / "base") - to_spare
+    made = "".join(
+        f"diff --git a/{i}.txt b/{i}.txt\nnew file mode 100644\nindex 0000000..e69de29\n"
+        for i in range(number)
+    )
+    verdict = judged(place, slugs, made, disk_mb=1)
+    assert verdict.status in ("refused", "stopped", "unresolved"), verdict
+    if to_spare <= 0:
+        assert "larger than the sandbox's" in verdict.note
 
 
 def test_git_without_end_is_a_verdict(place: Path, slugs: Instance, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import json
+import threading
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
-from endpoint_server import serve
+from endpoint_server import Instead, serve
 from suites import write_suite
 
 from raytrain.errors import ConfigError, EndpointError
+from raytrain.evaluation.answering.attempts import Attempts
 from raytrain.evaluation.answering.endpoint import Endpoint
 from raytrain.evaluation.answering.settings import EndpointSection, EvaluateSettings, settings_from
 from raytrain.evaluation.evaluate import evaluate
 from raytrain.evaluation.items import Suite, load_items
 from raytrain.evaluation.suite import load_suite
+from raytrain.runs.records import open_records
+
+
+def asked(body: dict[str, Any]) -> str:
+    return str(body["messages"][-1]["content"] if "messages" in body else body["prompt"])
 
 
 def adds(question: str) -> str:
@@ -145,7 +152,9 @@ def test_a_question_that_it_refuses_is_a_counted_item(sums: Suite) -> None:
     assert [one.error for one in records if one.error] == ["the endpoint answered 400: context too long"]
 
 
-@pytest.mark.parametrize("garbage", ["<html>", '{"choices": []}', '{"choices": [{"message": 3}]}', "[]"])
+@pytest.mark.parametrize(
+    "garbage", ["<html>", '{"choices": []}', '{"choices": [{"message": 3}]}', "[]", "[" * 99_999]
+)
 def test_garbage_is_a_counted_item(sums: Suite, garbage: str) -> None:
     with serve(adds, lambda number, _: (200, garbage) if number == 2 else None) as served:
         result = evaluate(served.url, [sums], quick(concurrency=1))
@@ -214,6 +223,153 @@ def test_further_attempts_wait_from_the_first_on(sums: Suite) -> None:
     assert times[1] - times[0] >= 0.15 and times[2] - times[1] >= 0.3
 
 
+CUT = (200, '{"choices": [', {"Content-Length": "999"})
+
+
+def test_a_body_that_is_cut_short_is_asked_for_again(sums: Suite) -> None:
+    with serve(adds, lambda number, _: CUT if number <= 2 else None) as served:
+        result = evaluate(served.url, [sums], quick(concurrency=1))
+    assert result.evaluation is not None and result.evaluation.report.suites["sums"].num_failed == 0
+    assert len(served.bodies) == 12 + 2
+
+
+@pytest.mark.parametrize("instead", [CUT, (200, "", {"Transfer-Encoding": "chunked"}), (503, "busy")])
+def test_as_many_attempts_are_told_as_were_made(sums: Suite, instead: Instead) -> None:
+    with serve(adds, lambda *_: instead) as served, pytest.raises(EndpointError) as ended:
+        evaluate(served.url, [sums], quick(concurrency=1, timeout_s=0.5))
+    assert "3 attempts" in ended.value.why and len(served.bodies) == 3
+
+
+def test_what_no_further_attempt_can_mend_is_tried_once(sums: Suite) -> None:
+    elsewhere = (307, "", {"Location": "http://127.0.0.1:0x/"})
+    with serve(adds, lambda *_: elsewhere) as served, pytest.raises(EndpointError) as ended:
+        evaluate(served.url, [sums], quick(concurrency=1))
+    assert "1 attempt:" in ended.value.why and len(served.bodies) == 1
+
+
+@pytest.mark.parametrize("instead", [None, (503, "busy"), (503, "busy", {"Retry-After": "60"})])
+def test_a_stop_is_heard_while_the_endpoint_hangs(sums: Suite, instead: Instead | None) -> None:
+    lets_go = threading.Event()
+
+    def stop() -> None:
+        (run,) = open_records().list_runs(kind="evaluate").runs
+        open_records().request_stop(run.id)
+
+    def misbehave(number: int, _: dict[str, Any]) -> Instead | None:
+        if number == 6:
+            threading.Timer(0.3, stop).start()
+        if number > 3 and instead is None:
+            lets_go.wait(20)
+        return instead if number > 3 else None
+
+    began = time.monotonic()
+    with serve(adds, misbehave) as served:
+        result = evaluate(served.url, [sums], quick(first_wait_s=60, timeout_s=15, max_retries=1))
+        assert (result.state, result.stopped_by) == ("cancelled", "raytrain runs stop")
+        assert time.monotonic() - began < 10
+        lets_go.set()
+        for thread in [one for one in threading.enumerate() if one.name == "asks-endpoint"]:
+            thread.join(5)
+            assert not thread.is_alive(), "it waits for a further attempt"
+        assert len(served.bodies) == 6
+
+
+class Notes(threading.Event):
+    """How long each wait was to be; none is made."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.waits: list[float | None] = []
+
+    def wait(self, timeout: float | None = None) -> bool:
+        self.waits.append(timeout)
+        return False
+
+
+@pytest.mark.parametrize(
+    ("told", "wait_s"),
+    [
+        ("7", 7),
+        ("86400", 120),
+        ("9" * 5000, 0),
+        ("Fri, 31 Dec 2100 23:59:59 GMT", 120),
+        ("0", 0),
+        ("soon", 0),
+    ],
+)
+def test_no_wait_that_an_endpoint_asks_for_is_without_end(told: str, wait_s: float) -> None:
+    notes, instead = Notes(), (429, "", {"Retry-After": told})
+    with serve(str, lambda number, _: instead if number == 1 else None) as served:
+        sender = Attempts(served.url, quick().endpoint)
+        assert sender.send("POST", "/v1/completions", {"prompt": "1"}, notes).ok
+    assert notes.waits == [wait_s]
+
+
+@pytest.mark.parametrize(
+    ("count", "known"),
+    [
+        *[
+            (told, 0)
+            for told in ("Infinity", "NaN", "1e400", "-1e400", "-3", "1e30", '"many"', "null", "true")
+        ],
+        *[(told, 0) for told in ("[]", "{}", "9" * 30, "18446744073709551615", "9223372036854775807")],
+        ("4", 4),
+    ],
+)
+def test_a_strange_count_of_tokens_ends_nothing(sums: Suite, count: str, known: int) -> None:
+    choices = '"choices": [{"message": {"content": "3"}}]'
+    told = f'{{{choices}, "usage": {{"prompt_tokens": {count}, "completion_tokens": {count}}}}}'
+    with serve(adds, lambda *_: (200, told)) as served:
+        result = evaluate(served.url, [sums], quick())
+    assert result.evaluation is not None
+    report = result.evaluation.report.suites["sums"]
+    assert (report.num_failed, report.num_prompt_tokens) == (0, 12 * known)
+
+
+@pytest.mark.parametrize("usage", ["3", "[1]", '"x"'])
+def test_a_strange_usage_costs_no_item(sums: Suite, usage: str) -> None:
+    told = f'{{"choices": [{{"message": {{"content": "3"}}}}], "usage": {usage}}}'
+    with serve(adds, lambda *_: (200, told)) as served:
+        result = evaluate(served.url, [sums], quick())
+    assert result.evaluation is not None and result.evaluation.report.suites["sums"].num_failed == 0
+
+
+def test_answers_under_way_are_kept_where_another_request_fails_for_good(sums: Suite) -> None:
+    def misbehave(number: int, _: dict[str, Any]) -> Instead | None:
+        if number <= 3:
+            time.sleep(0.0 if number == 1 else 0.5)
+        return (500, "out of memory") if number == 1 else None
+
+    with serve(adds, misbehave) as served:
+        with pytest.raises(EndpointError, match="status 500"):
+            evaluate(served.url, [sums], quick(max_retries=0))
+        assert len(served.bodies) == 3
+        result = evaluate(served.url, [sums], quick())
+    assert result.evaluation is not None and result.evaluation.report.suites["sums"].score == 1.0
+    assert len(served.bodies) == 12 + 1, "only what failed is asked for twice"
+
+
+def test_after_one_that_failed_for_good_the_others_are_not_tried_again(sums: Suite) -> None:
+    def misbehave(number: int, _: dict[str, Any]) -> Instead:
+        time.sleep(0.0 if number == 1 else 0.3)
+        return (401, "no such key") if number == 1 else (503, "busy")
+
+    began = time.monotonic()
+    with serve(adds, misbehave) as served, pytest.raises(ConfigError, match="status 401"):
+        evaluate(served.url, [sums], quick(first_wait_s=60))
+    assert len(served.bodies) == 3 and time.monotonic() - began < 20
+
+
+def test_refusals_are_held_against_it_once_nothing_is_under_way(sums: Suite) -> None:
+    def misbehave(number: int, _: dict[str, Any]) -> Instead | None:
+        time.sleep(0.5 if number == 6 else 0.0)
+        return (400, "too long") if number <= 5 else None
+
+    with serve(adds, misbehave) as served:
+        result = evaluate(served.url, [sums], quick(concurrency=6))
+    assert result.evaluation is not None and result.evaluation.report.suites["sums"].num_failed == 5
+
+
 def test_where_every_question_is_refused_it_is_no_score_of_nothing(sums: Suite) -> None:
     with serve(adds, lambda *_: (400, "Unsupported parameter: max_tokens")) as served:
         with pytest.raises(ConfigError, match="refuses every question") as refused:
@@ -222,3 +378,23 @@ def test_where_every_question_is_refused_it_is_no_score_of_nothing(sums: Suite) 
     with serve(adds) as served:
         result = evaluate(served.url, [sums], quick())
     assert result.evaluation is not None and result.evaluation.report.suites["sums"].num_failed == 0
+
+
+def test_where_others_were_answered_all_that_is_left_may_be_refused(sums: Suite) -> None:
+    status = [500]
+    with serve(adds, lambda _, body: (status[0], "") if " 11 " in asked(body) else None) as served:
+        with pytest.raises(EndpointError):
+            evaluate(served.url, [sums], quick(concurrency=1, max_retries=0))
+        status[0] = 400
+        result = evaluate(served.url, [sums], quick())
+    assert result.evaluation is not None
+    report = result.evaluation.report.suites["sums"]
+    assert (report.num_items, report.num_failed, len(served.bodies)) == (12, 1, 13)
+
+
+def test_a_suite_may_be_refused_whole_after_one_that_was_answered(sums: Suite, tmp_path: Path) -> None:
+    rows = [{"question": "too long", "answer": "3", "topic": "odd"}]
+    long = load_items(load_suite(write_suite(tmp_path, "long", rows, like="sums")))
+    with serve(adds, lambda _, body: (400, "") if "long" in asked(body) else None) as served:
+        result = evaluate(served.url, [sums, long], quick())
+    assert result.evaluation is not None and result.evaluation.report.suites["long"].num_failed == 1

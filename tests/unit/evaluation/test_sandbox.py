@@ -465,3 +465,14 @@ for _ in range(5):
 """
     outcome = run_code(code, probe_isolation().level, tmp_path)
     assert outcome.succeeded and outcome.peak_rss_bytes < 128 * 2**20, outcome
+
+
+@pytest.mark.parametrize(("num_files", "size"), [(5000, 0), (1, 20 * 2**20)])
+def test_a_folder_that_does_not_fit_is_an_outcome(tmp_path: Path, num_files: int, size: int) -> None:
+    isolation = probe_isolation()
+    if isolation.level != "namespaces":
+        pytest.skip("elsewhere the disk is this machine's own")
+    for i in range(num_files):
+        (tmp_path / f"{i}").write_bytes(bytes(size))
+    outcome = run_isolated([sys.executable, "-c", ""], tmp_path, SMALL, isolation)
+    assert (outcome.reason, outcome.succeeded) == ("disk", False)

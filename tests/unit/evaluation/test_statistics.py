@@ -14,6 +14,7 @@ from statsmodels.stats import contingency_tables, multitest, power, proportion, 
 from statsmodels.stats.descriptivestats import sign_test as their_sign_test
 
 from raytrain.errors import ConfigError, DataError
+from raytrain.evaluation.decision.quantity import needs
 from raytrain.evaluation.statistics.bootstrap import bootstrap_interval
 from raytrain.evaluation.statistics.corrections import benjamini_hochberg, holm
 from raytrain.evaluation.statistics.equivalence import equivalent, no_worse
@@ -28,7 +29,9 @@ from raytrain.evaluation.statistics.means import (
 )
 from raytrain.evaluation.statistics.pairs import Pairs, pair
 from raytrain.evaluation.statistics.power import (
+    MOST_ITEMS,
     about,
+    items_for_equivalence,
     items_for_mean,
     items_for_shares,
     mcnemar_power,
@@ -260,6 +263,18 @@ def test_power_of_means_is_statsmodels() -> None:
     assert items_for_mean(0.3, 1.0) == math.ceil(theirs)
     found = smallest_gain_of_mean(50, 1.0)
     assert found == pytest.approx(power.TTestPower().solve_power(nobs=50, alpha=0.05, power=0.8), abs=1e-4)
+
+
+def test_where_no_number_of_items_within_reach_would_tell_it_is_said() -> None:
+    for gain in (1e-5, 1e-9, 1e-150):
+        assert items_for_shares(gain, 0.2) > MOST_ITEMS and items_for_mean(gain, 1.0) > MOST_ITEMS
+    assert items_for_equivalence(0.01 - 1e-9, 0.01, 0.5) > MOST_ITEMS
+    wins = math.sqrt(2.80**2 * 0.2 / 9_500_000)
+    assert 9_000_000 < items_for_shares(wins, 0.2) < MOST_ITEMS, "this many would do"
+    verdict = judge_gain(right_or_wrong(500_001, 500_000, 5_000_000), margin=1e-6)
+    assert verdict.word == "cannot tell" and (verdict.needs_items or 0) > MOST_ITEMS
+    assert "no number of items within reach would tell" in verdict.sentence()
+    assert needs(verdict.needs_items) in verdict.sentence() and "needs about" not in verdict.sentence()
 
 
 def test_items_and_smallest_gain_belong_together() -> None:
