@@ -23,8 +23,15 @@ from raytrain.evaluation.results import (
 from raytrain.evaluation.suite import SuiteSection
 from raytrain.models.inference import find_for_inference
 from raytrain.storage.artifact import Artifact
-from raytrain.storage.location import Location
-from raytrain.storage.manifest import MANIFEST_NAME, differences, read_manifest, short_digest, unlisted
+from raytrain.storage.location import Location, translated_errors
+from raytrain.storage.manifest import (
+    MANIFEST_NAME,
+    differences,
+    file_sha256,
+    read_manifest,
+    short_digest,
+    unlisted,
+)
 from raytrain.storage.provenance import collect_provenance
 
 Standing = Literal["same", "changed", "not reached"]
@@ -130,15 +137,13 @@ def _reached(thing: str, is_there: bool, look: Callable[[], list[Finding]]) -> l
 
 def _model_findings(frozen: Evaluation) -> list[Finding]:
     was = frozen.report.model
+    how = frozen.artifact.manifest.provenance.get("answering") or {}
+    if was.outputs_digest is not None:
+        return _outputs_findings(was, how.get("reference"))
     if was.base_digest is None:
-        return [
-            Finding(
-                f"model {was.reference}", "not reached", "an endpoint, or a file of outputs, has no digest"
-            )
-        ]
+        return [Finding(f"model {was.reference}", "not reached", "an endpoint has no digest")]
 
     def look() -> list[Finding]:
-        how = frozen.artifact.manifest.provenance.get("answering") or {}
         found = find_for_inference(
             how.get("reference") or was.reference,
             cache=EvaluateSettings().storage.location,
@@ -149,6 +154,25 @@ def _model_findings(frozen: Evaluation) -> list[Finding]:
         return list(_compared(was, identify(found)))
 
     return _reached(f"model {was.reference}", False, look)
+
+
+def _outputs_findings(was: EvaluatedModel, file: str | None) -> list[Finding]:
+    """file: with the outputs; None where the baseline does not say which."""
+    thing, before = f"outputs {was.reference}", was.outputs_digest
+    if file is None:
+        return [Finding(thing, "not reached", "where they lay was not kept")]
+    place = Location.parse(file)
+    if not place.exists():
+        return [Finding(thing, "not reached", f"nothing lies at {place}")]
+
+    def look() -> list[Finding]:
+        with translated_errors(place, "read"):
+            after = f"sha256:{file_sha256(place.path)}"
+        if after == before:
+            return [Finding(thing, "same", short_digest(after))]
+        return [Finding(thing, "changed", f"was {short_digest(str(before))}, is {short_digest(after)}")]
+
+    return _reached(thing, True, look)
 
 
 def _compared(was: EvaluatedModel, now: EvaluatedModel) -> Iterator[Finding]:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from suites import SUMS, write_suite
+from suites import SUMS, write_rows, write_suite
 
 from raytrain.errors import ConfigError, IntegrityError
 from raytrain.evaluation.answering.settings import settings_from
@@ -127,6 +127,31 @@ def test_what_is_gone_is_told_and_is_no_change(baseline: Location, tmp_path: Pat
     (tmp_path / "sums.jsonl").unlink()
     gone = [one.thing for one in verify(baseline) if one.standing == "not reached"]
     assert gone == [f"model {tmp_path / 'model'}", "suite sums"] and changed(baseline) == []
+
+
+@pytest.fixture
+def of_outputs(tmp_path: Path) -> Location:
+    """A baseline of answers that were written elsewhere."""
+    outputs = [{"item_id": str(i), "output": str(i + 2)} for i in range(1, 13)]
+    found = evaluated(write_rows(tmp_path / "outputs.jsonl", outputs), write_suite(tmp_path, "sums"))
+    place = Location.parse(tmp_path / "of-outputs")
+    freeze(found, place)
+    return place
+
+
+def test_a_file_of_outputs_is_hashed_again(of_outputs: Location, tmp_path: Path) -> None:
+    file = tmp_path / "outputs.jsonl"
+    thing = f"outputs {file}"
+    assert thing in [one.thing for one in verify(of_outputs) if one.standing == "same"]
+    content = file.read_bytes()
+    file.write_bytes(content.replace(b'"3"', b'"4"', 1))
+    (found,) = changed(of_outputs)
+    assert found.thing == thing
+    assert found.detail.startswith("was ")
+    file.unlink()
+    assert [one.thing for one in verify(of_outputs) if one.standing == "not reached"] == [thing]
+    file.write_bytes(content)
+    assert changed(of_outputs) == []
 
 
 def test_what_is_no_baseline_is_refused(model: Path, tmp_path: Path) -> None:
