@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from raytrain.errors import ConfigError, IntegrityError, PlatformError
 from raytrain.evaluation.answering.local_model import identify
@@ -20,7 +20,7 @@ from raytrain.evaluation.results import (
     write_evaluation,
     write_timings,
 )
-from raytrain.evaluation.suite import SuiteSection
+from raytrain.evaluation.suite import SuiteSection, load_suite
 from raytrain.models.inference import find_for_inference
 from raytrain.storage.artifact import Artifact
 from raytrain.storage.location import Location, translated_errors
@@ -52,13 +52,14 @@ def freeze(evaluation: Evaluation, place: Location) -> Artifact:
     Raises IntegrityError where another baseline stands there: one is never replaced.
     """
     provenance = evaluation.artifact.manifest.provenance
+    kept = {key: provenance.get(key) for key in ("config", "suite_files", "answering")}
     frozen = write_evaluation(
         place,
         evaluation.report,
         evaluation.records,
         kind="baseline",
         parents={"evaluation": evaluation.artifact.digest},
-        provenance=collect_provenance(config=provenance.get("config"), answering=provenance.get("answering")),
+        provenance=collect_provenance(**kept),
         replace_other=False,
     )
     if evaluation.timings is not None and not _has_timings_of(frozen):
@@ -77,7 +78,7 @@ def _has_timings_of(frozen: Artifact) -> bool:
 def verify(place: Location, suites: Sequence[Suite] = ()) -> list[Finding]:
     """Hash all that a baseline consists of and rests on: its files, the model, every item of every suite.
 
-    suites: as they stand now, by name; of others the rows are read anew from where they lay.
+    suites: as they stand now; the others are read anew, file and rows, from where they lay.
     Raises IntegrityError where nothing at `place` can be read as a baseline.
     """
     manifest = read_manifest(place)
@@ -95,11 +96,10 @@ def verify(place: Location, suites: Sequence[Suite] = ()) -> list[Finding]:
     if frozen.timings is None:
         found.append(Finding("timings", "not reached", f"nothing lies at {timings_place(place)}"))
     found += _model_findings(frozen)
-    config = frozen.artifact.manifest.provenance.get("config") or {}
     now = {suite.section.suite: suite for suite in suites}
     _refuse_unknown(now, frozen)
     for name, report in frozen.report.suites.items():
-        found += _suite_findings(report, frozen, now.get(name), config.get(name))
+        found += _suite_findings(report, frozen, now.get(name))
     return found
 
 
@@ -189,21 +189,36 @@ def _compared(was: EvaluatedModel, now: EvaluatedModel) -> Iterator[Finding]:
             yield Finding(thing, "changed", f"was {told[0]}, is {told[1]}")
 
 
-def _suite_findings(
-    report: SuiteReport, frozen: Evaluation, now: Suite | None, config: dict[str, Any] | None
-) -> list[Finding]:
-    def look() -> list[Finding]:
-        if now is not None:
-            return list(_suite_changes(report, frozen, now))
-        if config is None:
-            raise ConfigError(
-                "where its rows lay was not kept", why="it was written so", fix="freeze it again"
-            )
-        return list(_suite_changes(report, frozen, load_items(SuiteSection.model_validate(config))))
+def _suite_findings(report: SuiteReport, frozen: Evaluation, now: Suite | None) -> list[Finding]:
+    """Of a suite whose file was moved or taken away, too, the rows are looked at, as its file said where they lie."""
+    if now is not None:
+        return list(_suite_changes(report, frozen, now))
+    thing = f"suite {report.name}"
+    provenance = frozen.artifact.manifest.provenance
+    config = (provenance.get("config") or {}).get(report.name)
+    file = (provenance.get("suite_files") or {}).get(report.name)
+    if file is not None and Path(file).exists():
+        return _reached(thing, True, lambda: _of_suite_file(report, frozen, load_suite(Path(file))))
+    found = [] if file is None else [Finding(f"{thing}, file", "not reached", f"nothing lies at {file}")]
+    if config is None:
+        return [*found, Finding(thing, "not reached", "where its rows lay was not kept")]
+    return [*found, *_rows_findings(report, frozen, SuiteSection.model_validate(config))]
 
-    source = ((config or {}).get("items") or {}).get("source") or {}
-    is_there = now is not None or Path(source.get("path") or "/nowhere/at/all").exists()
-    return _reached(f"suite {report.name}", is_there, look)
+
+def _of_suite_file(report: SuiteReport, frozen: Evaluation, section: SuiteSection) -> list[Finding]:
+    if section.suite != report.name:
+        detail = f"{section.file} is the suite {section.suite} now"
+        return [Finding(f"suite {report.name}, file", "changed", detail)]
+    return _rows_findings(report, frozen, section)
+
+
+def _rows_findings(report: SuiteReport, frozen: Evaluation, section: SuiteSection) -> list[Finding]:
+    path = section.items.source.path
+    return _reached(
+        f"suite {report.name}",
+        path is not None and Path(path).exists(),
+        lambda: list(_suite_changes(report, frozen, load_items(section))),
+    )
 
 
 def _suite_changes(report: SuiteReport, frozen: Evaluation, suite: Suite) -> Iterator[Finding]:

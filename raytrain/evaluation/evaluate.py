@@ -160,6 +160,9 @@ def _publish(work: Work, place: Location) -> Evaluation:
     report = EvaluationReport(identity, settings, summaries)
     provenance = collect_provenance(
         config={suite.section.suite: suite.section.model_dump(mode="json") for suite in work.suites},
+        suite_files={
+            suite.section.suite: str(suite.section.file) for suite in work.suites if suite.section.file
+        },
         run=work.run_id,
         answering=work.how,
     )

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
-from pydantic import Field, model_validator
+from pydantic import Field, PrivateAttr, model_validator
 
 from raytrain.config.document import Form
 from raytrain.config.recipe import build, load_recipe
@@ -126,6 +126,13 @@ class SuiteSection(Section):
     scorer: ScorerSection | None = None
     """For kind: generation."""
 
+    _file: Path | None = PrivateAttr(default=None)
+
+    @property
+    def file(self) -> Path | None:
+        """Whence it was read, absolute; None where it was read otherwise than its file says. In no digest."""
+        return self._file
+
     @model_validator(mode="after")
     def _fits(self) -> SuiteSection:
         if (self.kind == "generation") != (self.scorer is not None):
@@ -143,11 +150,14 @@ def load_suite(path: Path, overrides: list[str] | None = None) -> SuiteSection:
     """Read a suite's file, whose sources are sought beside it. Raises ConfigError with file, line and key of each
     fault."""
     section = build(SuiteSection, load_recipe(path, overrides, form=SUITE))
-    folder = path.expanduser().absolute().parent
+    place = path.expanduser().absolute()
+    folder = place.parent
     items = _beside(folder, section.items)
     few_shot = None if section.prompt.few_shot is None else _beside(folder, section.prompt.few_shot)
     prompt = section.prompt.model_copy(update={"few_shot": few_shot})
-    return section.model_copy(update={"items": items, "prompt": prompt})
+    found = section.model_copy(update={"items": items, "prompt": prompt})
+    found._file = None if overrides else place
+    return found
 
 
 S = TypeVar("S", ItemsSection, FewShotSection)

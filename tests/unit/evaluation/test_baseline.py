@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from suites import SUMS, write_rows, write_suite
@@ -127,6 +128,47 @@ def test_what_is_gone_is_told_and_is_no_change(baseline: Location, tmp_path: Pat
     (tmp_path / "sums.jsonl").unlink()
     gone = [one.thing for one in verify(baseline) if one.standing == "not reached"]
     assert gone == [f"model {tmp_path / 'model'}", "suite sums"] and changed(baseline) == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"generation": {"max_new_tokens": 6}}, "suite sums, generation"),
+        ({"items": {"source": {"path": "sums.jsonl"}, "max_items": 4}}, "suite sums, items"),
+        ({"suite": "other"}, "suite sums, file"),
+        ({"kind": "perplexity"}, "suite sums"),
+    ],
+)
+def test_an_edited_suite_file_is_a_change(
+    baseline: Location, tmp_path: Path, changes: dict[str, Any], told: str
+) -> None:
+    write_suite(tmp_path, "sums", **changes)
+    assert [one.thing for one in changed(baseline)] == [told]
+    write_suite(tmp_path, "sums", description="Other words for people.")
+    assert changed(baseline) == []
+
+
+def test_a_suite_file_that_is_gone_is_told_and_its_rows_are_looked_at(
+    baseline: Location, tmp_path: Path
+) -> None:
+    (tmp_path / "sums.yaml").rename(tmp_path / "moved.yaml")
+    found = {one.thing: one.standing for one in verify(baseline)}
+    assert (found["suite sums, file"], found["suite sums"]) == ("not reached", "same")
+    moved = [load_items(load_suite(tmp_path / "moved.yaml"))]
+    assert {one.standing for one in verify(baseline, moved)} == {"same"}
+    write_rows(tmp_path / "sums.jsonl", SUMS[1:])
+    assert "suite sums, items" in [one.thing for one in changed(baseline)]
+
+
+def test_where_a_suite_file_lies_is_in_no_digest(model: Path, baseline: Location, tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    files = [write_suite(tmp_path / "elsewhere", name) for name in ("sums", "choices")]
+    other = evaluated(model, *files, fresh=True)
+    kept = other.artifact.manifest.provenance["suite_files"]
+    assert kept == {file.stem: str(file) for file in files}
+    assert freeze(other, baseline).digest == open_evaluation(baseline).artifact.digest
+    overridden = load_suite(files[0], ["items.max_items=3"])
+    assert (load_suite(files[0]).file, overridden.file) == (files[0], None)
 
 
 @pytest.fixture
