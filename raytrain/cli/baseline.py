@@ -6,7 +6,7 @@ import sys
 from contextlib import redirect_stdout
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -82,26 +82,48 @@ def verify(
     ] = None,
     as_json: JsonOption = False,
 ) -> int:
-    """Hash everything that a baseline consists of and rests on, and name what has changed; exit code 5 if anything."""
+    """Hash everything that a baseline consists of and rests on, and name what has changed; exit code 5 if anything, or
+    if something that has a digest could not be verified."""
     from raytrain.evaluation.baseline import verify as verify_baseline
     from raytrain.storage.location import Location
 
     found = verify_baseline(Location.parse(baseline), load_suites(suite) if suite else ())
-    changed = [one for one in found if one.standing == "changed"]
-    is_known = all(one.standing != "not reached" for one in found)
-    told = {
+    standings = {one.standing for one in found}
+    told: dict[str, Any] = {
         "baseline": baseline,
-        "whole": False if changed else True if is_known else None,
+        "whole": False if "changed" in standings else True if standings == {"same"} else None,
         "findings": [asdict(one) for one in found],
     }
-    emit(told, as_json, lambda console: _show_findings(console, found))
-    return IntegrityError.exit_code if changed else 0
+    failed = _failure(found)
+    if failed is not None:
+        told["error"] = failed.as_dict()
+    emit(told, as_json, lambda console: _show_findings(console, found, failed))
+    return 0 if failed is None else failed.exit_code
 
 
-_STYLES = {"same": "green", "changed": "red", "not reached": "yellow"}
+def _failure(found: list[Finding]) -> IntegrityError | None:
+    """None where everything that has a digest is as it was."""
+    changed = [one.thing for one in found if one.standing == "changed"]
+    if changed:
+        return IntegrityError(
+            "the baseline is not what was frozen",
+            why=f"changed: {', '.join(changed)}",
+            fix="bring back what was there, or freeze a baseline of another name",
+        )
+    gone = [one.thing for one in found if one.standing == "not reached"]
+    if gone:
+        return IntegrityError(
+            "the baseline could not be verified",
+            why=f"not reached: {', '.join(gone)}",
+            fix="bring back what was there; of a suite that was moved, name the file with --suite",
+        )
+    return None
 
 
-def _show_findings(console: Console, found: list[Finding]) -> None:
+_STYLES = {"same": "green", "changed": "red", "not reached": "red", "no digest": "yellow"}
+
+
+def _show_findings(console: Console, found: list[Finding], failed: IntegrityError | None) -> None:
     from rich.table import Table
     from rich.text import Text
 
@@ -111,3 +133,6 @@ def _show_findings(console: Console, found: list[Finding]) -> None:
     for one in found:
         table.add_row(Text(one.standing, style=_STYLES[one.standing]), Text(one.thing), Text(one.detail))
     console.print(table)
+    if failed is not None:
+        told = f"{failed.what}; {failed.fix}"
+        console.print(told, style="bold red", markup=False, highlight=False, soft_wrap=True)

@@ -103,7 +103,7 @@ def _open_hub(section: S, dataset: str) -> Source[S]:
         import datasets
     except ImportError as error:
         raise ConfigError(
-            f"data.sources: the Hugging Face dataset `{dataset}` needs the package datasets",
+            f"the Hugging Face dataset `{dataset}` needs the package datasets",
             why="it is not installed; only the extra `hub` brings it",
             fix="pip install 'raytrain[hub]', or download the rows and give `path:` instead",
         ) from error
@@ -192,7 +192,7 @@ def find_files(pattern: str) -> tuple[list[tuple[Path, str]], list[str]]:
         raise _unknown_suffix(pattern, skipped)
     if not known:
         raise DataError(
-            f"data.sources: `{pattern}` holds no files",
+            f"`{pattern}` holds no files",
             why="the folder is empty" if place.is_dir() else "no file matches the pattern",
             fix=f"check the path; looked from {Path.cwd()}",
         )
@@ -205,7 +205,7 @@ def _fixed_part(place: Path) -> Path:
 
 def _unknown_suffix(pattern: str, names: list[str]) -> DataError:
     return DataError(
-        f"data.sources: no reader for `{pattern}`",
+        f"no reader for `{pattern}`",
         why=f"unknown suffix: {', '.join(sorted(names)[:5])}",
         fix=f"rename it to one of {', '.join(READERS)} (text also as .gz), or convert it",
     )
@@ -226,8 +226,8 @@ def _not_there(place: Path) -> DataError:
         else:
             hint = f"check the path: {folder} holds nothing that can be read as rows"
     return DataError(
-        f"data.sources: `{place}` is not there",
-        why=f"looked for {place.absolute()}",
+        f"`{place}` is not there",
+        why="nothing has this name" if place.is_absolute() else f"looked for {place.absolute()}",
         fix=hint,
     )
 

@@ -34,12 +34,15 @@ from raytrain.storage.manifest import (
 )
 from raytrain.storage.provenance import collect_provenance
 
-Standing = Literal["same", "changed", "not reached"]
+Standing = Literal["same", "changed", "not reached", "no digest"]
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that a baseline rests on. `detail` says what it was and is, or why it cannot be looked at."""
+    """One thing that a baseline rests on. `detail` says what it was and is, or why it cannot be looked at.
+
+    not reached = it has a digest, and nobody can say whether it is still so; no digest = it never had one.
+    """
 
     thing: str
     standing: Standing
@@ -94,7 +97,7 @@ def verify(place: Location, suites: Sequence[Suite] = ()) -> list[Finding]:
     frozen = open_evaluation(place)
     found = [Finding("files", "same", f"{len(manifest.files)} files, {manifest.size_bytes:,} bytes")]
     if frozen.timings is None:
-        found.append(Finding("timings", "not reached", f"nothing lies at {timings_place(place)}"))
+        found.append(Finding("timings", "no digest", f"nothing lies at {timings_place(place)}"))
     found += _model_findings(frozen)
     now = {suite.section.suite: suite for suite in suites}
     _refuse_unknown(now, frozen)
@@ -141,7 +144,7 @@ def _model_findings(frozen: Evaluation) -> list[Finding]:
     if was.outputs_digest is not None:
         return _outputs_findings(was, how.get("reference"))
     if was.base_digest is None:
-        return [Finding(f"model {was.reference}", "not reached", "an endpoint has no digest")]
+        return [Finding(f"model {was.reference}", "no digest", "it is an endpoint")]
 
     def look() -> list[Finding]:
         found = find_for_inference(
@@ -213,10 +216,11 @@ def _of_suite_file(report: SuiteReport, frozen: Evaluation, section: SuiteSectio
 
 
 def _rows_findings(report: SuiteReport, frozen: Evaluation, section: SuiteSection) -> list[Finding]:
-    path = section.items.source.path
+    few = section.prompt.few_shot
+    paths = [one.source.path for one in (section.items, few) if one is not None]
     return _reached(
         f"suite {report.name}",
-        path is not None and Path(path).exists(),
+        all(path is not None and Path(path).exists() for path in paths),
         lambda: list(_suite_changes(report, frozen, load_items(section))),
     )
 

@@ -88,6 +88,27 @@ def test_freeze_and_verify(shell: Shell, tiny_llama: Path, tmp_path: Path) -> No
     assert code == 5 and "already holds another" in refused["error"]["what"]
 
 
+def test_what_cannot_be_verified_is_exit_5_and_what_has_no_digest_is_not(
+    shell: Shell, tiny_llama: Path, tmp_path: Path
+) -> None:
+    sums = write_suite(tmp_path, "sums")
+    _, frozen = shell.json("baseline", "freeze", tiny_llama, "--suite", sums, "--name", "first")
+    (tmp_path / "sums.jsonl").rename(tmp_path / "moved.jsonl")
+    code, found = shell.json("baseline", "verify", frozen["baseline"])
+    assert (code, found["whole"], found["error"]["kind"]) == (5, None, "integrity")
+    assert found["error"]["why"] == "not reached: suite sums"
+    code, out, _ = shell("baseline", "verify", frozen["baseline"])
+    assert code == 5
+    assert "the baseline could not be verified" in out
+    (tmp_path / "moved.jsonl").rename(tmp_path / "sums.jsonl")
+    with serve(lambda prompt: "3") as served:
+        words = ["baseline", "freeze", served.url, "--suite", sums, "--name", "asked"]
+        _, frozen = shell.json(*words)
+    code, found = shell.json("baseline", "verify", frozen["baseline"])
+    assert (code, found["whole"]) == (0, None)
+    assert {one["standing"] for one in found["findings"]} == {"same", "no digest"}
+
+
 @pytest.mark.parametrize(
     ("words", "code", "told"),
     [

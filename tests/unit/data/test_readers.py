@@ -186,7 +186,8 @@ def test_a_missing_file_names_the_nearest(tmp_path: Path) -> None:
     (tmp_path / "train.jsonl").touch()
     with pytest.raises(DataError) as caught:
         find_files(str(tmp_path / "trian.jsonl"))
-    assert str(tmp_path / "trian.jsonl") in caught.value.why
+    assert caught.value.what == f"`{tmp_path / 'trian.jsonl'}` is not there"
+    assert caught.value.why == "nothing has this name"
     assert "train.jsonl" in caught.value.fix
     with pytest.raises(DataError, match="is not there"):
         find_files(str(tmp_path / "nowhere" / "train.jsonl"))

@@ -126,8 +126,11 @@ def test_whatever_changes_is_named(
 def test_what_is_gone_is_told_and_is_no_change(baseline: Location, tmp_path: Path) -> None:
     shutil.rmtree(tmp_path / "model")
     (tmp_path / "sums.jsonl").unlink()
-    gone = [one.thing for one in verify(baseline) if one.standing == "not reached"]
-    assert gone == [f"model {tmp_path / 'model'}", "suite sums"] and changed(baseline) == []
+    gone = {one.thing: one.detail for one in verify(baseline) if one.standing == "not reached"}
+    assert list(gone) == [f"model {tmp_path / 'model'}", "suite sums"]
+    assert changed(baseline) == []
+    assert "data.sources" not in gone["suite sums"]
+    assert gone["suite sums"].count(str(tmp_path / "sums.jsonl")) == 1
 
 
 @pytest.mark.parametrize(
@@ -196,6 +199,17 @@ def test_a_file_of_outputs_is_hashed_again(of_outputs: Location, tmp_path: Path)
     assert changed(of_outputs) == []
 
 
+def test_worked_examples_that_are_gone_are_not_reached(model: Path, tmp_path: Path) -> None:
+    shots = write_rows(tmp_path / "shots.jsonl", [{"question": f"{i}?", "answer": "1"} for i in range(3)])
+    few = {"source": {"path": "shots.jsonl"}, "num_shots": 1}
+    prompt = {"mode": "completion", "template": "{question}", "few_shot": few}
+    place = Location.parse(tmp_path / "base")
+    freeze(evaluated(model, write_suite(tmp_path, "sums", prompt=prompt)), place)
+    shots.unlink()
+    (found,) = [one for one in verify(place) if one.standing != "same"]
+    assert (found.thing, found.standing) == ("suite sums", "not reached")
+
+
 def test_what_is_no_baseline_is_refused(model: Path, tmp_path: Path) -> None:
     with pytest.raises(IntegrityError, match="is not an artifact"):
         verify(Location.parse(tmp_path))
@@ -244,7 +258,7 @@ def test_timings_belong_to_their_baseline(model: Path, baseline: Location, tmp_p
     frozen = open_evaluation(baseline)
     assert frozen.timings is not None and set(frozen.timings.seconds) == {"sums"}
     shutil.rmtree(tmp_path / "storage" / "base.timings")
-    assert [one.thing for one in verify(baseline) if one.standing == "not reached"] == ["timings"]
+    assert [one.thing for one in verify(baseline) if one.standing == "no digest"] == ["timings"]
 
 
 def test_a_suite_that_it_has_not_is_refused(baseline: Location, tmp_path: Path) -> None:
