@@ -12,12 +12,13 @@ import typer
 
 from raytrain.cli.evaluate import ProgressBars, SuiteOption, exit_code_of, load_suites, show_result
 from raytrain.cli.output import JsonOption, emit, stderr_console
-from raytrain.errors import IntegrityError
+from raytrain.errors import ConfigError, IntegrityError
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from raytrain.evaluation.baseline import Finding
+    from raytrain.storage.location import Location
 
 app = typer.Typer(help="Freeze baselines that candidates are judged against.", no_args_is_help=True)
 
@@ -73,7 +74,7 @@ def freeze(
 
 @app.command("verify")
 def verify(
-    baseline: Annotated[str, typer.Argument(help="Folder or URI of a baseline.")],
+    baseline: Annotated[str, typer.Argument(help="Folder, URI or name of a baseline.")],
     suite: Annotated[
         list[Path] | None,
         typer.Option(
@@ -85,12 +86,18 @@ def verify(
     """Hash everything that a baseline consists of and rests on, and name what has changed; exit code 5 if anything, or
     if something that has a digest could not be verified."""
     from raytrain.evaluation.baseline import verify as verify_baseline
-    from raytrain.storage.location import Location
 
-    found = verify_baseline(Location.parse(baseline), load_suites(suite) if suite else ())
+    place = place_or_baseline(baseline)
+    if place is None:
+        raise ConfigError(
+            f"`{baseline}` is no baseline",
+            why=f"no such place exists, and {told_baselines()}",
+            fix="give the name of one, or the place that `raytrain baseline freeze` printed",
+        )
+    found = verify_baseline(place, load_suites(suite) if suite else ())
     standings = {one.standing for one in found}
     told: dict[str, Any] = {
-        "baseline": baseline,
+        "baseline": str(place),
         "whole": False if "changed" in standings else True if standings == {"same"} else None,
         "findings": [asdict(one) for one in found],
     }
@@ -99,6 +106,28 @@ def verify(
         told["error"] = failed.as_dict()
     emit(told, as_json, lambda console: _show_findings(console, found, failed))
     return 0 if failed is None else failed.exit_code
+
+
+def place_or_baseline(reference: str) -> Location | None:
+    """The place that is named, or that of the baseline of this name in the storage; None where it is neither."""
+    from raytrain.evaluation.baseline import find_baseline
+    from raytrain.storage.location import Location
+    from raytrain.storage.section import StorageSection
+
+    if "://" in reference or (reference and Location.parse(reference).exists()):
+        return Location.parse(reference)
+    return find_baseline(StorageSection().location, reference)
+
+
+def told_baselines() -> str:
+    """The names that `place_or_baseline` knows, for an error."""
+    from raytrain.evaluation.baseline import baseline_names
+    from raytrain.storage.section import StorageSection
+
+    storage = StorageSection().location
+    names = baseline_names(storage)
+    more = f" and {len(names) - 20} more" if len(names) > 20 else ""
+    return f"of baselines there are {', '.join(names[:20]) or 'none'}{more} in {storage}"
 
 
 def _failure(found: list[Finding]) -> IntegrityError | None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from raytrain.cli.baseline import place_or_baseline, told_baselines
 from raytrain.cli.output import JsonOption, emit
 from raytrain.cli.recorded_runs import opened_records, wide
 from raytrain.errors import ConfigError, RefusedError
@@ -22,7 +23,9 @@ if TYPE_CHECKING:
 
 
 def compare(
-    baseline: Annotated[str, typer.Argument(help="Evaluation or frozen baseline: a place, or a run's id.")],
+    baseline: Annotated[
+        str, typer.Argument(help="Evaluation or frozen baseline: a place, a baseline's name, or a run's id.")
+    ],
     candidates: Annotated[
         list[str], typer.Argument(metavar="CANDIDATE…", help="Evaluations to hold against it.")
     ],
@@ -57,23 +60,25 @@ def compare(
 
 
 def find_evaluation(reference: str) -> Evaluation:
-    """The evaluation at a place, or that a run wrote.
+    """The evaluation at a place, the frozen baseline of a name, or the evaluation that a run wrote.
 
-    Raises ConfigError where `reference` is neither, IntegrityError where what is there is no evaluation or is damaged.
+    Raises ConfigError where `reference` is none of them, IntegrityError where what is there is no evaluation or is
+    damaged.
     """
     from raytrain.evaluation.results import open_evaluation
     from raytrain.storage.location import Location
 
-    if "://" in reference or (reference and Location.parse(reference).exists()):
-        return open_evaluation(Location.parse(reference))
+    place = place_or_baseline(reference)
+    if place is not None:
+        return open_evaluation(place)
     with opened_records() as records:
         try:
             run = records.run_with_prefix(reference)
         except ConfigError as error:
             raise ConfigError(
                 f"`{reference}` is no evaluation",
-                why=f"no such place exists, and as a run: {error.what}",
-                fix="give the place that `raytrain evaluate` printed, or the id of its run",
+                why=f"no such place exists, {told_baselines()}, and as a run: {error.what}",
+                fix="give the place that `raytrain evaluate` printed, the id of its run, or a baseline's name",
             ) from error
         uri = records.artifact_of(run.id, role="evaluation")
     if uri is None:

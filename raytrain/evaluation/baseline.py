@@ -251,10 +251,29 @@ def _suite_changes(report: SuiteReport, frozen: Evaluation, suite: Suite) -> Ite
 
 def baseline_place(storage: Location, name: str) -> Location:
     """Where a baseline of this name stands. Raises ConfigError where it cannot name a folder."""
-    if not name or Path(name).name != name or name.startswith("."):
+    if not _names_a_folder(name):
         raise ConfigError(
             f"{name!r} cannot name a baseline",
             why="it is also the name of its folder",
             fix="use letters, digits and -",
         )
     return storage / "baselines" / name
+
+
+def find_baseline(storage: Location, name: str) -> Location | None:
+    """The baseline of this name; None where there is none."""
+    if not _names_a_folder(name):
+        return None
+    place = baseline_place(storage, name)
+    return place if (place / MANIFEST_NAME).exists() else None
+
+
+def baseline_names(storage: Location) -> list[str]:
+    """Of all baselines there, in order."""
+    found = (storage / "baselines").children()
+    of_timings = {timings_place(one) for one in found}
+    return [one.name for one in found if one not in of_timings and not one.name.startswith(".")]
+
+
+def _names_a_folder(name: str) -> bool:
+    return bool(name) and Path(name).name == name and not name.startswith(".")

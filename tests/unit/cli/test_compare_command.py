@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from evaluations import evaluation_of, pairs_with, records_with, two_models
+from evaluations import evaluation_of, pairs_with, records_with, timed, two_models
 from suites import write_rows, write_suite
 
 from raytrain.cli.main import run
+from raytrain.evaluation.baseline import baseline_names, baseline_place, find_baseline, freeze
 from raytrain.evaluation.results import Evaluation
 from raytrain.runs.records import open_records
+from raytrain.storage.section import StorageSection
 
 BEFORE, AFTER = two_models(600, 0.5, 0.62)
 
@@ -180,6 +182,35 @@ def test_from_outputs_to_a_decision(tmp_path: Path, capsys: pytest.CaptureFixtur
     code, found = compared(capsys, place, json.loads(capsys.readouterr().out)["run_id"])
     assert code == 5
     assert "suite sums, generation.max_new_tokens: 5 against 9" in found["error"]["why"]
+
+
+def test_a_baseline_goes_by_its_name(
+    baseline: Evaluation, candidate: Evaluation, capsys: pytest.CaptureFixture[str]
+) -> None:
+    storage = StorageSection().location
+    for name in ("small", "small-b"):
+        freeze(baseline, baseline_place(storage, name))
+    code, found = compared(capsys, "small", candidate.artifact.path)
+    assert (code, found["promoted"]) == (0, True)
+    for words in (["compare", "smal", str(candidate.artifact.path)], ["baseline", "verify", "smal"]):
+        code = run([*words, "--json"])
+        found = json.loads(capsys.readouterr().out)
+        assert (code, found["error"]["kind"]) == (2, "config")
+        assert "there are small, small-b in" in found["error"]["why"]
+    run(["baseline", "verify", "small", "--json"])
+    found = json.loads(capsys.readouterr().out)
+    assert found["baseline"] == str(storage / "baselines" / "small")
+    assert found["findings"][0]["thing"] == "files"
+
+
+def test_a_timed_baseline_is_listed_once(tmp_path: Path) -> None:
+    suites = {"sums": records_with(BEFORE)}
+    timed_one = evaluation_of(tmp_path / "timed", suites, timings=timed(suites, 0.1))
+    storage = StorageSection().location
+    freeze(timed_one, baseline_place(storage, "timed"))
+    assert (storage / "baselines" / "timed.timings").exists()
+    assert baseline_names(storage) == ["timed"]
+    assert find_baseline(storage, "../baselines/timed") is None
 
 
 def test_what_is_no_evaluation_is_exit_5(
