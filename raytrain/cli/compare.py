@@ -107,21 +107,20 @@ def _place(
 
 def _refusal(found: Comparison) -> RefusedError | None:
     """None where a candidate passed every gate."""
-    from raytrain.evaluation.decision.headline import outcome
-    from raytrain.evaluation.statistics.power import MOST_ITEMS, about
+    from raytrain.evaluation.decision.headline import held_by, items_needed, outcome
 
-    if found.chosen is not None:
-        return None
     best = found.decisions[0]
-    held = next(gate for gate in best.gates if not gate.passed)
-    fix = "decision.html shows what was lost"
-    if held.needs_items and held.needs_items <= MOST_ITEMS:
-        fix = f"about {about(held.needs_items):,} items would tell"
-    elif held.needs_items:
-        fix = "seek a larger gain, or allow a wider margin: no number of items within reach would tell"
+    gate = held_by(best)
+    if found.chosen is not None or gate is None:
+        return None
+    wanted = None if gate.needs_items is None else items_needed(best)
+    if best.nothing_can_differ:
+        fix = "name the evaluation of another model"
+    else:
+        fix = "decision.html shows what was lost" if wanted is None else wanted.what_to_do()
     return RefusedError(
         f"{best.candidate.name} is not promoted: {outcome(best, found.contract)}",
-        why=f"{held.name}: {held.why}",
+        why=f"{gate.name}: {gate.why}",
         fix=fix,
     )
 

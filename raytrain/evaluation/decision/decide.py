@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 
 from raytrain.errors import ConfigError
@@ -23,7 +23,7 @@ from raytrain.evaluation.decision.gates import (
     promotion_p_value,
 )
 from raytrain.evaluation.decision.limits import gates_of_limits
-from raytrain.evaluation.decision.notes import notes_on
+from raytrain.evaluation.decision.notes import are_one, notes_on
 from raytrain.evaluation.decision.ranking import Ranked, rank
 from raytrain.evaluation.decision.suite_comparison import SuiteComparison, compare_suite
 from raytrain.evaluation.decision.verdicts import (
@@ -72,6 +72,8 @@ class Decision:
     differences: tuple[Difference, ...]
     """Of conditions, all of them allowed."""
     notes: tuple[str, ...]
+    nothing_can_differ: bool = False
+    """Baseline and candidate are the same evaluation: no number of items would tell them apart."""
 
     @property
     def promoted(self) -> bool:
@@ -222,15 +224,29 @@ def _decision(
     evaluation = one.side.evaluation
     kinds = {name: evaluation.report.suites[name].kind for name in items}
     gates += gates_of_limits(contract.limits, evaluation.timings, items, kinds)
+    is_one = are_one(baseline.evaluation, evaluation)
     return Decision(
         one.side,
-        verdict,
+        _without_items(verdict) if is_one else verdict,
         one.whole.pooled,
         tuple(
-            SuiteResult(suite, shares[suite.name], judge_suite(suite.pairs, asked, p_value), p_value)
+            SuiteResult(suite, shares[suite.name], _without_items(told) if is_one else told, p_value)
             for suite, p_value in zip(one.suites, p_values.suites, strict=True)
+            for told in [judge_suite(suite.pairs, asked, p_value)]
         ),
-        tuple(gates),
+        tuple(map(_gate_of_one, gates) if is_one else gates),
         tuple(one.differences),
         tuple(notes_on(baseline.evaluation, one.side.evaluation, one.suites, one.differences)),
+        is_one,
     )
+
+
+def _without_items(verdict: Verdict) -> Verdict:
+    return replace(verdict, needs_items=None)
+
+
+def _gate_of_one(gate: Gate) -> Gate:
+    """As it stands where both are the same evaluation."""
+    if gate.needs_items is None:
+        return gate
+    return replace(gate, why="both are the same evaluation: nothing can differ", needs_items=None)

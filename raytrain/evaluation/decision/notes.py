@@ -21,7 +21,7 @@ def notes_on(
     differences: Sequence[Difference],
 ) -> Iterator[str]:
     """One sentence each."""
-    if _origin(baseline) == _origin(candidate):
+    if are_one(baseline, candidate):
         yield "Both are the same evaluation: nothing can differ."
     for one in suites:
         yield from _on_items(one, len(baseline.records[one.name]), len(candidate.records[one.name]))
@@ -36,6 +36,11 @@ def notes_on(
             if weighted
             else "Overall, each item weighs the same: a suite with more items counts for more."
         )
+
+
+def are_one(baseline: Evaluation, candidate: Evaluation) -> bool:
+    """Whether both are the same evaluation, frozen or not."""
+    return _origin(baseline) == _origin(candidate)
 
 
 def _origin(evaluation: Evaluation) -> str:

@@ -13,6 +13,7 @@ from suites import write_rows, write_suite
 from raytrain.cli.main import run
 from raytrain.evaluation.baseline import baseline_names, baseline_place, find_baseline, freeze
 from raytrain.evaluation.results import Evaluation
+from raytrain.evaluation.statistics.power import about
 from raytrain.runs.records import open_records
 from raytrain.storage.section import StorageSection
 
@@ -73,6 +74,53 @@ def test_what_is_to_do_asks_for_more_items_than_there_are(
     number = found["error"]["fix"].removeprefix("about ").removesuffix(" items would tell")
     assert int(number.replace(",", "")) > 2000
     assert found["decisions"][0]["headline"] == f"Cannot tell: needs about {number} items"
+
+
+def test_the_headline_and_what_to_do_tell_the_largest_number(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Six items are too few for the gain, and by far too few to rule out a loss."""
+    before, after = [1.0, 1.0, 0.0, 0.0, 0.0, 0.0], [1.0, 0.0, 1.0, 0.0, 0.0, 0.0]
+    places = [
+        evaluation_of(tmp_path / name, {"sums": records_with(scores)}).artifact.path
+        for name, scores in (("base", before), ("candidate", after))
+    ]
+    code, found = compared(capsys, *places)
+    (decided,) = found["decisions"]
+    numbers = {one["name"]: one["needs_items"] for one in decided["gates"] if one["needs_items"]}
+    assert numbers["sums: no loss"] == max(numbers.values()) > decided["verdict"]["needs_items"]
+    assert code == 5
+    told = f"about {about(numbers['sums: no loss']):,} items"
+    assert decided["headline"] == f"Cannot tell: needs {told}"
+    assert found["error"]["fix"] == f"{told} would tell"
+    assert found["error"]["why"].startswith("sums: no loss: ")
+
+
+def test_of_several_suites_the_headline_names_the_one_that_needs_most(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first, second = [1.0, 1.0, 0.0, 0.0, 0.0, 0.0] * 4, [1.0, 0.0, 1.0, 0.0, 0.0, 0.0] * 4
+    places = [
+        evaluation_of(
+            tmp_path / name, {"sums": records_with(scores * 3), "words": records_with(scores)}
+        ).artifact.path
+        for name, scores in (("base", first), ("candidate", second))
+    ]
+    _, found = compared(capsys, *places)
+    assert found["decisions"][0]["headline"].endswith(" items of words")
+
+
+def test_of_one_evaluation_no_number_of_items_is_told(
+    baseline: Evaluation, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nor of a baseline that was frozen of it."""
+    frozen = freeze(baseline, baseline_place(StorageSection().location, "small"))
+    code, found = compared(capsys, frozen.path, baseline.artifact.path)
+    (decided,) = found["decisions"]
+    assert code == 5
+    assert decided["headline"] == "Nothing can differ: both are the same evaluation"
+    assert "needs about" not in json.dumps(found)
+    assert "items would tell" not in found["error"]["fix"]
 
 
 def test_a_person_sees_gates_the_verdict_and_where_the_page_lies(
