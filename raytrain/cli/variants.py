@@ -8,13 +8,16 @@ import tempfile
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
 from raytrain.cli.code import WeakerOption
 from raytrain.cli.output import JsonOption, emit
 from raytrain.errors import ConfigError, DataError
+
+if TYPE_CHECKING:
+    from raytrain.evaluation.records import ItemRecord
 
 app = typer.Typer(
     help="Make variants of questions: the same asked with other names, numbers, order or letters.",
@@ -131,10 +134,18 @@ def fresh(
 
 @app.command("drop")
 def drop(
-    originals: Annotated[Path, typer.Argument(help="Parquet file of the originals' item records.")],
-    variants: Annotated[
-        Path, typer.Argument(help="The same of the variants, evaluated with group: original_id.")
+    originals: Annotated[
+        str, typer.Argument(help="Evaluation of the originals: as for `raytrain compare`, or a Parquet file.")
     ],
+    variants: Annotated[
+        str, typer.Argument(help="The same of the variants, evaluated with group: original_id.")
+    ],
+    originals_suite: Annotated[
+        str | None, typer.Option(help="Suite of the originals, where their evaluation has several.")
+    ] = None,
+    variants_suite: Annotated[
+        str | None, typer.Option(help="Suite of the variants, where their evaluation has several.")
+    ] = None,
     margin: Annotated[
         float, typer.Option(help="Share of the score within which nothing has changed.")
     ] = 0.02,
@@ -143,12 +154,39 @@ def drop(
     """The drop from originals to variants with its interval, paired."""
     from dataclasses import asdict
 
-    from raytrain.evaluation.records import read_records
     from raytrain.evaluation.variants.robustness import robustness_of_records
 
-    found = robustness_of_records(read_records(originals), read_records(variants), margin=margin)
+    before = _records_of(originals, originals_suite, "--originals-suite")
+    after = _records_of(variants, variants_suite, "--variants-suite")
+    found = robustness_of_records(before, after, margin=margin)
     result = {"drop": found.drop, **asdict(found)}
     emit(result, as_json, lambda console: console.print(found.sentence(), highlight=False, soft_wrap=True))
+
+
+def _records_of(reference: str, suite: str | None, option: str) -> list[ItemRecord]:
+    """Of one suite of an evaluation, or of a Parquet file. Raises ConfigError where the suite is not decided."""
+    from raytrain.cli.compare import find_evaluation
+    from raytrain.evaluation.records import read_records
+
+    file = Path(reference).expanduser()
+    if file.is_file():
+        if suite is None:
+            return read_records(file)
+        raise ConfigError(
+            f"{option} {suite} has nothing to choose from",
+            why=f"{file} is a file of the records of one suite",
+            fix=f"leave {option} out, or give the evaluation's folder or the id of its run",
+        )
+    records = find_evaluation(reference).records
+    if suite is None and len(records) == 1:
+        return next(iter(records.values()))
+    if suite is None or suite not in records:
+        raise ConfigError(
+            f"{reference} has no suite `{suite}`" if suite else f"{reference} has several suites",
+            why=f"it has {', '.join(records)}",
+            fix=f"name one of these with {option}",
+        )
+    return records[suite]
 
 
 def _chosen(text: str, known: tuple[_Name, ...]) -> list[_Name]:

@@ -53,7 +53,8 @@ def robustness(
         raise DataError(
             "no variant has an original",
             why=f"{len(variants)} variants name none of {len(originals)} originals",
-            fix="evaluate both suites, the variants' with items.group: original_id",
+            fix="evaluate the originals with `items.id`, the variants with `items: {id: id, group: original_id}`; "
+            "docs/contamination.md",
         )
     names = [name for name, _, _ in paired]
     has_groups = len(set(names)) < len(names)

@@ -2,22 +2,26 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
 import yaml
+from evaluations import evaluation_of, records_with
 
 from raytrain.cli.main import run
 from raytrain.data.prepare import prepare_dataset
 from raytrain.data.section import DataSection
+from raytrain.evaluation.baseline import baseline_place, freeze
 from raytrain.evaluation.items import load_items
 from raytrain.evaluation.records import ItemRecord, table_of
 from raytrain.evaluation.suite import load_suite
 from raytrain.runs.records import open_records
 from raytrain.storage.artifact import Artifact, ArtifactWriter, open_artifact
 from raytrain.storage.location import Location
+from raytrain.storage.section import StorageSection
 
 
 @pytest.fixture
@@ -216,3 +220,70 @@ def test_the_drop_of_two_evaluations(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert found["drop"] == pytest.approx(0.4) and found["verdict"]["word"] == "worse"
     assert run(["variants", "drop", str(first), str(second)]) == 0
     assert "a drop of 40.0 points" in capsys.readouterr().out
+
+
+def test_the_drop_takes_what_compare_takes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A folder, a run, a baseline's name; and a suite's name where there are several."""
+    before = records_with([1.0] * 50)
+    scores = [1.0] * 30 + [0.0] * 20
+    after = [replace(one, item_id=f"{one.item_id}-v0", group=one.item_id) for one in records_with(scores)]
+    alone = evaluation_of(tmp_path / "alone", {"words": before})
+    both = evaluation_of(tmp_path / "both", {"words": before, "words-variants": after})
+    records = open_records()
+    records.create_run("both-eval-1", kind="evaluate", name="both", config={})
+    records.add_artifact(
+        "both-eval-1",
+        "evaluation",
+        "written",
+        "evaluation",
+        both.artifact.digest,
+        str(both.artifact.location),
+    )
+    records.close()
+    freeze(alone, baseline_place(StorageSection().location, "first"))
+    drop, of_variants = ("variants", "drop"), ("--variants-suite", "words-variants")
+    for originals in (alone.artifact.path, "first", alone.artifact.path / "suites" / "words.parquet"):
+        for variants in (both.artifact.path, "both-eval"):
+            found = told(capsys, *drop, originals, variants, *of_variants)
+            assert found["drop"] == pytest.approx(0.4)
+    found = told(capsys, *drop, "both-eval", "both-eval", "--originals-suite", "words", *of_variants)
+    assert found["drop"] == pytest.approx(0.4)
+    several = told(capsys, *drop, "first", "both-eval", code=2)["error"]
+    assert (several["what"], several["why"]) == (
+        "both-eval has several suites",
+        "it has words, words-variants",
+    )
+    assert several["fix"] == "name one of these with --variants-suite"
+    other = told(capsys, *drop, "first", "both-eval", "--variants-suite", "word", code=2)["error"]
+    assert other["what"] == "both-eval has no suite `word`"
+    assert told(capsys, *drop, "frist", "both-eval", *of_variants, code=2)["error"]["kind"] == "config"
+
+
+def test_the_drop_of_word_problems_as_the_guide_has_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Rows, two suites, answers, and the drop: each command as in docs/contamination.md."""
+    rows = {name: tmp_path / f"{name}.jsonl" for name in ("originals", "variants")}
+    told(capsys, "variants", "word-problems", "--count", 24, "--originals", rows["originals"], "--output",
+         rows["variants"])  # fmt: skip
+    runs = {}
+    for name, place in rows.items():
+        items = {"id": "id"} if name == "originals" else {"id": "id", "group": "original_id"}
+        recipe = {
+            "suite": name,
+            "kind": "generation",
+            "items": {"source": {"path": place.name}, **items},
+            "prompt": {"mode": "completion", "template": "{question}"},
+            "answer": "{answer}",
+            "scorer": {"name": "number"},
+        }
+        (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump(recipe))
+        made = [json.loads(line) for line in place.read_text().splitlines()]
+        right = [{"item_id": row["id"], "output": row["answer"]} for row in made]
+        wrong = [{**row, "output": "no"} for row in right[:6]] if name == "variants" else []
+        given = tmp_path / f"{name}-outputs.jsonl"
+        given.write_text("".join(json.dumps(row) + "\n" for row in [*wrong, *right[len(wrong) :]]))
+        runs[name] = told(capsys, "evaluate", given, "--suite", tmp_path / f"{name}.yaml")["run_id"]
+    found = told(capsys, "variants", "drop", runs["originals"], runs["variants"])
+    assert found["drop"] == pytest.approx(0.25)
+    assert found["num_unpaired"] == 0
