@@ -60,7 +60,7 @@ def freeze(
         emit(result.as_dict(), as_json, lambda console: show_result(console, result))
         return exit_code_of(result)
     place = baseline_place(settings.storage.location, name or result.run_id)
-    frozen = freeze_evaluation(result.evaluation, place)
+    frozen = freeze_evaluation(result.evaluation, place, suites)
     told = {**result.as_dict(), "baseline": str(place), "baseline_digest": frozen.digest}
 
     def show(console: Console) -> None:
@@ -77,9 +77,7 @@ def verify(
     baseline: Annotated[str, typer.Argument(help="Folder, URI or name of a baseline.")],
     suite: Annotated[
         list[Path] | None,
-        typer.Option(
-            "--suite", help="A suite's file as it stands now; else its rows are read from where they lay."
-        ),
+        typer.Option("--suite", help="A suite's file where it lies now; else it is read from where it lay."),
     ] = None,
     as_json: JsonOption = False,
 ) -> int:

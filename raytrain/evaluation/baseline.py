@@ -11,7 +11,7 @@ from typing import Literal
 from raytrain.errors import ConfigError, IntegrityError, PlatformError
 from raytrain.evaluation.answering.local_model import identify
 from raytrain.evaluation.answering.settings import EvaluateSettings
-from raytrain.evaluation.items import Suite, how_asked, load_items
+from raytrain.evaluation.items import Suite, how_asked, load_items, where_suites_lie
 from raytrain.evaluation.report import EvaluatedModel, SuiteReport
 from raytrain.evaluation.results import (
     Evaluation,
@@ -49,13 +49,15 @@ class Finding:
     detail: str = ""
 
 
-def freeze(evaluation: Evaluation, place: Location) -> Artifact:
+def freeze(evaluation: Evaluation, place: Location, suites: Sequence[Suite] = ()) -> Artifact:
     """Publish an evaluation as a baseline at `place`; frozen twice, it is the same artifact.
 
+    suites: its own, where they lie now; else where they lay when it was made.
     Raises IntegrityError where another baseline stands there: one is never replaced.
     """
     provenance = evaluation.artifact.manifest.provenance
     kept = {key: provenance.get(key) for key in ("config", "suite_files", "answering")}
+    kept |= where_suites_lie(suites) if suites else {}
     frozen = write_evaluation(
         place,
         evaluation.report,

@@ -19,7 +19,7 @@ from raytrain.evaluation.answering.given_outputs import GivenOutputs
 from raytrain.evaluation.answering.local_model import LocalModel, absolute_reference, find_model
 from raytrain.evaluation.answering.settings import EvaluateSettings
 from raytrain.evaluation.answering.worker_pool import WorkerPool
-from raytrain.evaluation.items import Suite
+from raytrain.evaluation.items import Suite, where_suites_lie
 from raytrain.evaluation.records import ItemRecord
 from raytrain.evaluation.report import EvaluationReport, summarise
 from raytrain.evaluation.results import (
@@ -159,10 +159,7 @@ def _publish(work: Work, place: Location) -> Evaluation:
     }
     report = EvaluationReport(identity, settings, summaries)
     provenance = collect_provenance(
-        config={suite.section.suite: suite.section.model_dump(mode="json") for suite in work.suites},
-        suite_files={
-            suite.section.suite: str(suite.section.file) for suite in work.suites if suite.section.file
-        },
+        **where_suites_lie(work.suites),
         run=work.run_id,
         answering=work.how,
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -103,6 +103,15 @@ def how_asked(section: SuiteSection) -> dict[str, Any]:
     if section.scorer is not None and (source := own_source(section.scorer.name)) is not None:
         content["scorer"]["source_digest"] = digest_of(source)
     return {**content, "prompt": section.prompt.model_dump(mode="json", exclude={"few_shot"})}
+
+
+def where_suites_lie(suites: Sequence[Suite]) -> dict[str, Any]:
+    """For an artifact's provenance: each suite as it was read, and its file."""
+    sections = [one.section for one in suites]
+    return {
+        "config": {one.suite: one.model_dump(mode="json") for one in sections},
+        "suite_files": {one.suite: str(one.file) for one in sections if one.file is not None},
+    }
 
 
 def _digest(section: SuiteSection, items: list[Item]) -> str:

@@ -88,6 +88,19 @@ def test_freeze_and_verify(shell: Shell, tiny_llama: Path, tmp_path: Path) -> No
     assert code == 5 and "already holds another" in refused["error"]["what"]
 
 
+def test_a_baseline_knows_its_suites_where_they_lay_when_it_was_frozen(
+    shell: Shell, tiny_llama: Path, tmp_path: Path
+) -> None:
+    """The evaluation was made before, and its suite has been moved since."""
+    sums = write_suite(tmp_path / "before", "sums")
+    assert shell("evaluate", tiny_llama, "--suite", sums)[0] == 0
+    sums.parent.rename(tmp_path / "after")
+    _, frozen = shell.json("baseline", "freeze", tiny_llama, "--suite", tmp_path / "after" / "sums.yaml")
+    assert frozen["digest"]
+    code, found = shell.json("baseline", "verify", frozen["baseline"])
+    assert (code, found["whole"]) == (0, True)
+
+
 def test_what_cannot_be_verified_is_exit_5_and_what_has_no_digest_is_not(
     shell: Shell, tiny_llama: Path, tmp_path: Path
 ) -> None:
