@@ -185,5 +185,25 @@ def test_canaries_are_planted_and_asked_for(
     assert "holds no canaries" in asked(capsys, "extract", str(tiny_llama), rows, code=2)["error"]["what"]
     Path(rows).write_text("[]\n")
     assert (
-        "cannot be read as rows" in asked(capsys, "plant", rows, planted, *options, code=2)["error"]["what"]
+        "cannot be read as rows"
+        in asked(capsys, "plant", rows, planted, *options, "--replace", code=2)["error"]["what"]
     )
+
+
+def test_a_second_planting_does_not_lose_the_first(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows, planted, canaries = (tmp_path / name for name in ("rows.jsonl", "planted.jsonl", "canaries.json"))
+    rows.write_text('{"text": "a"}\n')
+    places = (str(rows), str(planted), "--canaries")
+    for output, secrets in ((rows, canaries), (planted, rows), (planted, planted)):
+        arguments = ("plant", str(rows), str(output), "--canaries", str(secrets), "--replace")
+        assert asked(capsys, *arguments, code=2)["error"]["kind"] == "config"
+    assert rows.read_text() == '{"text": "a"}\n' and not planted.exists() and not canaries.exists()
+    asked(capsys, "plant", *places, str(canaries))
+    first = canaries.read_text()
+    planted.unlink()
+    again = asked(capsys, "plant", *places, str(canaries), "--seed", "1", code=2)["error"]
+    assert "is there already" in again["what"] and canaries.read_text() == first and not planted.exists()
+    asked(capsys, "plant", *places, str(canaries), "--seed", "1", "--replace")
+    assert canaries.read_text() != first and planted.exists()
