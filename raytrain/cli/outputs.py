@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from raytrain.errors import ConfigError
+from raytrain.errors import ConfigError, PlatformError
+from raytrain.storage.location import storage_error
 
 ReplaceOption = Annotated[
     bool,
@@ -43,19 +45,36 @@ def check_outputs(outputs: Sequence[Path], *, inputs: Iterable[Path] = (), repla
             )
 
 
-def write_texts(path: Path, texts: Iterable[str]) -> int:
-    """Write all of the file, or nothing; returns how many texts. Half of a surrogate pair becomes an escape."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    staged = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+def write_files(files: Mapping[Path, Iterable[str]]) -> list[int]:
+    """Write all of the files whole, or none; returns how many texts each has. Half of a surrogate pair is escaped.
+
+    Raises StorageError where the disk is full or cannot be written; what making the texts raises goes through.
+    """
+    staged = {path: path.with_name(f".{path.name}.{os.getpid()}.tmp") for path in files}
+    try:
+        numbers = [_write(staged[path], texts, path) for path, texts in files.items()]
+        for path, one in staged.items():
+            one.replace(path)
+    finally:
+        for one in staged.values():
+            with suppress(OSError):
+                one.unlink()
+    return numbers
+
+
+def _write(staged: Path, texts: Iterable[str], path: Path) -> int:
     number = 0
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         with staged.open("w", encoding="utf-8", errors="backslashreplace") as stream:
             for text in texts:
                 stream.write(text)
                 number += 1
-        staged.replace(path)
-    finally:
-        staged.unlink(missing_ok=True)
+    except OSError as error:
+        # A full disk names no file, and the staged one is nothing that a person knows.
+        if isinstance(error, PlatformError) or error.filename not in (None, str(staged)):
+            raise
+        raise storage_error(OSError(error.errno, error.strerror), path, "write") from error
     return number
 
 

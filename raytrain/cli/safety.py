@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from raytrain.cli.output import JsonOption, emit, stderr_console
-from raytrain.cli.outputs import ReplaceOption, check_outputs, write_texts
+from raytrain.cli.outputs import ReplaceOption, check_outputs, write_files
 from raytrain.errors import ConfigError, IntegrityError
 
 if TYPE_CHECKING:
@@ -114,9 +114,9 @@ def plant(
 
     check_outputs([output, canaries], inputs=[rows], replace=replace)
     planted, made = plant_canaries(_read_rows(rows), number, seed=seed, repeats=repeats)
-    # The canaries first: rows whose secrets nobody knows any more are of no use.
-    write_texts(canaries, [json.dumps([asdict(one) for one in made], indent=1)])
-    write_texts(output, (json.dumps(row, ensure_ascii=False) + "\n" for row in planted))
+    lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in planted)
+    # Both or neither: rows whose secrets nobody knows any more are of no use.
+    write_files({output: lines, canaries: [json.dumps([asdict(one) for one in made], indent=1)]})
     result = {
         "rows": str(output),
         "canaries": str(canaries),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -12,7 +12,7 @@ import typer
 
 from raytrain.cli.code import WeakerOption
 from raytrain.cli.output import JsonOption, emit
-from raytrain.cli.outputs import ReplaceOption, check_outputs, write_texts
+from raytrain.cli.outputs import ReplaceOption, check_outputs, write_files
 from raytrain.errors import ConfigError, DataError
 
 app = typer.Typer(
@@ -47,9 +47,8 @@ def word_problems(
 
     chosen = _chosen(changes, problems.CHANGES)
     check_outputs([originals, output], replace=replace)
-    _write(originals, problems.originals(seed, count))
     made = problems.variants(seed, count, changes=chosen, per_original=per_original)
-    _write_and_tell(made, Counter(), output, as_json)
+    _write_and_tell(made, Counter(), output, as_json, {originals: problems.originals(seed, count)})
 
 
 @app.command("annotated")
@@ -240,18 +239,23 @@ def _choices(row: dict[str, Any], name: str) -> tuple[list[str], int]:
     return listed, right
 
 
-def _write(path: Path, rows: Iterable[dict[str, Any]]) -> int:
-    return write_texts(path, (json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
-
-
 def _write_and_tell(
-    made: Iterable[dict[str, Any]], left_out: Counter[Any], output: Path, as_json: bool
+    made: Iterable[dict[str, Any]],
+    left_out: Counter[Any],
+    output: Path,
+    as_json: bool,
+    others: Mapping[Path, Iterable[dict[str, Any]]] | None = None,
 ) -> None:
-    """`left_out` is filled while the variants are made: what became none, by reason."""
-    number = _write(output, made)
+    """`left_out` is filled while the variants are made: what became none, by reason. `others` are written too."""
+    files = {output: made, **(others or {})}
+    number, *_ = write_files({path: _lines(rows) for path, rows in files.items()})
     result = {"variants": number, "left_out": dict(left_out), "output": str(output)}
     lines = [
         f"{number:,} variants in {output}",
         *(f"left out: {count:,}, {why}" for why, count in left_out.items()),
     ]
     emit(result, as_json, lambda console: console.print("\n".join(lines), highlight=False, soft_wrap=True))
+
+
+def _lines(rows: Iterable[dict[str, Any]]) -> Iterator[str]:
+    return (json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
