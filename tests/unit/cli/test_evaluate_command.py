@@ -154,3 +154,13 @@ def test_a_suite_is_shown_before_it_is_put_to_anybody(shell: Shell, tmp_path: Pa
     assert found["smallest_gain"] == pytest.approx(0.089, abs=0.003), "2.80 sqrt(0.2 / 200)"
     code, error = shell.json("suite", "show", choices, "--item", "99")
     assert code == 2 and "has no item" in error["error"]["what"]
+
+
+def test_a_scorer_that_does_not_exist_is_told_when_a_suite_is_shown(shell: Shell, tmp_path: Path) -> None:
+    for scorer, what, fix in (
+        ({"name": "normalized_match"}, "there is no scorer", "did you mean `normalised_match`?"),
+        ({"name": "number", "options": {"tolerence": 1}}, "knows no `tolerence`", "did you mean"),
+    ):
+        suite = write_suite(tmp_path, "sums", scorer=scorer)
+        code, told = shell.json("suite", "show", suite)
+        assert code == 2 and what in told["error"]["what"] and fix in told["error"]["fix"]
