@@ -127,7 +127,8 @@ def test_probe_writes_a_report_and_compares_with_it(
     assert "4 tokens" in asked(capsys, "probe", str(tiny_llama), *longer, code=3)["error"]["why"]
     assert run(["safety", "probe", str(tiny_llama), *TWO_PACKS, "--against", str(tiny_llama)]) == 0
     told = capsys.readouterr()
-    assert "at most 22.1 %" in told.out and "before and" in told.out
+    assert "at most 22.1 %" in told.out
+    assert "obeys no injected instruction: 0 failures before and 0 after, of 12 probes" in told.out
     assert "54 of 54 probes" in told.err
 
 
@@ -140,6 +141,18 @@ def test_a_failure_as_grave_as_fail_on_ends_with_5(
     assert result["categories"][0]["num_failed"] > 0
     asked(capsys, "probe", str(tiny_llama), *options, "--fail-on", "low", code=5)
     assert "no severity" in asked(capsys, "probe", "x", "--fail-on", "awful", code=2)["error"]["what"]
+
+
+def test_a_model_without_an_adapter_is_not_compared_with_itself(
+    tiny_llama: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["safety", "probe", str(tiny_llama), *TWO_PACKS, "--against", "base", "--json"]) == 2
+    told = capsys.readouterr()
+    error = json.loads(told.out)["error"]
+    assert (
+        error["kind"] == "config" and "has no adapter" in error["what"] and "--against MODEL" in error["fix"]
+    )
+    assert "probes" not in told.err, "it is refused before anything is asked"
 
 
 def test_an_adapter_against_its_own_base(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
