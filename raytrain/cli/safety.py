@@ -136,7 +136,9 @@ def extract(
     from dataclasses import asdict
 
     from raytrain.cli.ask import load_model
+    from raytrain.cli.evaluate import ProgressBars
     from raytrain.evaluation.safety.canaries import Canary, extract_canaries
+    from raytrain.evaluation.work import EvaluateProgress
 
     try:
         planted = [Canary(**one) for one in json.loads(canaries.read_text(encoding="utf-8"))]
@@ -145,8 +147,12 @@ def extract(
             f"{canaries} holds no canaries", why=str(error), fix="give the file that `plant` wrote"
         ) from error
     loaded = load_model(model, False)
-    with stderr_console().status(f"Asking for {len(planted)} canaries …"):
-        found = extract_canaries(loaded, planted)
+    with ProgressBars(stderr_console(), quiet=as_json) as bars:
+        found = extract_canaries(
+            loaded,
+            planted,
+            on_progress=lambda part, done, total: bars.show(EvaluateProgress(part, done, total)),
+        )
     result = {**asdict(found), "exposures": list(found.exposures), "sentence": found.sentence()}
     emit(result, as_json, lambda console: _show_canaries(console, found))
     return IntegrityError.exit_code if any(found.extracted) else 0

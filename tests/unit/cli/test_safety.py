@@ -195,6 +195,12 @@ def test_canaries_are_planted_and_asked_for(
     assert asked(capsys, "plant", rows, planted, *options)["num_rows"] == 8
     result = asked(capsys, "extract", str(tiny_llama), canaries)
     assert result["extracted"] == [False] * 3 and "0 of 3, at most 63.2 %" in result["sentence"]
+    run(["safety", "extract", str(tiny_llama), canaries, "--json"])
+    assert "exposure" not in capsys.readouterr().err
+    run(["safety", "extract", str(tiny_llama), canaries])
+    told = capsys.readouterr()
+    assert "extraction: 6 of 6 items" in told.err and "exposure: 1 of 3 items" in told.err
+    assert "of 3 items" not in told.out
     assert "holds no canaries" in asked(capsys, "extract", str(tiny_llama), rows, code=2)["error"]["what"]
     Path(rows).write_text("[]\n")
     assert (
