@@ -12,6 +12,7 @@ import typer
 
 from raytrain.cli.evaluate import ProgressBars, SuiteOption, exit_code_of, load_suites, show_result
 from raytrain.cli.output import JsonOption, emit, stderr_console
+from raytrain.cli.recorded_runs import wide
 from raytrain.errors import IntegrityError
 
 if TYPE_CHECKING:
@@ -105,9 +106,9 @@ def _show_findings(console: Console, found: list[Finding]) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    for heading in ("", "", ""):
-        table.add_column(heading, overflow="fold")
+    table = Table(box=None, show_header=False, pad_edge=False)
+    for is_word in (True, False, False):
+        table.add_column(no_wrap=is_word, overflow="fold")
     for one in found:
         table.add_row(Text(one.standing, style=_STYLES[one.standing]), Text(one.thing), Text(one.detail))
-    console.print(table)
+    wide(console).print(table)

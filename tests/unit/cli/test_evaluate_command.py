@@ -79,6 +79,7 @@ def test_freeze_and_verify(shell: Shell, tiny_llama: Path, tmp_path: Path) -> No
     assert shell.json("baseline", "freeze", tiny_llama, "--suite", sums, "--name", "first")[1] == frozen
     code, out, _ = shell("baseline", "verify", frozen["baseline"])
     assert code == 0 and "changed" not in out and out.count("same") == 5
+    assert out.startswith("same"), "no line of empty headings"
     write_rows(tmp_path / "sums.jsonl", [{**SUMS[0], "answer": "4"}, *SUMS[1:]])
     code, found = shell.json("baseline", "verify", frozen["baseline"])
     assert code == 5 and not found["whole"]
@@ -86,6 +87,29 @@ def test_freeze_and_verify(shell: Shell, tiny_llama: Path, tmp_path: Path) -> No
     assert changed == {"thing": "suite sums, items", "standing": "changed", "detail": "1 changed: 1"}
     code, refused = shell.json("baseline", "freeze", tiny_llama, "--suite", sums, "--name", "first")
     assert code == 5 and "already holds another" in refused["error"]["what"]
+
+
+def test_findings_are_not_broken_in_a_pipe(capsys: pytest.CaptureFixture[str]) -> None:
+    from rich.console import Console
+
+    from raytrain.cli.baseline import _show_findings
+    from raytrain.evaluation.baseline import Finding
+
+    detail = f"was {'a' * 71}, is {'b' * 71}"
+    _show_findings(Console(width=80), [Finding("base model", "changed", detail)])
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line.split(maxsplit=3)[3].rstrip() == detail
+
+
+def test_the_origin_of_given_outputs_is_no_contradiction(shell: Shell, tmp_path: Path) -> None:
+    sums = write_suite(tmp_path, "sums")
+    given = [{"item_id": str(number), "output": "4"} for number in range(1, 13)]
+    place = write_rows(tmp_path / "outputs.jsonl", given)
+    code, found = shell.json("evaluate", place, "--suite", sums)
+    assert code == 0
+    code, out, _ = shell("runs", "show", found["run_id"])
+    (line,) = [line for line in out.splitlines() if "outputs " in line and "(no run here wrote it)" in line]
+    assert code == 0 and "not recorded" not in line
 
 
 @pytest.mark.parametrize(
