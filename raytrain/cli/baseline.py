@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from raytrain.cli.evaluate import ProgressBars, SuiteOption, exit_code_of, load_suites, show_result
-from raytrain.cli.output import JsonOption, emit, stderr_console
+from raytrain.cli.evaluate import ProgressBars, SuiteOption, load_suites, show_result
+from raytrain.cli.output import JsonOption, emit, exit_code_when_stopped, stderr_console
 from raytrain.cli.recorded_runs import wide
 from raytrain.errors import IntegrityError
 
@@ -58,7 +58,7 @@ def freeze(
         )
     if result.evaluation is None:
         emit(result.as_dict(), as_json, lambda console: show_result(console, result))
-        return exit_code_of(result)
+        return exit_code_when_stopped(result.stopped_by)
     place = baseline_place(settings.storage.location, name or result.run_id)
     frozen = freeze_evaluation(result.evaluation, place)
     told = {**result.as_dict(), "baseline": str(place), "baseline_digest": frozen.digest}
