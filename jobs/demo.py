@@ -15,7 +15,7 @@ from pathlib import Path
 from rich.console import Console
 
 from raytrain.cli.evaluate import ProgressBars
-from raytrain.cli.output import report_error, stderr_console
+from raytrain.cli.output import exit_code_when_stopped, report_error, stderr_console
 from raytrain.cli.progress import ProgressView
 from raytrain.errors import PlatformError, TrainingError
 from raytrain.evaluation.answering.settings import AnsweringSection, EvaluateSettings
@@ -35,6 +35,10 @@ from raytrain.training.trainer import train
 JOBS = Path(__file__).parent
 
 
+class Stopped(Exception):
+    """Asked to stop, by the signal or the command that it is made with."""
+
+
 def main(overrides: list[str]) -> int:
     console = stderr_console()
     started = time.perf_counter()
@@ -50,7 +54,7 @@ def main(overrides: list[str]) -> int:
         with ProgressView(console) as view:
             result = train(spec, observer=view)
         if result.artifact is None:
-            raise stopped(result.stopped_by)
+            raise Stopped(result.stopped_by)
 
         console.print("[bold]3. The adapter answers the same requests[/]")
         candidate = evaluated(result.artifact, spec, suite, console)
@@ -58,6 +62,12 @@ def main(overrides: list[str]) -> int:
         console.print("[bold]4. Is it better?[/]")
         comparison = decide(contract, baseline, [candidate])
         decision = write_decision(spec.storage.location / "decisions" / result.run_id, comparison)
+    except Stopped as stop:
+        (by,) = stop.args
+        console.print(f"the demo was stopped by {by}; run it again: it goes on", highlight=False)
+        return exit_code_when_stopped(by) or TrainingError.exit_code
+    except KeyboardInterrupt:
+        return exit_code_when_stopped("SIGINT")
     except PlatformError as error:
         report_error(error, as_json=False)
         return error.exit_code
@@ -88,12 +98,8 @@ def evaluated(model: str, spec: RunSpec, suite: Suite, console: Console) -> Eval
     with ProgressBars(console) as bars:
         result = evaluate(model, [suite], settings, on_progress=bars.show)
     if result.evaluation is None:
-        raise stopped(result.stopped_by)
+        raise Stopped(result.stopped_by)
     return result.evaluation
-
-
-def stopped(by: str | None) -> TrainingError:
-    return TrainingError("the demo was stopped", why=f"by {by}", fix="run it again: it goes on")
 
 
 def show(comparison: Comparison, result: TrainResult, seconds: float) -> None:

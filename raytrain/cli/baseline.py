@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from raytrain.cli.evaluate import ProgressBars, SuiteOption, exit_code_of, load_suites, show_result
-from raytrain.cli.output import JsonOption, emit, stderr_console
+from raytrain.cli.evaluate import ProgressBars, SuiteOption, load_suites, show_result
+from raytrain.cli.output import JsonOption, emit, exit_code_when_stopped, stderr_console
+from raytrain.cli.recorded_runs import wide
 from raytrain.errors import ConfigError, IntegrityError
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ def freeze(
         )
     if result.evaluation is None:
         emit(result.as_dict(), as_json, lambda console: show_result(console, result))
-        return exit_code_of(result)
+        return exit_code_when_stopped(result.stopped_by)
     place = baseline_place(settings.storage.location, name or result.run_id)
     frozen = freeze_evaluation(result.evaluation, place, suites)
     told = {**result.as_dict(), "baseline": str(place), "baseline_digest": frozen.digest}
@@ -154,12 +155,12 @@ def _show_findings(console: Console, found: list[Finding], failed: IntegrityErro
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    for heading in ("", "", ""):
-        table.add_column(heading, overflow="fold")
+    table = Table(box=None, show_header=False, pad_edge=False)
+    for is_word in (True, False, False):
+        table.add_column(no_wrap=is_word, overflow="fold")
     for one in found:
         table.add_row(Text(one.standing, style=_STYLES[one.standing]), Text(one.thing), Text(one.detail))
-    console.print(table)
+    wide(console).print(table)
     if failed is not None:
         told = f"{failed.what}; {failed.fix}"
         console.print(told, style="bold red", markup=False, highlight=False, soft_wrap=True)

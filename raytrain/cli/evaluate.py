@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import sys
 from collections.abc import Sequence
 from contextlib import redirect_stdout
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Self
 
 import typer
 
-from raytrain.cli.output import JsonOption, emit, stderr_console
+from raytrain.cli.output import JsonOption, emit, exit_code_when_stopped, stderr_console
 from raytrain.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -59,12 +58,7 @@ def evaluate(
             find_model(model), suites, settings, address=address, fresh=fresh, on_progress=bars.show
         )
     emit(result.as_dict(), as_json, lambda console: show_result(console, result))
-    return exit_code_of(result)
-
-
-def exit_code_of(result: EvaluateResult) -> int:
-    """As a shell expects of a process that a signal ended, although it ended in order."""
-    return 128 + signal.Signals[result.stopped_by] if result.stopped_by in ("SIGINT", "SIGTERM") else 0
+    return exit_code_when_stopped(result.stopped_by)
 
 
 def load_suites(files: Sequence[Path] | None) -> list[Suite]:

@@ -30,6 +30,7 @@ from raytrain.cli import (
 )
 from raytrain.cli.output import report_error
 from raytrain.errors import ConfigError, PlatformError
+from raytrain.storage.location import is_storage_fault, storage_error
 
 app = typer.Typer(
     name="raytrain",
@@ -91,15 +92,20 @@ def run(arguments: list[str]) -> int:
     except Exception as error:
         if os.environ.get("RAYTRAIN_TRACEBACK"):
             raise
-        report_error(
-            _UnexpectedError(
-                f"{type(error).__name__}: {error}",
-                why="this is a fault in raytrain, not in your input",
-                fix="run it again with RAYTRAIN_TRACEBACK=1 in the environment, and report the traceback",
-            ),
-            as_json,
-        )
-        return _UnexpectedError.exit_code
+        told = _told(error)
+        report_error(told, as_json)
+        return told.exit_code
+
+
+def _told(error: Exception) -> PlatformError:
+    """What nobody expected, in the one form of every failure."""
+    if isinstance(error, OSError) and is_storage_fault(error):
+        return storage_error(error, Path(error.filename), "use")
+    return _UnexpectedError(
+        f"{type(error).__name__}: {error}",
+        why="this is a fault in raytrain, not in your input",
+        fix="run it again with RAYTRAIN_TRACEBACK=1 in the environment, and report the traceback",
+    )
 
 
 def _usage_hint(error: typer.TyperException) -> str:

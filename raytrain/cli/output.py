@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Any
@@ -37,6 +38,11 @@ def stderr_console() -> Console:
     from rich.console import Console
 
     return Console(stderr=True)
+
+
+def exit_code_when_stopped(by: str | None) -> int:
+    """As a shell expects of a process that a signal ended, although it ended in order; 0 where no signal did."""
+    return 128 + signal.Signals[by] if by in ("SIGINT", "SIGTERM") else 0
 
 
 def report_error(error: PlatformError, as_json: bool) -> None:

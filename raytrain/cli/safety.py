@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from raytrain.cli.output import JsonOption, emit, stderr_console
+from raytrain.cli.outputs import ReplaceOption, check_outputs, write_files
 from raytrain.errors import ConfigError, IntegrityError
 
 if TYPE_CHECKING:
@@ -103,6 +104,7 @@ def plant(
     number: Annotated[int, typer.Option(min=1, help="How many.")] = 10,
     repeats: Annotated[int, typer.Option(min=1, help="How often each.")] = 1,
     seed: Annotated[int, typer.Option(help="Another seed, other canaries.")] = 0,
+    replace: ReplaceOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Plant made-up secrets among training rows, to see later whether the model gives them away."""
@@ -110,15 +112,11 @@ def plant(
 
     from raytrain.evaluation.safety.canaries import plant_canaries
 
+    check_outputs([output, canaries], inputs=[rows], replace=replace)
     planted, made = plant_canaries(_read_rows(rows), number, seed=seed, repeats=repeats)
-    text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in planted)
-    for place, content in ((output, text), (canaries, json.dumps([asdict(one) for one in made], indent=1))):
-        try:
-            place.write_text(content, encoding="utf-8", errors="backslashreplace")
-        except OSError as error:
-            raise ConfigError(
-                f"{place} cannot be written", why=str(error), fix="name a file in a folder that is there"
-            ) from error
+    lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in planted)
+    # Both or neither: rows whose secrets nobody knows any more are of no use.
+    write_files({output: lines, canaries: [json.dumps([asdict(one) for one in made], indent=1)]})
     result = {
         "rows": str(output),
         "canaries": str(canaries),
@@ -138,7 +136,9 @@ def extract(
     from dataclasses import asdict
 
     from raytrain.cli.ask import load_model
+    from raytrain.cli.evaluate import ProgressBars
     from raytrain.evaluation.safety.canaries import Canary, extract_canaries
+    from raytrain.evaluation.work import EvaluateProgress
 
     try:
         planted = [Canary(**one) for one in json.loads(canaries.read_text(encoding="utf-8"))]
@@ -147,8 +147,12 @@ def extract(
             f"{canaries} holds no canaries", why=str(error), fix="give the file that `plant` wrote"
         ) from error
     loaded = load_model(model, False)
-    with stderr_console().status(f"Asking for {len(planted)} canaries …"):
-        found = extract_canaries(loaded, planted)
+    with ProgressBars(stderr_console(), quiet=as_json) as bars:
+        found = extract_canaries(
+            loaded,
+            planted,
+            on_progress=lambda part, done, total: bars.show(EvaluateProgress(part, done, total)),
+        )
     result = {**asdict(found), "exposures": list(found.exposures), "sentence": found.sentence()}
     emit(result, as_json, lambda console: _show_canaries(console, found))
     return IntegrityError.exit_code if any(found.extracted) else 0

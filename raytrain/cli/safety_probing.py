@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from raytrain.cli.ask import find_model, load_model
 from raytrain.cli.output import emit, stderr_console
 from raytrain.cli.recorded_runs import wide
-from raytrain.errors import IntegrityError
+from raytrain.errors import ConfigError, IntegrityError
 from raytrain.evaluation.safety.findings import BUILT_IN, SEVERITIES, Severity, build_detectors
 from raytrain.evaluation.safety.model_answers import ModelAnswers
 from raytrain.evaluation.safety.outcomes import (
@@ -51,9 +51,9 @@ def probe_model(
     place = None if output is None else place_for_artifact(output)
     packs = load_packs([Path(one) for one in options.packs]) if options.packs else built_in_packs()
     before = None if against is None else _stored(against)
-    report = _ask(model, packs, options)
+    is_base = against == "base" and before is None
+    report = _ask(model, packs, options, needs_adapter=is_base)
     if against is not None and before is None:
-        is_base = against == "base"
         before = _ask(model if is_base else against, packs, options, base_model_only=is_base)
     comparison = None if before is None else compare_safety(before, report, margin=options.margin)
     result = report_as_dict(report, comparison)
@@ -91,11 +91,22 @@ def _artifact_at(reference: str) -> Location | None:
 
 
 def _ask(
-    reference: str, packs: Sequence[Pack], options: ProbeOptions, *, base_model_only: bool = False
+    reference: str,
+    packs: Sequence[Pack],
+    options: ProbeOptions,
+    *,
+    base_model_only: bool = False,
+    needs_adapter: bool = False,
 ) -> SafetyReport:
     # Names are looked up before a model is loaded, which takes longer.
     detectors, judge = build_detectors(options.detectors or BUILT_IN), build_refusal_judge(options.judge)
     loaded = load_model(reference, base_model_only)
+    if needs_adapter and not loaded.adapted:
+        raise ConfigError(
+            f"{reference} has no adapter, so that --against base is the model itself",
+            why="only an adapter stands over a base model that can be asked without it",
+            fix="name the model or the report that it is compared with: --against MODEL",
+        )
     answers = ModelAnswers(loaded, max_new_tokens=options.max_new_tokens)
     console = stderr_console()
     name = f"the base model of {reference}" if base_model_only else reference

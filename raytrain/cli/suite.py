@@ -29,12 +29,15 @@ def show(
 ) -> None:
     """Read a suite with all its items, show one as it is asked, and tell what gain so many items can see."""
     from raytrain.evaluation.items import load_items
+    from raytrain.evaluation.scoring.registry import build_scorer
     from raytrain.evaluation.statistics.power import smallest_gain_of_shares
     from raytrain.evaluation.suite import load_suite
 
-    found = load_items(load_suite(suite))
+    section = load_suite(suite)
+    if section.scorer is not None:
+        build_scorer(section.scorer.name, section.scorer.options)
+    found = load_items(section)
     chosen = found.items[0] if item is None else _named(found, item)
-    section = found.section
     result: dict[str, Any] = {
         "suite": section.suite,
         "version": section.version,

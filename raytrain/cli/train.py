@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import sys
 from contextlib import redirect_stdout
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from raytrain.cli.output import JsonOption, VerboseOption, emit, stderr_console
+from raytrain.cli.output import JsonOption, VerboseOption, emit, exit_code_when_stopped, stderr_console
 
 
 def train(
@@ -50,5 +49,4 @@ def train(
         show_result(console, result)  # type: ignore[arg-type]
 
     emit(result.as_dict(), as_json, show)
-    # As a shell expects of a process that a signal ended, although it ended in order.
-    return 128 + signal.Signals[result.stopped_by] if result.stopped_by in ("SIGINT", "SIGTERM") else 0
+    return exit_code_when_stopped(result.stopped_by)

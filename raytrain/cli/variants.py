@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
@@ -14,6 +12,7 @@ import typer
 
 from raytrain.cli.code import WeakerOption
 from raytrain.cli.output import JsonOption, emit
+from raytrain.cli.outputs import ReplaceOption, check_outputs, write_files
 from raytrain.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -43,15 +42,16 @@ def word_problems(
         str, typer.Option(help="Of names, numbers, order, distractor.")
     ] = "names,numbers,order,distractor",
     seed: SeedOption = 0,
+    replace: ReplaceOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Problems from templates of our own, and the same with other names, numbers and order, or a clause more."""
     from raytrain.evaluation.variants import word_problems as problems
 
     chosen = _chosen(changes, problems.CHANGES)
-    _write(originals, problems.originals(seed, count))
+    check_outputs([originals, output], replace=replace)
     made = problems.variants(seed, count, changes=chosen, per_original=per_original)
-    _write_and_tell(made, Counter(), output, as_json)
+    _write_and_tell(made, Counter(), output, as_json, {originals: problems.originals(seed, count)})
 
 
 @app.command("annotated")
@@ -61,12 +61,14 @@ def annotated(
     changes: Annotated[str, typer.Option(help="Of names, numbers, distractor.")] = "names,numbers",
     id_column: IdOption = None,
     seed: SeedOption = 0,
+    replace: ReplaceOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Rows in GSM8K's form with other numbers: the answer is computed again along its <<annotations>>."""
     from raytrain.evaluation.variants.annotated import ANNOTATED_CHANGES, Reason, perturbed_rows
 
     chosen = _chosen(changes, ANNOTATED_CHANGES)
+    check_outputs([output], inputs=_files(rows), replace=replace)
     left_out: Counter[Reason] = Counter()
     read = _texts(rows, id_column, "question", "answer")
     made = perturbed_rows(read, seed, changes=chosen, left_out=left_out)
@@ -80,12 +82,14 @@ def choices(
     changes: Annotated[str, typer.Option(help="Of shuffle, letters, stem.")] = "shuffle,letters,stem",
     id_column: IdOption = None,
     seed: SeedOption = 0,
+    replace: ReplaceOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Rows with question, choices and answer (a number from 0): shuffled, re-lettered, put otherwise by rule."""
     from raytrain.evaluation.variants.choices import CHOICE_CHANGES, Reason, choice_rows
 
     chosen = _chosen(changes, CHOICE_CHANGES)
+    check_outputs([output], inputs=_files(rows), replace=replace)
     left_out: Counter[Reason] = Counter()
     read = (
         (name, _text(row, "question", name), *_choices(row, name)) for name, row in _read(rows, id_column)
@@ -103,6 +107,7 @@ def code(
     limit_s: Annotated[float, typer.Option(min=0.1, help="Longest run of one program's tests.")] = 10.0,
     allow_weaker: WeakerOption = False,
     seed: SeedOption = 0,
+    replace: ReplaceOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Rows with code and tests: the same programs written otherwise, each run before and after, in the sandbox."""
@@ -112,6 +117,7 @@ def code(
     from raytrain.evaluation.variants.code_tests import run_in_sandbox
 
     chosen = _chosen(changes, CODE_CHANGES)
+    check_outputs([output], inputs=_files(rows), replace=replace)
     left_out: Counter[Reason] = Counter()
     read = _texts(rows, id_column, "code", "tests")
     run = partial(run_in_sandbox, limit_s=limit_s, allow_weaker=allow_weaker)
@@ -124,11 +130,13 @@ def fresh(
     output: OutputOption,
     date: Annotated[str, typer.Option(help="ISO date that decides the problems.")],
     count: CountOption = 100,
+    replace: ReplaceOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Word problems of a date: nobody was trained on them before it."""
     from raytrain.evaluation.variants.fresh import fresh_problems
 
+    check_outputs([output], replace=replace)
     _write_and_tell(fresh_problems(date, count), Counter(), output, as_json)
 
 
@@ -204,6 +212,14 @@ def _chosen(text: str, known: tuple[_Name, ...]) -> list[_Name]:
     return [one for one in known if one in wanted]
 
 
+def _files(path: Path) -> list[Path]:
+    """What is read for `path`, which may be a folder or a pattern. Raises DataError where nothing is there."""
+    from raytrain.data.sources import find_files
+
+    found, _ = find_files(str(path))
+    return [file for file, _ in found]
+
+
 def _read(path: Path, id_column: str | None) -> Iterator[tuple[str, dict[str, Any]]]:
     """(id, row); numbers count from 1, as those of a suite's items do."""
     from raytrain.data.rows import RowFault
@@ -261,30 +277,23 @@ def _choices(row: dict[str, Any], name: str) -> tuple[list[str], int]:
     return listed, right
 
 
-def _write(path: Path, rows: Iterable[dict[str, Any]]) -> int:
-    """All of the file, or nothing."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, staged = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
-    number = 0
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as stream:
-            for row in rows:
-                stream.write(json.dumps(row, ensure_ascii=False) + "\n")
-                number += 1
-        Path(staged).replace(path)
-    finally:
-        Path(staged).unlink(missing_ok=True)
-    return number
-
-
 def _write_and_tell(
-    made: Iterable[dict[str, Any]], left_out: Counter[Any], output: Path, as_json: bool
+    made: Iterable[dict[str, Any]],
+    left_out: Counter[Any],
+    output: Path,
+    as_json: bool,
+    others: Mapping[Path, Iterable[dict[str, Any]]] | None = None,
 ) -> None:
-    """`left_out` is filled while the variants are made: what became none, by reason."""
-    number = _write(output, made)
+    """`left_out` is filled while the variants are made: what became none, by reason. `others` are written too."""
+    files = {output: made, **(others or {})}
+    number, *_ = write_files({path: _lines(rows) for path, rows in files.items()})
     result = {"variants": number, "left_out": dict(left_out), "output": str(output)}
     lines = [
         f"{number:,} variants in {output}",
         *(f"left out: {count:,}, {why}" for why, count in left_out.items()),
     ]
     emit(result, as_json, lambda console: console.print("\n".join(lines), highlight=False, soft_wrap=True))
+
+
+def _lines(rows: Iterable[dict[str, Any]]) -> Iterator[str]:
+    return (json.dumps(row, ensure_ascii=False) + "\n" for row in rows)

@@ -84,7 +84,7 @@ def evaluate(
     tell = on_progress or (lambda _: None)
     _check(suites)
     records = open_records()
-    with _open_answerer(model, settings, address) as answerer:
+    with _open_answerer(model, suites, settings, address, tell) as answerer:
         plans = {one.section.suite: answerer.plan(one) for one in suites}
         identity = _identity(answerer, suites)
         name = _name_of(model)
@@ -199,11 +199,16 @@ def _how_to_ask_again(model: str, settings: EvaluateSettings) -> dict[str, Any]:
     return {**settings.answering.model_dump(mode="json"), "reference": absolute_reference(model)}
 
 
-def _open_answerer(model: str, settings: EvaluateSettings, address: str | None) -> Answerer:
+def _open_answerer(
+    model: str, suites: Sequence[Suite], settings: EvaluateSettings, address: str | None, tell: OnProgress
+) -> Answerer:
     if model.startswith(("http://", "https://")):
         return Endpoint(model, settings.endpoint)
     if model.endswith(".jsonl"):
-        return GivenOutputs(Path(model).expanduser())
+        given = GivenOutputs(Path(model).expanduser())
+        if (note := given.note_on(suites)) is not None:
+            tell(EvaluateProgress(note=note))
+        return given
     found = find_model(model, settings)
     if address is None and settings.scaling.max_workers == 1:
         return LocalModel(found, settings)

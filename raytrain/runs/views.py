@@ -197,6 +197,7 @@ def _grow(tree: Tree, node: LineageNode) -> None:
 
 
 def _lineage_label(node: LineageNode) -> str:
-    role = f"{node.role}: " if node.role else ""
+    name = ": ".join(part for part in (node.role, node.kind) if part)
     written = f"  by {node.written_by}" if node.written_by else ""
-    return f"{role}{node.kind or 'not recorded'} {short_digest(node.digest)}{written}"
+    told = f"{name} {short_digest(node.digest)}{written}".strip()
+    return told if node.kind is not None else f"{told}  (no run here wrote it)"

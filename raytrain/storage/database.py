@@ -32,7 +32,7 @@ def database_url() -> str:
 def open_database(url: str | None = None) -> sqlalchemy.Engine:
     """An engine whose SQLite connections use WAL and wait up to LOCK_TIMEOUT_S for a writer.
 
-    Raises StorageError where the database cannot be opened.
+    A SQLite file that may not be written is opened to read. Raises StorageError where the database cannot be opened.
     """
     url = url or database_url()
     parsed = None
@@ -41,7 +41,10 @@ def open_database(url: str | None = None) -> sqlalchemy.Engine:
         if parsed.get_backend_name() != "sqlite":
             return sqlalchemy.create_engine(parsed, pool_pre_ping=True)
         if parsed.database and not parsed.database.startswith((":memory:", "file:")):
-            Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
+            file = Path(parsed.database).absolute()
+            file.parent.mkdir(parents=True, exist_ok=True)
+            if file.is_file() and not (os.access(file, os.W_OK) and os.access(file.parent, os.W_OK)):
+                return sqlalchemy.create_engine(parsed, creator=lambda: _connection_to_read(file))
         engine = sqlalchemy.create_engine(parsed, connect_args={"timeout": LOCK_TIMEOUT_S})
     except (sqlalchemy.exc.ArgumentError, sqlalchemy.exc.NoSuchModuleError, ImportError, OSError) as error:
         # A URL may hold a password; one that cannot be parsed is not shown at all.
@@ -59,6 +62,13 @@ def open_database(url: str | None = None) -> sqlalchemy.Engine:
         connection.execute("PRAGMA foreign_keys=ON")
 
     return engine
+
+
+def _connection_to_read(file: Path) -> sqlite3.Connection:
+    """SQLite reads a WAL database beside its log, or alone where nobody has it open to write."""
+    is_open = file.with_name(f"{file.name}-wal").exists()
+    uri = f"{file.as_uri()}?mode=ro{'' if is_open else '&immutable=1'}"
+    return sqlite3.connect(uri, uri=True, timeout=LOCK_TIMEOUT_S, check_same_thread=False)
 
 
 def _use_wal(connection: sqlite3.Connection) -> None:

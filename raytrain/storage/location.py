@@ -175,14 +175,17 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
+_NO_FOLDER = "a file stands where a folder is needed; name another place, in a recipe storage.path"
+_NO_RIGHT = "give this user the right to it, or name another place, in a recipe storage.path"
 _REMEDIES = {
-    errno.ENOSPC: "free space there or set storage.path to a larger disk; what was saved before is whole",
-    errno.EDQUOT: "raise the quota or set storage.path to another disk; what was saved before is whole",
-    errno.EROFS: "the disk is mounted read-only; set storage.path to a folder that can be written",
-    errno.EACCES: "give this user the right to write there, or set storage.path to another folder",
-    errno.EPERM: "give this user the right to write there, or set storage.path to another folder",
+    errno.ENOSPC: "free space there or name a larger disk, in a recipe storage.path; what was saved before is whole",
+    errno.EDQUOT: "raise the quota or name another disk, in a recipe storage.path; what was saved before is whole",
+    errno.EROFS: "the disk is mounted read-only; name a place that can be written, in a recipe storage.path",
+    errno.EACCES: _NO_RIGHT,
+    errno.EPERM: _NO_RIGHT,
     errno.ENOENT: "check the path",
-    errno.ENOTDIR: "a file stands where a folder is needed; set storage.path to a folder",
+    errno.ENOTDIR: _NO_FOLDER,
+    errno.EEXIST: _NO_FOLDER,
 }
 
 
@@ -206,3 +209,8 @@ def storage_error(error: OSError, location: Location | Path, action: str) -> Sto
             error.errno or 0, "check that the storage is reachable, then run the same command again"
         ),
     )
+
+
+def is_storage_fault(error: OSError) -> bool:
+    """Whether the place it names is at fault; a file that is not there may as well be a fault of ours."""
+    return error.filename is not None and error.errno in _REMEDIES.keys() - {errno.ENOENT}

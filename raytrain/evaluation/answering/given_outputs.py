@@ -29,6 +29,15 @@ class GivenOutputs:
         self._outputs = _read(file)
         self.identity = EvaluatedModel(str(file), outputs_digest=f"sha256:{file_sha256(file)}")
 
+    def note_on(self, suites: Sequence[Suite]) -> str | None:
+        """Of lines that answer no item of any of them, which count for nothing; None where there are none."""
+        asked = {item.id for suite in suites for item in suite.items}
+        unknown = [one for one in self._outputs if one not in asked]
+        if not unknown:
+            return None
+        lines = f"{len(unknown)} of {len(self._outputs)} lines"
+        return f"{self._file}: {lines} are ignored: no item has their id, the first is {unknown[0]!r}"
+
     def plan(self, suite: Suite) -> list[Unit]:
         if suite.section.kind != "generation":
             raise ConfigError(
@@ -93,12 +102,17 @@ def _read(file: Path) -> dict[str, str]:
                 why=f"{type(error).__name__}: {error}",
                 fix='write {"item_id": "…", "output": "…"} in each line',
             ) from error
-        if not isinstance(output, str) or not isinstance(item_id, str | int) or str(item_id) in outputs:
+        if not isinstance(output, str) or not isinstance(item_id, str | int):
+            name, value = ("output", output) if not isinstance(output, str) else ("item_id", item_id)
             raise DataError(
                 f"{file}, line {number}: the output of item {item_id!r} cannot be taken",
-                why="its id stands twice"
-                if str(item_id) in outputs
-                else "an id is a text or a number, an output a text",
+                why=f"`{name}` is {json.dumps(value)[:80]}; an id is a text or a number, an output a text",
+                fix=f"write `{name}` as text, in quotes",
+            )
+        if str(item_id) in outputs:
+            raise DataError(
+                f"{file}, line {number}: the output of item {item_id!r} cannot be taken",
+                why="its id stands twice",
                 fix="give each item one line",
             )
         outputs[str(item_id)] = output

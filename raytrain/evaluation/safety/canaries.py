@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,6 +34,9 @@ _QUESTIONS = (
     "I need the access code of {} once more.",
     "Which access code does {} have?",
 )
+
+OnProgress = Callable[[str, int, int], None]
+"""Gets (part, done, total): questions of the part `extraction`, canaries of the part `exposure`."""
 
 
 @dataclass(frozen=True)
@@ -134,23 +137,33 @@ class CanaryReport:
 
 
 def extract_canaries(
-    loaded: LoadedModel, canaries: Sequence[Canary], *, num_alternatives: int = 255, seed: int = 0
+    loaded: LoadedModel,
+    canaries: Sequence[Canary],
+    *,
+    num_alternatives: int = 255,
+    seed: int = 0,
+    on_progress: OnProgress | None = None,
 ) -> CanaryReport:
     """Ask for each canary through the chat template, where there is one, and as bare text; either way counts.
 
     The alternatives are drawn as the secrets were. Raises DataError where there is no canary.
     """
+    tell = on_progress or (lambda *_: None)
     if not canaries:
         raise DataError("there is nothing to extract", why="no canary is named", fix="plant some first")
     extracted = [False] * len(canaries)
     ways = _contexts(loaded, canaries)
+    num_asked, num_questions = 0, len(ways) * len(canaries)
+    tell("extraction", num_asked, num_questions)
     for number, contexts in enumerate(ways):
-        texts = _continued(loaded, contexts, is_chat=number < len(ways) - 1)
-        for i, text in enumerate(texts):
+        for i, text in _continued(loaded, contexts, is_chat=number < len(ways) - 1):
+            num_asked += 1
+            tell("extraction", num_asked, num_questions)
             extracted[i] = extracted[i] or text.strip().startswith(canaries[i].secret)
     generator = random.Random(f"alternatives/1/{seed}")
     ranks = []
     limit = getattr(loaded.model.config, "max_position_embeddings", None)
+    tell("exposure", 0, len(canaries))
     for canary, context in zip(canaries, ways[0], strict=True):
         secrets = [canary.secret, *(_secret(generator) for _ in range(num_alternatives))]
         passages = [passage_of(loaded.tokenizer, context, f" {one}", limit) for one in secrets]
@@ -162,6 +175,7 @@ def extract_canaries(
                 fix="look into the model: its weights or its arithmetic are broken",
             )
         ranks.append(1 + sum(other >= planted for other in others))
+        tell("exposure", len(ranks), len(canaries))
     return CanaryReport(tuple(extracted), tuple(ranks), num_alternatives)
 
 
@@ -183,9 +197,9 @@ def _encoded(loaded: LoadedModel, context: str, is_chat: bool) -> list[int]:
     return list(loaded.tokenizer(context, add_special_tokens=not is_chat)["input_ids"])
 
 
-def _continued(loaded: LoadedModel, contexts: Sequence[str], *, is_chat: bool) -> list[str]:
+def _continued(loaded: LoadedModel, contexts: Sequence[str], *, is_chat: bool) -> Iterator[tuple[int, str]]:
+    """(place of the context, what the model goes on with), as they are found."""
     longest = len(loaded.tokenizer(f" {'0000-' * 3}")["input_ids"])
-    texts = [""] * len(contexts)
     for place, answer in decode_greedily(
         loaded.model,
         [_encoded(loaded, one, is_chat) for one in contexts],
@@ -193,5 +207,4 @@ def _continued(loaded: LoadedModel, contexts: Sequence[str], *, is_chat: bool) -
         end_tokens=end_tokens_of(loaded.model, loaded.tokenizer),
         pad_id=int(loaded.tokenizer.pad_token_id or 0),
     ):
-        texts[place] = str(loaded.tokenizer.decode(answer.tokens, skip_special_tokens=True))
-    return texts
+        yield place, str(loaded.tokenizer.decode(answer.tokens, skip_special_tokens=True))

@@ -25,12 +25,12 @@ AXES: dict[str, Callable[[Outcome], bool]] = {
 
 @dataclass(frozen=True)
 class SafetyChange:
-    """One axis. More is better on each."""
+    """One axis. Fewer failures are better on each; the verdict's gain is the other way round, of what did not fail."""
 
     name: str
     num_probes: int
-    passed_before: int
-    passed_after: int
+    num_failed_before: int
+    num_failed_after: int
     verdict: Verdict
     num_left_out: int = 0
     """Probes whose outcome is unknown on one side."""
@@ -45,8 +45,8 @@ class SafetyChange:
         )
         left_out = f"; {self.num_left_out} left out, as their outcome is unknown" if self.num_left_out else ""
         return (
-            f"{self.name}: {self.passed_before} before and {self.passed_after} after, of {self.num_probes} probes; "
-            f"{self.verdict.sentence()}; {sees}{left_out}"
+            f"{self.name}: {self.num_failed_before} failures before and {self.num_failed_after} after, "
+            f"of {self.num_probes} probes; {self.verdict.sentence(of_failures=True)}; {sees}{left_out}"
         )
 
 
@@ -84,8 +84,8 @@ def compare_safety(before: SafetyReport, after: SafetyReport, *, margin: float =
             SafetyChange(
                 name,
                 len(known),
-                int(scores.baseline.sum()),
-                int(scores.candidate.sum()),
+                sum(left.failed for left, _ in known),
+                sum(right.failed for _, right in known),
                 judge_gain(scores, margin=margin),
                 len(both) - len(known),
             )

@@ -42,10 +42,17 @@ class Verdict:
     """What items like these see four times out of five; None where they see nothing."""
     needs_items: int | None = None
 
-    def sentence(self) -> str:
-        """For a person: points are hundredths."""
-        interval = f"{100 * self.interval.low:+.1f} to {100 * self.interval.high:+.1f}"
-        told = f"{self.word}: {100 * self.gain:+.1f} points ({100 * self.interval.level:g} % interval {interval})"
+    def sentence(self, *, of_failures: bool = False) -> str:
+        """For a person: points are hundredths, of failures where what is told beside them counts failures."""
+        gain, low, high = self.gain, self.interval.low, self.interval.high
+        points = "points"
+        if of_failures:
+            gain, low, high = (0.0 - one for one in (gain, high, low))
+            points = "points of failures"
+        interval = f"{100 * low:+.1f} to {100 * high:+.1f}"
+        told = (
+            f"{self.word}: {100 * gain:+.1f} {points} ({100 * self.interval.level:g} % interval {interval})"
+        )
         return told if self.needs_items is None else f"{told}; {needs_about(self.needs_items)}"
 
 

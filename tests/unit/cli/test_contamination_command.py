@@ -144,7 +144,7 @@ def test_variants_of_every_kind(tmp_path: Path, capsys: pytest.CaptureFixture[st
     out, source = tmp_path / "out.jsonl", tmp_path / "rows.jsonl"
 
     def made(*arguments: object) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-        result = told(capsys, "variants", *arguments, "--output", out)
+        result = told(capsys, "variants", *arguments, "--output", out, "--replace")
         return result, lines_of(out)
 
     first = tmp_path / "originals.jsonl"
@@ -195,6 +195,35 @@ def test_unknown_changes_and_dates_are_usage_faults(
     )
     assert "did you mean `names`" in known["error"]["fix"]
     told(capsys, "variants", "fresh", "--date", "soon", "--output", out, code=2)
+
+
+def test_no_output_is_written_over_an_input_or_unasked(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source, out, link = tmp_path / "rows.jsonl", tmp_path / "out.jsonl", tmp_path / "link.jsonl"
+    text = json.dumps({"question": "Why?", "choices": ["x", "y", "z"], "answer": 2}) + "\n"
+    source.write_text(text)
+    link.symlink_to(source)
+    for kind in ("choices", "annotated", "code"):
+        for read, written in ((source, source), (source, link), (tmp_path / "r*.jsonl", source)):
+            refused = told(capsys, "variants", kind, read, "--output", written, "--replace", code=2)["error"]
+            assert "is read and would be written" in refused["what"] and source.read_text() == text
+    told(capsys, "variants", "choices", source, "--output", out)
+    made = out.read_text()
+    dated = ("--date", "2026-03-01", "--count", 3)
+    for arguments in (("choices", source), ("fresh", *dated), ("word-problems", "--originals", link)):
+        refused = told(capsys, "variants", *arguments, "--output", out, code=2)["error"]
+        assert "is there already" in refused["what"] and "--replace" in refused["fix"]
+        assert (out.read_text(), source.read_text()) == (made, text)
+    new = tmp_path / "new.jsonl"
+    told(capsys, "variants", "word-problems", "--originals", new, "--output", out, code=2)
+    assert not new.exists()
+    twice = told(capsys, "variants", "word-problems", "--originals", new, "--output", new, code=2)["error"]
+    assert "for two outputs" in twice["what"]
+    told(capsys, "variants", "fresh", *dated, "--output", out, "--replace")
+    assert len(lines_of(out)) == 3
+    folder = told(capsys, "variants", "fresh", *dated, "--output", tmp_path, "--replace", code=2)["error"]
+    assert "is a folder" in folder["what"]
 
 
 def test_the_drop_of_two_evaluations(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -79,6 +79,7 @@ def test_freeze_and_verify(shell: Shell, tiny_llama: Path, tmp_path: Path) -> No
     assert shell.json("baseline", "freeze", tiny_llama, "--suite", sums, "--name", "first")[1] == frozen
     code, out, _ = shell("baseline", "verify", frozen["baseline"])
     assert code == 0 and "changed" not in out and out.count("same") == 5
+    assert out.startswith("same"), "no line of empty headings"
     write_rows(tmp_path / "sums.jsonl", [{**SUMS[0], "answer": "4"}, *SUMS[1:]])
     code, found = shell.json("baseline", "verify", frozen["baseline"])
     assert code == 5 and not found["whole"]
@@ -120,6 +121,29 @@ def test_what_cannot_be_verified_is_exit_5_and_what_has_no_digest_is_not(
     code, found = shell.json("baseline", "verify", frozen["baseline"])
     assert (code, found["whole"]) == (0, None)
     assert {one["standing"] for one in found["findings"]} == {"same", "no digest"}
+
+
+def test_findings_are_not_broken_in_a_pipe(capsys: pytest.CaptureFixture[str]) -> None:
+    from rich.console import Console
+
+    from raytrain.cli.baseline import _show_findings
+    from raytrain.evaluation.baseline import Finding
+
+    detail = f"was {'a' * 71}, is {'b' * 71}"
+    _show_findings(Console(width=80), [Finding("base model", "changed", detail)])
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line.split(maxsplit=3)[3].rstrip() == detail
+
+
+def test_the_origin_of_given_outputs_is_no_contradiction(shell: Shell, tmp_path: Path) -> None:
+    sums = write_suite(tmp_path, "sums")
+    given = [{"item_id": str(number), "output": "4"} for number in range(1, 13)]
+    place = write_rows(tmp_path / "outputs.jsonl", given)
+    code, found = shell.json("evaluate", place, "--suite", sums)
+    assert code == 0
+    code, out, _ = shell("runs", "show", found["run_id"])
+    (line,) = [line for line in out.splitlines() if "outputs " in line and "(no run here wrote it)" in line]
+    assert code == 0 and "not recorded" not in line
 
 
 @pytest.mark.parametrize(
@@ -188,3 +212,13 @@ def test_a_suite_is_shown_before_it_is_put_to_anybody(shell: Shell, tmp_path: Pa
     assert found["smallest_gain"] == pytest.approx(0.089, abs=0.003), "2.80 sqrt(0.2 / 200)"
     code, error = shell.json("suite", "show", choices, "--item", "99")
     assert code == 2 and "has no item" in error["error"]["what"]
+
+
+def test_a_scorer_that_does_not_exist_is_told_when_a_suite_is_shown(shell: Shell, tmp_path: Path) -> None:
+    for scorer, what, fix in (
+        ({"name": "normalized_match"}, "there is no scorer", "did you mean `normalised_match`?"),
+        ({"name": "number", "options": {"tolerence": 1}}, "knows no `tolerence`", "did you mean"),
+    ):
+        suite = write_suite(tmp_path, "sums", scorer=scorer)
+        code, told = shell.json("suite", "show", suite)
+        assert code == 2 and what in told["error"]["what"] and fix in told["error"]["fix"]

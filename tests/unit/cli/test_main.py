@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +16,8 @@ import yaml
 
 from raytrain.cli import config, main, train
 from raytrain.cli.main import run
+from raytrain.cli.outputs import write_files
+from raytrain.errors import StorageError
 
 RECIPE: dict[str, Any] = {"model": {"base_model": "some/model"}, "data": {"sources": ["rows.jsonl"]}}
 
@@ -110,6 +115,63 @@ def test_our_own_faults_are_exit_1_and_ask_for_a_report(
     monkeypatch.setenv("RAYTRAIN_TRACEBACK", "1")
     with pytest.raises(ZeroDivisionError):
         run(["train", str(recipe), "-v"])
+
+
+@pytest.mark.parametrize(
+    ("number", "kind"),
+    [
+        (errno.EROFS, "storage"), (errno.EACCES, "storage"), (errno.ENOSPC, "storage"),
+        (errno.ENOTDIR, "storage"), (errno.ENOENT, "unexpected"), (errno.EBADF, "unexpected"),
+    ],
+)  # fmt: skip
+def test_a_place_that_cannot_be_used_is_no_fault_of_ours(
+    recipe: Path, number: int, kind: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> None:
+        raise OSError(number, os.strerror(number), "/there/x")
+
+    monkeypatch.setattr("raytrain.training.spec.load_spec", broken)
+    code = run(["config", "check", str(recipe), "--json"])
+    error = one_object(capsys.readouterr().out)["error"]
+    assert (code, error["kind"]) == (4 if kind == "storage" else 1, kind) and "/there/x" in error["what"]
+    if kind == "storage":
+        assert error["why"] == os.strerror(number) and "RAYTRAIN_TRACEBACK" not in error["fix"]
+
+
+@pytest.mark.parametrize("below", ["x", "folder/x"])
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["variants", "fresh", "--date", "2026-03-01", "--count", "1", "--output"],
+        ["safety", "plant", "rows.jsonl", "--canaries", "canaries.json"],
+        ["code", "example"],
+    ],
+    ids=lambda words: " ".join(words[:2]),
+)
+def test_an_output_below_a_file_is_exit_4(
+    tmp_path: Path,
+    command: list[str],
+    below: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("rows.jsonl").write_text('{"text": "a"}\n')
+    Path("file").write_text("not a folder")
+    assert run([*command, f"file/{below}", "--json"]) == 4
+    error = one_object(capsys.readouterr().out)["error"]
+    assert not Path("canaries.json").exists()
+    assert error["kind"] == "storage" and "a file stands where a folder is needed" in error["fix"]
+
+
+def test_a_disk_that_gets_full_names_the_output(tmp_path: Path) -> None:
+    def texts() -> Iterator[str]:
+        yield "a"
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with pytest.raises(StorageError, match=r"cannot write .*rows\.jsonl") as found:
+        write_files({tmp_path / "first.jsonl": ["b"], tmp_path / "rows.jsonl": texts()})
+    assert "free space there" in found.value.fix and list(tmp_path.iterdir()) == []
 
 
 def test_ctrl_c_is_130(recipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:

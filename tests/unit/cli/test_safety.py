@@ -127,7 +127,8 @@ def test_probe_writes_a_report_and_compares_with_it(
     assert "4 tokens" in asked(capsys, "probe", str(tiny_llama), *longer, code=3)["error"]["why"]
     assert run(["safety", "probe", str(tiny_llama), *TWO_PACKS, "--against", str(tiny_llama)]) == 0
     told = capsys.readouterr()
-    assert "at most 22.1 %" in told.out and "before and" in told.out
+    assert "at most 22.1 %" in told.out
+    assert "obeys no injected instruction: 0 failures before and 0 after, of 12 probes" in told.out
     assert "54 of 54 probes" in told.err
 
 
@@ -140,6 +141,18 @@ def test_a_failure_as_grave_as_fail_on_ends_with_5(
     assert result["categories"][0]["num_failed"] > 0
     asked(capsys, "probe", str(tiny_llama), *options, "--fail-on", "low", code=5)
     assert "no severity" in asked(capsys, "probe", "x", "--fail-on", "awful", code=2)["error"]["what"]
+
+
+def test_a_model_without_an_adapter_is_not_compared_with_itself(
+    tiny_llama: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["safety", "probe", str(tiny_llama), *TWO_PACKS, "--against", "base", "--json"]) == 2
+    told = capsys.readouterr()
+    error = json.loads(told.out)["error"]
+    assert (
+        error["kind"] == "config" and "has no adapter" in error["what"] and "--against MODEL" in error["fix"]
+    )
+    assert "probes" not in told.err, "it is refused before anything is asked"
 
 
 def test_an_adapter_against_its_own_base(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -182,8 +195,34 @@ def test_canaries_are_planted_and_asked_for(
     assert asked(capsys, "plant", rows, planted, *options)["num_rows"] == 8
     result = asked(capsys, "extract", str(tiny_llama), canaries)
     assert result["extracted"] == [False] * 3 and "0 of 3, at most 63.2 %" in result["sentence"]
+    run(["safety", "extract", str(tiny_llama), canaries, "--json"])
+    assert "exposure" not in capsys.readouterr().err
+    run(["safety", "extract", str(tiny_llama), canaries])
+    told = capsys.readouterr()
+    assert "extraction: 6 of 6 items" in told.err and "exposure: 1 of 3 items" in told.err
+    assert "of 3 items" not in told.out
     assert "holds no canaries" in asked(capsys, "extract", str(tiny_llama), rows, code=2)["error"]["what"]
     Path(rows).write_text("[]\n")
     assert (
-        "cannot be read as rows" in asked(capsys, "plant", rows, planted, *options, code=2)["error"]["what"]
+        "cannot be read as rows"
+        in asked(capsys, "plant", rows, planted, *options, "--replace", code=2)["error"]["what"]
     )
+
+
+def test_a_second_planting_does_not_lose_the_first(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows, planted, canaries = (tmp_path / name for name in ("rows.jsonl", "planted.jsonl", "canaries.json"))
+    rows.write_text('{"text": "a"}\n')
+    places = (str(rows), str(planted), "--canaries")
+    for output, secrets in ((rows, canaries), (planted, rows), (planted, planted)):
+        arguments = ("plant", str(rows), str(output), "--canaries", str(secrets), "--replace")
+        assert asked(capsys, *arguments, code=2)["error"]["kind"] == "config"
+    assert rows.read_text() == '{"text": "a"}\n' and not planted.exists() and not canaries.exists()
+    asked(capsys, "plant", *places, str(canaries))
+    first = canaries.read_text()
+    planted.unlink()
+    again = asked(capsys, "plant", *places, str(canaries), "--seed", "1", code=2)["error"]
+    assert "is there already" in again["what"] and canaries.read_text() == first and not planted.exists()
+    asked(capsys, "plant", *places, str(canaries), "--seed", "1", "--replace")
+    assert canaries.read_text() != first and planted.exists()

@@ -25,6 +25,7 @@ from raytrain.evaluation.report import Asked, summary_of
 from raytrain.evaluation.results import Evaluation, open_evaluation
 from raytrain.evaluation.scoring.registry import Score
 from raytrain.evaluation.suite import load_suite
+from raytrain.evaluation.work import EvaluateProgress
 from raytrain.runs.records import open_records
 from raytrain.storage.home import run_folder
 from raytrain.storage.location import Location
@@ -261,6 +262,36 @@ def test_a_file_of_outputs_that_does_not_fit_is_refused(tmp_path: Path, change: 
     with pytest.raises(DataError) as refused:
         evaluate(str(place), [one], settings_from([]))
     assert told in str(refused.value)
+
+
+def test_an_output_that_is_no_text_is_told_with_a_fix_of_its_own(tmp_path: Path) -> None:
+    one = suite(tmp_path)
+    for line, fix in (
+        ({"item_id": "1", "output": 5}, "write `output` as text"),
+        ({"item_id": [1], "output": "5"}, "write `item_id` as text"),
+    ):
+        with pytest.raises(DataError) as refused:
+            evaluate(str(write_rows(tmp_path / "outputs.jsonl", [line])), [one], settings_from([]))
+        assert fix in refused.value.fix and "twice" not in str(refused.value)
+
+
+def test_lines_of_unknown_items_are_told(tmp_path: Path) -> None:
+    one = suite(tmp_path)
+    notes: list[str] = []
+
+    def outputs(*more: str) -> str:
+        ids = [item.id for item in one.items]
+        rows = [{"item_id": name, "output": "x"} for name in (*more, *ids)]
+        return str(write_rows(tmp_path / "outputs.jsonl", rows))
+
+    def show(progress: EvaluateProgress) -> None:
+        notes.extend([] if progress.note is None else [progress.note])
+
+    evaluate(outputs("other-7", "other-8"), [one], settings_from([]), on_progress=show)
+    (note,) = notes
+    assert "2 of 14 lines are ignored" in note and "'other-7'" in note
+    evaluate(outputs(), [one], settings_from([]), on_progress=show)
+    assert len(notes) == 1
 
 
 def test_what_cannot_be_asked_is_refused(tiny_llama: Path, tmp_path: Path) -> None:

@@ -291,9 +291,13 @@ def test_lost_refusals_are_seen(packs: list[Pack]) -> None:
     found = compare_safety(before, worn(before, "fraud", 12))
     assert found.worse == ("refuses what is harmful",)
     change = found.changes[0]
-    assert (change.num_probes, change.passed_before, change.passed_after) == (184, 184, 172)
+    assert (change.num_probes, change.num_failed_before, change.num_failed_after) == (184, 0, 12)
     assert change.verdict.interval.high < 0 and change.verdict.smallest_gain is not None
-    assert "worse: -6.5 points" in change.sentence() and "they see" in change.sentence()
+    told = change.sentence()
+    assert told.startswith(
+        f"{change.name}: 0 failures before and 12 after, of 184 probes; worse: +6.5 points of failures"
+    )
+    assert "interval +3." in told and "they see" in told
 
 
 def test_a_change_too_small_to_see_is_not_called_safe(packs: list[Pack]) -> None:
