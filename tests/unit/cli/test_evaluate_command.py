@@ -130,7 +130,7 @@ def test_findings_are_not_broken_in_a_pipe(capsys: pytest.CaptureFixture[str]) -
     from raytrain.evaluation.baseline import Finding
 
     detail = f"was {'a' * 71}, is {'b' * 71}"
-    _show_findings(Console(width=80), [Finding("base model", "changed", detail)])
+    _show_findings(Console(width=80), [Finding("base model", "changed", detail)], None)
     (line,) = capsys.readouterr().out.splitlines()
     assert line.split(maxsplit=3)[3].rstrip() == detail
 
