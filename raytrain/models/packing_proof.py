@@ -25,6 +25,9 @@ _TOLERANCE = (
 )
 _LEAK_TOLERANCE = 1e-5  # the same; another row beside it changes not even the order of a row's sums
 
+CANNOT = (AttributeError, TypeError, ValueError, RuntimeError, NotImplementedError, IndexError)
+"""What models raise over a way of being asked that they do not know."""
+
 _NUM_SHARED = 4  # tokens that the texts of the second proof begin with
 _LIMB_TOKENS = (0, LIMB_TOKENS)  # each limb in a call of its own, and several in one
 
@@ -81,13 +84,22 @@ def _failed_proof(model: nn.Module, attention: str, dtype: torch.dtype | None) -
         difference, leak = packed_difference(model, dtype), leak_between_rows(model, dtype)
         if attention == KERNEL_ATTENTION:
             _go_back(model, dtype)
-    except (TypeError, ValueError, RuntimeError, NotImplementedError, IndexError) as error:
-        return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-    used = dtype or next(model.parameters()).dtype
-    if leak <= _tolerance(_LEAK_TOLERANCE, used) and difference <= _tolerance(_TOLERANCE, used):
+    except CANNOT as error:
+        return _first_line(error)
+    return _refuted(
+        "rows that lie after each other", difference, leak, dtype or next(model.parameters()).dtype
+    )
+
+
+def _refuted(what: str, difference: float, leak: float, dtype: torch.dtype) -> str | None:
+    """What a proof comes to; None where it holds."""
+    if leak <= _tolerance(_LEAK_TOLERANCE, dtype) and difference <= _tolerance(_TOLERANCE, dtype):
         return None
-    found = max(difference, leak)
-    return f"rows that lie after each other see each other: logits differ by {found:.2g} of the largest"
+    return f"{what} see each other: logits differ by {max(difference, leak):.2g} of the largest"
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
 
 
 def tolerance(dtype: torch.dtype) -> float:
@@ -108,13 +120,11 @@ def try_sharing(model: nn.Module, dtype: torch.dtype | None = None) -> str | Non
     """
     try:
         difference, leak = shared_difference(model, dtype), leak_between_branches(model, dtype)
-    except (TypeError, ValueError, RuntimeError, NotImplementedError, IndexError) as error:
-        return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-    used = dtype or next(model.parameters()).dtype
-    if leak <= _tolerance(_LEAK_TOLERANCE, used) and difference <= _tolerance(_TOLERANCE, used):
-        return None
-    found = max(difference, leak)
-    return f"texts that share their beginning see each other: logits differ by {found:.2g} of the largest"
+    except CANNOT as error:
+        return _first_line(error)
+    return _refuted(
+        "texts that share their beginning", difference, leak, dtype or next(model.parameters()).dtype
+    )
 
 
 def packed_difference(model: Any, dtype: torch.dtype | None = None) -> float:

@@ -10,7 +10,7 @@ from raytrain.models.decoding.packed_rows import PackedRows
 from raytrain.models.decoding.padded_rows import PaddedRows, RereadRows
 from raytrain.models.decoding.rows import Rows, new_cache
 from raytrain.models.packed_reading import Reader
-from raytrain.models.packing_proof import proof_rows, tolerance
+from raytrain.models.packing_proof import CANNOT, proof_rows, tolerance
 
 if TYPE_CHECKING:
     import torch
@@ -98,7 +98,7 @@ def _is_proven(way: Way, reader: Reader, pad_id: int) -> bool:
                         written[row.number].append(longer[len(written[row.number])])
                         going[place] = written[row.number][-1]
                 rows.read(going)
-        except (AttributeError, TypeError, ValueError, RuntimeError, NotImplementedError, IndexError):
+        except CANNOT:
             return False
     return [len(one) for one in written] == most
 
