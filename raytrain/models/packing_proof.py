@@ -13,6 +13,7 @@ from raytrain.models.attention import (
     register_document_attention,
 )
 from raytrain.models.inner import inner_model
+from raytrain.models.model_files import first_line
 from raytrain.models.prefix_trees import LIMB_TOKENS, tree_arguments, tree_of
 from raytrain.models.quiet import quiet_loading
 
@@ -85,7 +86,7 @@ def _failed_proof(model: nn.Module, attention: str, dtype: torch.dtype | None) -
         if attention == KERNEL_ATTENTION:
             _go_back(model, dtype)
     except CANNOT as error:
-        return _first_line(error)
+        return first_line(error)
     return _refuted(
         "rows that lie after each other", difference, leak, dtype or next(model.parameters()).dtype
     )
@@ -96,10 +97,6 @@ def _refuted(what: str, difference: float, leak: float, dtype: torch.dtype) -> s
     if leak <= _tolerance(_LEAK_TOLERANCE, dtype) and difference <= _tolerance(_TOLERANCE, dtype):
         return None
     return f"{what} see each other: logits differ by {max(difference, leak):.2g} of the largest"
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
 
 
 def tolerance(dtype: torch.dtype) -> float:
@@ -121,7 +118,7 @@ def try_sharing(model: nn.Module, dtype: torch.dtype | None = None) -> str | Non
     try:
         difference, leak = shared_difference(model, dtype), leak_between_branches(model, dtype)
     except CANNOT as error:
-        return _first_line(error)
+        return first_line(error)
     return _refuted(
         "texts that share their beginning", difference, leak, dtype or next(model.parameters()).dtype
     )
