@@ -1,0 +1,1 @@
+"""What is released of a trained model: its weights in several formats, what runs them, and what it was made from."""
