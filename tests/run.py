@@ -1,4 +1,5 @@
-"""`make test`: unit tests (no Ray), the slow ones of them, then integration tests (real Ray); their coverage."""
+"""`make test`: unit tests (no Ray; `make unit` runs these alone, in a minute), the slow ones of them, then integration
+tests (real Ray); their coverage."""
 
 from __future__ import annotations
 
@@ -24,7 +25,7 @@ def run(name: str, place: str, *arguments: str) -> int:
         place,
         "--cov",
         "--cov-report=",
-        "--durations=5",
+        "--durations=25",
         *arguments,
     ]
     code = subprocess.run(command, cwd=ROOT, env=environment, check=False).returncode

@@ -163,6 +163,7 @@ def test_recipes_in_commands_take_their_overrides(workplace: Path) -> None:
     assert num_checked > 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("block", all_blocks("python"), ids=by_place)
 def test_python_blocks_run(block: Block, workplace: Path, tiny_llama: Path) -> None:
     shutil.copytree(tiny_llama, workplace / "models" / "smollm2")
@@ -192,6 +193,7 @@ def test_rows_are_taken_or_refused(block: Block) -> None:
         assert isinstance(found, RowFault) is (block.kind == "jsonl refused"), (line, found)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", pages(), ids=lambda page: page.name)
 def test_what_a_page_names_is_there(page: Path) -> None:
     text = page.read_text(encoding="utf-8")

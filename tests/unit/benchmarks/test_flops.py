@@ -10,6 +10,8 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from benchmarks.flops import device_peak, lora_work
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize("length", [8, 512])
 def test_torch_counts_as_many(length: int) -> None:

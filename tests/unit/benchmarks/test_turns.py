@@ -11,6 +11,8 @@ import pytest
 
 from benchmarks.turns import ENVIRONMENT, Round
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parent.parent.parent.parent
 PROGRAM = """
 import os, sys

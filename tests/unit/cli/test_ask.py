@@ -27,6 +27,7 @@ def run(app: typer.Typer, *arguments: str) -> None:
     app(list(arguments), standalone_mode=False)
 
 
+@pytest.mark.slow
 def test_json_prints_one_object_on_stdout(
     app: typer.Typer, tiny_llama: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -51,6 +51,7 @@ def test_a_person_sees_a_table_and_one_verdict_line(recipe: Path, capsys: pytest
     assert any("nats per target in 1 steps over 2 rows" in line for line in lines)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["loss", "resume", "overfit", "reproducibility", "pipeline"])
 def test_a_faulty_recipe_is_exit_2(recipe: Path, capsys: pytest.CaptureFixture[str], name: str) -> None:
     assert run(["check", name, str(recipe), "train.learning_rat=1", "--json"]) == 2

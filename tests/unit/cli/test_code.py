@@ -14,6 +14,8 @@ from raytrain.evaluation.results import open_evaluation
 from raytrain.evaluation.sandbox.run import probe_isolation
 from raytrain.storage.location import Location
 
+pytestmark = pytest.mark.slow
+
 WEAKER = [] if probe_isolation().level == "namespaces" else ["--allow-weaker"]
 
 

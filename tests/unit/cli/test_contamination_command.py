@@ -23,6 +23,8 @@ from raytrain.storage.artifact import Artifact, ArtifactWriter, open_artifact
 from raytrain.storage.location import Location
 from raytrain.storage.section import StorageSection
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def suite(tmp_path: Path, rows: list[dict[str, str]]) -> Path:

@@ -12,6 +12,8 @@ from suites import SUMS, write_rows, write_suite
 
 from raytrain.cli.main import run
 
+pytestmark = pytest.mark.slow
+
 
 class Shell:
     def __init__(self, capsys: pytest.CaptureFixture[str]) -> None:

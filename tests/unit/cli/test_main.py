@@ -182,6 +182,7 @@ def test_ctrl_c_is_130(recipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert run(["config", "check", str(recipe)]) == 130
 
 
+@pytest.mark.slow
 def test_help_and_config_errors_need_neither_torch_nor_ray(recipe: Path) -> None:
     """What keeps them under 0.4 s; the time itself is a benchmark's business."""
     code = (

@@ -15,6 +15,8 @@ from raytrain.release.ingredients import ingredients_of
 from raytrain.storage.artifact import ArtifactWriter, open_artifact
 from raytrain.storage.location import Location
 
+pytestmark = pytest.mark.slow
+
 Told = Callable[..., tuple[int, dict[str, Any]]]
 
 

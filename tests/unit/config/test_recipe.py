@@ -149,6 +149,7 @@ def test_known_keys_follow_a_path() -> None:
     assert nearest("qqq", ["seed", "path"]) is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "text", ["train: &a [*a]\n", "train: &m {seed: *m}\n", "train: " + "[" * 3000 + "]" * 3000]
 )

@@ -256,6 +256,7 @@ def test_reading_something_else_as_a_dataset_is_refused(tmp_path: Path) -> None:
         read_split(artifact, "val")
 
 
+@pytest.mark.slow
 def test_a_killed_prepare_leaves_nothing_visible(tmp_path: Path) -> None:
     source = write_rows(tmp_path / "rows.jsonl", many_rows(20_000))
     storage = tmp_path / "storage"

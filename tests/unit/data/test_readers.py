@@ -106,6 +106,7 @@ def test_parquet_with_invalid_utf8_loses_that_row_only() -> None:
     ]
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None)
 @given(
     st.one_of(

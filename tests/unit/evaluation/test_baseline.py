@@ -241,6 +241,7 @@ def test_damage_is_a_change_and_never_not_reached(tiny_llama: Path, tmp_path: Pa
 WITH_ID = {"source": {"path": "sums.jsonl"}, "id": "question"}
 
 
+@pytest.mark.slow
 def test_a_baseline_whose_manifest_is_damaged_is_not_replaced(
     model: Path, baseline: Location, tmp_path: Path
 ) -> None:

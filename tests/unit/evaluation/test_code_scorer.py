@@ -13,6 +13,8 @@ from raytrain.evaluation.sandbox.run import probe_isolation
 from raytrain.evaluation.scoring.code import code_of
 from raytrain.evaluation.scoring.registry import Score, build_scorer
 
+pytestmark = pytest.mark.slow
+
 TESTS = "assert add(2, 3) == 5\nassert add(-1, 1) == 0\n"
 RIGHT = "def add(a, b):\n    return a + b\n"
 

@@ -23,6 +23,8 @@ from raytrain.evaluation.sandbox import run
 from raytrain.evaluation.sandbox.limits import Isolation
 from raytrain.evaluation.sandbox.run import probe_isolation
 
+pytestmark = pytest.mark.slow
+
 SETTINGS = TestSettings(
     limits=replace(LIMITS, timeout_s=20.0, memory_mb=256, num_processes=32, disk_mb=64),
     allow_weaker=probe_isolation().level != "namespaces",

@@ -474,6 +474,7 @@ def test_the_ratio_of_a_model_over_itself_is_one(tiny_llama: Path, tmp_path: Pat
     assert one.answer_loss == pytest.approx(-float(likely.mean()), abs=1e-5)
 
 
+@pytest.mark.slow
 def test_planted_leaks_are_found_and_clean_items_are_not_accused(tmp_path: Path) -> None:
     """One item in five is trained on, a tiny model by heart: what the benchmark measures at larger scale."""
     settings = {

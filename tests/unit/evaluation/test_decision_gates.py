@@ -218,6 +218,7 @@ def test_several_candidates_are_ranked_and_corrected(tmp_path: Path) -> None:
     assert "holm over 3 candidates" in gate.rule
 
 
+@pytest.mark.slow
 def test_the_luckiest_of_many_is_held_to_more(tmp_path: Path) -> None:
     """Alone p = 0.02; with four that gain nothing, Holm makes 0.1 of it."""
     bare = ContractSection(

@@ -52,6 +52,7 @@ def compared(tmp_path: Path) -> Compared:
     return found
 
 
+@pytest.mark.slow
 def test_the_same_inputs_give_the_same_digest(compared: Compared, tmp_path: Path) -> None:
     first = write_decision(Location.parse(str(tmp_path / "one")), compared())
     time.sleep(1.1)
@@ -62,6 +63,7 @@ def test_the_same_inputs_give_the_same_digest(compared: Compared, tmp_path: Path
     }
 
 
+@pytest.mark.slow
 def test_what_a_contract_tells_people_is_in_no_digest(compared: Compared, tmp_path: Path) -> None:
     told = [default_contract().model_copy(update={"description": text}) for text in ("", "for people")]
     first, second = (
@@ -225,6 +227,7 @@ def test_what_differs_is_marked() -> None:
     assert marked(long, long + " x") == (long, long + " x")
 
 
+@pytest.mark.slow
 def test_ten_thousand_flips_make_a_page_that_opens(tmp_path: Path) -> None:
     """Each output is 3,000 characters that all must be escaped."""
     text = "<" * 3_000
@@ -263,6 +266,7 @@ def test_an_endless_interval_is_null_in_json(tmp_path: Path) -> None:
     assert record["decisions"][0]["verdict"]["word"] == "cannot tell"
 
 
+@pytest.mark.slow
 def test_several_candidates_stand_on_one_page(tmp_path: Path) -> None:
     before, after = two_models(400, 0.5, 0.8)
     baseline = evaluation_of(tmp_path / "base", {"sums": records_with(before)})

@@ -30,6 +30,8 @@ from raytrain.runs.records import open_records
 from raytrain.storage.home import run_folder
 from raytrain.storage.location import Location
 
+pytestmark = pytest.mark.slow
+
 
 def suite(folder: Path, name: str = "sums", **changes: Any) -> Suite:
     return load_items(load_suite(write_suite(folder, name, **changes)))

@@ -15,6 +15,8 @@ from raytrain.evaluation.safety.canaries import Canary, CanaryReport, extract_ca
 from raytrain.models.inference import LoadedModel, load_for_inference
 from raytrain.storage.location import Location
 
+pytestmark = pytest.mark.slow
+
 ROWS = [{"question": f"Add {i} and {i + 3}.", "answer": f"The sum is {2 * i + 3}."} for i in range(10)]
 NUM_ALTERNATIVES = 63
 

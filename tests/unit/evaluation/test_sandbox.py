@@ -23,6 +23,8 @@ from raytrain.evaluation.sandbox.launched import Launched
 from raytrain.evaluation.sandbox.limits import Isolation, Level, Limits, Outcome, Sample, exceeded
 from raytrain.evaluation.sandbox.run import probe_isolation, run_isolated, run_sandboxed
 
+pytestmark = pytest.mark.slow
+
 LEVELS: list[Level] = ["namespaces", "landlock", "limits"]
 SMALL = Limits(timeout_s=10, memory_mb=128, num_processes=24, disk_mb=16, output_mb=0.5)
 

@@ -134,6 +134,7 @@ def test_chrf() -> None:
     assert score("chrf", "the cat", "a dog", "the cat") == pytest.approx(1.0), "the best reference counts"
 
 
+@pytest.mark.slow
 def test_patterns() -> None:
     assert score("pattern", "Answer: (B) because", "B", pattern=r"Answer: \((\w)\)") == 1.0
     assert score("pattern", "B", "B", pattern=r"Answer: \((\w)\)") == 0.0
@@ -157,6 +158,7 @@ def test_json_comes_back_however_it_is_written(value: Any) -> None:
             assert same(first_value(f"Here you are: {text} Bye.")[0], value)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("output", ["[" * 100_000, "{" * 100_000, '{"a":' * 5_000])
 def test_brackets_alone_are_no_json_and_take_no_time(output: str) -> None:
     assert score("json_equal", output, "[]") == 0.0

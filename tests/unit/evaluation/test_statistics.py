@@ -189,6 +189,7 @@ def test_groups_of_one_item_are_no_groups() -> None:
     assert (mine.low, mine.high) == (pytest.approx(other.low), pytest.approx(other.high))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("num_tests", [1, 2, 7, 30])
 def test_corrections_are_statsmodels(num_tests: int) -> None:
     p_values = (
@@ -265,6 +266,7 @@ def test_power_of_means_is_statsmodels() -> None:
     assert found == pytest.approx(power.TTestPower().solve_power(nobs=50, alpha=0.05, power=0.8), abs=1e-4)
 
 
+@pytest.mark.slow
 def test_where_no_number_of_items_within_reach_would_tell_it_is_said() -> None:
     for gain in (1e-5, 1e-9, 1e-150):
         assert items_for_shares(gain, 0.2) > MOST_ITEMS and items_for_mean(gain, 1.0) > MOST_ITEMS

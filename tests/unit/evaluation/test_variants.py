@@ -85,6 +85,7 @@ def test_what_a_later_fact_changes_is_told_with_its_time() -> None:
     assert untimed.keys() <= {"pages"}, untimed
 
 
+@pytest.mark.slow
 @given(
     st.sampled_from(TEMPLATES),
     st.integers(0, 10**6),
@@ -361,6 +362,7 @@ def test_code_variants_pass_what_the_original_passes(seed: int) -> None:
     assert "total = 0" not in program and "width" in program and "count" in program
 
 
+@pytest.mark.slow
 def test_variants_are_run_and_what_fails_is_counted() -> None:
     left_out: Counter[Any] = Counter()
     rows = [
@@ -380,6 +382,7 @@ def test_variants_are_run_and_what_fails_is_counted() -> None:
     }
 
 
+@pytest.mark.slow
 def test_a_run_has_limits() -> None:
     assert RUN("import os", "assert 'SECRET' not in os.environ and os.listdir() == []")
     assert not RUN("while True: pass", "", limit_s=1.0)

@@ -34,6 +34,8 @@ from raytrain.models.decoding.greedy import GreedyAnswer, decode_greedily
 from raytrain.models.likelihood import Passage, log_likelihoods
 from raytrain.models.packed_reading import reading
 
+pytestmark = pytest.mark.slow
+
 VOCABULARY = 97
 SPECIAL = {"vocab_size": VOCABULARY, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
 SIZE = {

@@ -150,6 +150,7 @@ def _promote(folder: Path, version: Version, expected: Version, start: object, t
         told.put(error.why)  # type: ignore[attr-defined]
 
 
+@pytest.mark.slow
 def test_of_many_promoters_one_wins_and_the_others_are_told(
     registry: Registry, ring: KeyRing, bundles: list[Path]
 ) -> None:

@@ -137,6 +137,7 @@ def claim_when_told(barrier: object, run_id: str, answers: object) -> None:
         answers.put((os.getpid(), "lost", error.why))  # type: ignore[attr-defined]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("begins_with", ["a queued run", "a run of a dead owner"])
 def test_of_processes_that_claim_at_once_one_wins(records: Records, home: Path, begins_with: str) -> None:
     run_id = add_run(records)
@@ -160,6 +161,7 @@ def open_when_told(barrier: object) -> None:
     add_run(open_records(), f"demo-{os.getpid()}")
 
 
+@pytest.mark.slow
 def test_processes_that_make_the_database_at_once(home: Path) -> None:
     context = multiprocessing.get_context("spawn")
     barrier = context.Barrier(3)
@@ -253,6 +255,7 @@ class TestMetrics:
         assert len(records.metrics("one-1")["a"]) == 5
         assert len(records.metrics("two-2")["a"]) == 10
 
+    @pytest.mark.slow
     def test_many_points(self, records: Records, capsys: pytest.CaptureFixture[str]) -> None:
         run_id = add_run(records)
         rows = [

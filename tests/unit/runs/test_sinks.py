@@ -25,6 +25,8 @@ from raytrain.runs.sinks.jsonl import JsonlSink
 from raytrain.runs.sinks.sink import MetricSink
 from raytrain.runs.sinks.tensorboard import TensorBoardSink
 
+pytestmark = pytest.mark.slow
+
 RUN_ID = "demo-1a2b"
 Series = dict[str, list[tuple[int, float]]]
 

@@ -202,6 +202,7 @@ class TestBackgroundWriter:
         BackgroundWriter().wait()
 
 
+@pytest.mark.slow
 def test_a_checkpoint_that_cannot_be_written_ends_the_run_and_spares_the_one_before(
     make_job: JobMaker, monkeypatch: pytest.MonkeyPatch
 ) -> None:

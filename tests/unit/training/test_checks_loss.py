@@ -17,6 +17,8 @@ from raytrain.training.checks.variants import Variant, deal_in_order, plan_varia
 from raytrain.training.checks.verdict import Verdict
 from raytrain.training.job import Job
 
+pytestmark = pytest.mark.slow
+
 
 def told(verdict: Verdict) -> str:
     return "\n".join(f"{one.status} {one.name}: {one.what} {dict(one.figures)}" for one in verdict.findings)

@@ -34,6 +34,8 @@ from raytrain.training.checks.trace import (
 from raytrain.training.job import Job
 from raytrain.training.loop import run_loop
 
+pytestmark = pytest.mark.slow
+
 STEP = StepTrace((("a", "b"), ("c",)), 2.5, ({"torch": "1", "python": "2"}, {"torch": "3", "python": "4"}))
 
 

@@ -213,6 +213,7 @@ def test_heartbeat_and_the_wish_to_stop(ledger: Ledger, records: Records) -> Non
     assert ledger.stop_was_asked()
 
 
+@pytest.mark.slow
 def test_what_ray_raises_in_the_users_words() -> None:
     import ray.train
 

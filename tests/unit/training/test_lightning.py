@@ -20,6 +20,8 @@ from raytrain.training.job import Job
 from raytrain.training.loop import micro_batch, run_loop
 from raytrain.training.spec import RunSpec, load_spec
 
+pytestmark = pytest.mark.slow
+
 
 def uses(name: str, **arguments: Any) -> dict[str, Any]:
     return {"module": f"lightning_modules:{name}", "arguments": arguments}

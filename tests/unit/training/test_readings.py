@@ -19,6 +19,8 @@ from raytrain.training.losses.batch_checks import ValueChecks
 from raytrain.training.optimizer import build_optimizer
 from raytrain.training.readings import StepReading, UnreadStep, read
 
+pytestmark = pytest.mark.slow
+
 QUIET: dict[str, Any] = {"save_every": 0, "save_every_minutes": None, "eval_every": 0}
 
 

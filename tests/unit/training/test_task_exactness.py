@@ -27,6 +27,8 @@ from raytrain.training.setup import build_job
 from raytrain.training.spec import RunSpec
 from raytrain.training.strategies.single import SingleProcess
 
+pytestmark = pytest.mark.slow
+
 TASKS: dict[str, dict[str, Any]] = {
     "sequence_classification": {"loss": {"class_weights": {"positive": 3.0}, "label_smoothing": 0.1}},
     "token_classification": {"loss": {"class_weights": "balanced"}},
