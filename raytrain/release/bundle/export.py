@@ -17,7 +17,7 @@ from raytrain.release.bundle.parity.check import ExportCheck, ask_trained, check
 from raytrain.release.bundle.parity.prompts import Prompt
 from raytrain.release.bundle.parity.section import ExportSettings
 from raytrain.release.bundle.subject import Subject
-from raytrain.storage.artifact import Artifact, ArtifactWriter, place_for_artifact
+from raytrain.storage.artifact import Artifact, ArtifactWriter, place_for_artifact, remove_stale_staging
 from raytrain.storage.location import Location
 from raytrain.storage.manifest import MANIFEST_NAME, short_digest
 from raytrain.storage.provenance import collect_provenance
@@ -53,6 +53,7 @@ def export(subject: Subject, wanted: ExportRequest, tell: Callable[[str], None])
     """
     forms = find_formats(wanted.formats, subject)
     _check_destination(wanted.destination, wanted.replace)
+    remove_stale_staging(wanted.destination.parent)
     lineage = find_lineage(subject, wanted.evaluations)
     names = tuple(form.name for form in forms)
     section = wanted.settings.export_check

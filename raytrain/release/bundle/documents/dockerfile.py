@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from raytrain.release.bundle.description import BundleDescription
 from raytrain.release.bundle.documents.needs import Needs
+from raytrain.release.bundle.parity.fresh import LOADER
 
 _CPU_WHEELS = "https://download.pytorch.org/whl/cpu"
 
@@ -15,7 +16,8 @@ def render_dockerfile(description: BundleDescription, needs: Needs) -> str:
     install = ["RUN pip install --no-cache-dir -r requirements.txt"]
     if torch and not needs.gpu:
         install = [f"RUN pip install --no-cache-dir --index-url {_CPU_WHEELS} torch=={torch}", *install]
-    command = ["python", "inference.py", "--host", "0.0.0.0", "--port", "8000", "--format", needs.form]
+    command = ["python", LOADER.name, "--host", "0.0.0.0", "--port", "8000"]
+    command += ["--format", needs.form]
     if needs.form == "adapter":
         command += ["--base", "/base"]
     lines = [
@@ -24,7 +26,8 @@ def render_dockerfile(description: BundleDescription, needs: Needs) -> str:
         "WORKDIR /bundle",
         "COPY requirements.txt .",
         *install,
-        "COPY . .",
+        f"COPY manifest.json bundle.json {LOADER.name} ./",
+        f"COPY {needs.form} {needs.form}",
         "RUN useradd --system --no-create-home --uid 10001 served",
         "USER 10001",
         "ENV HF_HUB_OFFLINE=1 HF_HOME=/tmp/huggingface PYTHONUNBUFFERED=1",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 from typing import Any
 
 import yaml
@@ -37,7 +38,8 @@ def render_serve_config(description: BundleDescription, needs: Needs) -> str:
             }
         ]
     }
-    head = ["# In this folder: serve run serve.yaml"]
+    ray = importlib.metadata.version("ray")
+    head = [f"# In this folder: pip install 'ray[serve]=={ray}' && serve run serve.yaml"]
     if needs.form == "adapter":
         head.append(f"# base: the folder of {description.base_model.reference}")
     return "\n".join(head) + "\n" + yaml.safe_dump(content, sort_keys=False)

@@ -29,7 +29,6 @@ class Material:
         if self.loaded.adapted:
             with quiet_loading():
                 model = model.merge_and_unload(safe_merge=True)
-            _untie_what_differs(model)
         result: PreTrainedModel = model.eval()
         return result
 
@@ -49,12 +48,3 @@ class Material:
         settings.eos_token_id = end_tokens_of(model, self.loaded.tokenizer) or None
         settings.pad_token_id = self.loaded.tokenizer.pad_token_id
         return settings
-
-
-def _untie_what_differs(model: Any) -> None:
-    """An adapter that holds a head of its own leaves nothing tied to the embeddings."""
-    head, embeddings = model.get_output_embeddings(), model.get_input_embeddings()
-    if head is None or not getattr(model.config, "tie_word_embeddings", False):
-        return
-    if head.weight.data_ptr() != embeddings.weight.data_ptr():
-        model.config.tie_word_embeddings = False

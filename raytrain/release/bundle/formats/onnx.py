@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
@@ -41,7 +42,8 @@ def write(material: Material, folder: Path) -> None:
 
     from raytrain.release.bundle.formats.traced import INPUTS, OUTPUT, trace
 
-    with _quiet(), torch.no_grad():
+    with _quiet(), torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # PyTorch warns of what PyTorch does
         written: Any = torch.onnx.export(
             trace(material.merged),
             dynamo=True,

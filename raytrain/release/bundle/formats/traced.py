@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import warnings
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -39,7 +40,9 @@ def trace(model: Any) -> ExportedProgram:
     mask[1, :2] = 0
     dynamic = {0: torch.export.Dim.DYNAMIC, 1: torch.export.Dim.DYNAMIC}
     shapes = dict.fromkeys(INPUTS, dynamic)
-    with torch.no_grad():
+    with torch.no_grad(), warnings.catch_warnings():
+        # PyTorch warns of what PyTorch does.
+        warnings.simplefilter("ignore", FutureWarning)
         program = torch.export.export(Logits(model).eval(), (rows, mask), dynamic_shapes=shapes, strict=False)
     for module in program.graph_module.modules():
         if isinstance(module, torch.fx.GraphModule):

@@ -113,11 +113,11 @@ def _parsed(line: str, place: str, suffix: str, has_template: bool) -> Asked:
         return line
     try:
         row = json.loads(line)
-        asked = row.get("messages") or row.get("prompt")
+        text, asked = row.get("prompt"), row.get("messages")
     except (ValueError, AttributeError) as error:
         raise _no_prompt(place, f"it is no JSON object: {error}") from error
-    if isinstance(asked, str) and asked:
-        return asked
+    if isinstance(text, str) and text and asked is None:
+        return text
     try:
         turns = [{"role": str(one["role"]), "content": str(one["content"])} for one in asked or []]
     except (TypeError, KeyError) as error:

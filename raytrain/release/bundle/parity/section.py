@@ -15,25 +15,48 @@ AtLeastZero = Annotated[float, Field(ge=0)]
 
 
 class LimitsSection(Section):
-    """How far an exported model's logits may lie from the trained one's, at any position of any prompt."""
+    """How far an exported model's logits may lie from the trained one's, at any position of any prompt. As they stand
+    here: rounding of sums in another order, in float32, with a margin of ten."""
 
-    max_difference: AtLeastZero
+    max_difference: AtLeastZero = 1e-3
     """The largest of one logit."""
-    mean_difference: AtLeastZero
+    mean_difference: AtLeastZero = 1e-4
     """The mean over the vocabulary, at the worst position."""
-    max_kl: AtLeastZero
+    max_kl: AtLeastZero = 1e-6
+    """Kullback-Leibler divergence of the next token's distribution, in nats."""
+
+
+class Bfloat16LimitsSection(LimitsSection):
+    """Eight bits of mantissa: a logit of 20 is known to a sixteenth, and merging rounds every weight once more."""
+
+    max_difference: AtLeastZero = 1.0
+    """The largest of one logit."""
+    mean_difference: AtLeastZero = 0.1
+    """The mean over the vocabulary, at the worst position."""
+    max_kl: AtLeastZero = 0.02
+    """Kullback-Leibler divergence of the next token's distribution, in nats."""
+
+
+class Float16LimitsSection(LimitsSection):
+    """Eleven bits: an eighth of bfloat16's."""
+
+    max_difference: AtLeastZero = 0.125
+    """The largest of one logit."""
+    mean_difference: AtLeastZero = 0.0125
+    """The mean over the vocabulary, at the worst position."""
+    max_kl: AtLeastZero = 1e-3
     """Kullback-Leibler divergence of the next token's distribution, in nats."""
 
 
 class ExportCheckSection(Section):
     """The comparison of every format with the trained model."""
 
-    float32: LimitsSection = LimitsSection(max_difference=1e-3, mean_difference=1e-4, max_kl=1e-6)
-    """Where weights are held in float32: rounding of sums in another order, with a margin of ten."""
-    bfloat16: LimitsSection = LimitsSection(max_difference=1.0, mean_difference=0.1, max_kl=0.02)
-    """Eight bits of mantissa: a logit of 20 is known to a sixteenth, and merging rounds every weight once more."""
-    float16: LimitsSection = LimitsSection(max_difference=0.125, mean_difference=0.0125, max_kl=1e-3)
-    """Eleven bits: an eighth of bfloat16's."""
+    float32: LimitsSection = LimitsSection()
+    """Where weights are held in float32."""
+    bfloat16: Bfloat16LimitsSection = Bfloat16LimitsSection()
+    """Where they are held in bfloat16."""
+    float16: Float16LimitsSection = Float16LimitsSection()
+    """Where they are held in float16."""
     max_new_tokens: Annotated[int, Field(ge=1, le=1024)] = 8
     """Tokens that each format writes by itself, always the likeliest, and that must be the trained model's."""
     max_prompt_tokens: Annotated[int, Field(ge=1)] = 256
