@@ -1,4 +1,4 @@
-"""Writes docs/reference.md and docs/evaluation-reference.md: every key, from the sections that the code itself checks.
+"""Writes docs/reference.md, docs/evaluation-reference.md and docs/export-reference.md: every key, from the sections that the code itself checks.
 
     python docs/reference.py
 
@@ -15,6 +15,7 @@ from raytrain.config.section import Section
 from raytrain.evaluation.answering.settings import EvaluateSettings
 from raytrain.evaluation.decision.contract import ContractSection
 from raytrain.evaluation.suite import SuiteSection
+from raytrain.release.bundle.parity.section import ExportSettings
 from raytrain.training.spec import RunSpec
 
 _HEAD = """# Reference: every key of a recipe
@@ -26,6 +27,11 @@ _EVALUATION_HEAD = """# Reference: suites, how they are put to a model, and cont
 
 Written by `python docs/reference.py` from the sections in the code; do not edit it by hand. What they are for:
 [evaluation.md](evaluation.md), [evidence.md](evidence.md).
+"""
+_EXPORT_HEAD = """# Reference: how an export is checked
+
+Written by `python docs/reference.py` from the sections in the code; do not edit it by hand. What it is for:
+[export.md](export.md).
 """
 _EXTENDS = [
     "`extends`",
@@ -46,10 +52,12 @@ def pages() -> dict[Path, str]:
         "",
         *_keys("A contract's file", ContractSection, [_EXTENDS]),
     ]
+    export = _keys("`KEY=VALUE` of `raytrain export` and `raytrain check export`", ExportSettings, [])
     folder = Path(__file__).parent
     return {
         folder / "reference.md": "\n".join([_HEAD, *_keys("Top level", RunSpec, [_EXTENDS])]) + "\n",
         folder / "evaluation-reference.md": "\n".join([_EVALUATION_HEAD, *suites]) + "\n",
+        folder / "export-reference.md": "\n".join([_EXPORT_HEAD, *export]) + "\n",
     }
 
 

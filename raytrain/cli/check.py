@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from raytrain.cli.export import check_export
 from raytrain.cli.output import JsonOption, emit, stderr_console
 from raytrain.cli.recorded_runs import wide
 
@@ -23,6 +24,8 @@ app = typer.Typer(
     help="Prove that a recipe computes, resumes and repeats as it should. Exit code 5 where it does not.",
     no_args_is_help=True,
 )
+
+app.command("export")(check_export)
 
 RecipeArgument = Annotated[Path, typer.Argument(help="The YAML recipe.")]
 OverridesArgument = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...")]

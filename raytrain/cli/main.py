@@ -19,6 +19,7 @@ from raytrain.cli import (
     data,
     doctor,
     evaluate,
+    export,
     keys,
     registry,
     runs,
@@ -56,6 +57,7 @@ app.add_typer(safety.app, name="safety")
 app.command("contamination")(contamination.contamination)
 app.add_typer(variants.app, name="variants")
 app.add_typer(keys.app, name="keys")
+app.command("export")(export.export)
 app.command("sign")(signing.sign)
 app.command("verify")(signing.verify)
 app.add_typer(registry.app, name="registry")

@@ -1,0 +1,99 @@
+"""A trained model becomes a bundle: written in every format that was asked for, checked, and only then there."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from raytrain.errors import ConfigError
+from raytrain.release.bundle.description import BUNDLE_KIND, describe
+from raytrain.release.bundle.documents.documents import write_documents
+from raytrain.release.bundle.formats.format import find_formats, write_format
+from raytrain.release.bundle.formats.material import Material
+from raytrain.release.bundle.lineage import find_lineage
+from raytrain.release.bundle.parity.check import ExportCheck, ask_trained, check_folder
+from raytrain.release.bundle.parity.prompts import Prompt
+from raytrain.release.bundle.parity.section import ExportSettings
+from raytrain.release.bundle.subject import Subject
+from raytrain.storage.artifact import Artifact, ArtifactWriter, place_for_artifact, remove_stale_staging
+from raytrain.storage.location import Location
+from raytrain.storage.manifest import MANIFEST_NAME, short_digest
+from raytrain.storage.provenance import collect_provenance
+
+
+@dataclass(frozen=True)
+class ExportRequest:
+    """What is wanted of one trained model."""
+
+    formats: Sequence[str]
+    """Names, or several of them with commas; none = the usual one."""
+    destination: Location
+    prompts: Sequence[Prompt]
+    notes: list[str]
+    """On where the prompts are from."""
+    evaluations: Sequence[Location]
+    """Whose numbers stand in the model card."""
+    settings: ExportSettings
+    replace: bool = False
+
+
+@dataclass(frozen=True)
+class Exported:
+    artifact: Artifact
+    check: ExportCheck
+
+
+def export(subject: Subject, wanted: ExportRequest, tell: Callable[[str], None]) -> Exported:
+    """Write a bundle. Nothing stands at the destination unless every format is the model that was trained.
+
+    Raises ConfigError where a format is not known or this model cannot have it, IntegrityError (exit code 5) where one
+    does not pass, StorageError where the place is full.
+    """
+    forms = find_formats(wanted.formats, subject)
+    _check_destination(wanted.destination, wanted.replace)
+    remove_stale_staging(wanted.destination.parent)
+    lineage = find_lineage(subject, wanted.evaluations)
+    names = tuple(form.name for form in forms)
+    section = wanted.settings.export_check
+    with (
+        ArtifactWriter(wanted.destination, kind=BUNDLE_KIND, parents=_parents(subject)) as writer,
+        tempfile.TemporaryDirectory(prefix="raytrain-export-") as scratch,
+    ):
+        tell("loading the trained model")
+        material = Material(subject, subject.model.load())
+        trained = ask_trained(material, wanted.prompts, wanted.notes, section, Path(scratch), tell)
+        for form in forms:
+            tell(f"writing {form.name}")
+            write_format(form, material, writer.path)
+        description = describe(subject, names)
+        description.write(writer.path)
+        checked = check_folder(writer.path, trained, tell)
+        checked.write(writer.path)
+        checked.raise_if_failed()
+        write_documents(writer.path, description, lineage, checked)
+        provenance = collect_provenance(config=wanted.settings.model_dump(mode="json"), formats=list(names))
+        return Exported(writer.commit(provenance, replace=wanted.replace), checked)
+
+
+def default_destination(subject: Subject, settings: ExportSettings) -> Location:
+    """Below storage, by the name of the recipe and the digest of what was trained."""
+    config = subject.artifact.manifest.provenance.get("config") or {}
+    name = f"{config.get('name') or 'model'}-{short_digest(subject.digest)}"
+    return settings.storage.location / "bundles" / name
+
+
+def _check_destination(place: Location, replace: bool) -> None:
+    place_for_artifact(str(place))
+    if (place / MANIFEST_NAME).exists() and not replace:
+        raise ConfigError(
+            f"{place} is there already",
+            why="nothing is overwritten unasked",
+            fix="name another folder with --out, or add --replace",
+        )
+
+
+def _parents(subject: Subject) -> dict[str, str]:
+    own = subject.artifact.manifest.parents
+    return {**own, "subject": subject.digest}

@@ -1,0 +1,92 @@
+"""Where a trained model comes from, as far as it is at hand: rows, run, evaluations."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from raytrain.errors import ConfigError, IntegrityError, PlatformError
+from raytrain.evaluation.contamination.lineage import find_dataset
+from raytrain.evaluation.results import Evaluation, open_evaluation
+from raytrain.release.bundle.subject import Subject
+from raytrain.runs.records import Records, open_records
+from raytrain.storage.location import Location
+
+_STATISTICS_FILE = "statistics.json"
+
+
+@dataclass(frozen=True)
+class TrainingCost:
+    """Of the run that trained it."""
+
+    run_id: str
+    seconds: float | None
+    """From its first start to its end, pauses included."""
+    tokens_seen: int | None
+
+
+@dataclass(frozen=True)
+class Lineage:
+    """What the model card is filled from. A note says of each gap why it is one."""
+
+    subject: Subject
+    dataset_digest: str | None
+    rows: dict[str, Any] | None
+    """statistics.json of the dataset."""
+    cost: TrainingCost | None
+    evaluations: list[Evaluation]
+    notes: list[str]
+
+
+def find_lineage(subject: Subject, evaluations: Sequence[Location]) -> Lineage:
+    """Raises IntegrityError where an evaluation is damaged, or is of another model."""
+    notes: list[str] = []
+    records = open_records()
+    try:
+        rows = _rows(subject, records, notes)
+        cost = _cost(subject, records, notes)
+    finally:
+        records.close()
+    found = [_evaluation_of(subject, place) for place in evaluations]
+    return Lineage(subject, subject.artifact.manifest.parents.get("dataset"), rows, cost, found, notes)
+
+
+def _rows(subject: Subject, records: Records, notes: list[str]) -> dict[str, Any] | None:
+    try:
+        dataset = find_dataset(str(subject.artifact.location), records)
+        statistics: dict[str, Any] = json.loads((dataset.path / _STATISTICS_FILE).read_text(encoding="utf-8"))
+    except PlatformError as error:
+        notes.append(f"The dataset is not at hand where this card was written: {error.why}.")
+        return None
+    except (OSError, ValueError) as error:
+        notes.append(f"The dataset has no statistics that can be read: {error}.")
+        return None
+    return statistics
+
+
+def _cost(subject: Subject, records: Records, notes: list[str]) -> TrainingCost | None:
+    run_id = subject.artifact.manifest.provenance.get("run_id")
+    try:
+        run = records.get_run(str(run_id))
+    except ConfigError:
+        notes.append("The run's record is not at hand where this card was written.")
+        return None
+    ended, started = run.ended_at, run.started_at
+    tokens = records.last_value(run.id, "train/tokens_seen")
+    seconds = ended - started if ended is not None and started is not None else None
+    return TrainingCost(run.id, seconds, int(tokens.value) if tokens else None)
+
+
+def _evaluation_of(subject: Subject, place: Location) -> Evaluation:
+    found = open_evaluation(place)
+    model = found.report.model
+    answered = model.adapter_digest if subject.is_adapter else model.base_digest
+    if answered != subject.digest:
+        raise IntegrityError(
+            f"{place} is of another model",
+            why=f"it is of {answered or model.base_digest}, to be exported is {subject.digest}",
+            fix="give an evaluation of what is exported, or leave --evaluation out",
+        )
+    return found

@@ -1,0 +1,84 @@
+"""What `raytrain export` and `raytrain check export` take as KEY=VALUE."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from raytrain.config.document import Document, apply_overrides
+from raytrain.config.recipe import build
+from raytrain.config.section import Section
+from raytrain.storage.section import StorageSection
+
+AtLeastZero = Annotated[float, Field(ge=0)]
+
+
+class LimitsSection(Section):
+    """How far an exported model's logits may lie from the trained one's, at any position of any prompt. As they stand
+    here: rounding of sums in another order, in float32, with a margin of ten."""
+
+    max_difference: AtLeastZero = 1e-3
+    """The largest of one logit."""
+    mean_difference: AtLeastZero = 1e-4
+    """The mean over the vocabulary, at the worst position."""
+    max_kl: AtLeastZero = 1e-6
+    """Kullback-Leibler divergence of the next token's distribution, in nats."""
+
+
+class Bfloat16LimitsSection(LimitsSection):
+    """Eight bits of mantissa: a logit of 20 is known to a sixteenth, and merging rounds every weight once more."""
+
+    max_difference: AtLeastZero = 1.0
+    """The largest of one logit."""
+    mean_difference: AtLeastZero = 0.1
+    """The mean over the vocabulary, at the worst position."""
+    max_kl: AtLeastZero = 0.02
+    """Kullback-Leibler divergence of the next token's distribution, in nats."""
+
+
+class Float16LimitsSection(LimitsSection):
+    """Eleven bits: an eighth of bfloat16's."""
+
+    max_difference: AtLeastZero = 0.125
+    """The largest of one logit."""
+    mean_difference: AtLeastZero = 0.0125
+    """The mean over the vocabulary, at the worst position."""
+    max_kl: AtLeastZero = 1e-3
+    """Kullback-Leibler divergence of the next token's distribution, in nats."""
+
+
+class ExportCheckSection(Section):
+    """The comparison of every format with the trained model."""
+
+    float32: LimitsSection = LimitsSection()
+    """Where weights are held in float32."""
+    bfloat16: Bfloat16LimitsSection = Bfloat16LimitsSection()
+    """Where they are held in bfloat16."""
+    float16: Float16LimitsSection = Float16LimitsSection()
+    """Where they are held in float16."""
+    max_new_tokens: Annotated[int, Field(ge=1, le=1024)] = 8
+    """Tokens that each format writes by itself, always the likeliest, and that must be the trained model's."""
+    max_prompt_tokens: Annotated[int, Field(ge=1)] = 256
+    """Longer prompts are cut to their first tokens."""
+    held_out_rows: Annotated[int, Field(ge=0, le=1000)] = 4
+    """Prompts out of the rows that training held out, where they are at hand; the packaged ones come on top."""
+
+    def limits(self, dtype: str) -> LimitsSection:
+        found: LimitsSection = getattr(self, dtype)
+        return found
+
+
+class ExportSettings(Section):
+    """What an export takes as KEY=VALUE."""
+
+    export_check: ExportCheckSection = ExportCheckSection()
+    """When is an exported model the trained one."""
+    storage: StorageSection = StorageSection()
+    """Where base models are found and bundles are written."""
+
+
+def settings_from(overrides: list[str]) -> ExportSettings:
+    """From dotted overrides, for example `export_check.float32.max_difference=1e-4`. Raises ConfigError that names the
+    key."""
+    return build(ExportSettings, apply_overrides(Document({}, {(): "the command line"}), overrides))

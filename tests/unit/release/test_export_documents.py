@@ -1,0 +1,271 @@
+"""What lies beside the weights, and the program that serves them: in this process, without a port."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import re
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from evaluations import evaluation_of, records_with
+from trained import DATASET, train_tiny
+
+from raytrain.errors import IntegrityError
+from raytrain.evaluation.report import EvaluatedModel, EvaluationReport
+from raytrain.evaluation.results import write_evaluation
+from raytrain.release.bundle.description import BundleDescription, describe
+from raytrain.release.bundle.documents.documents import write_documents
+from raytrain.release.bundle.formats.format import find_formats, write_format
+from raytrain.release.bundle.formats.material import Material
+from raytrain.release.bundle.lineage import Lineage, TrainingCost, find_lineage
+from raytrain.release.bundle.parity.check import ExportCheck, FormatResult
+from raytrain.release.bundle.parity.fresh import LOADER
+from raytrain.release.bundle.parity.prompts import Prompt
+from raytrain.release.bundle.parity.section import LimitsSection
+from raytrain.release.bundle.subject import Subject, find_subject
+from raytrain.runs.records import open_records
+from raytrain.storage.artifact import ArtifactWriter
+from raytrain.storage.location import Location
+from raytrain.storage.manifest import digest_of
+
+
+@pytest.fixture(scope="module")
+def subject(tiny_llama: Path, tmp_path_factory: pytest.TempPathFactory) -> Subject:
+    base = tmp_path_factory.mktemp("trained") / "base"
+    shutil.copytree(tiny_llama, base)
+    (base / "README.md").write_text("---\nlicense: apache-2.0\n---\n")
+    (base / "LICENSE").write_text("Apache License\n")
+    folder = train_tiny(base, base.parent / "adapter", target_modules=["q_proj"])
+    return find_subject(str(folder), Location(str(base.parent)))
+
+
+def checked(subject: Subject) -> ExportCheck:
+    result = FormatResult(max_difference=2e-6, num_tokens=8, num_matched=8)
+    prompts = [Prompt("one", "The")]
+    return ExportCheck(subject.digest, "float32", LimitsSection(), prompts, [], [], {"merged": result})
+
+
+STATISTICS: dict[str, Any] = {
+    "sources": [{"name": "letters", "licence": "CC-BY-4.0", "read": 1200, "kept": 1000}],
+    "splits": {"train": {"rows": 900}, "val": {"rows": 100}},
+}
+
+
+def documents(
+    subject: Subject, folder: Path, formats: tuple[str, ...] = ("merged",), **changed: Any
+) -> tuple[BundleDescription, dict[str, str]]:
+    folder.mkdir(exist_ok=True)
+    description = describe(subject, formats)
+    lineage = Lineage(
+        subject, DATASET, STATISTICS, TrainingCost("tiny-1", seconds=1234.4, tokens_seen=56789), [], []
+    )
+    write_documents(folder, description, replace(lineage, **changed), checked(subject))
+    return description, {file.name: file.read_text() for file in folder.iterdir() if file.is_file()}
+
+
+def test_the_card_says_what_is_known(subject: Subject, tmp_path: Path) -> None:
+    place = tmp_path / "evaluation"
+    scores = records_with([1.0, 0.0, 1.0, 1.0])
+    evaluation_of(place, {"sums": scores}, changed={"sums": {"intervals": {"score": _interval()}}})
+    found = evaluation_of(place, {"sums": scores}, changed={"sums": {"intervals": {"score": _interval()}}})
+    _, texts = documents(subject, tmp_path / "bundle", evaluations=[found])
+    card = texts["README.md"]
+    front = yaml.safe_load(card.split("---")[1])
+    assert front["license"] == "apache-2.0" and front["library_name"] == "transformers"
+    assert front["datasets"] == ["letters"] and front["base_model"] == str(subject.base_folder)
+    for part in (
+        subject.digest,
+        "| letters | CC-BY-4.0 | 1,200 | 1,000 |",
+        "train 900 rows, val 100 rows",
+        "| Optimizer steps | 12 |",
+        "| Seed | 3 |",
+        "| At the end, eval/loss | 1.25 |",
+        "1,234 s",
+        "56,789",
+        "| sums | score | 0.75 | 0.3 to 0.9 (95%, Wilson) | 4 |",
+        "| merged | 2e-06 |",
+        "at most 64 tokens",
+    ):
+        assert part in card, part
+
+
+def _interval() -> Any:
+    from raytrain.evaluation.statistics.pairs import Interval
+
+    return Interval(low=0.3, high=0.9, level=0.95, method="Wilson")
+
+
+def test_what_is_not_known_is_said(subject: Subject, tmp_path: Path) -> None:
+    lineage = find_lineage(subject, [])
+    assert lineage.rows is None and lineage.cost is None and len(lineage.notes) == 2
+    _, texts = documents(subject, tmp_path, rows=None, cost=None, notes=lineage.notes)
+    assert "nothing is known here of how good it is" in texts["README.md"]
+    assert "The dataset is not at hand" in texts["README.md"]
+    assert "Rows: not known here" in texts["LICENSE"]
+
+
+def test_lineage_is_read_from_the_records(subject: Subject, tmp_path: Path) -> None:
+    with ArtifactWriter(Location(str(tmp_path / "data")), kind="dataset") as writer:
+        (writer.path / "statistics.json").write_text(json.dumps(STATISTICS))
+        dataset = writer.commit()
+    records = open_records()
+    records.create_run("tiny-1", kind="train", name="tiny", config={})
+    records.add_metrics("tiny-1", [(12, 1.0, {"train/tokens_seen": 640.0})])
+    records.add_artifact("tiny-1", "dataset", "read", "dataset", dataset.digest, str(dataset.location))
+    parents = {**subject.artifact.manifest.parents, "dataset": dataset.digest}
+    manifest = replace(subject.artifact.manifest, parents=parents)
+    (tmp_path / "adapter").mkdir()
+    (tmp_path / "adapter" / "manifest.json").write_bytes(manifest.to_json())
+    artifact = replace(subject.artifact, manifest=manifest, location=Location(str(tmp_path / "adapter")))
+    found = find_lineage(replace(subject, artifact=artifact), [])
+    assert found.rows == STATISTICS
+    assert found.cost is not None and found.cost.tokens_seen == 640
+
+
+def test_an_evaluation_of_another_model_is_refused(subject: Subject, tmp_path: Path) -> None:
+    place = Location(str(tmp_path / "evaluation"))
+    for digest, is_own in ((subject.digest, True), (digest_of("another"), False)):
+        report = EvaluationReport(EvaluatedModel("x", adapter_digest=digest), {}, {})
+        write_evaluation(place, report, {})
+        if is_own:
+            assert len(find_lineage(subject, [place]).evaluations) == 1
+        else:
+            with pytest.raises(IntegrityError, match="another model") as caught:
+                find_lineage(subject, [place])
+            assert digest in caught.value.why and subject.digest in caught.value.why
+
+
+def test_what_runs_it_is_pinned_and_holds_no_secret(
+    subject: Subject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_" + "x" * 30)
+    _, texts = documents(subject, tmp_path / "merged")
+    lines = texts["Dockerfile"].splitlines()
+    assert "HEALTHCHECK" in texts["Dockerfile"] and "USER 10001" in lines
+    assert lines.index("USER 10001") < next(i for i, line in enumerate(lines) if line.startswith("CMD"))
+    assert "COPY merged merged" in lines and "whl/cpu torch==" in texts["Dockerfile"]
+    assert json.loads(next(line for line in lines if line.startswith("CMD"))[4:])[0] == "python"
+    pinned = [line for line in texts["requirements.txt"].splitlines() if not line.startswith("#")]
+    assert pinned and all(re.fullmatch(r"[a-z0-9_]+==[0-9][0-9.a-z]*", line) for line in pinned)
+    assert not any(line.startswith(("peft", "raytrain", "ray")) for line in pinned)
+    assert "hf_xxx" not in "".join(texts.values())
+    _, texts = documents(subject, tmp_path / "adapter", ("adapter",))
+    assert "peft==" in texts["requirements.txt"] and "/base" in texts["Dockerfile"]
+    assert "Apache License" in texts["LICENSE"] and "Rows of letters: CC-BY-4.0" in texts["LICENSE"]
+
+
+def test_serve_yaml_is_what_ray_serve_takes(subject: Subject, tmp_path: Path) -> None:
+    from ray.serve.schema import ServeDeploySchema
+
+    _, texts = documents(subject, tmp_path)
+    (application,) = ServeDeploySchema.model_validate(yaml.safe_load(texts["serve.yaml"])).applications
+    assert application.import_path == "inference:build_app" and application.args["device"] == "cpu"
+    (deployment,) = application.deployments
+    assert (deployment.num_replicas, deployment.ray_actor_options.num_gpus) == (1, 0)
+
+
+@pytest.fixture(scope="module")
+def inference() -> Any:
+    """The program as it lies in a bundle."""
+    spec = importlib.util.spec_from_file_location("bundle_inference", LOADER)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def bundle(subject: Subject, tmp_path: Path) -> Path:
+    """adapter and merged, with a manifest."""
+    material = Material(subject, subject.model.load())
+    with ArtifactWriter(Location(str(tmp_path / "served")), kind="bundle") as writer:
+        for form in find_formats(["adapter,merged"], subject):
+            write_format(form, material, writer.path)
+        describe(subject, ("adapter", "merged")).write(writer.path)
+        return writer.commit().path
+
+
+def answered(service: Any, **asked: Any) -> tuple[int, dict[str, Any]]:
+    status, content = service.answer("POST", "/generate", json.dumps(asked).encode())
+    return status, content
+
+
+def test_both_formats_are_served_alike(inference: Any, bundle: Path, subject: Subject) -> None:
+    answers = []
+    for form, base in (("merged", None), ("adapter", subject.base_folder)):
+        service = inference.Service(bundle, form, base, "cpu")
+        assert service.answer("GET", "/health", b"")[0] == 200
+        assert service.answer("GET", "/ready", b"")[0] == 503
+        assert answered(service, prompt="a")[0] == 503
+        service.start()
+        assert service.answer("GET", "/ready", b"") == (200, {"ready": True, "format": form})
+        status, content = answered(service, prompt="What is the sum?", max_new_tokens=5)
+        assert status == 200 and 1 <= content["num_new_tokens"] <= 5
+        turns = [{"role": "user", "content": "What is the sum?"}]
+        assert answered(service, messages=turns, max_new_tokens=3, temperature=0.7)[0] == 200
+        answers.append(content)
+    assert answers[0] == answers[1]
+
+
+def test_what_cannot_be_answered_is_a_400_with_a_reason(inference: Any, bundle: Path) -> None:
+    service = inference.Service(bundle, None, None, "cpu")
+    service.start()
+    assert service.form == "merged"
+    for body in (
+        b"{",
+        b"[]",
+        b"{}",
+        b'{"prompt": ""}',
+        b'{"prompt": 1}',
+        b'{"prompt": "a", "messages": []}',
+        b'{"messages": []}',
+        b'{"messages": [{"role": "user"}]}',
+        b'{"prompt": "a", "max_new_tokens": 0}',
+        b'{"prompt": "a", "max_new_tokens": true}',
+        b'{"prompt": "a", "max_new_tokens": 100000}',
+        b'{"prompt": "a", "temperature": -1}',
+        b'{"prompt": "a", "top_k": 1}',
+        b"\xff\xfe",
+    ):
+        status, content = service.answer("POST", "/generate", body)
+        assert status == 400 and content["error"], body
+    assert service.answer("GET", "/other", b"")[0] == 404
+
+
+@pytest.mark.parametrize(
+    "name", ["merged/model.safetensors", "merged/config.json", "merged/tokenizer.json", "bundle.json"]
+)
+def test_a_changed_byte_is_refused_with_its_file(name: str, inference: Any, bundle: Path) -> None:
+    content = bytearray((bundle / name).read_bytes())
+    content[len(content) // 2] ^= 1
+    (bundle / name).write_bytes(content)
+    service = inference.Service(bundle, "merged", None, "cpu")
+    with pytest.raises(inference.RefusedBundle, match=Path(name).name.replace(".", r"\.")):
+        service.start()
+    assert service.answer("GET", "/ready", b"")[0] == 503
+
+
+def test_files_that_are_missing_added_or_of_another_base_are_refused(
+    inference: Any, bundle: Path, subject: Subject, tmp_path: Path
+) -> None:
+    (bundle / "merged" / "extra.safetensors").write_bytes(b"x")
+    with pytest.raises(inference.RefusedBundle, match=r"extra\.safetensors is not listed"):
+        inference.verify_bundle(bundle, "merged")
+    (bundle / "adapter" / "adapter_config.json").unlink()
+    with pytest.raises(inference.RefusedBundle, match="is missing"):
+        inference.verify_bundle(bundle, "adapter")
+    with pytest.raises(inference.RefusedBundle, match="holds no onnx"):
+        inference.verify_bundle(bundle, "onnx")
+    base = tmp_path / "base"
+    shutil.copytree(subject.base_folder, base)
+    inference.verify_base(bundle, base)
+    (base / "config.json").write_text("{}")
+    with pytest.raises(inference.RefusedBundle, match=r"config\.json has SHA-256"):
+        inference.verify_base(bundle, base)
+    with pytest.raises(inference.RefusedBundle, match="needs its base model"):
+        inference.load(bundle, "adapter", None)

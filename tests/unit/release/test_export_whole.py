@@ -1,0 +1,259 @@
+"""Export from end to end: fresh processes, kills, full disks, and the real model in all four formats."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from real_model import SMOLLM2
+from safetensors.torch import load_file, save_file
+from trained import train_tiny
+
+from raytrain.cli.main import run
+from raytrain.storage.artifact import ArtifactWriter, open_artifact
+from raytrain.storage.location import Location
+
+pytestmark = pytest.mark.slow
+
+Told = Callable[..., tuple[int, dict[str, Any]]]
+ROOT = Path(__file__).parents[3]
+
+
+@pytest.fixture
+def told(capsys: pytest.CaptureFixture[str]) -> Told:
+    def told(*arguments: object) -> tuple[int, dict[str, Any]]:
+        code = run([*map(str, arguments), "--json"])
+        return code, json.loads(capsys.readouterr().out)
+
+    return told
+
+
+@pytest.fixture(scope="module")
+def adapter(tiny_llama: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("trained") / "adapter"
+    return train_tiny(tiny_llama, folder, target_modules=["q_proj", "down_proj"])
+
+
+@pytest.fixture
+def prompts(tmp_path: Path) -> Path:
+    """Fewer than the packaged ones: each costs time in each process."""
+    file = tmp_path / "prompts.jsonl"
+    rows = [{"prompt": "The"}, {"messages": [{"role": "user", "content": "Сколько будет два и три?"}]}]
+    file.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    return file
+
+
+def planted(bundle: Path, changed: Callable[[Path], None]) -> None:
+    """Change the files of a bundle and commit it anew, as an exporter with a fault would have written it."""
+    before = open_artifact(Location(str(bundle)))
+    copy = bundle.with_name("planted")
+    shutil.copytree(bundle, copy)
+    changed(copy)
+    with ArtifactWriter(before.location, kind="bundle", parents=before.manifest.parents) as writer:
+        shutil.copytree(copy, writer.path, dirs_exist_ok=True, ignore=shutil.ignore_patterns("manifest.json"))
+        writer.commit(before.manifest.provenance, replace=True)
+    shutil.rmtree(copy)
+
+
+def change_weight(folder: Path, name: str, by: float) -> None:
+    file = folder / "model.safetensors"
+    tensors = load_file(file)
+    tensors[name].view(-1)[3] += by
+    save_file(tensors, file, metadata={"format": "pt"})
+
+
+def test_a_bundle_is_written_checked_and_a_planted_difference_named(
+    told: Told, adapter: Path, prompts: Path, tmp_path: Path
+) -> None:
+    bundle = tmp_path / "bundle"
+    export = ["export", adapter, "--format", "adapter,merged", "--out", bundle, "--prompts", prompts]
+    code, written = told(*export)
+    assert code == 0 and written["check"]["passed"]
+    artifact = open_artifact(Location(str(bundle)), kind="bundle")
+    assert artifact.digest == written["digest"]
+    assert artifact.manifest.parents["subject"] == open_artifact(Location(str(adapter))).digest
+    report = json.loads((bundle / "reports" / "export_check.json").read_text())
+    assert report["formats"]["adapter"]["max_difference"] == 0.0 and report == written["check"]
+    assert "Сколько" not in json.dumps(report, ensure_ascii=False), "prompts may be somebody's rows"
+    code, error = told(*export)
+    assert code == 2 and "is there already" in error["error"]["what"]
+
+    check = ["check", "export", bundle, "--subject", adapter, "--prompts", prompts]
+    assert told(*check)[1]["passed"]
+    planted(bundle, lambda copy: change_weight(copy / "merged", "model.layers.0.mlp.up_proj.weight", 20.0))
+    code, found = told(*check)
+    assert code == 5 and found["formats"]["adapter"]["passed"]
+    faults = found["formats"]["merged"]["faults"]
+    assert "model.layers.0.mlp.up_proj.weight differs from base and adapter by 20 at [0, 3]" in faults[0]
+    assert any("position" in fault and "allowed is" in fault for fault in faults[1:])
+    assert told(*check, "export_check.float32.max_difference=x")[0] == 2
+
+
+def test_a_format_that_cannot_be_loaded_is_told_with_its_last_words(
+    told: Told, adapter: Path, prompts: Path, tmp_path: Path
+) -> None:
+    bundle = tmp_path / "bundle"
+    assert told("export", adapter, "--out", bundle, "--prompts", prompts)[0] == 0
+
+    def damage(copy: Path) -> None:
+        config = json.loads((copy / "adapter" / "adapter_config.json").read_text())
+        (copy / "adapter" / "adapter_config.json").write_text(json.dumps({**config, "r": 3}))
+
+    planted(bundle, damage)
+    code, found = told("check", "export", bundle, "--subject", adapter, "--prompts", prompts)
+    told_faults = "\n".join(found["formats"]["adapter"]["faults"])
+    assert code == 5 and "cannot be loaded and asked in a fresh process" in told_faults
+    assert "its rank is 3, bundle.json says 2" in told_faults
+
+
+def test_a_bundle_that_does_not_pass_is_not_written(
+    told: Told, adapter: Path, prompts: Path, tmp_path: Path
+) -> None:
+    code, error = told(
+        *("export", adapter, "export_check.float32.max_difference=0", "export_check.float32.max_kl=0"),
+        *("--format", "merged", "--out", tmp_path / "out" / "bundle", "--prompts", prompts),
+    )
+    assert code == 5, error
+    assert "merged is not the model that was trained" in error["error"]["what"]
+    assert "position" in error["error"]["why"] and "allowed is 0" in error["error"]["why"]
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "step",
+    ["asking the trained model", "writing adapter", "writing merged", "checking adapter", "checking merged"],
+)
+def test_killed_at_any_step_it_leaves_no_bundle(
+    step: str, adapter: Path, prompts: Path, tmp_path: Path
+) -> None:
+    bundle = tmp_path / "out" / "bundle"
+    command = [sys.executable, "-m", "raytrain", "export", adapter, "--format", "adapter,merged"]
+    command += ["--out", bundle, "--prompts", prompts]
+    surroundings = {**os.environ, "PYTHONPATH": str(ROOT)}
+    process = subprocess.Popen(
+        list(map(str, command)), stderr=subprocess.PIPE, text=True, env=surroundings, start_new_session=True
+    )
+    assert process.stderr is not None
+    assert any(step in line for line in process.stderr), "the step was reached"
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    assert not bundle.exists()
+    assert all(one.name.startswith(".staging-") for one in bundle.parent.iterdir())
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small tmpfs needs root")
+@pytest.mark.parametrize("form", ["adapter", "merged", "torch_export"])
+def test_a_full_disk_is_told_and_leaves_nothing(
+    form: str, told: Told, adapter: Path, prompts: Path, tmp_path: Path
+) -> None:
+    mount = tmp_path / "small"
+    mount.mkdir()
+    size = {"adapter": 8, "merged": 80, "torch_export": 200}[form]
+    options = ["-t", "tmpfs", "-o", f"size={size}k", "tmpfs", mount]
+    if subprocess.run(["mount", *options], check=False).returncode != 0:
+        pytest.skip("this machine lets nobody mount a tmpfs")
+    try:
+        code, error = told(
+            "export", adapter, "--format", form, "--out", mount / "bundle", "--prompts", prompts
+        )
+        assert (code, error["error"]["kind"]) == (4, "storage"), error
+        assert os.strerror(errno.ENOSPC) in error["error"]["why"]
+        assert list(mount.iterdir()) == []
+    finally:
+        subprocess.run(["umount", mount], check=True)
+
+
+@contextmanager
+def served(bundle: Path, *arguments: object) -> Iterator[str]:
+    """inference.py as its own process that cannot see raytrain; its address once it is ready."""
+    command = [sys.executable, "-I", bundle / "inference.py", "--port", "0", "--device", "cpu", *arguments]
+    process = subprocess.Popen(list(map(str, command)), stderr=subprocess.PIPE, text=True, cwd=bundle)
+    try:
+        assert process.stderr is not None
+        address = process.stderr.readline().split()[-1]
+        yield address
+    finally:
+        process.terminate()
+        assert process.wait(30) == 0
+
+
+def asked(address: str, path: str, body: dict[str, Any] | None = None) -> tuple[int, dict[str, Any]]:
+    data = None if body is None else json.dumps(body).encode()
+    try:
+        with urllib.request.urlopen(f"{address}{path}", data=data, timeout=300) as response:
+            return response.status, json.loads(response.read())
+    except urllib.error.HTTPError as error:
+        return error.code, json.loads(error.read())
+
+
+def wait_until_ready(address: str) -> None:
+    until = time.monotonic() + 240
+    while asked(address, "/ready")[0] == 503:
+        assert time.monotonic() < until, "it is never ready"
+        time.sleep(0.2)
+
+
+def test_the_program_refuses_a_changed_bundle_with_one_line(
+    told: Told, adapter: Path, prompts: Path, tmp_path: Path
+) -> None:
+    bundle = tmp_path / "bundle"
+    assert told("export", adapter, "--format", "merged", "--out", bundle, "--prompts", prompts)[0] == 0
+    change_weight(bundle / "merged", "model.norm.weight", 1e-6)
+    done = subprocess.run(
+        [sys.executable, "-I", str(bundle / "inference.py"), "--port", "0"],
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    assert done.returncode == 5
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith("refused: ") and "merged/model.safetensors has SHA-256" in last
+
+
+@pytest.mark.timeout(1500)
+def test_the_real_model_in_all_formats(told: Told, smollm2_cache: Location, tmp_path: Path) -> None:
+    from raytrain.models.base import resolve_base_model
+    from raytrain.models.section import ModelSection
+
+    base = Path(resolve_base_model(ModelSection(base_model=SMOLLM2), smollm2_cache).path)
+    adapter = train_tiny(base, tmp_path / "adapter", target_modules=["q_proj", "v_proj"])
+    bundle = tmp_path / "bundle"
+    code, written = told(
+        *("export", adapter, "--out", bundle, "--format", "adapter,merged,onnx,torch_export"),
+        f"storage.path={tmp_path / 'storage'}",
+    )
+    assert code == 0, written
+    formats = written["check"]["formats"]
+    assert list(formats) == ["adapter", "merged", "onnx", "torch_export"]
+    assert all(one["num_matched"] == one["num_tokens"] > 40 for one in formats.values())
+    answers = []
+    for form, more in (("merged", ()), ("adapter", ("--base", base)), ("onnx", ()), ("torch_export", ())):
+        with served(bundle, "--format", form, *more) as address:
+            assert asked(address, "/health") == (200, {"status": "ok"})
+            wait_until_ready(address)
+            turns = [{"role": "user", "content": "What is the capital of France?"}]
+            body = {"messages": turns, "max_new_tokens": 6, "temperature": 0}
+            answers.append(asked(address, "/generate", body))
+            assert asked(address, "/generate", {"prompt": 1})[0] == 400
+    assert answers[0][0] == 200 and answers[0][1]["text"]
+    assert all(one == answers[0] for one in answers)
+    check = ["check", "export", bundle, "--subject", adapter, f"storage.path={tmp_path / 'storage'}"]
+    planted(bundle, lambda copy: change_weight(copy / "merged", "model.layers.3.mlp.up_proj.weight", 40.0))
+    code, found = told(*check)
+    assert code == 5
+    assert [name for name, one in found["formats"].items() if not one["passed"]] == ["merged"]
+    assert "model.layers.3.mlp.up_proj.weight" in found["formats"]["merged"]["faults"][0]
