@@ -23,6 +23,7 @@ from raytrain.cli import (
     registry,
     runs,
     safety,
+    scan,
     signing,
     suite,
     train,
@@ -56,6 +57,7 @@ app.add_typer(safety.app, name="safety")
 app.command("contamination")(contamination.contamination)
 app.add_typer(variants.app, name="variants")
 app.add_typer(keys.app, name="keys")
+app.command("scan")(scan.scan)
 app.command("sign")(signing.sign)
 app.command("verify")(signing.verify)
 app.add_typer(registry.app, name="registry")
