@@ -23,6 +23,7 @@ from raytrain.cli import (
     registry,
     runs,
     safety,
+    sbom,
     scan,
     signing,
     suite,
@@ -58,6 +59,7 @@ app.command("contamination")(contamination.contamination)
 app.add_typer(variants.app, name="variants")
 app.add_typer(keys.app, name="keys")
 app.command("scan")(scan.scan)
+app.command("sbom")(sbom.sbom)
 app.command("sign")(signing.sign)
 app.command("verify")(signing.verify)
 app.add_typer(registry.app, name="registry")

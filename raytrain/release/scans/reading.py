@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
 
@@ -179,8 +179,3 @@ def _named_in(path: Path) -> set[str]:
         return {str(one["path_name"]) for one in listed if not one.get("use_pickle")}
     except (ValueError, KeyError, TypeError, AttributeError):
         return set()
-
-
-def as_raw(content: Content) -> Content:
-    """The same, where an ONNX graph beside it has said that it holds its tensors."""
-    return replace(content, is_raw=True)
