@@ -24,10 +24,10 @@ _SHORTEST_KEY = 16
 _LARGEST_READ_TWICE = 1 << 20
 _MANY_TOKENS = 1_000
 _DIGEST = re.compile(
-    r"(?:[0-9a-f]{32}|[0-9a-f]{40}|[0-9a-f]{56}|[0-9a-f]{64}|[0-9a-f]{96}|[0-9a-f]{128})"
+    r"(?:[0-9a-f]{12}|[0-9a-f]{16}|[0-9a-f]{32}|[0-9a-f]{40}|[0-9a-f]{56}|[0-9a-f]{64}|[0-9a-f]{96}|[0-9a-f]{128})"
     r"|sha(?:256|384|512)-[\w+/-]{43,86}={0,2}"
 )
-"""Hexadecimal in the length of a digest, or as pages name one; a key that looks so is found by a name before it."""
+"""Hexadecimal as long as a digest or its beginning, or as pages have it. With a name before it, such a key is found."""
 
 
 class TwiceError(Exception):

@@ -1,29 +1,26 @@
-"""Keyless without internet: what cannot be reached is told, and what nobody has vouched for is refused.
+"""Keyless, against services of our own in the form of sigstore's: who has signed what counts, and nothing else does.
 
-No signature that counts can be made here. The roots that forgeries are held against are sigstore's own, as its package
-brings them.
+Without internet no signature can be had of the public services; that nothing passes meanwhile is shown as well.
 """
 
 from __future__ import annotations
 
-import base64
 import json
-from datetime import UTC, datetime, timedelta
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from bundles import make_bundle, signed_bundle
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
+from own_sigstore import OwnSigstore, public_roots
 
 from raytrain.cli.main import run
 from raytrain.errors import IntegrityError, RefusedError
 from raytrain.release.keyless import Identity, verify_keyless
 from raytrain.release.keys import KeyRing
-from raytrain.release.signing import signature_place, verify
+from raytrain.release.signing import sign, signature_place, verify
+from raytrain.storage.artifact import ArtifactWriter
+from raytrain.storage.location import Location
 
 ME = Identity("me@example.org", "https://accounts.google.com")
 
@@ -39,74 +36,30 @@ def offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv(name, str(tmp_path / "xdg"))
 
 
-@pytest.fixture
-def roots(tmp_path: Path) -> Path:
-    """sigstore's public roots, as a file."""
-    import sigstore
+@pytest.fixture(scope="module")
+def services() -> OwnSigstore:
+    return OwnSigstore()
 
-    store = next((Path(sigstore.__file__).parent / "_store").glob("*tuf-repo-cdn.sigstore.dev"))
-    told = {
-        "mediaType": "application/vnd.dev.sigstore.clienttrustconfig.v0.1+json",
-        "trustedRoot": json.loads((store / "trusted_root.json").read_text()),
-        "signingConfig": json.loads((store / "signing_config.v0.2.json").read_text()),
-    }
-    (tmp_path / "roots.json").write_text(json.dumps(told))
+
+@pytest.fixture
+def roots(services: OwnSigstore, tmp_path: Path) -> Path:
+    """What believes in our own services."""
+    (tmp_path / "roots.json").write_text(json.dumps(services.roots()))
     return tmp_path / "roots.json"
+
+
+@pytest.fixture
+def folder(ring: KeyRing, services: OwnSigstore, tmp_path: Path) -> Path:
+    """A bundle that I have signed."""
+    bundle = signed_bundle(tmp_path / "bundle", ring)
+    services.sign_again(bundle, ME.name, ME.provider)
+    return bundle
 
 
 def told_by(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, dict[str, Any]]:
     code = run([*map(str, arguments), "--json"])
     found: dict[str, Any] = json.loads(capsys.readouterr().out)
     return code, found
-
-
-def certificate(name: str) -> tuple[ec.EllipticCurvePrivateKey, bytes]:
-    """In somebody's name, by nobody's authority."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    now = datetime.now(UTC)
-    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "sigstore")])
-    made = (
-        x509.CertificateBuilder(subject, subject, key.public_key(), x509.random_serial_number())
-        .not_valid_before(now - timedelta(minutes=5))
-        .not_valid_after(now + timedelta(minutes=5))
-        .add_extension(x509.SubjectAlternativeName([x509.RFC822Name(name)]), critical=False)
-        .sign(key, hashes.SHA256())
-    )
-    return key, made.public_bytes(serialization.Encoding.DER)
-
-
-def forge(folder: Path) -> None:
-    """What a key has signed, now with a certificate in my name and an entry that no log has."""
-    place = signature_place(folder)
-    found = json.loads(place.read_bytes())
-    envelope = found["dsseEnvelope"]
-    key, der = certificate(ME.name)
-    payload = base64.b64decode(envelope["payload"])
-    kind = envelope["payloadType"].encode()
-    signed = b"DSSEv1 %d %s %d %s" % (len(kind), kind, len(payload), payload)
-    text = base64.b64encode(key.sign(signed, ec.ECDSA(hashes.SHA256()))).decode()
-    envelope["signatures"] = [{"sig": text, "keyid": ""}]
-    zeros = base64.b64encode(bytes(32)).decode()
-    entry = {
-        "logIndex": "1",
-        "logId": {"keyId": zeros},
-        "kindVersion": {"kind": "dsse", "version": "0.0.1"},
-        "integratedTime": str(int(datetime.now(UTC).timestamp())),
-        "inclusionPromise": {"signedEntryTimestamp": zeros},
-        "inclusionProof": {
-            "logIndex": "1",
-            "rootHash": zeros,
-            "treeSize": "2",
-            "hashes": [zeros],
-            "checkpoint": {"envelope": "rekor.sigstore.dev - 1\n2\nAAAA\n\n— rekor.sigstore.dev AAAAAA==\n"},
-        },
-        "canonicalizedBody": base64.b64encode(b"{}").decode(),
-    }
-    found["verificationMaterial"] = {
-        "certificate": {"rawBytes": base64.b64encode(der).decode()},
-        "tlogEntries": [entry],
-    }
-    place.write_text(json.dumps(found))
 
 
 def test_without_internet_nothing_is_signed_and_the_way_out_is_told(
@@ -120,31 +73,58 @@ def test_without_internet_nothing_is_signed_and_the_way_out_is_told(
 
 
 def test_without_internet_nothing_counts_as_verified(
-    offline: None, ring: KeyRing, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    offline: None, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    folder = signed_bundle(tmp_path / "bundle", ring)
-    forge(folder)
     whose = ("--identity", ME.name, "--identity-provider", ME.provider)
     code, told = told_by(capsys, "verify", folder, *whose)
     assert code == 4 and "sigstore.dev" in told["error"]["why"]
 
 
-def test_a_certificate_that_nobody_issued_is_refused(ring: KeyRing, roots: Path, tmp_path: Path) -> None:
-    folder = signed_bundle(tmp_path / "bundle", ring)
-    forge(folder)
+def test_what_an_identity_signed_is_verified_as_its_own(
+    offline: None, folder: Path, roots: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert verify_keyless(folder, ME, trust_config=roots).artifact.kind == "bundle"
+    whose = ("--identity", ME.name, "--identity-provider", ME.provider, "--trust-config", roots)
+    code, told = told_by(capsys, "verify", folder, *whose)
+    assert code == 0 and told["identity"] == ME.name and told["verified"]
+
+
+@pytest.mark.parametrize(
+    "other",
+    [Identity("you@example.org", ME.provider), Identity(ME.name, "https://other.example.org")],
+    ids=str,
+)
+def test_another_identity_is_refused(other: Identity, folder: Path, roots: Path) -> None:
+    with pytest.raises(IntegrityError, match="does not fit") as caught:
+        verify_keyless(folder, other, trust_config=roots)
+    assert other.name in caught.value.why and other.provider in caught.value.why
+
+
+def test_what_another_authority_vouched_for_is_refused(folder: Path, tmp_path: Path) -> None:
+    for number, believed in enumerate((public_roots(), OwnSigstore().roots())):
+        place = tmp_path / f"{number}.json"
+        place.write_text(json.dumps(believed))
+        with pytest.raises(IntegrityError, match="does not fit"):
+            verify_keyless(folder, ME, trust_config=place)
+
+
+def test_a_file_that_is_not_as_it_was_signed_is_named(folder: Path, roots: Path) -> None:
+    # The manifest is told of first; a manifest that was made to fit leaves the signature to find it.
+    with ArtifactWriter(Location(str(folder)), kind="bundle") as writer:
+        (writer.path / "card.md").write_text("another card")
+        writer.commit({"seed": 0}, replace=True)
     with pytest.raises(IntegrityError, match="does not fit") as caught:
         verify_keyless(folder, ME, trust_config=roots)
-    assert ME.name in caught.value.why
+    assert "card.md was signed with another content" in caught.value.why
 
 
-def test_each_sort_of_signature_is_told_from_the_other(ring: KeyRing, roots: Path, tmp_path: Path) -> None:
-    folder = signed_bundle(tmp_path / "bundle", ring)
-    with pytest.raises(RefusedError, match="not a keyless signature"):
-        verify_keyless(folder, ME, trust_config=roots)
-    forge(folder)
+def test_each_sort_of_signature_is_told_from_the_other(folder: Path, ring: KeyRing, roots: Path) -> None:
     with pytest.raises(RefusedError, match="by no key") as caught:
         verify(folder, ring)
     assert "--identity" in caught.value.fix
+    sign(folder, ring.signing_key("release"))
+    with pytest.raises(RefusedError, match="not a keyless signature"):
+        verify_keyless(folder, ME, trust_config=roots)
     signature_place(folder).write_text("{}")
     with pytest.raises(IntegrityError, match="does not fit"):
         verify_keyless(folder, ME, trust_config=roots)
@@ -153,16 +133,46 @@ def test_each_sort_of_signature_is_told_from_the_other(ring: KeyRing, roots: Pat
         verify_keyless(folder, ME, trust_config=roots)
 
 
-@pytest.mark.parametrize("cut", ["certificate", "tlogEntries", "rawBytes", "checkpoint", "payload"])
-def test_a_signature_with_a_part_missing_is_refused(
-    cut: str, ring: KeyRing, roots: Path, tmp_path: Path
-) -> None:
-    folder = signed_bundle(tmp_path / "bundle", ring)
-    forge(folder)
+def test_whatever_is_done_to_the_signature_is_refused(folder: Path, roots: Path) -> None:
+    """Each part of it taken away; and of each text in it a bit turned."""
     place = signature_place(folder)
-    place.write_text(json.dumps(without(json.loads(place.read_text()), cut)))
-    with pytest.raises((IntegrityError, RefusedError)):
-        verify_keyless(folder, ME, trust_config=roots)
+    whole = json.loads(place.read_bytes())
+    names = ("certificate", "tlogEntries", "rawBytes", "inclusionProof", "checkpoint", "payload", "sig")
+    changed = [without(whole, name) for name in names]
+    changed += [turned(whole, number) for number in range(len(list(texts(whole))))]
+    for number, one in enumerate(changed):
+        place.write_text(json.dumps(one))
+        with pytest.raises((IntegrityError, RefusedError)):
+            verify_keyless(folder, ME, trust_config=roots)
+            pytest.fail(f"change {number}: {names[number] if number < len(names) else 'a text'}")
+
+
+SAYS_NOTHING = ("keyid", "hint", "publicKey", "logIndex")
+"""Of these nothing is read where there is a certificate, or the log of one entry has them twice."""
+
+
+def texts(value: Any, name: str = "") -> Iterator[str]:
+    """Every text in it that says something, in order."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield from texts(inner, key)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from texts(inner, name)
+    elif isinstance(value, str) and value and name not in SAYS_NOTHING:
+        yield value
+
+
+def turned(value: Any, number: int) -> Any:
+    """With another sign in the middle of the text of this number."""
+    text = list(texts(value))[number]
+    middle = len(text) // 2
+    other = "A" if text[middle] != "A" else "B"
+    return json.loads(
+        json.dumps(value).replace(
+            json.dumps(text)[1:-1], json.dumps(text[:middle] + other + text[middle + 1 :])[1:-1]
+        )
+    )
 
 
 def without(value: Any, name: str) -> Any:

@@ -183,6 +183,7 @@ def test_digests_and_signatures_are_no_secrets(small: Path, ring: KeyRing) -> No
     (small / "page.html").write_text(
         f"<meta content=\"'sha256-{base64.b64encode(bytes(range(32))).decode()}'\">\n"
     )
+    (small / "short.json").write_text(json.dumps({"version": "b350567f8449", "dataset": "35b11c2ba9acc001"}))
     assert found(small).findings == ()
     payload = {"note": key_of()}
     content["dsseEnvelope"]["payload"] = base64.b64encode(json.dumps(payload).encode()).decode()
