@@ -24,6 +24,8 @@ from raytrain.cli import (
     registry,
     runs,
     safety,
+    sbom,
+    scan,
     signing,
     suite,
     train,
@@ -58,6 +60,8 @@ app.command("contamination")(contamination.contamination)
 app.add_typer(variants.app, name="variants")
 app.add_typer(keys.app, name="keys")
 app.command("export")(export.export)
+app.command("scan")(scan.scan)
+app.command("sbom")(sbom.sbom)
 app.command("sign")(signing.sign)
 app.command("verify")(signing.verify)
 app.add_typer(registry.app, name="registry")

@@ -3,22 +3,35 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from raytrain.cli.keys import RingOption, ring_of
 from raytrain.cli.output import JsonOption, emit
+from raytrain.errors import ConfigError
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from raytrain.storage.artifact import Artifact
+
 FolderArgument = Annotated[Path, typer.Argument(help="Folder of an artifact, on this disk.")]
+TrustOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--trust-config", help="Keyless: sigstore services of your own, a JSON file; default the public ones."
+    ),
+]
 
 
 def sign(
     folder: FolderArgument,
-    key: Annotated[str, typer.Option(help="Name of the key.")] = "default",
+    key: Annotated[str | None, typer.Option(help="Name of the key; by default `default`.")] = None,
+    keyless: Annotated[
+        bool, typer.Option("--keyless", help="Sign in instead, and have sigstore's public log witness it.")
+    ] = False,
+    trust_config: TrustOption = None,
     ring: RingOption = None,
     as_json: JsonOption = False,
 ) -> int:
@@ -27,11 +40,24 @@ def sign(
     OpenSSF's own command line verifies it as well: model_signing verify key FOLDER --signature FOLDER.sig --public_key
     FILE.
     """
-    from raytrain.release.signing import sign as sign_folder
+    if keyless and (key is not None or ring is not None):
+        raise ConfigError(
+            "a signature is either by a key or keyless",
+            why="--keyless stands beside --key or --ring",
+            fix="leave one of them out",
+        )
+    told: dict[str, Any]
+    if keyless:
+        from raytrain.release.keyless import sign_keyless
 
-    signing_key = ring_of(ring).signing_key(key)
-    place = sign_folder(folder.absolute(), signing_key)
-    told = {"signature": str(place), "key": signing_key.public.id, "name": signing_key.public.name}
+        place = sign_keyless(folder.absolute(), trust_config=trust_config)
+        told = {"signature": str(place), "keyless": True}
+    else:
+        from raytrain.release.signing import sign as sign_folder
+
+        signing_key = ring_of(ring).signing_key(key or "default")
+        place = sign_folder(folder.absolute(), signing_key)
+        told = {"signature": str(place), "key": signing_key.public.id, "name": signing_key.public.name}
     emit(told, as_json, lambda console: console.print(str(place), highlight=False, soft_wrap=True))
     return 0
 
@@ -41,28 +67,50 @@ def verify(
     signature: Annotated[
         Path | None, typer.Option(help="Where the signature is; by default beside the folder.")
     ] = None,
+    identity: Annotated[
+        str | None, typer.Option(help="Keyless: who must have signed, an address or the URI of a workflow.")
+    ] = None,
+    identity_provider: Annotated[
+        str | None, typer.Option(help="Keyless: URL of the OpenID provider that confirmed it.")
+    ] = None,
+    trust_config: TrustOption = None,
     ring: RingOption = None,
     as_json: JsonOption = False,
 ) -> int:
-    """Whether an artifact is as a key signed it that counts here; exit code 5 if not."""
+    """Whether an artifact is as a key signed it that counts here, or as an identity did; exit code 5 if not."""
+    if (identity is None) != (identity_provider is None):
+        raise ConfigError(
+            "an identity is a name and who confirmed it",
+            why="--identity and --identity-provider go together",
+            fix="give both, or neither to verify against keys",
+        )
+    if identity is not None and identity_provider is not None:
+        from raytrain.release.keyless import Identity, verify_keyless
+
+        whose = Identity(identity, identity_provider)
+        found = verify_keyless(folder.absolute(), whose, signature, trust_config=trust_config)
+        by = {"identity": identity, "identity_provider": identity_provider}
+        return _emit_verified(found.artifact, f"{identity} ({identity_provider})", by, as_json)
     from raytrain.release.signing import verify as verify_folder
 
     signed = verify_folder(folder.absolute(), ring_of(ring), signature)
-    artifact, key = signed.artifact, signed.key
+    key = signed.key
+    by = {"key": key.id, "name": key.name, "state": key.state}
+    return _emit_verified(signed.artifact, f"{key.name} ({key.short_id}, {key.state})", by, as_json)
+
+
+def _emit_verified(artifact: Artifact, signer: str, by: dict[str, str], as_json: bool) -> int:
     told = {
         "verified": True,
         "kind": artifact.kind,
         "digest": artifact.digest,
         "num_files": len(artifact.manifest.files),
-        "key": key.id,
-        "name": key.name,
-        "state": key.state,
+        **by,
     }
 
     def show(console: Console) -> None:
         console.print(
-            f"{artifact.kind} of {len(artifact.manifest.files)} files, signed by {key.name} "
-            f"({key.short_id}, {key.state})\ndigest {artifact.digest}",
+            f"{artifact.kind} of {len(artifact.manifest.files)} files, signed by {signer}\ndigest {artifact.digest}",
             highlight=False,
             soft_wrap=True,
         )

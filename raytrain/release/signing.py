@@ -45,7 +45,7 @@ def sign(folder: Path, key: SigningKey) -> Path:
     from model_signing import signing
 
     open_artifact(Location(str(folder)))
-    config = signing.Config().set_hashing_config(_all_files())
+    config = signing.Config().set_hashing_config(all_files())
     config.use_elliptic_key_signer(private_key=key.path, password=key.password)
     place = signature_place(folder)
     with tempfile.TemporaryDirectory() as scratch:
@@ -68,7 +68,7 @@ def verify(folder: Path, ring: KeyRing, signature: Path | None = None) -> Signed
     place = signature or signature_place(folder)
     key = _key_of(place, ring)
     artifact = open_artifact(Location(str(folder)))
-    config = verifying.Config().set_hashing_config(_all_files())
+    config = verifying.Config().set_hashing_config(all_files())
     with tempfile.TemporaryDirectory() as scratch:
         public = Path(scratch) / "key.pem"
         public.write_text(key.pem)
@@ -77,11 +77,11 @@ def verify(folder: Path, ring: KeyRing, signature: Path | None = None) -> Signed
         except InvalidSignature as error:
             raise _refused(place, "it is not a signature by the key that it names") from error
         except (ValueError, KeyError, TypeError, IndexError, OSError) as error:
-            raise _refused(place, _told(error, folder, place)) from error
+            raise _refused(place, differences_from(error, folder, place)) from error
     return Signed(artifact, key)
 
 
-def _told(error: Exception, folder: Path, place: Path) -> str:
+def differences_from(error: Exception, folder: Path, place: Path) -> str:
     """Which files are not as they were signed; the error's own words where that is not what it is about."""
     try:
         payload = base64.b64decode(json.loads(place.read_bytes())["dsseEnvelope"]["payload"])
@@ -99,7 +99,8 @@ def _told(error: Exception, folder: Path, place: Path) -> str:
     return "; ".join(different[:5]) or str(error)[:300]
 
 
-def _all_files() -> Any:
+def all_files() -> Any:
+    """How model-signing hashes a folder here: every file, also those that git keeps."""
     from model_signing import hashing
 
     return hashing.Config().use_file_serialization().set_ignored_paths(paths=[], ignore_git_paths=False)
@@ -113,7 +114,14 @@ def _key_of(place: Path, ring: KeyRing) -> PublicKey:
             fix="sign it, or take the signature along with it",
         )
     try:
-        hint = str(json.loads(place.read_bytes())["verificationMaterial"]["publicKey"]["hint"])
+        material = json.loads(place.read_bytes())["verificationMaterial"]
+        if "certificate" in material:
+            raise RefusedError(
+                f"{place} is by no key",
+                why="it is keyless: somebody has signed in to make it, and whom to believe has to be said",
+                fix="raytrain verify FOLDER --identity NAME --identity-provider URL",
+            )
+        hint = str(material["publicKey"]["hint"])
     except (ValueError, KeyError, TypeError) as error:
         raise _refused(place, f"it is no signature by a key: {error}") from error
     key = next((one for one in ring.known() if one.id == hint), None)

@@ -1,0 +1,175 @@
+"""Secrets in a file: raytrain's detector and detect-secrets, over text, JSON by its keys, and texts in a format."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from raytrain.errors import ConfigError
+from raytrain.evaluation.safety.file_scan import scan_file
+from raytrain.evaluation.safety.findings import Detector, Finding, build_detectors, redacted, scan
+from raytrain.release.scans.pickles import scanner_missing
+from raytrain.release.scans.report import ScanFinding
+
+_DETECTORS = ("secrets", "detect_secrets")
+_LINES = (".jsonl", ".ndjson")
+_SHORTEST_KEY = 16
+"""In characters, of what could be a key without a name before it."""
+_LARGEST_READ_TWICE = 1 << 20
+_MANY_TOKENS = 1_000
+_DIGEST = re.compile(
+    r"(?:[0-9a-f]{12}|[0-9a-f]{16}|[0-9a-f]{32}|[0-9a-f]{40}|[0-9a-f]{56}|[0-9a-f]{64}|[0-9a-f]{96}|[0-9a-f]{128})"
+    r"|sha(?:256|384|512)-[\w+/-]{43,86}={0,2}"
+)
+"""Hexadecimal as long as a digest or its beginning, or as pages have it. With a name before it, such a key is found."""
+
+
+class TwiceError(Exception):
+    """A key that stands twice in one JSON object: readers differ in which they see."""
+
+
+class SecretSearch:
+    """Holds the detectors, which take a moment to build. Raises ConfigError where detect-secrets is not installed."""
+
+    def __init__(self, scratch: Path) -> None:
+        self._scratch = scratch
+        try:
+            import detect_secrets  # noqa: F401
+        except ImportError as error:
+            raise scanner_missing("detect-secrets", error) from error
+        found = build_detectors(_DETECTORS)
+        self._detectors: dict[str, Detector] = {name: _WithoutDigests(one) for name, one in found.items()}
+
+    def of_name(self, name: str) -> list[ScanFinding]:
+        """A file's name is handed on as well."""
+        found = scan(name, self._detectors).findings
+        return [
+            _finding("(name of a file)", one.kind, one.text) for one in found if one.kind != "high_entropy"
+        ]
+
+    def of_text_file(self, path: Path, name: str) -> list[ScanFinding]:
+        """Over a file of text, by its suffix."""
+        suffix = Path(name).suffix.lower()
+        if suffix in _LINES:
+            return self._scanned(path, name, suffix)
+        if suffix in (".json", ".ipynb", ".map") or path.suffix == ".json":
+            try:
+                content = json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=_without_doubles)
+            except TwiceError as error:
+                return [ScanFinding("secrets", name, "ambiguous_json", str(error))]
+            except (ValueError, RecursionError):
+                return self._scanned(path, name, ".txt")
+            return self.of_document(content, name)
+        return self._scanned(path, name, ".txt")
+
+    def of_document(self, content: Any, name: str) -> list[ScanFinding]:
+        """Over a JSON value: by its keys and, if it is not large, as text, which knows what is quoted."""
+        reduced = _reduced(content)
+        told = json.dumps(reduced)
+        found = self._written(told, name, ".json")
+        if len(told) <= _LARGEST_READ_TWICE:
+            known = {(one.kind, one.what) for one in found}
+            text = json.dumps(reduced, indent=1, ensure_ascii=False)
+            again = self._written(text.encode("utf-8", "backslashreplace").decode(), name, ".txt")
+            found += [one for one in again if (one.kind, one.what) not in known]
+        return found
+
+    def of_texts(self, texts: Iterable[str], name: str) -> list[ScanFinding]:
+        """Over what a format's reader found of text in it."""
+        place = self._scratch / "texts.txt"
+        with place.open("w", encoding="utf-8", errors="backslashreplace") as stream:
+            for text in texts:
+                stream.write(text + "\n")
+        return self._scanned(place, name, ".txt", has_lines=False)
+
+    def _written(self, text: str, name: str, suffix: str) -> list[ScanFinding]:
+        place = self._scratch / f"written{suffix}"
+        place.write_text(text, encoding="utf-8")
+        return self._scanned(place, name, suffix, has_lines=False)
+
+    def _scanned(self, path: Path, name: str, suffix: str, *, has_lines: bool = True) -> list[ScanFinding]:
+        place = path
+        if path.suffix != suffix:
+            place = self._scratch / f"linked{suffix}"
+            place.unlink(missing_ok=True)
+            place.symlink_to(path.absolute())
+        try:
+            result = scan_file(place, self._detectors)
+        except ConfigError as error:
+            return [ScanFinding("secrets", name, "unreadable", error.why)]
+        found = [ScanFinding("secrets", name, "not_searched", one) for one in result.failures]
+        for one in result.findings:
+            line = one.line if has_lines else None
+            found.append(_finding(name, one.finding.kind, one.finding.text, line, one.key))
+        return found
+
+
+class _WithoutDigests:
+    """A detector that passes over digests among what it takes for random."""
+
+    def __init__(self, detector: Detector) -> None:
+        self._detector = detector
+
+    def __call__(self, text: str) -> list[Finding]:
+        return [one for one in self._detector(text) if not _is_digest(one, text)]
+
+
+def _is_digest(found: Finding, text: str) -> bool:
+    return found.kind == "high_entropy" and bool(_DIGEST.fullmatch(text[found.start : found.end]))
+
+
+def _finding(name: str, kind: str, shown: str, line: int | None = None, key: str = "") -> ScanFinding:
+    return ScanFinding("secrets", name, kind, shown, line, "" if key == "$" else key)
+
+
+def _without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        twice, _ = Counter(key for key, _ in pairs).most_common(1)[0]
+        raise TwiceError(f"the key {redacted(twice)} stands twice in one object")
+    return found
+
+
+def _reduced(content: Any) -> Any:
+    """Without what is long and cannot be a secret: short tokens of a vocabulary. An envelope's payload is unpacked."""
+    if isinstance(content, list):
+        if len(content) > _MANY_TOKENS and all(isinstance(one, (str, list)) for one in content):
+            return [_reduced(one) for one in content if not _is_short(one)]
+        return [_reduced(one) for one in content]
+    if not isinstance(content, dict):
+        return content
+    if len(content) > _MANY_TOKENS and all(isinstance(one, int) for one in content.values()):
+        return [key for key in content if len(key) >= _SHORTEST_KEY]
+    if {"payload", "payloadType", "signatures"} <= content.keys():
+        return dict(_envelope(content))
+    return {key: _reduced(value) for key, value in content.items()}
+
+
+def _is_short(one: Any) -> bool:
+    texts = one if isinstance(one, list) else [one]
+    if any(isinstance(text, (list, dict)) for text in texts):
+        return False
+    return sum(len(text) for text in texts if isinstance(text, str)) < _SHORTEST_KEY
+
+
+def _envelope(content: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+    """A signed envelope (DSSE) with its payload in clear, and without the signatures, which are random by nature."""
+    for key, value in content.items():
+        if key == "payload" and isinstance(value, str):
+            try:
+                yield key, _reduced(json.loads(base64.b64decode(value, validate=True)))
+            except (ValueError, binascii.Error, RecursionError):
+                yield key, value
+        elif key == "signatures" and isinstance(value, list):
+            yield (
+                key,
+                [{k: v for k, v in one.items() if k != "sig"} for one in value if isinstance(one, dict)],
+            )
+        else:
+            yield key, _reduced(value)
