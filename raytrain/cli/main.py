@@ -20,6 +20,7 @@ from raytrain.cli import (
     doctor,
     evaluate,
     keys,
+    promote,
     registry,
     runs,
     safety,
@@ -59,6 +60,8 @@ app.add_typer(keys.app, name="keys")
 app.command("sign")(signing.sign)
 app.command("verify")(signing.verify)
 app.add_typer(registry.app, name="registry")
+app.command("approve")(promote.approve)
+app.command("promote")(promote.promote)
 
 
 class _UnexpectedError(PlatformError):
