@@ -113,14 +113,13 @@ def make_release(
         return writer.commit({**provenance, **({"created_at": created_at} if created_at else {})})
 
 
-def write_adapter(folder: Path, *, rank: int = 2, size: int = 32) -> None:
-    """LoRA weights of one module, as peft names them."""
+def write_adapter(folder: Path, *, rank: int = 2, size: int = 32, layers: int = 1) -> None:
+    """LoRA weights of one module a layer, as peft names them."""
     folder.mkdir(parents=True, exist_ok=True)
-    name = "base_model.model.model.layers.0.self_attn.q_proj"
-    weights = {
-        f"{name}.lora_A.weight": np.ones((rank, size), dtype=np.float32),
-        f"{name}.lora_B.weight": np.zeros((size, rank), dtype=np.float32),
-    }
+    weights = {}
+    for name in (f"base_model.model.model.layers.{i}.self_attn.q_proj" for i in range(layers)):
+        weights[f"{name}.lora_A.weight"] = np.ones((rank, size), dtype=np.float32)
+        weights[f"{name}.lora_B.weight"] = np.zeros((size, rank), dtype=np.float32)
     save_file(weights, folder / "adapter_model.safetensors", metadata={"format": "pt"})
     config = {
         "peft_type": "LORA",

@@ -22,6 +22,7 @@ from raytrain.cli import (
     keys,
     promote,
     registry,
+    rollback,
     runs,
     safety,
     signing,
@@ -62,6 +63,7 @@ app.command("verify")(signing.verify)
 app.add_typer(registry.app, name="registry")
 app.command("approve")(promote.approve)
 app.command("promote")(promote.promote)
+app.command("rollback")(rollback.rollback)
 
 
 class _UnexpectedError(PlatformError):

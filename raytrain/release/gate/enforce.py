@@ -33,10 +33,15 @@ class Admitted:
 
 
 def require_released(
-    registry: Registry, reference: str, ring: KeyRing, *, policies: Collection[str] | None = None
+    registry: Registry,
+    reference: str,
+    ring: KeyRing,
+    *,
+    alias: str | None = None,
+    policies: Collection[str] | None = None,
 ) -> Admitted:
     """The bundle of NAME@ALIAS or NAME@VERSION, where its signature counts, it is the bundle that was released, and a
-    signed record that the journal names let it become that alias (of a version: any alias).
+    signed record that the journal names let it become that alias. alias: of NAME@VERSION; None = any.
 
     policies: digests of those that count; None = any. What the record says of documents in the bundle is looked at
     again. Raises RefusedError or IntegrityError that says which of this does not hold.
@@ -45,11 +50,12 @@ def require_released(
     version = str(registry.find(reference).version)
     signed = registry.verified(f"{name}@{version}", ring)
     about = about_bundle(signed.artifact)
-    alias = PRODUCTION if wanted == PREVIOUS else wanted
+    if wanted in ALIASES:
+        alias = PRODUCTION if wanted == PREVIOUS else wanted
     moves = [
         one for one in registry.entries(name) if one.action == "move" and one.details["version"] == version
     ]
-    moves = [one for one in moves if alias not in ALIASES or one.details["alias"] == alias]
+    moves = [one for one in moves if alias is None or one.details["alias"] == alias]
     if not moves:
         raise _refused(reference, "the journal has no entry that lets it become one", "raytrain promote")
     admitted: Admitted | None = None

@@ -459,7 +459,12 @@ def test_of_two_promoters_exactly_one_wins(
     context = multiprocessing.get_context("fork")
     # Nobody looks at the alias before all are ready, and nobody moves it before all have looked.
     barrier, told = context.Barrier(3), context.Queue()
-    waiting = replace(desk, tell=lambda text: barrier.wait(30) if text.startswith("verifying") else None)
+
+    def tell(text: str) -> None:
+        if text.startswith("verifying"):
+            barrier.wait(30)
+
+    waiting = replace(desk, tell=tell)
     start = context.Event()
     start.set()
     writers = [
