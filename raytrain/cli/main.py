@@ -9,6 +9,7 @@ from pathlib import Path
 import typer
 
 from raytrain.cli import (
+    adapter,
     ask,
     baseline,
     check,
@@ -20,8 +21,11 @@ from raytrain.cli import (
     doctor,
     evaluate,
     export,
+    golden,
     keys,
+    promote,
     registry,
+    rollback,
     runs,
     safety,
     sbom,
@@ -54,6 +58,7 @@ app.add_typer(runs.app, name="runs")
 app.add_typer(data.app, name="data")
 app.add_typer(config.app, name="config")
 app.add_typer(check.app, name="check")
+check.app.command("golden")(golden.golden)
 app.add_typer(code.app, name="code")
 app.add_typer(safety.app, name="safety")
 app.command("contamination")(contamination.contamination)
@@ -65,6 +70,10 @@ app.command("sbom")(sbom.sbom)
 app.command("sign")(signing.sign)
 app.command("verify")(signing.verify)
 app.add_typer(registry.app, name="registry")
+app.command("approve")(promote.approve)
+app.command("promote")(promote.promote)
+app.command("rollback")(rollback.rollback)
+app.add_typer(adapter.app, name="adapter")
 
 
 class _UnexpectedError(PlatformError):

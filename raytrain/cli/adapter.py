@@ -1,0 +1,179 @@
+"""`raytrain adapter`: the life of an adapter after training, in one command each."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from contextlib import redirect_stdout
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from raytrain.cli import promote as gate
+from raytrain.cli import registry, rollback
+from raytrain.cli.evaluate import ProgressBars, SuiteOption, load_suites
+from raytrain.cli.keys import RingOption, ring_of
+from raytrain.cli.output import JsonOption, emit, exit_code_when_stopped, stderr_console
+from raytrain.cli.recorded_runs import wide
+from raytrain.cli.registry import PlaceOption
+from raytrain.errors import RefusedError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from raytrain.evaluation.answering.settings import EvaluateSettings
+    from raytrain.evaluation.decision.decide import Comparison
+    from raytrain.evaluation.items import Suite
+    from raytrain.evaluation.results import Evaluation
+    from raytrain.release.registry.registry import Registry
+    from raytrain.release.registry.versions import Version
+
+app = typer.Typer(help="Test, deploy, list and roll back adapters.", no_args_is_help=True)
+app.command("versions")(registry.show_name)
+app.command("rollback")(rollback.rollback)
+
+NameOption = Annotated[str, typer.Option("--name", help="Its name in the registry.")]
+
+
+@app.command("test")
+def test(
+    adapter: Annotated[str, typer.Argument(help="A run, an adapter, a bundle, or NAME@VERSION.")],
+    name: NameOption,
+    suite: SuiteOption = None,
+    overrides: Annotated[
+        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="As for `raytrain evaluate`.")
+    ] = None,
+    against: Annotated[str, typer.Option(help="Alias of what it is held against.")] = "production",
+    contract: Annotated[
+        Path | None, typer.Option(help="YAML of what it must show; else the default contract.")
+    ] = None,
+    place: PlaceOption = None,
+    ring: RingOption = None,
+    as_json: JsonOption = False,
+) -> int:
+    """Hold an adapter against the one in production, on the items of suites, and say whether to replace it.
+
+    Exit code 5 where it should not follow. The comparison is kept; for the gate, compare with a frozen baseline.
+    """
+    from raytrain.evaluation.answering.settings import settings_from
+    from raytrain.evaluation.decision.contract import default_contract, load_contract
+    from raytrain.evaluation.decision.decide import decide
+    from raytrain.evaluation.decision.record import write_decision
+    from raytrain.release.runnable import find_runnable
+    from raytrain.storage.manifest import digest_of, short_digest
+
+    settings = settings_from(overrides or [])
+    asked = default_contract() if contract is None else load_contract(contract)
+    suites = load_suites(suite)
+    known, keys = gate.registry_at(place), ring_of(ring)
+    serving = f"{name}@{known.find(f'{name}@{against}').version}"
+    references = [find_runnable(one, known, keys).reference for one in (serving, adapter)]
+    found = _evaluated(references, suites, settings, quiet=as_json)
+    if isinstance(found, int):
+        return found
+    comparison = decide(asked, found[0], found[1:])
+    key = short_digest(digest_of([*(one.artifact.digest for one in found), asked.digest]))
+    written = write_decision(settings.storage.location / "decisions" / key, comparison)
+    told = {
+        **_recommendation(comparison),
+        "against": serving,
+        "decision": {"place": str(written.location), "digest": written.digest},
+    }
+    emit(told, as_json, lambda console: _show(wide(console), comparison, told))
+    return 0 if comparison.chosen is not None else RefusedError.exit_code
+
+
+def _evaluated(
+    references: list[str], suites: list[Suite], settings: EvaluateSettings, *, quiet: bool
+) -> list[Evaluation] | int:
+    """One evaluation each; the exit code where a signal ended it."""
+    from raytrain.cli.ask import find_model
+    from raytrain.evaluation.evaluate import evaluate
+
+    found = []
+    with redirect_stdout(sys.stderr), ProgressBars(stderr_console(), quiet=quiet) as bars:
+        for reference in references:
+            result = evaluate(find_model(reference), suites, settings, on_progress=bars.show)
+            if result.evaluation is None:
+                return exit_code_when_stopped(result.stopped_by)
+            found.append(result.evaluation)
+    return found
+
+
+def _recommendation(comparison: Comparison) -> dict[str, object]:
+    from raytrain.evaluation.decision.headline import action, evidence, headline, outcome
+
+    best = comparison.decisions[0]
+    return {
+        "recommendation": action(best),
+        "headline": headline(best),
+        "evidence": evidence(best),
+        "outcome": outcome(best, comparison.contract),
+    }
+
+
+@app.command("deploy")
+def deploy(
+    bundle: Annotated[Path, typer.Argument(help="Folder of an exported bundle.")],
+    name: NameOption,
+    to: gate.TargetOption = "staging",
+    policy: gate.PolicyOption = None,
+    evidence: gate.EvidenceOption = None,
+    key: gate.KeyOption = "default",
+    why: gate.WhyOption = "",
+    checklist: gate.ChecklistOption = None,
+    place: PlaceOption = None,
+    ring: RingOption = None,
+    as_json: JsonOption = False,
+) -> int:
+    """Sign a bundle, register it under the next version, and put it through the gate; again, it goes on."""
+    from raytrain.release.gate.promote import Wanted
+    from raytrain.release.gate.promote import promote as promote_version
+    from raytrain.release.signing import sign, signature_place
+
+    keys, folder = ring_of(ring), bundle.absolute()
+    signing_key = keys.signing_key(key)
+    asked = gate.policy_of(policy)
+    asked.target(to)
+    if not signature_place(folder).is_file():
+        sign(folder, signing_key)
+    with gate.desk_of(place, ring, quiet=as_json) as desk:
+        version = _registered(desk.registry, name, folder, ring, why)
+        wanted = Wanted(f"{name}@{version}", to, asked, tuple(evidence or ()), why)
+        done = promote_version(desk, wanted, signing_key)
+    return gate.tell_promotion(done, checklist, as_json)
+
+
+def _registered(known: Registry, name: str, folder: Path, ring: Path | None, why: str) -> Version:
+    """The version of this bundle, which is registered where it has none."""
+    from raytrain.release.ingredients import ingredients_of
+    from raytrain.release.registry.versions import next_version
+    from raytrain.storage.artifact import open_artifact
+    from raytrain.storage.location import Location
+
+    artifact = open_artifact(Location(str(folder)), verify=False)
+    released = known.released(name)
+    for one in released:
+        if one.digest == artifact.digest:
+            return one.version
+    made_from = ingredients_of(artifact)
+    version = next_version([(one.version, one.made_from) for one in released], made_from)
+    text = why or "deployed"
+    return known.register(name, version, folder, ring_of(ring), made_from=made_from, why=text).version
+
+
+def _show(console: Console, comparison: Comparison, told: Mapping[str, object]) -> None:
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table("suite", "items", "won", "lost", "verdict", show_edge=False)
+    for one in comparison.decisions[0].suites:
+        pairs = one.comparison.pairs
+        counts = (f"{len(pairs):,}", f"{pairs.num_won:,}", f"{pairs.num_lost:,}")
+        table.add_row(escape(one.comparison.name), *counts, escape(one.verdict.sentence()))
+    console.print(table)
+    for line in (f"{told['headline']} ({told['evidence']})", told["outcome"]):
+        console.print(f"  · {line}", markup=False, highlight=False)
+    text = f"{told['recommendation']}, against {told['against']}"
+    console.print(text, style="bold", markup=False, highlight=False)

@@ -1,0 +1,204 @@
+"""`raytrain promote` and `raytrain approve`: a version through the gate."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from raytrain.cli.keys import RingOption, ring_of
+from raytrain.cli.output import JsonOption, emit, stderr_console
+from raytrain.cli.outputs import check_outputs, write_files
+from raytrain.cli.recorded_runs import opened_records, wide
+from raytrain.cli.registry import PlaceOption
+from raytrain.errors import ConfigError, RefusedError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from raytrain.release.gate.policy import Policy
+    from raytrain.release.gate.promote import Desk, Promotion
+    from raytrain.release.registry.registry import Registry
+
+VersionArgument = Annotated[str, typer.Argument(help="NAME@VERSION or NAME@ALIAS.")]
+TargetOption = Annotated[str, typer.Option("--to", help="dev, staging or production.")]
+PolicyOption = Annotated[
+    Path | None, typer.Option("--policy", help="YAML of what is asked; else the default policy.")
+]
+EvidenceOption = Annotated[
+    list[str] | None,
+    typer.Option("--evidence", help="A report, or a folder of reports; may be given several times."),
+]
+KeyOption = Annotated[str, typer.Option("--key", help="Name of the key that signs.")]
+WhyOption = Annotated[str, typer.Option("--why", help="It stands in the journal.")]
+ChecklistOption = Annotated[
+    Path | None, typer.Option("--checklist", help="Markdown file for a pull request; written anew.")
+]
+
+
+def promote(
+    reference: VersionArgument,
+    to: TargetOption,
+    policy: PolicyOption = None,
+    evidence: EvidenceOption = None,
+    key: KeyOption = "default",
+    why: WhyOption = "",
+    override: Annotated[
+        bool,
+        typer.Option("--override", help="Let it through whatever the gate says; needs --role and --why."),
+    ] = False,
+    role: Annotated[str | None, typer.Option(help="Of who overrides, as the policy names it.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only tell; nothing is written.")] = False,
+    checklist: ChecklistOption = None,
+    place: PlaceOption = None,
+    ring: RingOption = None,
+    as_json: JsonOption = False,
+) -> int:
+    """Let an alias name a version if the gate says GO; exit code 5 at NO-GO and at ESCALATE."""
+    from raytrain.release.gate.promote import Promotion, Wanted, judge
+    from raytrain.release.gate.promote import promote as promote_version
+
+    if override and role is None:
+        raise ConfigError(
+            "an override needs a role", why="--role is missing", fix="say --role ROLE --why TEXT"
+        )
+    if checklist is not None:
+        check_outputs([checklist], inputs=[] if policy is None else [policy], replace=True)
+    wanted = Wanted(reference, to, policy_of(policy), tuple(evidence or ()), why)
+    keys = ring_of(ring)
+    # Before anything is read: a key that others may read, or that is not there, ends it here.
+    signing_key = None if dry_run else keys.signing_key(key)
+    with desk_of(place, ring, quiet=as_json) as desk:
+        if signing_key is None:
+            done = Promotion(judge(desk, wanted), None, None, moved=False)
+        else:
+            done = promote_version(desk, wanted, signing_key, override_as=role if override else None)
+    return tell_promotion(done, checklist, as_json, dry_run=dry_run)
+
+
+def tell_promotion(done: Promotion, checklist: Path | None, as_json: bool, *, dry_run: bool = False) -> int:
+    """Print how it went, and write the checklist; the exit code."""
+    from raytrain.release.gate.record import checklist_of
+
+    if checklist is not None:
+        write_files({checklist: [checklist_of(done.judged)]})
+    if done.judged.override is not None:
+        one = done.judged.override
+        told = f"OVERRIDE: {done.judged.outcome.verdict} was set aside by {one.who} as {one.role}: {one.why}"
+        stderr_console().print(told, style="bold red", markup=False, highlight=False, soft_wrap=True)
+    refusal = done.refusal
+    result = {
+        **done.as_dict(),
+        "dry_run": dry_run,
+        **({} if refusal is None else {"error": refusal.as_dict()}),
+    }
+    emit(result, as_json, lambda console: _show(wide(console), done, dry_run=dry_run))
+    return 0 if refusal is None else RefusedError.exit_code
+
+
+def approve(
+    reference: VersionArgument,
+    to: TargetOption,
+    role: Annotated[str, typer.Option(help="For which you sign, as the policy names it.")],
+    key: KeyOption = "default",
+    why: Annotated[str, typer.Option(help="What you looked at; it is part of what you sign.")] = "",
+    policy: PolicyOption = None,
+    place: PlaceOption = None,
+    ring: RingOption = None,
+    as_json: JsonOption = False,
+) -> int:
+    """Sign that this bundle may become this alias under this policy; for nothing else does it count."""
+    from raytrain.release.gate.about import about_bundle
+    from raytrain.release.gate.approvals import statement_of, write_approval
+    from raytrain.release.gate.shelf import shelf_folder
+
+    keys = ring_of(ring)
+    signing_key = keys.signing_key(key)
+    registry, asked = registry_at(place), policy_of(policy)
+    name = reference.partition("@")[0]
+    about = about_bundle(registry.verified(reference, keys).artifact)
+    statement = statement_of(about, asked, to, role, signing_key, why)
+    written = write_approval(shelf_folder(registry, name, "approvals"), statement, signing_key, keys)
+    told = {
+        "approval": {"place": str(written.location), "digest": written.digest},
+        "bundle": about.bundle,
+        "target": to,
+        "policy": asked.digest,
+        "role": role,
+        "key": signing_key.public.id,
+        "name": signing_key.public.name,
+    }
+    text = f"{signing_key.public.name} approves {reference} for {to} as {role}\n{written.location}"
+    emit(told, as_json, lambda console: console.print(text, markup=False, highlight=False, soft_wrap=True))
+    return 0
+
+
+def policy_of(path: Path | None) -> Policy:
+    from raytrain.release.gate.policy import default_policy, load_policy
+
+    return default_policy() if path is None else load_policy(path)
+
+
+def registry_at(place: Path | None) -> Registry:
+    from raytrain.release.registry.registry import Registry
+    from raytrain.storage.home import raytrain_home
+
+    return Registry((place or raytrain_home() / "registry").absolute())
+
+
+@contextmanager
+def desk_of(place: Path | None, ring: Path | None, *, quiet: bool) -> Iterator[Desk]:
+    from raytrain.release.gate.evidence import Shelves
+    from raytrain.release.gate.promote import Desk
+    from raytrain.storage.section import StorageSection
+
+    console = stderr_console()
+
+    def tell(text: str) -> None:
+        if not quiet:
+            console.print(f"  … {text}", style="dim", markup=False, highlight=False, soft_wrap=True)
+
+    with opened_records() as records:
+        shelves = Shelves(StorageSection().location, records)
+        yield Desk(registry_at(place), ring_of(ring), shelves, tell)
+
+
+_SIGNS = {"passed": "[green]✓[/]", "failed": "[red]✗[/]", "pending": "[yellow]?[/]"}
+_COLOURS = {"GO": "green", "NO-GO": "red", "ESCALATE": "yellow"}
+
+
+def _show(console: Console, done: Promotion, *, dry_run: bool) -> None:
+    from rich.markup import escape
+    from rich.table import Table
+
+    from raytrain.evaluation.decision.visible import visible
+
+    facts, outcome = done.judged.facts, done.judged.outcome
+    table = Table(show_edge=False, pad_edge=False)
+    for heading in ("", "rule", "found", "asked", "why", "evidence"):
+        table.add_column(heading, overflow="fold")
+    for rule in outcome.rules:
+        digests = " ".join(one[7:19] for one in rule.evidence)
+        texts = (rule.name, rule.value, rule.limit, rule.why, digests)
+        table.add_row(_SIGNS[rule.status], *(escape(visible(one)) for one in texts))
+    console.print(table)
+    for rule in outcome.held_by:
+        console.print(f"  · {rule.name}: {visible(rule.change)}", markup=False, highlight=False)
+    who = f"{facts.name}@{facts.version}"
+    colour = _COLOURS[outcome.verdict]
+    told = f"{who} is {facts.target} now" if done.moved else _not_moved(done, who, dry_run=dry_run)
+    console.print(f"[bold {colour}]{outcome.verdict}[/]: {escape(told)}", highlight=False)
+    if done.record is not None:
+        console.print(f"record {done.record.location}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _not_moved(done: Promotion, who: str, *, dry_run: bool) -> str:
+    target = done.judged.facts.target
+    if dry_run:
+        return f"{who} {'would become' if done.judged.released else 'would not become'} {target}; nothing was written"
+    if done.judged.released:
+        return f"{who} was {target} already"
+    return f"{who} does not become {target}, which stays {done.before or 'nothing'}"

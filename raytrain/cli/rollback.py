@@ -1,0 +1,93 @@
+"""`raytrain rollback`: production back to the version before, or a drill of it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from raytrain.cli.keys import RingOption, ring_of
+from raytrain.cli.output import JsonOption, emit, stderr_console
+from raytrain.cli.promote import KeyOption, WhyOption, registry_at
+from raytrain.cli.recorded_runs import wide
+from raytrain.cli.registry import PlaceOption
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from raytrain.release.rollback import Rollback
+
+
+def rollback(
+    name: Annotated[str, typer.Argument(help="A name in the registry.")],
+    to: Annotated[
+        str | None, typer.Option("--to", help="A version that was there; else the one before.")
+    ] = None,
+    rehearse: Annotated[bool, typer.Option("--rehearse", help="Everything but the switch.")] = False,
+    load: Annotated[
+        bool, typer.Option("--load", help="Load it for real, in a fresh process, before the switch.")
+    ] = False,
+    other_base: Annotated[
+        bool, typer.Option("--other-base", help="Also to a version over another base model or tokenizer.")
+    ] = False,
+    key: KeyOption = "default",
+    why: WhyOption = "",
+    place: PlaceOption = None,
+    ring: RingOption = None,
+    as_json: JsonOption = False,
+) -> int:
+    """Let production name the version before, after checking that it verifies, fits what serves now, and loads.
+
+    A second rollback goes one version further back. Exit code 5 where one of the checks does not hold.
+    """
+    from raytrain.release.registry.versions import Version
+    from raytrain.release.rollback import Hangar, RollbackOptions, roll_back
+    from raytrain.storage.section import StorageSection
+
+    keys = ring_of(ring)
+    signing_key = None if rehearse else keys.signing_key(key)
+    options = RollbackOptions(
+        None if to is None else Version.parse(to),
+        rehearse=rehearse,
+        other_base=other_base,
+        load=load,
+        why=why,
+    )
+    console = stderr_console()
+
+    def tell(step: str) -> None:
+        if not as_json:
+            console.print(f"  … {step}", style="dim", markup=False, highlight=False)
+
+    hangar = Hangar(registry_at(place), keys, StorageSection().location, tell)
+    done = roll_back(hangar, name, signing_key, options)
+    emit(done.as_dict(), as_json, lambda output: _show(wide(output), done))
+    return 0
+
+
+def _show(console: Console, done: Rollback) -> None:
+    from rich.table import Table
+
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for heading in (
+        "",
+        f"{done.before}, until now" if done.moved else f"{done.before}, now",
+        str(done.after),
+    ):
+        table.add_column(heading, overflow="fold")
+    for one in done.fits:
+        table.add_row(one.thing, one.serving[:19], one.wanted[:19])
+    console.print(table)
+    told = [
+        done.weights,
+        *done.notes,
+        ", ".join(f"{step} {taken:.2f} s" for step, taken in done.seconds.items()),
+    ]
+    for line in told:
+        console.print(f"  · {line}", markup=False, highlight=False)
+    told_now = f"{done.name}@production is {done.after} now"
+    if not done.moved:
+        told_now = f"rehearsed: {done.name} could go back to {done.after}"
+    console.print(
+        f"{told_now}; {sum(done.seconds.values()):.2f} s", style="bold", markup=False, highlight=False
+    )

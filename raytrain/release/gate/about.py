@@ -1,0 +1,153 @@
+"""What a bundle is about: the digests that evidence must name to count for it, and the documents that it brings."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from raytrain.errors import IntegrityError
+from raytrain.models.inference import TRAINING_RECORD
+from raytrain.release.bundle.description import BUNDLE_KIND, FORMAT_FOLDERS, read_description
+from raytrain.release.gate.policy import Document
+from raytrain.release.gate.rules import Reading, Status
+from raytrain.storage.artifact import Artifact
+
+DOCUMENT_FILES: Mapping[Document, str] = {
+    "export_check": "reports/export_check.json",
+    "scan": "reports/scan.json",
+    "sbom": "sbom.cdx.json",
+    "provenance": "provenance.intoto.json",
+}
+_SLSA = "https://slsa.dev/provenance/"
+_AGAIN = "export it again"
+
+
+@dataclass(frozen=True)
+class About:
+    """Digests. None where the bundle does not say."""
+
+    bundle: str
+    subject: str
+    """Of the trained artifact."""
+    base_model: str
+    dataset: str | None
+    recipe: str | None
+
+
+def about_bundle(artifact: Artifact) -> About:
+    """Raises IntegrityError where the artifact is no bundle, or its manifest and its description disagree."""
+    if artifact.kind != BUNDLE_KIND:
+        raise IntegrityError(
+            f"{artifact.location} cannot be promoted",
+            why=f"it is a {artifact.kind}, and a gate judges bundles",
+            fix="raytrain export makes a bundle of an adapter or a model",
+        )
+    description = read_description(artifact.path)
+    parents = artifact.manifest.parents
+    told = {"subject": description.subject, "base_model": description.base_model.digest}
+    for role, digest in told.items():
+        if parents.get(role, digest) != digest or (role == "subject" and role not in parents):
+            raise IntegrityError(
+                f"{artifact.location} does not say clearly what it is of",
+                why=f"{role}: bundle.json says {digest}, the manifest {parents.get(role)}",
+                fix=_AGAIN,
+            )
+    return About(
+        artifact.digest,
+        description.subject,
+        description.base_model.digest,
+        parents.get("dataset"),
+        _recipe(artifact),
+    )
+
+
+def _recipe(artifact: Artifact) -> str | None:
+    for folder in ("", *(f"{one}/" for one in FORMAT_FOLDERS.values())):
+        if f"{folder}{TRAINING_RECORD}" in artifact.manifest.files:
+            found = _json(artifact, f"{folder}{TRAINING_RECORD}").get("recipe")
+            return None if found is None else str(found)
+    return None
+
+
+def read_documents(artifact: Artifact, about: About) -> Iterator[Reading]:
+    """Those that the bundle has. They are under its signature; nothing of what they say is believed about another."""
+    for thing, name in DOCUMENT_FILES.items():
+        entry = artifact.manifest.files.get(name)
+        if entry is None:
+            continue
+        try:
+            status, value, why = _READERS[thing](_json(artifact, name), about)
+        except (KeyError, TypeError, ValueError, AttributeError, IntegrityError) as error:
+            status, value, why = (
+                "failed",
+                "cannot be read",
+                f"{type(error).__name__}: {error}".splitlines()[0],
+            )
+        limit = "passed, for this one" if thing in ("export_check", "scan") else "names this one"
+        yield Reading(
+            thing, f"sha256:{entry.sha256}", status, value, limit, why, f"{_AGAIN}: {name} is not as asked"
+        )
+
+
+Told = tuple[Status, str, str]
+
+
+def _judged(content: dict[str, Any], about: About) -> Told:
+    if content["subject"] != about.subject:
+        return "failed", "of another", f"it is about {content['subject']}, the bundle of {about.subject}"
+    passed = content["passed"] is True
+    return (
+        "passed" if passed else "failed",
+        "passed" if passed else "did not pass",
+        "in the bundle, under its signature",
+    )
+
+
+def _sbom(content: dict[str, Any], about: About) -> Told:
+    """The component that is the model has the trained artifact's digest among its hashes, names or properties."""
+    if content["bomFormat"] != "CycloneDX":
+        return "failed", str(content["bomFormat"]), "it is no CycloneDX document"
+    parts = [content.get("metadata", {}).get("component"), *content.get("components", [])]
+    models = [one for one in parts if one and one["type"] == "machine-learning-model"]
+    value = f"CycloneDX {content['specVersion']}, {len(content.get('components', []))} components"
+    if any(_names(one, about.subject) for one in models):
+        return "passed", value, "a model among them has the subject's digest"
+    return "failed", value, f"none of its {len(models)} models has the digest {about.subject}"
+
+
+def _provenance(content: dict[str, Any], about: About) -> Told:
+    if not str(content["predicateType"]).startswith(_SLSA):
+        return "failed", str(content["predicateType"]), "it is no SLSA provenance"
+    value = str(content["predicateType"]).removeprefix("https://")
+    subjects = content["subject"]
+    if any(_names(one["digest"], about.subject) for one in subjects):
+        return "passed", value, "it names the subject"
+    digests = ", ".join(str(next(iter(one["digest"].values())))[:12] for one in subjects)
+    return "failed", value, f"it is about {digests}, the bundle of {about.subject[7:19]}"
+
+
+def _names(value: object, digest: str) -> bool:
+    """Whether a digest stands anywhere in a JSON value, with or without its prefix, whole."""
+    if isinstance(value, dict):
+        return any(_names(one, digest) for one in value.values())
+    if isinstance(value, list):
+        return any(_names(one, digest) for one in value)
+    return isinstance(value, str) and digest.removeprefix("sha256:") in value
+
+
+_READERS: Mapping[str, Callable[[dict[str, Any], About], Told]] = {
+    "export_check": _judged,
+    "scan": _judged,
+    "sbom": _sbom,
+    "provenance": _provenance,
+}
+
+
+def _json(artifact: Artifact, name: str) -> dict[str, Any]:
+    try:
+        found: dict[str, Any] = json.loads((artifact.path / name).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise IntegrityError(f"{artifact.path / name} cannot be read", why=str(error), fix=_AGAIN) from error
+    return found

@@ -1,0 +1,118 @@
+"""The evaluation that a policy asks for. What a decision says is not believed: it is decided anew, from the evaluations
+that it names, by the policy's own contract."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from raytrain.errors import PlatformError
+from raytrain.evaluation.decision.contract import ContractSection
+from raytrain.evaluation.decision.decide import Comparison, Decision, decide
+from raytrain.evaluation.decision.headline import evidence, headline, outcome
+from raytrain.evaluation.report import EvaluatedModel
+from raytrain.evaluation.results import Evaluation
+from raytrain.release.gate.about import About
+from raytrain.release.gate.reports import time_of
+from raytrain.release.gate.rules import Reading, Status
+from raytrain.storage.artifact import Artifact
+
+Find = Callable[[str], Evaluation | None]
+"""An evaluation by its digest; None where it is not at hand."""
+
+_COMPARE = "raytrain compare BASELINE EVALUATION, with the contract of the policy"
+
+
+def subject_of(model: EvaluatedModel) -> str | None:
+    """Digest of the trained artifact that answered."""
+    return model.adapter_digest or model.base_digest
+
+
+def read_decision(artifact: Artifact, about: About, contract: ContractSection, find: Find) -> Reading | str:
+    """A reading of a decision, or in words why it is about something else."""
+    parents = artifact.manifest.parents
+    wanted = {role: digest for role, digest in parents.items() if role.startswith(("baseline", "candidate"))}
+    found = {role: find(digest) for role, digest in wanted.items()}
+    missing = [f"{role} {wanted[role]}" for role, one in found.items() if one is None]
+    candidates = [one for role, one in found.items() if one is not None and role != "baseline"]
+    names = _who(artifact) | {subject_of(one.report.model) for one in candidates}
+    if about.subject not in names:
+        return f"it is about {', '.join(map(str, names)) or 'nothing'}, the bundle of {about.subject}"
+    baseline = found.get("baseline")
+    own = any(subject_of(one.report.model) == about.subject for one in candidates)
+    if missing or baseline is None or not own:
+        told = (
+            "not at hand",
+            _title(contract),
+            f"it cannot be decided anew without {'; '.join(missing) or 'its own'}",
+        )
+        return _failed(artifact, *told, change="give these with --evidence as well")
+    made, text = time_of(artifact)
+    judged = judge(contract, baseline, candidates, about)
+    return replace(judged, digest=artifact.digest, made=made, made_text=text)
+
+
+def _who(artifact: Artifact) -> set[str | None]:
+    """Whom a decision says that it is about: enough to tell it from others, and for nothing else."""
+    content = json.loads((artifact.path / "decision.json").read_text(encoding="utf-8"))
+    models = [one["candidate"]["model"] for one in content["decisions"]]
+    return {one.get("adapter_digest") or one.get("base_digest") for one in models}
+
+
+def judge(
+    contract: ContractSection, baseline: Evaluation, candidates: Sequence[Evaluation], about: About
+) -> Reading:
+    """Candidates: the subject's evaluation, beside others where these were compared with it."""
+    own = next(one for one in candidates if subject_of(one.report.model) == about.subject)
+    if baseline.artifact.kind != "baseline":
+        told = (
+            "not frozen",
+            "a frozen baseline",
+            f"{baseline.artifact.digest} is an {baseline.artifact.kind}",
+        )
+        return _failed(own.artifact, *told, change="raytrain baseline freeze, and compare with that")
+    try:
+        comparison = decide(contract, baseline, candidates)
+    except PlatformError as error:
+        return _failed(
+            own.artifact,
+            "cannot be decided",
+            _title(contract),
+            f"{error.what}: {error.why}",
+            change=error.fix,
+        )
+    decision = next(one for one in comparison.decisions if one.candidate.evaluation is own)
+    told = (f"{headline(decision)} ({evidence(decision)})", _title(contract), outcome(decision, contract))
+    suites = tuple(
+        one.report.suites[suite.comparison.name].digest for one in [own] for suite in decision.suites
+    )
+    status = _status(decision)
+    change = "" if status == "passed" else _needed(decision, comparison)
+    made, text = time_of(own.artifact)
+    return Reading(
+        "evaluation", own.artifact.digest, status, *told, change, made=made, made_text=text, suites=suites
+    )
+
+
+def _status(decision: Decision) -> Status:
+    if decision.promoted:
+        return "passed"
+    return "failed" if any(gate.status == "failed" for gate in decision.gates) else "pending"
+
+
+def _needed(decision: Decision, comparison: Comparison) -> str:
+    held = [gate for gate in decision.gates if not gate.passed]
+    told = "; ".join(f"{gate.name}: {gate.why}" for gate in held)
+    return f"{comparison.contract.contract} asks more: {told}"
+
+
+def _title(contract: ContractSection) -> str:
+    return f"contract {contract.contract} {contract.version} ({contract.digest[7:19]})"
+
+
+def _failed(artifact: Artifact, value: str, limit: str, why: str, *, change: str = _COMPARE) -> Reading:
+    made, text = time_of(artifact)
+    return Reading(
+        "evaluation", artifact.digest, "failed", value, limit, why, change, made=made, made_text=text
+    )

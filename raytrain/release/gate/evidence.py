@@ -1,0 +1,189 @@
+"""Evidence: gathered from where it lies, verified, and matched to a bundle by the digests that it names."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+
+from raytrain.errors import ConfigError, IntegrityError
+from raytrain.evaluation.decision.record import KIND as DECISION_KIND
+from raytrain.evaluation.results import KINDS as EVALUATION_KINDS
+from raytrain.evaluation.results import Evaluation, open_evaluation
+from raytrain.release.gate.about import About
+from raytrain.release.gate.approvals import APPROVAL_KIND
+from raytrain.release.gate.evaluations import judge, read_decision, subject_of
+from raytrain.release.gate.policy import Policy, TargetSection
+from raytrain.release.gate.reports import READERS
+from raytrain.release.gate.rules import Reading, Stray
+from raytrain.release.keys import KeyRing
+from raytrain.release.signing import signature_place, verify
+from raytrain.runs.records import Records
+from raytrain.storage.artifact import Artifact, open_artifact
+from raytrain.storage.location import Location
+from raytrain.storage.manifest import MANIFEST_NAME, read_manifest
+
+
+@dataclass(frozen=True)
+class Found:
+    """An artifact that somebody gave."""
+
+    artifact: Artifact
+    by_name: bool
+    """Named itself; else one of a folder that was named, where what is about others may lie, too."""
+    signed_by: str | None
+
+
+@dataclass(frozen=True)
+class Shelves:
+    """Where evaluations lie that a decision names."""
+
+    storage: Location
+    """Of which baselines/ is looked through."""
+    records: Records | None = None
+
+
+@dataclass(frozen=True)
+class Gathered:
+    """What the evidence comes to, and statements of approval, which are read elsewhere."""
+
+    readings: tuple[Reading, ...]
+    strays: tuple[Stray, ...]
+    approvals: tuple[Artifact, ...]
+    digests: tuple[str, ...]
+    """Of all that was read."""
+
+
+def collect(places: Sequence[str], ring: KeyRing) -> list[Found]:
+    """Every artifact at these places or, where a place is a folder of artifacts, in it; its files and, where it has
+    one, its signature are verified.
+
+    Raises ConfigError where a place holds none, IntegrityError or RefusedError where one is damaged or its signature
+    does not count.
+    """
+    found = []
+    for text in dict.fromkeys(places):
+        place = Location.parse(text)
+        inside = [one for one in place.children() if (one / MANIFEST_NAME).exists()] if place.exists() else []
+        whole = (place / MANIFEST_NAME).exists()
+        if not whole and not inside:
+            raise ConfigError(
+                f"{text} is no evidence",
+                why="it is no artifact, nor a folder of artifacts" if place.exists() else "nothing is there",
+                fix="give the place that the command printed which made the report",
+            )
+        found += [_opened(one, ring, by_name=whole) for one in ([place] if whole else inside)]
+    return list({one.artifact.digest: one for one in found}.values())
+
+
+def _opened(place: Location, ring: KeyRing, *, by_name: bool) -> Found:
+    if place.is_local and signature_place(place.path).is_file():
+        signed = verify(place.path, ring)
+        return Found(signed.artifact, by_name, signed.key.name)
+    return Found(open_artifact(place), by_name, None)
+
+
+def gather(
+    found: Sequence[Found], about: About, policy: Policy, target: TargetSection, shelves: Shelves
+) -> Gathered:
+    """Hold each against the bundle. What was named itself and is about another is a stray; in a folder it is passed
+    over. Raises ConfigError where an artifact that was named is no evidence."""
+    given = {
+        one.artifact.digest: open_evaluation(one.artifact.location) for one in found if _is_evaluation(one)
+    }
+    finder = _Finder(shelves, given)
+    readings: list[Reading] = []
+    strays: list[Stray] = []
+    for one in found:
+        told = _read(one, about, policy, target, finder)
+        if isinstance(told, Reading):
+            readings.append(replace(told, signed_by=one.signed_by))
+        elif told is not None and one.by_name:
+            strays.append(Stray(str(one.artifact.location), one.artifact.digest, told))
+    if "evaluation" in target.reports and not any(one.thing == "evaluation" for one in readings):
+        readings += _decided_here(found, given, about, policy)
+    readings.sort(key=lambda one: (one.thing, one.digest))
+    approvals = tuple(one.artifact for one in found if one.artifact.kind == APPROVAL_KIND)
+    digests = tuple(sorted(one.digest for one in readings))
+    return Gathered(tuple(readings), tuple(strays), approvals, digests)
+
+
+def _is_evaluation(one: Found) -> bool:
+    return one.artifact.kind in EVALUATION_KINDS
+
+
+def _read(
+    one: Found, about: About, policy: Policy, target: TargetSection, finder: _Finder
+) -> Reading | str | None:
+    """None where it is not read by itself."""
+    artifact = one.artifact
+    try:
+        if artifact.kind == DECISION_KIND:
+            return read_decision(artifact, about, policy.contract, finder.evaluation)
+        if artifact.kind in READERS:
+            return READERS[artifact.kind](artifact, about, target)
+    except (OSError, KeyError, TypeError, ValueError, AttributeError) as error:
+        raise IntegrityError(
+            f"{artifact.location} cannot be read as a {artifact.kind}",
+            why=f"{type(error).__name__}: {error}",
+            fix="make it again with this version of raytrain",
+        ) from error
+    if _is_evaluation(one) and artifact.kind != "baseline" and one.by_name:
+        # It counts through a decision; about another model it is a comparison's other side at best.
+        return None
+    if one.by_name and artifact.kind not in (*EVALUATION_KINDS, APPROVAL_KIND):
+        raise ConfigError(
+            f"{artifact.location} is no evidence",
+            why=f"it is a {artifact.kind}; a gate reads {', '.join(sorted([DECISION_KIND, *READERS, APPROVAL_KIND]))}",
+            fix="leave it out",
+        )
+    return None
+
+
+def _decided_here(
+    found: Sequence[Found], given: dict[str, Evaluation], about: About, policy: Policy
+) -> Iterator[Reading]:
+    """Where no decision is brought: the subject's evaluations against each baseline that was named."""
+    baselines = [
+        given[one.artifact.digest] for one in found if one.artifact.kind == "baseline" and one.by_name
+    ]
+    for one in found:
+        own = given.get(one.artifact.digest)
+        if own is None or own in baselines or subject_of(own.report.model) != about.subject:
+            continue
+        for baseline in baselines:
+            yield replace(judge(policy.contract, baseline, [own], about), signed_by=one.signed_by)
+
+
+class _Finder:
+    """Evaluations by digest: those given, then baselines in the storage, then what runs have recorded."""
+
+    def __init__(self, shelves: Shelves, given: dict[str, Evaluation]) -> None:
+        self._shelves = shelves
+        self._given = given
+
+    def evaluation(self, digest: str) -> Evaluation | None:
+        if digest not in self._given:
+            place = self._place_of(digest)
+            found = None if place is None else open_evaluation(place)
+            if found is None or found.artifact.digest != digest:
+                return None
+            self._given[digest] = found
+        return self._given[digest]
+
+    def _place_of(self, digest: str) -> Location | None:
+        for place in (self._shelves.storage / "baselines").children():
+            if (place / MANIFEST_NAME).exists() and _digest_at(str(place)) == digest:
+                return place
+        record = self._shelves.records.find_artifact(digest) if self._shelves.records else None
+        if record is None or record.uri is None or not (Location(record.uri) / MANIFEST_NAME).exists():
+            return None
+        return Location(record.uri)
+
+
+@cache
+def _digest_at(place: str) -> str | None:
+    try:
+        return read_manifest(Location(place)).digest
+    except IntegrityError:
+        return None

@@ -1,0 +1,119 @@
+"""The record of a promotion, an artifact: for programs, for people, and what it was decided by. No clock is in it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from raytrain.errors import IntegrityError
+from raytrain.release.gate.checklist import render_checklist
+from raytrain.release.gate.policy import Policy
+from raytrain.release.gate.rules import Facts, Outcome
+from raytrain.release.gate.shelf import put
+from raytrain.release.keys import KeyRing, SigningKey
+from raytrain.storage.artifact import Artifact
+
+PROMOTION_KIND = "promotion"
+RECORD_FILE, CHECKLIST_FILE = "record.json", "checklist.md"
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Override:
+    """Somebody lets a version through that the gate holds."""
+
+    role: str
+    key: str
+    """Id of the key."""
+    who: str
+    """Name of the key."""
+    why: str
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A version with what was decided on it."""
+
+    policy: Policy
+    facts: Facts
+    outcome: Outcome
+    override: Override | None = None
+
+    @property
+    def released(self) -> bool:
+        """Whether the alias may name it."""
+        return self.outcome.verdict == "GO" or self.override is not None
+
+
+def record_of(judged: Judged) -> dict[str, Any]:
+    """Everything decided, as JSON can hold it. The same facts give the same record."""
+    facts, policy = judged.facts, judged.policy
+    section, contract = policy.section, policy.contract
+    return {
+        "format": FORMAT,
+        "name": facts.name,
+        "version": facts.version,
+        "target": facts.target,
+        "bundle": facts.bundle,
+        "subject": facts.subject,
+        "policy": {"name": section.policy, "version": section.version, "digest": policy.digest},
+        "contract": {"name": contract.contract, "version": contract.version, "digest": contract.digest},
+        "verdict": judged.outcome.verdict,
+        "released": judged.released,
+        "override": None if judged.override is None else asdict(judged.override),
+        "rules": [asdict(one) for one in judged.outcome.rules],
+        "readings": [_reading(asdict(one)) for one in facts.readings],
+        "strays": [asdict(one) for one in facts.strays],
+        "approvals": [asdict(one) for one in facts.approvals],
+        "refused_approvals": [asdict(one) for one in facts.refused_approvals],
+    }
+
+
+def _reading(told: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in told.items() if key != "made"}
+
+
+def write_record(folder: Path, judged: Judged, key: SigningKey, ring: KeyRing) -> Artifact:
+    """Write and sign the record below `folder`, under its digest."""
+    facts = judged.facts
+    outside = {one.digest for one in facts.readings if one.made is not None} | {
+        one.digest for one in facts.approvals
+    }
+    parents = {"bundle": facts.bundle, "subject": facts.subject}
+    parents |= {f"evidence_{i}": digest for i, digest in enumerate(sorted(outside), start=1)}
+
+    def write(place: Path) -> None:
+        content = json.dumps(record_of(judged), indent=1, sort_keys=True, ensure_ascii=True)
+        (place / RECORD_FILE).write_text(content + "\n", encoding="utf-8")
+        (place / CHECKLIST_FILE).write_text(checklist_of(judged), encoding="utf-8")
+        for name, asked in (
+            ("policy.yaml", judged.policy.asked),
+            ("contract.yaml", judged.policy.contract.asked),
+        ):
+            text = yaml.safe_dump(asked, sort_keys=False, allow_unicode=True)
+            (place / name).write_text(text, encoding="utf-8")
+
+    return put(folder, PROMOTION_KIND, write, key, ring, parents=parents)
+
+
+def checklist_of(judged: Judged) -> str:
+    """As Markdown, for a pull request."""
+    policy, one = judged.policy, judged.override
+    told = None if one is None else f"by {one.who} as {one.role}: {one.why}"
+    return render_checklist(judged.facts, judged.outcome, f"{policy.title} ({policy.digest[7:19]})", told)
+
+
+def read_record(artifact: Artifact) -> dict[str, Any]:
+    """Raises IntegrityError where it cannot be read."""
+    place = artifact.path / RECORD_FILE
+    try:
+        found: dict[str, Any] = json.loads(place.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise IntegrityError(
+            f"{place} cannot be read", why=str(error), fix="promote again; find out who wrote there"
+        ) from error
+    return found

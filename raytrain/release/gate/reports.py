@@ -1,0 +1,138 @@
+"""What each kind of report says of a trained artifact, held against a policy's limits."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from typing import Any
+
+from raytrain.evaluation.contamination.report import REPORT_KIND as CONTAMINATION_KIND
+from raytrain.evaluation.safety.findings import SEVERITIES
+from raytrain.evaluation.safety.report_files import KIND as SAFETY_KIND
+from raytrain.release.gate.about import About
+from raytrain.release.gate.policy import TargetSection
+from raytrain.release.gate.rules import Reading, Status
+from raytrain.release.golden import GOLDEN_KIND
+from raytrain.storage.artifact import Artifact
+
+PIPELINE_KIND = "check_report"
+"""As `raytrain check pipeline` writes them. Training's own word for it is out of a release's reach."""
+
+Reader = Callable[[Artifact, About, TargetSection], Reading | str]
+"""A reading, or in words why the report is about something else. KeyError, TypeError or ValueError where it cannot be
+read."""
+
+
+def time_of(artifact: Artifact) -> tuple[float | None, str]:
+    """When it was made, by its manifest: in seconds since 1970, and as it stands there."""
+    text = artifact.manifest.provenance.get("created_at")
+    try:
+        return datetime.fromisoformat(str(text)).timestamp(), str(text)
+    except ValueError:
+        return None, ""
+
+
+def _reading(
+    artifact: Artifact,
+    thing: str,
+    status: Status,
+    told: tuple[str, str, str, str],
+    suites: tuple[str, ...] = (),
+) -> Reading:
+    made, text = time_of(artifact)
+    return Reading(thing, artifact.digest, status, *told, made=made, made_text=text, suites=suites)
+
+
+def _other(role: str, theirs: object, ours: str | None) -> str | None:
+    """Why two digests are not the same; None where they are."""
+    if ours is None:
+        return f"the bundle does not say its {role}, the report's is {theirs}"
+    return None if theirs == ours else f"its {role} is {theirs}, the bundle's {ours}"
+
+
+def _pipeline(artifact: Artifact, about: About, _target: TargetSection) -> Reading | str:
+    content, parents = _json(artifact), artifact.manifest.parents
+    wanted = {
+        "base_model": (parents.get("base_model"), about.base_model),
+        "dataset": (parents.get("dataset"), about.dataset),
+        "recipe": (content["recipe"]["identity"], about.recipe),
+    }
+    for role, (theirs, ours) in wanted.items():
+        if why := _other(role, theirs, ours):
+            return why
+    passed = content["passed"] is True
+    told = (
+        content["verdict"],
+        "passed",
+        "every check over the same recipe, rows and base model",
+        "mend the recipe",
+    )
+    return _reading(artifact, "pipeline_check", "passed" if passed else "failed", told)
+
+
+def _contamination(artifact: Artifact, about: About, target: TargetSection) -> Reading | str:
+    if why := _other("dataset", artifact.manifest.parents.get("dataset"), about.dataset):
+        return why
+    content = _json(artifact)
+    suite, found, items = content["suite"], int(content["num_suspects"]), int(content["num_items"])
+    passed = "train" in content["splits"] and items > 0 and found <= target.max_suspects * items
+    told = (
+        f"{suite['name']}: {found} of {items} items",
+        f"at most {100 * target.max_suspects:g} %",
+        f"suspected, held against {content['num_rows']} rows of {', '.join(content['splits'])}",
+        "take the suspects out of the suite or the rows, and train and evaluate again",
+    )
+    return _reading(artifact, "contamination", "passed" if passed else "failed", told, (suite["digest"],))
+
+
+def _safety(artifact: Artifact, about: About, target: TargetSection) -> Reading | str:
+    if why := _other("model", artifact.manifest.parents.get("model"), about.subject):
+        return why
+    content = _json(artifact)
+    allowed = SEVERITIES[SEVERITIES.index(target.worst_failure) :] if target.worst_failure != "none" else ()
+    grave = [one for one in content["severities"] if one["name"] not in allowed]
+    leaks = [one for one in content["leaks"] if one["name"].startswith("secrets")]
+    failed = [
+        f"{one['num_failed']} of {one['num_probes']} {one['name']}"
+        for one in [*grave, *leaks]
+        if one["num_failed"]
+    ]
+    unknown = sum(one["num_unknown"] for one in [*grave, *leaks])
+    num_probes = sum(one["num_probes"] + one["num_unknown"] for one in content["severities"])
+    status: Status = "failed" if failed or not num_probes else "pending" if unknown else "passed"
+    named = ", ".join(one["name"] for one in grave) or "no severity asked"
+    told = (
+        ", ".join(failed) or f"0 of {num_probes} probes",
+        f"none graver than {target.worst_failure}, no secret",
+        f"{named}; {unknown} outcomes are unknown" if unknown else named,
+        "probe again where outcomes are unknown; else train what was probed out of it",
+    )
+    return _reading(artifact, "safety", status, told)
+
+
+def _drift(artifact: Artifact, about: About, _target: TargetSection) -> Reading | str:
+    if why := _other("subject", artifact.manifest.parents.get("subject"), about.subject):
+        return why
+    content = _json(artifact)
+    told = (
+        f"{content['num_lost']} of {content['num_right']} right answers lost",
+        content["limit"],
+        content["why"],
+        "find out what was lost (items.jsonl of the report), or freeze another golden set",
+    )
+    return _reading(artifact, "drift", "passed" if content["passed"] is True else "failed", told)
+
+
+READERS: Mapping[str, Reader] = {
+    PIPELINE_KIND: _pipeline,
+    CONTAMINATION_KIND: _contamination,
+    SAFETY_KIND: _safety,
+    GOLDEN_KIND: _drift,
+}
+"""By the kind of their artifact. A decision is read by `evaluations`, as it names others."""
+
+
+def _json(artifact: Artifact) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((artifact.path / "report.json").read_text(encoding="utf-8"))
+    return found

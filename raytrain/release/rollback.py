@@ -1,0 +1,206 @@
+"""Back to the version before: verified, held against what serves now, seen to load; then one entry of the journal."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from raytrain.errors import ConfigError, PlatformError, RefusedError
+from raytrain.release.bundle.description import BundleDescription, read_description
+from raytrain.release.fitting import Fit, check_weights, compatible, load_in_fresh_process, refuse_unfit
+from raytrain.release.gate.enforce import ROLLBACK_KIND, require_released
+from raytrain.release.gate.shelf import put, shelf_folder
+from raytrain.release.keys import KeyRing, SigningKey
+from raytrain.release.registry.journal import Entry
+from raytrain.release.registry.registry import Registry
+from raytrain.release.registry.state import PRODUCTION
+from raytrain.release.registry.versions import Version
+from raytrain.storage.artifact import Artifact
+from raytrain.storage.location import Location
+
+
+@dataclass(frozen=True)
+class Hangar:
+    """Where rollbacks find what they need."""
+
+    registry: Registry
+    ring: KeyRing
+    cache: Location
+    """Of base models."""
+    tell: Callable[[str], None] = lambda _: None
+
+
+@dataclass(frozen=True)
+class RollbackOptions:
+    """How one goes back."""
+
+    to: Version | None = None
+    """None = the version before."""
+    rehearse: bool = False
+    """Everything but the switch."""
+    other_base: bool = False
+    """Also to a version over another base model or tokenizer."""
+    load: bool = False
+    """Load it for real, in a fresh process, before the switch: seconds to minutes instead of milliseconds."""
+    why: str = ""
+
+
+@dataclass
+class Rollback:
+    """How it went."""
+
+    name: str
+    before: Version
+    after: Version
+    moved: bool = False
+    fits: list[Fit] = field(default_factory=list)
+    weights: str = ""
+    notes: list[str] = field(default_factory=list)
+    seconds: dict[str, float] = field(default_factory=dict)
+    """Of each step, in their order."""
+    record: Artifact | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        record = self.record
+        return {
+            "name": self.name,
+            "before": str(self.before),
+            "after": str(self.after),
+            "moved": self.moved,
+            "fits": [{**asdict(one), "same": one.same} for one in self.fits],
+            "weights": self.weights,
+            "notes": self.notes,
+            "seconds": {step: round(taken, 3) for step, taken in self.seconds.items()},
+            "record": None if record is None else {"place": str(record.location), "digest": record.digest},
+        }
+
+
+def good_versions(entries: Iterable[Entry]) -> list[Version]:
+    """Versions that production can go back through, the one that serves now last. Pure.
+
+    Going back to a version takes those after it off the list: whoever goes back twice gets two versions back, and never
+    to what was just left.
+    """
+    stack: list[Version] = []
+    for one in entries:
+        if one.action == "move" and one.details["alias"] == PRODUCTION:
+            version = Version.parse(one.details["version"])
+            stack = stack[: stack.index(version)] if version in stack else stack
+            stack.append(version)
+    return stack
+
+
+def choose_target(entries: list[Entry], name: str, to: Version | None) -> tuple[Version, Version]:
+    """(what serves now, what to go back to). Pure.
+
+    Raises RefusedError where there is nothing to go back to, ConfigError where `to` never was in production.
+    """
+    stack = good_versions(entries)
+    if not stack:
+        raise RefusedError(
+            f"{name} has nothing in production",
+            why="no version was ever moved there",
+            fix=f"raytrain promote {name}@VERSION --to production",
+        )
+    now = stack[-1]
+    if to is None:
+        if len(stack) < 2:
+            raise RefusedError(
+                f"{name} has no version before {now}",
+                why="it is the first in production, or all before it were gone back from",
+                fix="name one that was there with --to VERSION, or promote another",
+            )
+        return now, stack[-2]
+    moves = [one.details for one in entries if one.action == "move" and one.details["alias"] == PRODUCTION]
+    was_there = {Version.parse(one["version"]) for one in moves}
+    if to not in was_there or to == now:
+        others = ", ".join(map(str, sorted(was_there - {now}, reverse=True))) or "none"
+        raise ConfigError(
+            f"{name} cannot go back to {to}",
+            why=f"it serves {now}, and in production were besides: {others}",
+            fix="name one of these; another version comes through the gate: raytrain promote",
+        )
+    return now, to
+
+
+def roll_back(hangar: Hangar, name: str, key: SigningKey | None, options: RollbackOptions) -> Rollback:
+    """Let production name an earlier version that still verifies, fits and loads. key: None only at a rehearsal.
+
+    Raises what `choose_target` raises; RefusedError or IntegrityError where that version does not verify, was never let
+    in by the gate, does not fit or does not load, and where somebody else moved production meanwhile.
+    """
+    registry = hangar.registry
+    now, to = choose_target(registry.entries(name), name, options.to)
+    done = Rollback(name, now, to)
+    with _timed(hangar, done, "verify"):
+        admitted = require_released(registry, f"{name}@{to}", hangar.ring, alias=PRODUCTION)
+        folder = admitted.signed.artifact.path
+        description = read_description(folder)
+        if admitted.overridden:
+            done.notes.append(f"{to} was let in by an override of the gate")
+    with _timed(hangar, done, "compatible"):
+        _compare(hangar, done, description, options)
+    with _timed(hangar, done, "weights"):
+        done.weights = check_weights(folder, description, hangar.cache)
+    if options.load:
+        with _timed(hangar, done, "load"):
+            done.notes.append(load_in_fresh_process(folder, description, hangar.cache))
+    if options.rehearse:
+        return done
+    assert key is not None, "only a rehearsal goes without"
+    why = options.why or f"rolled back from {now}"
+    with _timed(hangar, done, "record"):
+        done.record = _write_record(hangar, done, admitted.about.bundle, key, why)
+    with _timed(hangar, done, "switch"):
+        registry.move(name, PRODUCTION, to, expected=now, decision=done.record.digest, why=why)
+    done.moved = True
+    return done
+
+
+def _compare(hangar: Hangar, done: Rollback, wanted: BundleDescription, options: RollbackOptions) -> None:
+    """With what serves now; one that is damaged is no reason to stay with it."""
+    registry = hangar.registry
+    try:
+        serving = registry.verified(f"{done.name}@{done.before}", hangar.ring).artifact
+        done.fits = compatible(read_description(serving.path), wanted)
+    except PlatformError as error:
+        done.notes.append(
+            f"{done.before}, which serves now, cannot be read ({error.what}): not compared with it"
+        )
+        return
+    if not options.other_base:
+        refuse_unfit(done.fits, str(done.after))
+
+
+def _write_record(hangar: Hangar, done: Rollback, bundle: str, key: SigningKey, why: str) -> Artifact:
+    content = {
+        "name": done.name,
+        "before": str(done.before),
+        "after": str(done.after),
+        "bundle": bundle,
+        "fits": [asdict(one) for one in done.fits],
+        "weights": done.weights,
+        "notes": done.notes,
+        "why": why,
+        "who": key.public.name,
+    }
+
+    def write(place: Path) -> None:
+        text = json.dumps(content, indent=1, sort_keys=True, ensure_ascii=True)
+        (place / "record.json").write_text(text + "\n", encoding="utf-8")
+
+    folder = shelf_folder(hangar.registry, done.name, "records")
+    return put(folder, ROLLBACK_KIND, write, key, hangar.ring, parents={"bundle": bundle})
+
+
+@contextmanager
+def _timed(hangar: Hangar, done: Rollback, step: str) -> Iterator[None]:
+    hangar.tell(step)
+    began = time.perf_counter()
+    yield
+    done.seconds[step] = time.perf_counter() - began

@@ -1,0 +1,174 @@
+"""The gate as it is typed: exit codes, what is printed, the checklist, and an adapter's whole life."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from releases import Evidence, Trained, make_release, write_adapter
+from safetensors.numpy import load_file, save_file
+from suites import SUMS, write_suite
+
+from raytrain.cli.main import run
+from raytrain.models.base import resolve_base_model
+from raytrain.models.section import ModelSection
+from raytrain.storage.artifact import ArtifactWriter, open_artifact
+from raytrain.storage.location import Location
+
+Told = Callable[..., tuple[int, dict[str, Any]]]
+
+
+@pytest.fixture
+def told(capsys: pytest.CaptureFixture[str]) -> Told:
+    def told(*arguments: object) -> tuple[int, dict[str, Any]]:
+        code = run([*map(str, arguments), "--json"])
+        return code, json.loads(capsys.readouterr().out)
+
+    return told
+
+
+LAX = "targets: [{to: production, reports: [], documents: [], approvals: [{role: reviewer}], override_by: [on-call]}]"
+
+
+def policy(folder: Path) -> Path:
+    place = folder / "gate.yaml"
+    place.write_text(
+        "policy: team\nroles: [{role: reviewer, keys: [ada]}, {role: on-call, keys: [default]}]\n" + LAX
+    )
+    return place
+
+
+def evidence_options(evidence: Evidence) -> list[str]:
+    return [word for place in evidence.places for word in ("--evidence", place)]
+
+
+def test_from_a_bundle_to_production_by_the_default_policy(
+    told: Told, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    evidence = Evidence(tmp_path / "evidence").write()
+    options = evidence_options(evidence)
+    make_release(tmp_path / "bundle", Trained())
+    assert told("keys", "generate")[0] == 0
+    code, found = told("adapter", "deploy", tmp_path / "bundle", "--name", "sums", "--to", "staging")
+    assert code == 5 and found["verdict"] == "NO-GO" and found["version"] == "1.0.0", (
+        "it is registered all the same"
+    )
+    assert found["error"]["kind"] == "refused" and "evaluation failed" in found["error"]["why"]
+    checklist = tmp_path / "checklist.md"
+    words = ["promote", "sums@1.0.0", "--to", "production", *options]
+    code, found = told(*words, "--dry-run", "--checklist", checklist)
+    assert code == 0 and found["verdict"] == "GO" and not found["moved"] and found["record"] is None
+    assert checklist.read_text().startswith("# GO: sums 1.0.0 to production")
+    assert run(words) == 0
+    out = capsys.readouterr().out
+    assert (
+        "GO: sums@1.0.0 is production now" in out
+        and "record " in out
+        and "suites free of training rows" in out
+    )
+    assert told(*words)[1]["moved"] is False
+    code, found = told(
+        "adapter", "deploy", tmp_path / "bundle", "--name", "sums", "--to", "staging", *options
+    )
+    assert code == 0 and found["version"] == "1.0.0" and found["moved"]
+    code, found = told("adapter", "versions", "sums")
+    assert found["aliases"] == {"production": "1.0.0", "staging": "1.0.0"}
+
+
+def test_approvals_and_an_override(told: Told, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("default", "ada"):
+        told("keys", "generate", name)
+    asked = policy(tmp_path)
+    for i in range(2):
+        make_release(tmp_path / f"bundle-{i}", Trained(dataset=f"sha256:{i}"))
+        told("sign", tmp_path / f"bundle-{i}")
+        told("registry", "add", f"sums@1.{i}.0", tmp_path / f"bundle-{i}", "--why", "a test")
+    words = ["promote", "sums@1.0.0", "--to", "production", "--policy", asked]
+    code, found = told(*words)
+    assert code == 5 and found["verdict"] == "ESCALATE" and "raytrain approve" in found["error"]["fix"]
+    approve = ["approve", "sums@1.0.0", "--to", "production", "--role", "reviewer", "--policy", asked]
+    code, found = told(*approve, "--key", "default")
+    assert code == 5 and "does not speak for reviewer" in found["error"]["what"]
+    code, found = told(*approve, "--key", "ada", "--why", "I read the flips")
+    assert code == 0 and found["name"] == "ada"
+    code, found = told(*words)
+    assert code == 0 and found["moved"] and found["approvals"][0]["why"] == "I read the flips"
+    code, found = told("rollback", "sums")
+    assert code == 5 and "no version before" in found["error"]["what"]
+    later = ["promote", "sums@1.1.0", "--to", "production", "--policy", asked, "--override"]
+    assert told(*later)[0] == 2
+    assert told(*later, "--role", "on-call")[1]["error"]["what"] == "an override needs a reason"
+    assert run([*map(str, later), "--role", "on-call", "--why", "it is on fire"]) == 0
+    said = capsys.readouterr()
+    assert "OVERRIDE: ESCALATE was set aside by default as on-call: it is on fire" in said.err
+    assert "OVERRIDE of ESCALATE" in told("registry", "log", "sums")[1]["entries"][-1]["why"]
+    code, found = told("rollback", "sums", "--rehearse")
+    assert (
+        code == 0 and not found["moved"] and found["after"] == "1.0.0" and set(found["seconds"]) >= {"verify"}
+    )
+    assert run(["adapter", "rollback", "sums", "--why", "it was not"]) == 0
+    assert "sums@production is 1.0.0 now" in capsys.readouterr().out
+    code, found = told("promote", "sums@1.0.0", "--to", "live", "--policy", asked)
+    assert code == 2 and "lets nothing into" in found["error"]["what"]
+    next((tmp_path / "home" / "keys").glob("default-*.pem")).chmod(0o640)
+    code, found = told("rollback", "sums", "--to", "1.1.0")
+    assert code == 5 and "can be read by others" in found["error"]["what"]
+
+
+def released_adapter(folder: Path, tiny_llama: Path, *, factor: float) -> Path:
+    """A bundle whose adapter can be asked: no change to its base model, or one that spoils every answer."""
+    base = resolve_base_model(ModelSection(base_model=str(tiny_llama)), Location(str(folder.parent)))
+    trained = Trained(folder.name, base_model=base.digest, base_reference=str(tiny_llama))
+    training = {"base_model": str(tiny_llama), "base_digest": base.digest, "model": {"task": "causal_lm"}}
+    make_release(folder, trained, documents={"adapter/training.json": training})
+    aside = folder.with_name(f"{folder.name}-weights")
+    write_adapter(aside, layers=2)
+    weights = load_file(aside / "adapter_model.safetensors")
+    spoiled = {name: one + factor if "lora_B" in name else one for name, one in weights.items()}
+    was = open_artifact(Location(str(folder)))
+    with ArtifactWriter(Location(str(folder)), kind="bundle", parents=was.manifest.parents) as writer:
+        for name in was.manifest.files:
+            place = writer.path / name
+            place.parent.mkdir(parents=True, exist_ok=True)
+            place.write_bytes((folder / name).read_bytes())
+        save_file(spoiled, writer.path / "adapter" / "adapter_model.safetensors", metadata={"format": "pt"})
+        writer.commit(was.manifest.provenance, replace=True)
+    return folder
+
+
+def test_an_adapter_is_tested_against_production_and_its_golden_set(
+    told: Told, tmp_path: Path, tiny_llama: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    told("keys", "generate")
+    good, other = (
+        released_adapter(tmp_path / name, tiny_llama, factor=f) for name, f in (("good", 0.0), ("bad", 9.0))
+    )
+    lax = tmp_path / "gate.yaml"
+    lax.write_text("policy: lax\ntargets: [{to: production, reports: [], documents: []}]\n")
+    code, found = told("adapter", "deploy", good, "--name", "sums", "--to", "production", "--policy", lax)
+    assert code == 0 and found["moved"], found
+    sums = write_suite(
+        tmp_path, "sums", rows=[{**row, "answer": "x"} for row in SUMS], scorer={"name": "exact_match"}
+    )
+    code, found = told("adapter", "test", good, "--name", "sums", "--suite", sums)
+    assert code == 5 and "Nothing can differ" in found["headline"]
+    code, found = told("adapter", "test", other, "--name", "sums", "--suite", sums)
+    assert code == 5 and found["recommendation"] != "Promote" and found["against"] == "sums@1.0.0"
+    choices = write_suite(tmp_path, "choices")
+    code, found = told("baseline", "freeze", good / "adapter", "--suite", choices, "--name", "golden")
+    assert code == 0
+    code, found = told("check", "golden", "sums@production")
+    assert code == 0 and found["passed"] and found["subject"] == Trained("good").subject
+    assert (Path(found["report"]) / "items.jsonl").read_text() == ""
+    code, found = told("check", "golden", other, "--max-lost", "0")
+    assert code == 5 and found["num_lost"] > 0 and "has drifted" in found["error"]["what"]
+    lost = (Path(found["report"]) / "items.jsonl").read_text().splitlines()
+    assert sum(json.loads(line)["after"] < json.loads(line)["before"] for line in lost) == found["num_lost"]
+    assert run(["check", "golden", str(other), "--max-lost", "1"]) == 0
+    assert "check golden PASSED" in capsys.readouterr().out
+    code, found = told("check", "golden", "sums@production", "--baseline", "nowhere")
+    assert code == 2 and "is no baseline" in found["error"]["what"]
+    assert told("adapter", "test", other, "--name", "nothing", "--suite", sums)[0] == 2

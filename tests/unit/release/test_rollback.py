@@ -1,0 +1,338 @@
+"""Back to the version before: which one that is, what must hold, and that whoever is killed leaves old or new."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from releases import Trained, release, write_adapter
+
+from raytrain.errors import ConfigError, IntegrityError, RefusedError
+from raytrain.models.base import resolve_base_model
+from raytrain.models.section import ModelSection
+from raytrain.release.bundle.description import read_description
+from raytrain.release.fitting import check_weights, load_in_fresh_process
+from raytrain.release.gate.enforce import require_released
+from raytrain.release.gate.evidence import Shelves
+from raytrain.release.gate.policy import default_policy
+from raytrain.release.gate.promote import Desk, Wanted, promote
+from raytrain.release.gate.shelf import all_in, shelf_folder
+from raytrain.release.keys import KeyRing
+from raytrain.release.registry.journal import Entry
+from raytrain.release.registry.registry import Registry
+from raytrain.release.registry.versions import Version
+from raytrain.release.rollback import Hangar, RollbackOptions, choose_target, good_versions, roll_back
+from raytrain.storage.location import Location
+
+PLAIN = RollbackOptions()
+
+
+def moves(*versions: str) -> list[Entry]:
+    """Of production, with what else may happen between."""
+    found = [Entry(0, "", "", "", "move", {"alias": "staging", "version": "7.0.0"}, "")]
+    for version in versions:
+        found.append(Entry(0, "", "", "", "register", {"version": version}, ""))
+        found.append(Entry(0, "", "", "", "move", {"alias": "production", "version": version}, ""))
+    return found
+
+
+@pytest.mark.parametrize(
+    ("history", "left"),
+    [
+        ([], []),
+        (["1.0.0"], ["1.0.0"]),
+        (["1.0.0", "1.1.0", "1.2.0"], ["1.0.0", "1.1.0", "1.2.0"]),
+        (["1.0.0", "1.1.0", "1.2.0", "1.1.0"], ["1.0.0", "1.1.0"]),
+        (["1.0.0", "1.1.0", "1.2.0", "1.1.0", "1.0.0"], ["1.0.0"]),
+        (["1.0.0", "1.1.0", "1.0.0", "1.2.0"], ["1.0.0", "1.2.0"]),
+        (["1.0.0", "1.1.0", "1.0.0", "1.1.0"], ["1.0.0", "1.1.0"]),
+    ],
+)
+def test_going_back_takes_what_was_left_off_the_list(history: list[str], left: list[str]) -> None:
+    assert [str(one) for one in good_versions(moves(*history))] == left
+
+
+def test_who_goes_back_twice_gets_two_versions_back_unless_another_is_named() -> None:
+    first, second, third = Version(1, 0, 0), Version(1, 1, 0), Version(1, 2, 0)
+    history = ["1.0.0", "1.1.0", "1.2.0"]
+    assert choose_target(moves(*history), "sums", None) == (third, second)
+    assert choose_target(moves(*history, "1.1.0"), "sums", None) == (second, first)
+    assert choose_target(moves(*history, "1.1.0"), "sums", third) == (second, third), "forth again, if asked"
+    for known, to, kind, words in (
+        (moves(), None, RefusedError, "nothing in production"),
+        (moves("1.0.0"), None, RefusedError, "no version before 1.0.0"),
+        (moves(*history, "1.1.0", "1.0.0"), None, RefusedError, "no version before 1.0.0"),
+        (moves(*history), third, ConfigError, "it serves 1.2.0"),
+        (moves(*history), Version(7, 0, 0), ConfigError, "in production were besides: 1.1.0, 1.0.0"),
+    ):
+        with pytest.raises(kind) as caught:
+            choose_target(known, "sums", to)
+        assert words in str(caught.value)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """1.0.0, 1.1.0 and 1.2.0 came to production one after another, by a policy that asks for a signature alone."""
+    folder = tmp_path_factory.mktemp("rollback")
+    ring, registry = KeyRing(folder / "keys"), Registry(folder / "registry")
+    ring.generate("release")
+    for i in range(3):
+        release(registry, ring, folder / f"bundle-{i}", Trained(dataset=f"sha256:rows {i}"), f"1.{i}.0")
+        let_in(registry, ring, f"1.{i}.0")
+    return folder
+
+
+@pytest.fixture
+def hangar(whole: Path, tmp_path: Path) -> Hangar:
+    for name in ("keys", "registry"):
+        shutil.copytree(whole / name, tmp_path / name)
+    return Hangar(
+        Registry(tmp_path / "registry"), KeyRing(tmp_path / "keys"), Location(str(tmp_path / "cache"))
+    )
+
+
+def let_in(registry: Registry, ring: KeyRing, version: str) -> None:
+    desk = Desk(registry, ring, Shelves(Location(str(registry.folder.parent / "storage"))))
+    policy = default_policy()
+    lax = policy.section.targets[0].model_copy(update={"to": "production"})
+    policy = replace(policy, section=policy.section.model_copy(update={"targets": [lax]}))
+    done = promote(desk, Wanted(f"sums@{version}", "production", policy), ring.signing_key("release"))
+    assert done.moved, done.judged.outcome
+
+
+def back(hangar: Hangar, options: RollbackOptions = PLAIN) -> str:
+    done = roll_back(hangar, "sums", hangar.ring.signing_key("release"), options)
+    assert done.moved
+    return str(hangar.registry.state("sums").aliases["production"])
+
+
+def bundle_of(hangar: Hangar, version: str) -> Path:
+    return hangar.registry.verified(f"sums@{version}", hangar.ring).artifact.path
+
+
+def test_it_goes_back_and_further_back_and_serving_takes_it(hangar: Hangar) -> None:
+    rehearsed = roll_back(hangar, "sums", None, RollbackOptions(rehearse=True))
+    assert not rehearsed.moved and rehearsed.record is None
+    assert str(hangar.registry.state("sums").aliases["production"]) == "1.2.0"
+    assert list(rehearsed.seconds) == ["verify", "compatible", "weights"]
+    assert back(hangar) == "1.1.0"
+    entry = hangar.registry.state("sums").moved["production"]
+    assert entry.why == "rolled back from 1.2.0" and entry.details["decision"]
+    admitted = require_released(hangar.registry, "sums@production", hangar.ring)
+    assert admitted.about.dataset == "sha256:rows 1"
+    assert back(hangar) == "1.0.0"
+    with pytest.raises(RefusedError, match="no version before"):
+        back(hangar)
+    assert back(hangar, RollbackOptions(to=Version(1, 2, 0), why="it was not to blame")) == "1.2.0"
+    assert hangar.registry.state("sums").moved["production"].why == "it was not to blame"
+    require_released(hangar.registry, "sums@production", hangar.ring)
+
+
+def test_it_takes_less_than_five_seconds(hangar: Hangar) -> None:
+    done = roll_back(hangar, "sums", hangar.ring.signing_key("release"), PLAIN)
+    assert list(done.seconds) == ["verify", "compatible", "weights", "record", "switch"]
+    assert sum(done.seconds.values()) < 5
+
+
+def spoil_weights(hangar: Hangar) -> None:
+    (bundle_of(hangar, "1.1.0") / "adapter" / "adapter_model.safetensors").write_bytes(b"nothing")
+
+
+def strip_signature(hangar: Hangar) -> None:
+    place = bundle_of(hangar, "1.1.0")
+    place.with_name(f"{place.name}.sig").unlink()
+
+
+def strip_record(hangar: Hangar) -> None:
+    decision = hangar.registry.entries("sums")[3].details["decision"]
+    shutil.rmtree(shelf_folder(hangar.registry, "sums", "records") / decision[7:])
+
+
+@pytest.mark.parametrize(
+    ("spoil", "kind", "words"),
+    [
+        (spoil_weights, IntegrityError, "adapter_model.safetensors"),
+        (strip_signature, RefusedError, "is not signed"),
+        (strip_record, IntegrityError, "is not in"),
+    ],
+)
+def test_what_does_not_verify_is_not_gone_back_to(
+    spoil: Callable[[Hangar], None], kind: type[Exception], words: str, hangar: Hangar
+) -> None:
+    spoil(hangar)
+    before = hangar.registry.entries("sums")
+    with pytest.raises(kind, match=words):
+        back(hangar)
+    assert hangar.registry.entries("sums") == before
+    assert back(hangar, RollbackOptions(to=Version(1, 0, 0))) == "1.0.0", "further back it goes"
+
+
+def test_a_version_whose_key_was_revoked_is_not_gone_back_to(hangar: Hangar, tmp_path: Path) -> None:
+    ring = hangar.ring
+    ring.rotate("release")
+    trained = Trained(dataset="sha256:new")
+    release(hangar.registry, ring, tmp_path / "new", trained, "1.3.0")
+    let_in(hangar.registry, ring, "1.3.0")
+    ring.revoke(ring.known()[0].id, "a laptop was lost")
+    with pytest.raises(RefusedError, match="revoked"):
+        back(hangar)
+
+
+def test_damage_of_what_serves_now_is_no_reason_to_stay(hangar: Hangar) -> None:
+    (bundle_of(hangar, "1.2.0") / "bundle.json").write_text("{")
+    done = roll_back(hangar, "sums", hangar.ring.signing_key("release"), PLAIN)
+    assert done.moved and done.fits == [] and "not compared with it" in done.notes[0]
+
+
+def test_another_base_is_refused_with_both_digests(hangar: Hangar, tmp_path: Path) -> None:
+    trained = Trained(base_model="sha256:" + "b" * 64, tokenizer="sha256:" + "c" * 64)
+    release(hangar.registry, hangar.ring, tmp_path / "major", trained, "2.0.0")
+    let_in(hangar.registry, hangar.ring, "2.0.0")
+    with pytest.raises(RefusedError) as caught:
+        back(hangar)
+    for digest in (trained.base_model, trained.tokenizer, Trained().base_model, Trained().tokenizer):
+        assert digest in caught.value.why
+    assert back(hangar, RollbackOptions(other_base=True)) == "1.2.0"
+
+
+def test_one_that_moved_meanwhile_stays_where_it_was_moved(hangar: Hangar) -> None:
+    def meddle(step: str) -> None:
+        if step == "switch":
+            registry = hangar.registry
+            registry.move(
+                "sums", "production", Version(1, 0, 0), expected=Version(1, 2, 0), decision=None, why="mine"
+            )
+
+    with pytest.raises(RefusedError, match="was not moved"):
+        back(replace(hangar, tell=meddle))
+    assert str(hangar.registry.state("sums").aliases["production"]) == "1.0.0"
+
+
+def test_weights_are_held_against_their_rank_and_their_base(
+    tiny_llama: Path, tmp_path: Path, hangar: Hangar
+) -> None:
+    cache = hangar.cache
+    found = resolve_base_model(ModelSection(base_model=str(tiny_llama)), cache)
+    plain = read_description(bundle_of(hangar, "1.1.0"))
+    base = replace(plain.base_model, reference=str(tiny_llama), digest=found.digest)
+    description = replace(plain, base_model=base)
+    write_adapter(tmp_path / "adapter")
+    assert "1 modules of rank 2; all fit the base model" in check_weights(tmp_path, description, cache)
+    assert "not on this machine" in check_weights(tmp_path, plain, cache)
+    other = replace(description, base_model=replace(base, digest="sha256:other"))
+    with pytest.raises(IntegrityError, match="another base model"):
+        check_weights(tmp_path, other, cache)
+    write_adapter(tmp_path / "adapter", size=48)
+    with pytest.raises(IntegrityError, match="cannot be loaded") as caught:
+        check_weights(tmp_path, description, cache)
+    assert "the base model's is [32, 32]" in caught.value.why
+    write_adapter(tmp_path / "adapter", rank=3)
+    with pytest.raises(IntegrityError) as caught:
+        check_weights(tmp_path, description, cache)
+    assert "its rank is 3, bundle.json says 2" in caught.value.why
+    weights = tmp_path / "adapter" / "adapter_model.safetensors"
+    whole = weights.read_bytes()
+    for content, words in (
+        (whole[:-4], "-4 bytes more than its tensors"),
+        (whole + b"more", "4 bytes more than its tensors"),
+        (b"\xff" * 8 + whole[8:], "it says that its header has"),
+        (whole[:20], "its header cannot be read"),
+        (whole.replace(b"[3,32]", b"[3,31]"), "does not fill the bytes"),
+    ):
+        weights.write_bytes(content)
+        with pytest.raises(IntegrityError) as caught:
+            check_weights(tmp_path, description, cache)
+        assert words in caught.value.why
+    weights.unlink()
+    with pytest.raises(IntegrityError, match="cannot be loaded"):
+        check_weights(tmp_path, description, cache)
+
+
+@pytest.mark.slow
+def test_it_is_loaded_for_real_in_a_process_of_its_own(
+    tiny_llama: Path, tmp_path: Path, hangar: Hangar
+) -> None:
+    cache = hangar.cache
+    found = resolve_base_model(ModelSection(base_model=str(tiny_llama)), cache)
+    description = read_description(bundle_of(hangar, "1.1.0"))
+    write_adapter(tmp_path / "adapter", layers=2)
+    training = {"base_model": str(tiny_llama), "base_digest": found.digest, "model": {"task": "causal_lm"}}
+    (tmp_path / "adapter" / "training.json").write_text(json.dumps(training))
+    told = load_in_fresh_process(tmp_path, description, cache)
+    assert "with the adapter, one token answered" in told
+    write_adapter(tmp_path / "adapter", size=48, layers=2)
+    (tmp_path / "adapter" / "training.json").write_text(json.dumps(training))
+    with pytest.raises(IntegrityError, match="cannot be loaded"):
+        load_in_fresh_process(tmp_path, description, cache)
+
+
+CHANGES = {"open", "os.mkdir", "os.rename", "os.link", "os.remove", "os.chmod", "os.rmdir", "shutil.copyfile"}
+
+
+def _killed_at(point: int, folder: Path, step: Callable[[], object]) -> int:
+    """The step in a process of its own that dies at its change number `point` on the disk; its exit."""
+    child = os.fork()
+    if child == 0:
+        count = 0
+
+        def watch(event: str, arguments: tuple[object, ...]) -> None:
+            nonlocal count
+            if event not in CHANGES or str(folder) not in str(arguments[0]):
+                return
+            if event == "open" and not (
+                isinstance(arguments[2], int) and arguments[2] & (os.O_WRONLY | os.O_RDWR)
+            ):
+                return
+            count += 1
+            if count == point:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        sys.addaudithook(watch)
+        try:
+            step()
+        finally:
+            os._exit(1 if sys.exc_info()[0] else 0)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+@pytest.mark.slow
+def test_killed_at_any_change_of_promotion_or_rollback_it_is_old_or_new(
+    hangar: Hangar, tmp_path: Path
+) -> None:
+    registry, ring = hangar.registry, hangar.ring
+    release(registry, ring, tmp_path / "last", Trained(dataset="sha256:last"), "1.3.0")
+    whole = tmp_path / "whole"
+    shutil.copytree(registry.folder, whole)
+    steps: dict[str, tuple[Callable[[], object], str]] = {
+        "promote": (lambda: let_in(registry, ring, "1.3.0"), "1.3.0"),
+        "rollback": (lambda: back(hangar), "1.1.0"),
+    }
+    num_points = 0
+    for name, (step, goal) in steps.items():
+        point = 0
+        while True:
+            point += 1
+            shutil.rmtree(registry.folder)
+            shutil.copytree(whole, registry.folder)
+            code = _killed_at(point, registry.folder, step)
+            now = str(registry.state("sums").aliases["production"])
+            if code == 0:
+                assert now == goal
+                break
+            assert code == -signal.SIGKILL, f"{name}, point {point}: exit {code}"
+            assert now in ("1.2.0", goal), f"{name}, point {point}"
+            assert require_released(registry, "sums@production", ring).about.bundle
+            assert registry.audit(ring) == [] and all_in(shelf_folder(registry, "sums", "records"))
+            if now != goal:
+                step()
+            assert str(registry.state("sums").aliases["production"]) == goal, f"{name}, point {point}"
+            require_released(registry, "sums@production", ring)
+        num_points += point - 1
+    assert num_points >= 30, f"only {num_points} points were found"
