@@ -17,6 +17,8 @@ from raytrain.release.bundle.parity.check import ExportCheck, ask_trained, check
 from raytrain.release.bundle.parity.prompts import Prompt
 from raytrain.release.bundle.parity.section import ExportSettings
 from raytrain.release.bundle.subject import Subject
+from raytrain.release.inventory.writing import write_inventory
+from raytrain.release.scans.scan import scan
 from raytrain.storage.artifact import Artifact, ArtifactWriter, place_for_artifact, remove_stale_staging
 from raytrain.storage.location import Location
 from raytrain.storage.manifest import MANIFEST_NAME, short_digest
@@ -49,7 +51,7 @@ def export(subject: Subject, wanted: ExportRequest, tell: Callable[[str], None])
     """Write a bundle. Nothing stands at the destination unless every format is the model that was trained.
 
     Raises ConfigError where a format is not known or this model cannot have it, IntegrityError (exit code 5) where one
-    does not pass, StorageError where the place is full.
+    does not pass, RefusedError where a scan finds what must not be handed on, StorageError where the place is full.
     """
     forms = find_formats(wanted.formats, subject)
     _check_destination(wanted.destination, wanted.replace)
@@ -72,8 +74,14 @@ def export(subject: Subject, wanted: ExportRequest, tell: Callable[[str], None])
         checked = check_folder(writer.path, trained, tell)
         checked.write(writer.path)
         checked.raise_if_failed()
+        tell("writing model card, inventory and provenance")
         write_documents(writer.path, description, lineage, checked)
+        write_inventory(writer.path, description, lineage)
         provenance = collect_provenance(config=wanted.settings.model_dump(mode="json"), formats=list(names))
+        tell("scanning it for secrets, pickles and what nobody can read")
+        scanned = scan(writer.path, subject=subject.digest, documents={MANIFEST_NAME: provenance})
+        scanned.write(writer.path)
+        scanned.raise_if_failed()
         return Exported(writer.commit(provenance, replace=wanted.replace), checked)
 
 

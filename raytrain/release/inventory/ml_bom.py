@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from raytrain.release.bundle.description import BundleDescription
+from raytrain.release.bundle.lineage import Lineage
 from raytrain.release.bundle.subject import Subject
-from raytrain.release.inventory.lineage import Lineage, rows_of
-from raytrain.storage.artifact import Artifact
 from raytrain.storage.manifest import file_sha256, short_digest
 
 MODEL_REF = "model"
@@ -19,8 +18,9 @@ _WEIGHTS = (".safetensors", ".onnx", ".data", ".pt2")
 Json = dict[str, Any]
 
 
-def model_component(folder: Path, subject: Subject, description: BundleDescription, lineage: Lineage) -> Json:
+def model_component(folder: Path, description: BundleDescription, lineage: Lineage) -> Json:
     """The trained model with its card, and the files of its weights in the bundle."""
+    subject = lineage.subject
     facts = {"subject": description.subject, "kind": description.kind, "dtype": description.dtype}
     facts |= {"tokenizer": description.tokenizer, "formats": ", ".join(description.formats)}
     if description.adapter is not None:
@@ -31,7 +31,7 @@ def model_component(folder: Path, subject: Subject, description: BundleDescripti
         "name": str(_config(subject).get("name") or description.kind),
         "version": short_digest(description.subject),
         "properties": _properties(facts),
-        "modelCard": _card(subject, description, lineage),
+        "modelCard": _card(description, lineage),
     }
     if description.adapter is not None:
         component["pedigree"] = {"ancestors": [_base(description, with_ref=False)]}
@@ -39,10 +39,10 @@ def model_component(folder: Path, subject: Subject, description: BundleDescripti
     return {**component, "components": weights} if weights else component
 
 
-def other_components(subject: Subject, description: BundleDescription, lineage: Lineage) -> list[Json]:
+def other_components(description: BundleDescription, lineage: Lineage) -> list[Json]:
     """The base model and the rows."""
     found = [_base(description)] if description.adapter is not None else []
-    return found + [_dataset(role, digest, lineage) for role, digest in _rows(subject).items()]
+    return found + [_dataset(role, digest, lineage) for role, digest in _rows(lineage.subject).items()]
 
 
 def model_dependencies(subject: Subject, description: BundleDescription, packages: list[str]) -> list[Json]:
@@ -52,7 +52,8 @@ def model_dependencies(subject: Subject, description: BundleDescription, package
     return [{"ref": MODEL_REF, "dependsOn": needs}, *({"ref": one} for one in needs if one not in packages)]
 
 
-def _card(subject: Subject, description: BundleDescription, lineage: Lineage) -> Json:
+def _card(description: BundleDescription, lineage: Lineage) -> Json:
+    subject = lineage.subject
     architecture = _architecture(subject)
     parameters: Json = {
         "approach": {"type": "supervised"},
@@ -67,7 +68,7 @@ def _card(subject: Subject, description: BundleDescription, lineage: Lineage) ->
         parameters["modelArchitecture"] = str(architecture["architectures"][0])
     card: Json = {
         "modelParameters": parameters,
-        "considerations": {"technicalLimitations": _limitations(subject, lineage)},
+        "considerations": {"technicalLimitations": _limitations(lineage)},
     }
     metrics = _metrics(lineage)
     return {**card, "quantitativeAnalysis": {"performanceMetrics": metrics}} if metrics else card
@@ -75,8 +76,8 @@ def _card(subject: Subject, description: BundleDescription, lineage: Lineage) ->
 
 def _metrics(lineage: Lineage) -> list[Json]:
     found = []
-    for report in lineage.reports():
-        for suite in report.suites.values():
+    for evaluation in lineage.evaluations:
+        for suite in evaluation.report.suites.values():
             for name, value in sorted(suite.metrics.items()):
                 metric: Json = {"type": name, "value": repr(value), "slice": f"{suite.name}@{suite.version}"}
                 interval = suite.intervals.get(name)
@@ -87,13 +88,13 @@ def _metrics(lineage: Lineage) -> list[Json]:
     return found
 
 
-def _limitations(subject: Subject, lineage: Lineage) -> list[str]:
+def _limitations(lineage: Lineage) -> list[str]:
     """Facts, not advice: how far training and measurement went."""
     told = []
-    longest = _config(subject).get("data", {}).get("max_seq_len")
+    longest = _config(lineage.subject).get("data", {}).get("max_seq_len")
     if longest:
         told.append(f"Trained on rows of at most {longest} tokens.")
-    suites = [one for report in lineage.reports() for one in report.suites.values()]
+    suites = [suite for one in lineage.evaluations for suite in one.report.suites.values()]
     if not suites:
         return [*told, "No evaluation came with it: nothing is said of how well it answers."]
     measured = ", ".join(f"{one.name} ({one.num_items} items)" for one in suites)
@@ -132,13 +133,13 @@ def _data_ref(role: str) -> str:
 
 
 def _dataset(role: str, digest: str, lineage: Lineage) -> Json:
-    artifact: Artifact | None = next((one for one in lineage.datasets if one.digest == digest), None)
-    told = rows_of(artifact) if artifact is not None else {}
-    names = [name for name, _ in told.get("sources", [])]
+    told = (lineage.rows if digest == lineage.dataset_digest else None) or {}
+    sources = [(str(one["name"]), one.get("licence")) for one in told.get("sources", [])]
+    names = [name for name, _ in sources]
     facts = {"digest": digest}
     if told:
-        facts["rows"] = str(told["kept"])
-        facts |= {f"licence of {name}": str(licence or "not stated") for name, licence in told["sources"]}
+        facts["rows"] = str(told["rows"]["kept"])
+        facts |= {f"licence of {name}": str(licence or "not stated") for name, licence in sources}
     return {
         "type": "data",
         "bom-ref": _data_ref(role),

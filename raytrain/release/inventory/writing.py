@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from raytrain.release.bundle.description import BundleDescription
-from raytrain.release.bundle.subject import Subject
-from raytrain.release.inventory.lineage import Lineage
+from raytrain.release.bundle.lineage import Lineage
 from raytrain.release.inventory.ml_bom import model_component, model_dependencies, other_components
 from raytrain.release.inventory.packages import environment_of, read_requirements
 from raytrain.release.inventory.provenance import PROVENANCE_FILE, provenance_of
@@ -19,32 +18,29 @@ REQUIREMENTS_FILE = "requirements.txt"
 
 def write_inventory(
     folder: Path,
-    subject: Subject,
     description: BundleDescription,
+    lineage: Lineage,
     *,
-    lineage: Lineage | None = None,
     requirements: Sequence[str] | None = None,
 ) -> None:
     """Write `sbom.cdx.json` and then `provenance.intoto.json`, which covers what lies in `folder` by then.
 
     requirements: of what runs the bundle; by default those of its requirements.txt, or raytrain's where it has none.
-    Raises ConfigError where one is not installed, IntegrityError where another version is, where a piece of the lineage
-    belongs to another artifact, or where the document is not valid.
+    Raises ConfigError where one is not installed, IntegrityError where another version is, or where the document is not
+    valid.
     """
-    known = lineage or Lineage()
-    known.check(subject)
     if requirements is None:
         place = folder / REQUIREMENTS_FILE
         requirements = read_requirements(place) if place.is_file() else ["raytrain"]
     environment = environment_of(requirements)
     packages = [package_ref(one) for one in environment.roots]
     document = assemble(
-        model_component(folder, subject, description, known),
-        other_components(subject, description, known),
-        model_dependencies(subject, description, packages),
+        model_component(folder, description, lineage),
+        other_components(description, lineage),
+        model_dependencies(lineage.subject, description, packages),
         environment,
     )
     validate_sbom(document)
     (folder / SBOM_FILE).write_text(to_text(document), encoding="utf-8")
-    statement = provenance_of(folder, subject, description, known)
+    statement = provenance_of(folder, lineage.subject, description)
     (folder / PROVENANCE_FILE).write_text(statement_text(statement), encoding="utf-8")

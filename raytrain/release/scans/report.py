@@ -6,12 +6,16 @@ import json
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
+from raytrain.errors import RefusedError
 from raytrain.storage.manifest import MANIFEST_NAME, Manifest
 
 SCAN_REPORT = "reports/scan.json"
 """Where a bundle keeps it; the one file beside the manifest that a scan cannot have read."""
+
+_TOLD = 3
 
 SCANNERS = ("formats", "secrets", "picklescan", "modelscan")
 """formats: raytrain's own readers. secrets: raytrain's detector and detect-secrets."""
@@ -90,6 +94,23 @@ class ScanReport:
 
     def to_json(self) -> str:
         return json.dumps(self.as_dict(), indent=1, sort_keys=True, ensure_ascii=False) + "\n"
+
+    def write(self, bundle: Path) -> None:
+        place = bundle / SCAN_REPORT
+        place.parent.mkdir(exist_ok=True)
+        place.write_text(self.to_json(), encoding="utf-8")
+
+    def raise_if_failed(self) -> None:
+        """RefusedError that names the first files and why."""
+        if self.passed:
+            return
+        told = [f"{one.file}{f':{one.line}' if one.line else ''}: {one.what}" for one in self.findings]
+        more = f", and {len(told) - _TOLD} more" if len(told) > _TOLD else ""
+        raise RefusedError(
+            "the scan refuses what would be sealed",
+            why=("; ".join(told[:_TOLD]) or "there is no file in it") + more,
+            fix="take out what was found, where it comes from; a key that was written down is a key that is known",
+        )
 
 
 def not_as_scanned(report: Mapping[str, Any], manifest: Manifest) -> list[str]:

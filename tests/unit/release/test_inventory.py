@@ -15,10 +15,11 @@ import pytest
 from raytrain.cli.main import run
 from raytrain.errors import ConfigError, IntegrityError
 from raytrain.evaluation.report import EvaluatedModel, EvaluationReport, SuiteReport
+from raytrain.evaluation.results import Evaluation
 from raytrain.evaluation.statistics.pairs import Interval
 from raytrain.release.bundle.description import BundleDescription, describe
+from raytrain.release.bundle.lineage import Lineage
 from raytrain.release.bundle.subject import Subject, find_subject
-from raytrain.release.inventory.lineage import Lineage
 from raytrain.release.inventory.packages import environment_of, read_requirements
 from raytrain.release.inventory.provenance import PROVENANCE_FILE
 from raytrain.release.inventory.sbom import SBOM_FILE, read_sbom, validate_sbom
@@ -37,7 +38,7 @@ def dataset(folder: Path) -> Artifact:
         return writer.commit({})
 
 
-def evaluation(folder: Path, adapter_digest: str) -> Artifact:
+def evaluation(folder: Path, adapter_digest: str) -> Evaluation:
     suite = SuiteReport(
         *("sums", "1", "sha256:5", "generation", "chat", 40, 0, 0, 0, None),
         *({"score": 0.75}, {"score": Interval(0.59, 0.86, 0.95, "Wilson")}, 100, 100),
@@ -47,7 +48,7 @@ def evaluation(folder: Path, adapter_digest: str) -> Artifact:
         Location(str(folder)), kind="evaluation", parents={"adapter": adapter_digest}
     ) as writer:
         (writer.path / "report.json").write_text(json.dumps(report.as_dict()))
-        return writer.commit({})
+        return Evaluation(writer.commit({}), report, {}, None)
 
 
 @pytest.fixture(scope="module")
@@ -104,15 +105,19 @@ def staged(tmp_path: Path, subject: Subject, description: BundleDescription) -> 
 
 @pytest.fixture
 def lineage(rows: Artifact, subject: Subject, tmp_path: Path) -> Lineage:
-    lock = tmp_path / "constraints.txt"
-    lock.write_text("torch==2.13.0\n")
-    return Lineage((rows,), (evaluation(tmp_path / "evaluation", subject.digest),), lock)
+    told = json.loads((rows.path / "statistics.json").read_text())
+    found = [evaluation(tmp_path / "evaluation", subject.digest)]
+    return Lineage(subject, rows.digest, told, None, found, [])
 
 
 @pytest.fixture
-def written(staged: Path, subject: Subject, description: BundleDescription, lineage: Lineage) -> Path:
-    write_inventory(staged, subject, description, lineage=lineage)
+def written(staged: Path, description: BundleDescription, lineage: Lineage) -> Path:
+    write_inventory(staged, description, lineage)
     return staged
+
+
+def nothing_known(subject: Subject) -> Lineage:
+    return Lineage(subject, None, None, None, [], [])
 
 
 def document_of(folder: Path) -> dict[str, Any]:
@@ -140,10 +145,10 @@ def test_the_same_facts_give_the_same_bytes(
     written: Path, subject: Subject, description: BundleDescription, lineage: Lineage
 ) -> None:
     before = [(written / name).read_bytes() for name in (SBOM_FILE, PROVENANCE_FILE)]
-    write_inventory(written, subject, description, lineage=lineage)
+    write_inventory(written, description, lineage)
     assert [(written / name).read_bytes() for name in (SBOM_FILE, PROVENANCE_FILE)] == before
     serial = document_of(written)["serialNumber"]
-    write_inventory(written, subject, description)
+    write_inventory(written, description, nothing_known(subject))
     assert document_of(written)["serialNumber"] != serial, "other facts, another document"
 
 
@@ -174,7 +179,7 @@ def test_the_model_has_its_card_its_rows_and_its_base(written: Path, description
 def test_what_is_not_known_is_not_stated(
     staged: Path, subject: Subject, description: BundleDescription
 ) -> None:
-    write_inventory(staged, subject, description)
+    write_inventory(staged, description, nothing_known(subject))
     card = document_of(staged)["metadata"]["component"]["modelCard"]
     assert "quantitativeAnalysis" not in card
     assert any("No evaluation" in one for one in card["considerations"]["technicalLimitations"])
@@ -216,17 +221,6 @@ def test_the_library_s_own_reader_takes_it(written: Path) -> None:
     assert {one.name for one in bom.components} == {one["name"] for one in document["components"]}
 
 
-def test_pieces_of_another_model_are_refused(
-    staged: Path, subject: Subject, description: BundleDescription, tmp_path: Path
-) -> None:
-    other = evaluation(tmp_path / "other", "sha256:" + "d" * 64)
-    with pytest.raises(IntegrityError, match="does not belong"):
-        write_inventory(staged, subject, description, lineage=Lineage(evaluations=(other,)))
-    with pytest.raises(IntegrityError, match="does not belong"):
-        write_inventory(staged, subject, description, lineage=Lineage(datasets=(other,)))
-    assert not (staged / SBOM_FILE).exists()
-
-
 def test_requirements_that_are_not_as_installed_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="not installed here"):
         environment_of(["no-such-package-anywhere"])
@@ -266,7 +260,7 @@ def test_the_provenance_covers_every_file_and_names_its_materials(
     assert all(digest == file_sha256(written / name) for name, digest in files.items())
     build = statement["predicate"]["buildDefinition"]
     materials = {one["name"]: one for one in build["resolvedDependencies"]}
-    assert materials["dataset"]["digest"]["sha256"] == lineage.datasets[0].digest.removeprefix("sha256:")
+    assert materials["dataset"]["digest"]["sha256"] == str(lineage.dataset_digest).removeprefix("sha256:")
     assert materials["base_model"]["digest"]["sha256"] == description.base_model.digest.removeprefix(
         "sha256:"
     )
@@ -276,7 +270,6 @@ def test_the_provenance_covers_every_file_and_names_its_materials(
         "annotations": {"dirty": True},
     }
     assert materials["torch"]["uri"] == "pkg:pypi/torch@2.13.0%2Bcpu"
-    assert materials["constraints.txt"]["digest"]["sha256"] == file_sha256(lineage.lock or Path())
     assert build["externalParameters"]["recipe"]["train"] == {"seed": 1}
     assert "not told" not in json.dumps(statement) and "somewhere" not in json.dumps(statement)
 
