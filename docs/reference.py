@@ -1,4 +1,5 @@
-"""Writes docs/reference.md and docs/evaluation-reference.md: every key, from the sections that the code itself checks.
+"""Writes docs/reference.md, docs/evaluation-reference.md and docs/gate-reference.md: every key, from the sections that
+the code itself checks.
 
     python docs/reference.py
 
@@ -15,6 +16,7 @@ from raytrain.config.section import Section
 from raytrain.evaluation.answering.settings import EvaluateSettings
 from raytrain.evaluation.decision.contract import ContractSection
 from raytrain.evaluation.suite import SuiteSection
+from raytrain.release.gate.policy import PolicySection
 from raytrain.training.spec import RunSpec
 
 _HEAD = """# Reference: every key of a recipe
@@ -26,6 +28,11 @@ _EVALUATION_HEAD = """# Reference: suites, how they are put to a model, and cont
 
 Written by `python docs/reference.py` from the sections in the code; do not edit it by hand. What they are for:
 [evaluation.md](evaluation.md), [evidence.md](evidence.md).
+"""
+_GATE_HEAD = """# Reference: gate policies
+
+Written by `python docs/reference.py` from the sections in the code; do not edit it by hand. What they are for:
+[gate.md](gate.md).
 """
 _EXTENDS = [
     "`extends`",
@@ -46,10 +53,12 @@ def pages() -> dict[Path, str]:
         "",
         *_keys("A contract's file", ContractSection, [_EXTENDS]),
     ]
+    policy = _keys("A policy's file", PolicySection, [_EXTENDS])
     folder = Path(__file__).parent
     return {
         folder / "reference.md": "\n".join([_HEAD, *_keys("Top level", RunSpec, [_EXTENDS])]) + "\n",
         folder / "evaluation-reference.md": "\n".join([_EVALUATION_HEAD, *suites]) + "\n",
+        folder / "gate-reference.md": "\n".join([_GATE_HEAD, *policy]) + "\n",
     }
 
 
