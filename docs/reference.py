@@ -1,4 +1,4 @@
-"""Writes docs/reference.md, docs/evaluation-reference.md and docs/export-reference.md: every key, from the sections that the code itself checks.
+"""Writes every page of docs/ whose name ends in reference.md: all keys, from the sections that the code itself checks.
 
     python docs/reference.py
 
@@ -16,6 +16,7 @@ from raytrain.evaluation.answering.settings import EvaluateSettings
 from raytrain.evaluation.decision.contract import ContractSection
 from raytrain.evaluation.suite import SuiteSection
 from raytrain.release.bundle.parity.section import ExportSettings
+from raytrain.release.gate.policy import PolicySection
 from raytrain.training.spec import RunSpec
 
 _HEAD = """# Reference: every key of a recipe
@@ -32,6 +33,11 @@ _EXPORT_HEAD = """# Reference: how an export is checked
 
 Written by `python docs/reference.py` from the sections in the code; do not edit it by hand. What it is for:
 [export.md](export.md).
+"""
+_GATE_HEAD = """# Reference: gate policies
+
+Written by `python docs/reference.py` from the sections in the code; do not edit it by hand. What they are for:
+[gate.md](gate.md).
 """
 _EXTENDS = [
     "`extends`",
@@ -53,11 +59,13 @@ def pages() -> dict[Path, str]:
         *_keys("A contract's file", ContractSection, [_EXTENDS]),
     ]
     export = _keys("`KEY=VALUE` of `raytrain export` and `raytrain check export`", ExportSettings, [])
+    policy = _keys("A policy's file", PolicySection, [_EXTENDS])
     folder = Path(__file__).parent
     return {
         folder / "reference.md": "\n".join([_HEAD, *_keys("Top level", RunSpec, [_EXTENDS])]) + "\n",
         folder / "evaluation-reference.md": "\n".join([_EVALUATION_HEAD, *suites]) + "\n",
         folder / "export-reference.md": "\n".join([_EXPORT_HEAD, *export]) + "\n",
+        folder / "gate-reference.md": "\n".join([_GATE_HEAD, *policy]) + "\n",
     }
 
 

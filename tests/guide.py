@@ -19,6 +19,8 @@ KINDS = {
     "yaml suite": "a whole suite of an evaluation",
     "yaml contract": "what a candidate must show",
     "yaml pack": "a pack of safety probes",
+    "yaml gate": "what a version must show, and who approves",
+    "yaml workflow": "a GitHub Actions file; its commands are parsed, and it is held against what such a file needs",
     "python": "runs as it stands, without Ray",
     "python trains": "runs in the integration tests",
     "python module": "a module of the reader's own; later blocks import it by the name in its first line",

@@ -113,11 +113,13 @@ def make_release(
         return writer.commit({**provenance, **({"created_at": created_at} if created_at else {})})
 
 
-def write_adapter(folder: Path, *, rank: int = 2, size: int = 32, layers: int = 1) -> None:
+def write_adapter(
+    folder: Path, *, rank: int = 2, size: int = 32, layers: int = 1, module: str = "q_proj"
+) -> None:
     """LoRA weights of one module a layer, as peft names them."""
     folder.mkdir(parents=True, exist_ok=True)
     weights = {}
-    for name in (f"base_model.model.model.layers.{i}.self_attn.q_proj" for i in range(layers)):
+    for name in (f"base_model.model.model.layers.{i}.self_attn.{module}" for i in range(layers)):
         weights[f"{name}.lora_A.weight"] = np.ones((rank, size), dtype=np.float32)
         weights[f"{name}.lora_B.weight"] = np.zeros((size, rank), dtype=np.float32)
     save_file(weights, folder / "adapter_model.safetensors", metadata={"format": "pt"})
@@ -126,7 +128,7 @@ def write_adapter(folder: Path, *, rank: int = 2, size: int = 32, layers: int = 
         "task_type": "CAUSAL_LM",
         "r": rank,
         "lora_alpha": 4,
-        "target_modules": ["q_proj"],
+        "target_modules": [module],
     }
     write_json(folder / "adapter_config.json", config)
 

@@ -103,6 +103,30 @@ def test_contracts_are_valid(block: Block, tmp_path: Path) -> None:
     assert load_contract(place).suites
 
 
+@pytest.mark.parametrize("block", all_blocks("yaml gate"), ids=by_place)
+def test_gate_policies_are_valid(block: Block, workplace: Path) -> None:
+    from raytrain.release.gate.policy import load_policy
+
+    place = workplace / "jobs" / "gates" / "block.yaml"
+    place.write_text(block.text)
+    assert load_policy(place).section.targets
+
+
+@pytest.mark.parametrize("block", all_blocks("yaml workflow"), ids=by_place)
+def test_workflows_are_whole_and_their_commands_understood(block: Block) -> None:
+    import yaml
+
+    # GitHub reads YAML 1.2, where `on` is a word; PyYAML reads 1.1.
+    found = yaml.load(block.text, Loader=yaml.BaseLoader)
+    assert {"name", "on", "jobs"} <= found.keys()
+    (job,) = found["jobs"].values()
+    assert job["runs-on"] and all("uses" in step or "run" in step for step in job["steps"])
+    lines = [line for step in job["steps"] for line in step.get("run", "").splitlines()]
+    commands = [re.sub(r"\$\{\{.*?\}\}", "VALUE", line) for line in lines if line.startswith("raytrain ")]
+    faults = {line: check_command(command_lines(line)[0]) for line in commands}
+    assert len(faults) > 1 and {line: fault for line, fault in faults.items() if fault} == {}
+
+
 @pytest.mark.parametrize("block", all_blocks("yaml", "yaml part"), ids=by_place)
 def test_recipes_are_valid(block: Block) -> None:
     validate(block)

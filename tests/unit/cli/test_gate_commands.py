@@ -7,12 +7,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from releases import Evidence, Trained, make_release, write_adapter
 from safetensors.numpy import load_file, save_file
 from suites import SUMS, write_suite
 
 from raytrain.cli.main import run
+from raytrain.evaluation.results import open_evaluation
 from raytrain.models.base import resolve_base_model
 from raytrain.models.section import ModelSection
 from raytrain.storage.artifact import ArtifactWriter, open_artifact
@@ -125,15 +127,20 @@ def released_adapter(folder: Path, tiny_llama: Path, *, factor: float) -> Path:
     training = {"base_model": str(tiny_llama), "base_digest": base.digest, "model": {"task": "causal_lm"}}
     make_release(folder, trained, documents={"adapter/training.json": training})
     aside = folder.with_name(f"{folder.name}-weights")
-    write_adapter(aside, layers=2)
+    write_adapter(aside, layers=2, module="o_proj")
     weights = load_file(aside / "adapter_model.safetensors")
-    spoiled = {name: one + factor if "lora_B" in name else one for name, one in weights.items()}
+    noise = np.random.default_rng(0)
+    spoiled = {
+        name: one + (factor * noise.normal(size=one.shape)).astype(one.dtype) for name, one in weights.items()
+    }
     was = open_artifact(Location(str(folder)))
     with ArtifactWriter(Location(str(folder)), kind="bundle", parents=was.manifest.parents) as writer:
         for name in was.manifest.files:
             place = writer.path / name
             place.parent.mkdir(parents=True, exist_ok=True)
             place.write_bytes((folder / name).read_bytes())
+        config = (aside / "adapter_config.json").read_bytes()
+        (writer.path / "adapter" / "adapter_config.json").write_bytes(config)
         save_file(spoiled, writer.path / "adapter" / "adapter_model.safetensors", metadata={"format": "pt"})
         writer.commit(was.manifest.provenance, replace=True)
     return folder
@@ -157,9 +164,12 @@ def test_an_adapter_is_tested_against_production_and_its_golden_set(
     assert code == 5 and "Nothing can differ" in found["headline"]
     code, found = told("adapter", "test", other, "--name", "sums", "--suite", sums)
     assert code == 5 and found["recommendation"] != "Promote" and found["against"] == "sums@1.0.0"
-    choices = write_suite(tmp_path, "choices")
-    code, found = told("baseline", "freeze", good / "adapter", "--suite", choices, "--name", "golden")
-    assert code == 0
+    freeze = ["baseline", "freeze", good / "adapter", "--suite"]
+    _, found = told(*freeze, write_suite(tmp_path / "draft", "sums"), "--name", "draft")
+    (answers,) = open_evaluation(Location(found["baseline"])).records.values()
+    rows = [{**row, "answer": one.output} for row, one in zip(SUMS, answers, strict=True)]
+    own_words = write_suite(tmp_path, "words", rows, like="sums", scorer={"name": "exact_match"})
+    assert told(*freeze, own_words, "--name", "golden")[0] == 0
     code, found = told("check", "golden", "sums@production")
     assert code == 0 and found["passed"] and found["subject"] == Trained("good").subject
     assert (Path(found["report"]) / "items.jsonl").read_text() == ""
