@@ -130,7 +130,7 @@ def show(comparison: Comparison, result: TrainResult, seconds: float) -> None:
         request = before.prompt.partition("user\n")[2].partition("<|im_end|>")[0]
         console.print(request, style="bold", markup=False, highlight=False, soft_wrap=True)
         console.print(f"  base:    {before.output[:90]!r}", markup=False, highlight=False, soft_wrap=True)
-        mark = "" if after.score else f"   expected {after.references[0]}"
+        mark = "" if after.score else f"\n           expected {after.references[0]}"
         console.print(
             f"  adapter: {after.output[:120]}{mark}\n", markup=False, highlight=False, soft_wrap=True
         )

@@ -285,7 +285,7 @@ def _write_and_tell(
     others: Mapping[Path, Iterable[dict[str, Any]]] | None = None,
 ) -> None:
     """`left_out` is filled while the variants are made: what became none, by reason. `others` are written too."""
-    files = {output: made, **(others or {})}
+    files = {output: _at_least_one(made, left_out), **(others or {})}
     number, *_ = write_files({path: _lines(rows) for path, rows in files.items()})
     result = {"variants": number, "left_out": dict(left_out), "output": str(output)}
     lines = [
@@ -293,6 +293,21 @@ def _write_and_tell(
         *(f"left out: {count:,}, {why}" for why, count in left_out.items()),
     ]
     emit(result, as_json, lambda console: console.print("\n".join(lines), highlight=False, soft_wrap=True))
+
+
+def _at_least_one(made: Iterable[dict[str, Any]], left_out: Counter[Any]) -> Iterator[dict[str, Any]]:
+    """What is made, one by one. Raises DataError where it comes to an end before the first."""
+    is_any = False
+    for row in made:
+        is_any = True
+        yield row
+    if not is_any:
+        reasons = ", ".join(f"{count:,} {why}" for why, count in left_out.items())
+        raise DataError(
+            "no row became a variant",
+            why=f"left out: {reasons}" if reasons else "there are no rows",
+            fix="see what the kind of variant asks of a row: docs/contamination.md",
+        )
 
 
 def _lines(rows: Iterable[dict[str, Any]]) -> Iterator[str]:

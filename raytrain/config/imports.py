@@ -26,7 +26,7 @@ def import_named(name: str, *, key: str) -> Any:
         raise ConfigError(
             f"{key}: {name} cannot be imported",
             why=f"{type(error).__name__}: {error}",
-            fix="check module:Class; the module must be importable on every worker",
+            fix="check module:name; the module must be importable on every worker",
         ) from error
     if not callable(found):
         raise ConfigError(

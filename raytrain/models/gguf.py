@@ -26,7 +26,8 @@ def convert_gguf(file: Path, cache: Location) -> Artifact:
     """The artifact of kind `base_model` that holds `file` in float32 safetensors with its tokenizer.
 
     It stands below `cache`, keyed by the file's SHA-256 and the converter's version, and is made where it is
-    missing (about 20 s for 135M parameters). Raises IntegrityError where the file is no whole GGUF.
+    missing (about 20 s for 135M parameters). Raises IntegrityError where the file is no whole GGUF,
+    ConfigError where this installation cannot read it.
     """
     _check_header(file)
     sha256 = cached_sha256(file)
@@ -126,6 +127,12 @@ def _explain_failure(file: Path, error: Exception) -> PlatformError:
             f"{file} cannot be converted",
             why=first_line(error),
             fix="take the model in safetensors, or a .gguf of an architecture that transformers reads",
+        )
+    if isinstance(error, ImportError):
+        return ConfigError(
+            f"{file} cannot be converted: a package is missing or broken",
+            why=first_line(error),
+            fix="install raytrain's packages again, as constraints.txt names them; the file is not at fault",
         )
     return _corrupt(file, f"{type(error).__name__}: {first_line(error)}")
 

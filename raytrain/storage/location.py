@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -202,13 +203,18 @@ def translated_errors(location: Location | Path, action: str) -> Iterator[None]:
 
 def storage_error(error: OSError, location: Location | Path, action: str) -> StorageError:
     """The same fault with the place and the remedy for its cause."""
+    number = error.errno or _number_in_words(error)
     return StorageError(
         f"cannot {action} {error.filename or location}",
-        why=os.strerror(error.errno) if error.errno else str(error),
-        fix=_REMEDIES.get(
-            error.errno or 0, "check that the storage is reachable, then run the same command again"
-        ),
+        why=os.strerror(number) if number else str(error),
+        fix=_REMEDIES.get(number, "check that the storage is reachable, then run the same command again"),
     )
+
+
+def _number_in_words(error: OSError) -> int:
+    """Of a folder's copy, whose error has words for each file and no number of its own; 0 where none stands there."""
+    found = re.search(r"\[Errno (\d+)\]", str(error)) if isinstance(error, shutil.Error) else None
+    return int(found[1]) if found else 0
 
 
 def is_storage_fault(error: OSError) -> bool:

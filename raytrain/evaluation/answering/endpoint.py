@@ -29,6 +29,7 @@ from raytrain.evaluation.scoring.registry import Scorer, build_scorer
 _LOOK_EVERY_S = 1.0
 _MOST_REFUSALS = 5
 _REFUSED = "the endpoint answered 4"
+_UNREADABLE = "the endpoint's answer cannot be read"
 _MOST_TOKENS = 2**40
 """Of one text; sums of more would not be told as they are."""
 _OF_THE_ITEM = (400, 413, 422)
@@ -165,9 +166,7 @@ class Endpoint:
             }
         except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError) as error:
             return replace(
-                failed_record(
-                    item, f"the endpoint's answer cannot be read: {type(error).__name__}: {error}", prompt
-                ),
+                failed_record(item, f"{_UNREADABLE}: {type(error).__name__}: {error}", prompt),
                 seconds=seconds,
             )
         record = scored_record(item, prompt, text, suite.section.generation.stop, scorer)
@@ -204,7 +203,9 @@ class Endpoint:
 
 
 class _Refusals:
-    """Holds back refused items until one is answered: where none is, it is the question's form that is refused.
+    """Holds back items without an answer until one is answered: where none is, the items are not what is at fault.
+
+    Refused, it is the question's form; unreadable, whatever listens there speaks another language.
 
     is_open: whether one was answered before, in an earlier session or suite of the evaluation.
     """
@@ -219,7 +220,7 @@ class _Refusals:
 
     @property
     def is_full(self) -> bool:
-        """Whether so many were refused that no further one need be asked."""
+        """Whether so many got no answer that no further one need be asked."""
         return self._held is not None and len(self._held) >= _MOST_REFUSALS
 
     def let_through(self, record: ItemRecord) -> list[ItemRecord]:
@@ -227,19 +228,27 @@ class _Refusals:
         if self._held is None:
             return [record]
         self._held.append(record)
-        if record.error is not None and record.error.startswith(_REFUSED):
+        if record.error is not None and record.error.startswith((_REFUSED, _UNREADABLE)):
             return []
         kept, self._held = self._held, None
         return kept
 
     def refuse_held(self) -> None:
-        """Once no answer is under way. Raises ConfigError where nothing but refusals came."""
-        if self._held:
+        """Once no answer is under way. Raises ConfigError or EndpointError where no answer came."""
+        if not self._held:
+            return
+        refused = [record for record in self._held if str(record.error).startswith(_REFUSED)]
+        if refused:
             raise ConfigError(
                 f"{self._url} refuses every question",
-                why=f"{len(self._held)} in a row; the last: {self._held[-1].error}",
+                why=f"{len(self._held)} in a row; the last: {refused[-1].error}",
                 fix="see what it says: a setting of the suite's `generation`, the name of the model, or its length",
             )
+        raise EndpointError(
+            f"{self._url} answers no question as OpenAI's API does",
+            why=f"{len(self._held)} in a row; the last: {self._held[-1].error}",
+            fix="check the URL: another service, or a proxy, may listen there",
+        )
 
 
 def _as_text(content: Any) -> str:

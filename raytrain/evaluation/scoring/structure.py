@@ -15,14 +15,15 @@ def json_equal(output: str, references: Sequence[str]) -> Score:
     """1 where the first JSON value in the output is a reference's: order of keys and white space aside, 1 is 1.0.
 
     An object or array may stand in prose or in a fenced block; a text without one is read whole.
+    Raises ValueError where no reference holds JSON: such an item cannot be scored.
     """
+    wanted = [value for value, is_json in map(first_value, references) if is_json]
+    if not wanted:
+        raise ValueError(f"no JSON stands in {list(references)!r:.80}")
     found, is_json = first_value(output)
     if not is_json:
         return Score(0.0, "no JSON is found")
-    wanted = [first_value(one) for one in references]
-    return Score(
-        float(any(right and same(found, value) for value, right in wanted)), f"read as {_short(found)}"
-    )
+    return Score(float(any(same(found, value) for value in wanted)), f"read as {_short(found)}")
 
 
 def first_value(text: str) -> tuple[Any, bool]:

@@ -26,19 +26,25 @@ class Robustness:
     @property
     def drop(self) -> float:
         """Original less variant."""
-        return -self.verdict.gain
+        return 0.0 - self.verdict.gain
 
     def sentence(self) -> str:
         """For people."""
         interval = self.verdict.interval
-        level, low, high = 100 * interval.level, -100 * interval.high, -100 * interval.low
+        level, drop = 100 * interval.level, _points(self.drop)
+        low, high = _points(-interval.high), _points(-interval.low)
         told = (
             f"{100 * self.original_score:.1f} % on {self.num_originals:,} originals, "
             f"{100 * self.variant_score:.1f} % on {self.num_variants:,} variants: "
-            f"a drop of {100 * self.drop:.1f} points ({level:g} % interval {low:.1f} to {high:.1f})"
+            f"a drop of {drop} points ({level:g} % interval {low} to {high})"
             f", {self.verdict.word}"
         )
         return told + (f"; {self.num_unpaired} variants have no original" if self.num_unpaired else "")
+
+
+def _points(share: float) -> str:
+    """In points; what rounds to nothing is 0.0, not -0.0."""
+    return f"{round(100 * share, 1) + 0.0:.1f}"
 
 
 def robustness(

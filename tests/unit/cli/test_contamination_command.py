@@ -175,6 +175,7 @@ def test_variants_of_every_kind(tmp_path: Path, capsys: pytest.CaptureFixture[st
     [
         ({"question": "Why?"}, "annotated", "row 1 has no `answer`"),
         ({"question": 3, "answer": "#### 1"}, "annotated", "row 1: `question` is no text"),
+        ({"question": "Why?", "answer": "#### 1"}, "annotated", "no row became a variant"),
         ({"question": "Why?", "choices": "x", "answer": 0}, "choices", "no list of texts"),
         ({"question": "Why?", "choices": ["x", "y"], "answer": 2}, "choices", "no choice's number"),
     ],

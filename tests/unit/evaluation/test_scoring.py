@@ -49,12 +49,12 @@ def score(name: str, output: str, *references: str, **options: Any) -> float:
         ("json_equal", '{"a": 1, "a": 1}', '{"a": 1}', 0.0),
         ("json_equal", "[1, 2]", "[2, 1]", 0.0),
         ("json_equal", "3", "3.0", 1.0),
-        ("json_equal", "no", "no", 0.0),
-        ("json_equal", "NaN", "NaN", 0.0),
+        ("json_equal", "no", "3", 0.0),
+        ("json_equal", "NaN", "3", 0.0),
         ("json_equal", '{"a": 1, "a": {"b": 2}}', '{"b": 2}', 0.0),
         ("json_equal", '{"x": NaN, "y": {"b": 2}}', '{"b": 2}', 0.0),
         ("json_equal", '{"result": {"b": 2}', '{"b": 2}', 0.0),
-        ("json_equal", "1e400", "1e500", 0.0),
+        ("json_equal", "1e400", "3", 0.0),
         ("json_equal", 'a set {x} and then {"b": 2}', '{"b": 2}', 1.0),
         ("normalised_match", "", "A", 0.0),
         ("normalised_match", "the.", "A", 0.0),
@@ -108,6 +108,12 @@ def test_numbers() -> None:
             build_scorer("number")("7", references)
     with pytest.raises(ConfigError, match="cannot be used with"):
         build_scorer("number", {"tolerance": "abc"})
+
+
+@pytest.mark.parametrize("reference", ["no", "NaN", "1e500", '{"a": 1'])
+def test_a_reference_without_json_is_no_wrong_answer(reference: str) -> None:
+    with pytest.raises(ValueError, match="no JSON stands in"):
+        build_scorer("json_equal")("3", [reference])
 
 
 @given(output=words, reference=words)
@@ -170,7 +176,7 @@ def test_brackets_alone_are_no_json_and_take_no_time(output: str) -> None:
 def test_garbage_gets_a_score(name: str) -> None:
     for output in ("", "\x00\x07", "\ud800", "🙂" * 50, "9" * 400, "1e999999", "%s {} [", "a\u202eb"):
         assert 0.0 <= score(name, output, "5") <= 1.0
-        if name != "number":
+        if name not in ("number", "json_equal"):
             assert score(name, output) == 0.0, "without a reference nothing is right"
 
 

@@ -407,6 +407,7 @@ def test_the_drop_is_paired_and_has_its_interval() -> None:
     assert found.verdict.interval.low < -0.2 < found.verdict.interval.high < 0
     assert "a drop of 20.0 points (95 % interval 1" in found.sentence()
     same = robustness(first, list(first.items()))
+    assert "a drop of 0.0 points" in same.sentence() and str(same.drop) == "0.0"
     assert same.drop == 0.0 and same.verdict.interval.high > 0
     with pytest.raises(DataError, match="no variant has an original"):
         robustness(first, [("x", 1.0)])

@@ -256,6 +256,20 @@ def test_a_damaged_gguf_is_refused_by_name(tmp_path: Path, cache: Location, dama
     assert not list(cache.path.rglob("*.safetensors"))
 
 
+def test_a_broken_installation_is_no_fault_of_the_gguf(
+    tmp_path: Path, cache: Location, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import transformers
+
+    def broken(*_: object, **__: object) -> None:
+        raise ModuleNotFoundError("Could not import module 'LlamaConfig'")
+
+    monkeypatch.setattr(transformers.AutoModelForCausalLM, "from_pretrained", broken)
+    with pytest.raises(ConfigError, match="a package is missing or broken") as caught:
+        resolve(write_tiny_gguf(tmp_path / "tiny.gguf"), cache)
+    assert "LlamaConfig" in caught.value.why
+
+
 def test_a_converted_model_that_was_damaged_is_found_at_the_next_start(
     tmp_path: Path, cache: Location
 ) -> None:

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+import errno
+import os
+import shutil
 from pathlib import Path
 
 import pytest
 
 from raytrain.errors import StorageError
-from raytrain.storage.location import Location
+from raytrain.storage.location import Location, translated_errors
 
 
 def test_paths_become_absolute_and_uris_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -33,6 +36,18 @@ def test_read_write_list_delete(tmp_path: Path) -> None:
     (folder / "y").delete()
     folder.delete()
     assert not folder.exists()
+
+
+def test_a_folder_that_does_not_fit_is_told_as_a_full_disk(tmp_path: Path) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    (tmp_path / "from" / "deep").mkdir(parents=True)
+    (tmp_path / "from" / "deep" / "x").write_bytes(b"1")
+    with pytest.raises(StorageError) as caught, translated_errors(tmp_path / "to", "write"):
+        shutil.copytree(tmp_path / "from", tmp_path / "to", copy_function=full)
+    assert caught.value.why == "No space left on device" and "larger disk" in caught.value.fix
+    assert caught.value.what == f"cannot write {tmp_path / 'to'}"
 
 
 def test_unknown_scheme_is_a_storage_error() -> None:
