@@ -89,7 +89,7 @@ class ScanReport:
         }
 
     def to_json(self) -> str:
-        return json.dumps(self.as_dict(), indent=1, sort_keys=True, ensure_ascii=False) + "\n"
+        return json.dumps(self.as_dict(), indent=1, sort_keys=True) + "\n"
 
 
 def not_as_scanned(report: Mapping[str, Any], manifest: Manifest) -> list[str]:

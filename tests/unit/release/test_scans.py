@@ -196,6 +196,10 @@ PICKLES: dict[str, Callable[[], bytes]] = {
     "old": lambda: pickle.dumps(Bomb(), protocol=2),
     "newest": lambda: pickle.dumps(Bomb(), protocol=5),
     "cut short": lambda: pickle.dumps(Bomb(), protocol=4)[:-2],
+    "without its first opcode": lambda: pickle.dumps(Bomb(), protocol=4)[2:],
+    "with its names put together": lambda: (
+        b"\x8c\x02os\x94\x8c\x06system0h\x00\x8c\x06system\x93\x8c\x04true\x85R."
+    ),
     "behind a harmless one": lambda: pickle.dumps(1) + pickle.dumps(Bomb()),
     "of plain values": lambda: pickle.dumps({"w": [1.0, 2.0]}, protocol=4),
     "of an array": lambda: pickle.dumps(np.zeros(3)),
@@ -366,7 +370,15 @@ def test_what_is_no_folder_is_told(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="cannot be scanned"):
         found(tmp_path / "nowhere")
     (tmp_path / "empty").mkdir()
-    assert not found(tmp_path / "empty").passed
+    refused(tmp_path / "empty", ".", "empty")
+
+
+def test_names_that_a_terminal_would_obey_are_refused(small: Path) -> None:
+    (small / "a\x1b[2Kb.txt").write_text("words")
+    (small / os.fsdecode(b"\xff.txt")).write_text("words")
+    report = found(small)
+    assert [one.kind for one in report.findings] == ["name", "name"] and report.to_json().isascii()
+    assert all(one.file.isprintable() for one in report.findings)
 
 
 def test_a_report_speaks_only_of_what_was_scanned(small: Path, tmp_path: Path) -> None:
@@ -411,10 +423,18 @@ def test_graph_archives_pass_and_what_hides_in_them_does_not(small: Path) -> Non
     assert report.files["m.onnx.data"].format == "tensor"
     assert len(report.admitted) == 1 and "sample_inputs" in report.admitted[0]
     whole = {name: (small / name).read_bytes() for name in ("m.pt2", "m.onnx.data")}
-    for name, content in (("m/data/more", PICKLES["newest"]()), ("m/data/so", REFUSED["program"][0]())):
+    program = REFUSED["program"][0]()
+    listed = json.dumps({"config": {"x": {"path_name": "weight_9", "use_pickle": False}}}).encode()
+    for added in (
+        {"m/data/more": PICKLES["newest"]()},
+        {"m/data/so": program},
+        {"m/data/weights/weight_9": program, "m/data/weights/more_config.json": listed},
+        {"m/data/weights/weight_9": PICKLES["of an array"](), "m/data/weights/more_config.json": listed},
+    ):
         (small / "m.pt2").write_bytes(whole["m.pt2"])
         with zipfile.ZipFile(small / "m.pt2", "a") as archive:
-            archive.writestr(name, content)
+            for name, content in added.items():
+                archive.writestr(name, content)
         refused(small, "m.pt2")
     (small / "m.pt2").write_bytes(whole["m.pt2"])
     (small / "m.onnx.data").write_bytes(whole["m.onnx.data"] + b"hidden")
@@ -438,3 +458,16 @@ torch.export.save(torch.export.export(model, example), sys.argv[1] + "/m.pt2")
 torch.onnx.export(model, example, sys.argv[1] + "/m.onnx", dynamo=True, external_data=True, verbose=False)
 torch.save(model.state_dict(), sys.argv[1] + "/saved")
 """
+
+
+def test_a_tensor_s_bytes_are_no_pickle_and_no_archive_by_chance() -> None:
+    """Of 20,000 beginnings, each as a file of raw weights might have it."""
+    from raytrain.release.scans.magic import container_of, refused_kind
+    from raytrain.release.scans.pickles import find_pickle, quiet_scanners
+
+    generator = random.Random(5)
+    with quiet_scanners():
+        for _ in range(20_000):
+            stream = io.BytesIO(generator.randbytes(64))
+            taken_for = find_pickle(stream, "x") or container_of(stream) or refused_kind(stream, is_raw=True)
+            assert taken_for is None, stream.getvalue().hex()
