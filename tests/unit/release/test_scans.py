@@ -147,6 +147,20 @@ def test_secrets_without_an_issuer_s_form_are_found(name: str, text: str, kind: 
     refused(small, name, kind)
 
 
+def test_a_key_in_a_large_document_is_found_and_a_generator_s_state_is_none(small: Path) -> None:
+    words = {
+        f"node {number}": {"name": f"linear_{number}", "trace": "line of code " * 5}
+        for number in range(12_000)
+    }
+    state = base64.b64encode(random.Random(0).randbytes(2_500)).decode()
+    (small / "model.json").write_text(json.dumps(words))
+    (small / "random.json").write_text(json.dumps({"state": state}))
+    assert found(small).findings == ()
+    words["node 7"]["db_password"] = "Tr0ub4dor&3xyz"
+    (small / "model.json").write_text(json.dumps(words))
+    refused(small, "model.json", "assigned_password")
+
+
 def test_a_key_in_the_provenance_to_be_written_is_found(small: Path) -> None:
     config = {"tracking": {"mlflow": f"https://me:{key_of()}@mlflow.example.org"}}
     report = found(small, documents={"manifest.json": {"config": config}})
@@ -229,6 +243,16 @@ def test_a_pickle_is_found_whatever_it_is_called(form: str, small: Path) -> None
 def test_text_that_begins_as_a_pickle_does_is_none(text: str, small: Path) -> None:
     (small / "list.txt").write_text(text)
     assert found(small).findings == ()
+
+
+def test_what_modelscan_passes_over_is_found_by_another(small: Path) -> None:
+    for name in ("a.pkl", "b.bin"):
+        (small / name).write_bytes(PICKLES["newest"]())
+    report = found(small)
+    by = {(one.file, one.scanner) for one in report.findings}
+    assert {("a.pkl", "modelscan"), ("a.pkl", "picklescan"), ("b.bin", "picklescan")} <= by
+    assert ("b.bin", "modelscan") not in by and report.files["b.bin"].skipped_by == ("modelscan",)
+    assert report.counts["modelscan"] == {"files": 1, "skipped": 2, "findings": 1}
 
 
 def in_zip(content: bytes, name: str = "inner/data.txt") -> bytes:
