@@ -9,8 +9,12 @@ import base64
 import hashlib
 import json
 import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import sigstore
@@ -60,9 +64,12 @@ class OwnSigstore:
             .sign(self._authority, hashes.SHA256())
         )
 
-    def roots(self) -> dict[str, Any]:
-        """A trust configuration that believes these services and no others."""
+    def roots(self, address: str = "https://nowhere.invalid") -> dict[str, Any]:
+        """A trust configuration that believes these services and no others, and asks them at `address`."""
         found = public_roots()
+        for name in ("caUrls", "oidcUrls", "rekorTlogUrls"):
+            found["signingConfig"][name][0]["url"] = address
+        found["signingConfig"]["tsaUrls"] = []
         valid = {"start": (self._now - timedelta(days=1)).isoformat().replace("+00:00", "Z")}
         authority = {
             "subject": {"organization": "own", "commonName": "own sigstore"},
@@ -95,6 +102,41 @@ class OwnSigstore:
             "tlogEntries": [self._entry(payload, signature, pem)],
         }
         place.write_text(json.dumps(found))
+
+    def issue(self, request: dict[str, Any], token: str) -> dict[str, Any]:
+        """As the authority answers: a certificate for whom the token names."""
+        middle = token.split(".")[1]
+        claims = json.loads(base64.urlsafe_b64decode(middle + "=" * (-len(middle) % 4)))
+        asked = x509.load_pem_x509_csr(base64.b64decode(request["certificateSigningRequest"]))
+        key = asked.public_key()
+        assert isinstance(key, ec.EllipticCurvePublicKey)
+        chain = (self._certificate(key, claims["sub"], claims["iss"]), self._root)
+        pems = [one.public_bytes(serialization.Encoding.PEM).decode() for one in chain]
+        return {"signedCertificateEmbeddedSct": {"chain": {"certificates": pems}}}
+
+    def witness(self, request: dict[str, Any]) -> dict[str, Any]:
+        """As the log answers, version 1 of its interface."""
+        proposed = request["spec"]["proposedContent"]
+        envelope = json.loads(proposed["envelope"])
+        pem = base64.b64decode(proposed["verifiers"][0])
+        entry = self._entry(base64.b64decode(envelope["payload"]), envelope["signatures"][0]["sig"], pem)
+        proof = entry["inclusionProof"]
+        told = {
+            "logIndex": 0,
+            "rootHash": base64.b64decode(proof["rootHash"]).hex(),
+            "treeSize": 1,
+            "hashes": [],
+            "checkpoint": proof["checkpoint"]["envelope"],
+        }
+        signed = entry["inclusionPromise"]["signedEntryTimestamp"]
+        found = {
+            "body": entry["canonicalizedBody"],
+            "integratedTime": int(entry["integratedTime"]),
+            "logID": _id(self._log).hex(),
+            "logIndex": 0,
+            "verification": {"inclusionProof": told, "signedEntryTimestamp": signed},
+        }
+        return {"1" * 64: found}
 
     def _certificate(self, key: ec.EllipticCurvePublicKey, name: str, provider: str) -> x509.Certificate:
         san = x509.SubjectAlternativeName([x509.RFC822Name(name)])
@@ -163,6 +205,52 @@ class OwnSigstore:
             },
             "canonicalizedBody": _text(body),
         }
+
+
+@contextmanager
+def served(services: OwnSigstore, name: str, provider: str) -> Iterator[str]:
+    """Over HTTP, as long as the block lasts: who asks for a token is signed in as `name`. Yields the address."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def log_message(self, *_: object) -> None:
+            pass
+
+        def do_GET(self) -> None:
+            here = f"http://{self.headers['Host']}"
+            if self.path.endswith("/openid-configuration"):
+                self._tell({"authorization_endpoint": f"{here}/auth", "token_endpoint": f"{here}/token"})
+            else:
+                self._tell({"value": _token(name, provider)})
+
+        def do_POST(self) -> None:
+            content = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            if self.path.endswith("/signingCert"):
+                self._tell(services.issue(content, self.headers["Authorization"].removeprefix("Bearer ")))
+            else:
+                self._tell(services.witness(content))
+
+        def _tell(self, value: dict[str, Any]) -> None:
+            body = json.dumps(value).encode()
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+def _token(name: str, provider: str) -> str:
+    """A JSON web token that nobody has signed: the authority here believes everyone."""
+    now = int(datetime.now(UTC).timestamp())
+    claims = {"aud": "sigstore", "iss": provider, "sub": name, "email": name, "iat": now, "exp": now + 600}
+    parts = (json.dumps(one).encode() for one in ({"alg": "ES256", "typ": "JWT"}, claims))
+    return ".".join([*(base64.urlsafe_b64encode(one).rstrip(b"=").decode() for one in parts), "AAAA"])
 
 
 def _usage(name: str) -> x509.KeyUsage:

@@ -38,7 +38,8 @@ def scan(
             table.add_row(*map(Text, (one.file, where, one.scanner, f"{one.kind}: {one.what}")))
         if report.findings:
             console.print(table)
-        verdict = "passed" if report.passed else f"refused: {len(report.findings)} findings"
+        num = len(report.findings)
+        verdict = "passed" if report.passed else f"refused: {num} finding{'s' if num > 1 else ''}"
         console.print(f"{len(report.files)} files, {verdict}", highlight=False)
 
     emit(report.as_dict(), as_json, show)

@@ -18,6 +18,9 @@ from raytrain.release.signing import all_files, differences_from, signature_plac
 from raytrain.storage.artifact import Artifact, open_artifact
 from raytrain.storage.location import Location, translated_errors, write_atomically
 
+_OF_SERVICES = ("sigstore", "requests", "urllib3", "tuf", "id")
+"""Packages that talk to services."""
+
 
 @dataclass(frozen=True)
 class Identity:
@@ -90,9 +93,7 @@ def verify_keyless(
 @contextmanager
 def _services_told(done: str, trust_config: Path | None) -> Iterator[None]:
     """What sigstore raises, as whom it concerns."""
-    import requests
-    from sigstore.errors import Error
-    from sigstore.oidc import IdentityError, IssuerError
+    from sigstore.oidc import IdentityError
 
     try:
         yield
@@ -102,14 +103,16 @@ def _services_told(done: str, trust_config: Path | None) -> Iterator[None]:
             why=str(error)[:300],
             fix="sign in when the browser asks, or sign with a key",
         ) from error
-    except (Error, IssuerError, requests.RequestException, ConnectionError) as error:
-        raise EndpointError(
-            f"nothing can be {done} without a key here: sigstore's services do not answer",
-            why=_deepest(error),
-            fix="go where there is internet, or sign with a key, which needs none: raytrain keys generate",
-        ) from error
-    except (ValueError, OSError) as error:
-        if trust_config is None:
+    except Exception as error:
+        # Its clients raise what has no common root, and trip over answers that they do not expect.
+        is_misread = isinstance(error, (TypeError, KeyError, AttributeError))
+        if is_misread or type(error).__module__.partition(".")[0] in _OF_SERVICES:
+            raise EndpointError(
+                f"nothing can be {done} without a key here: sigstore's services do not answer as they should",
+                why=_deepest(error),
+                fix="go where there is internet, or sign with a key, which needs none: raytrain keys generate",
+            ) from error
+        if trust_config is None or not isinstance(error, (ValueError, OSError)):
             raise
         raise ConfigError(
             f"{trust_config} is not a trust configuration of sigstore",
@@ -120,7 +123,7 @@ def _services_told(done: str, trust_config: Path | None) -> Iterator[None]:
 
 def _deepest(error: BaseException) -> str:
     """Which address could not be reached stands in what was raised first."""
-    told = [str(error)]
+    told = [f"{type(error).__name__}: {error}"]
     while (inner := error.__cause__ or error.__context__) is not None:
         error = inner
         told.append(str(error))

@@ -12,8 +12,9 @@ _CONTAINERS: tuple[tuple[bytes, Container], ...] = (
     (b"PK\x03\x04", "zip"),
     (b"PK\x05\x06", "zip"),
     (b"PK\x07\x08", "zip"),
-    (b"\x1f\x8b", "gzip"),
-    (b"BZh", "bzip2"),
+    (b"\x1f\x8b\x08", "gzip"),
+    *((b"BZh%d1AY&SY" % level, "bzip2") for level in range(1, 10)),
+    *((b"BZh%d\x17rE8P\x90" % level, "bzip2") for level in range(1, 10)),
     (b"\xfd7zXZ\x00", "xz"),
 )
 
@@ -40,6 +41,7 @@ _REFUSED = (
     (b"\x93NUMPY", "weights", f"{_WEIGHTS}: this is an array of NumPy"),
 )
 
+_SURE_BYTES = 4
 _PYTHON_BYTECODE = range(3000, 4000)
 _TAR_BLOCK = 512
 _ZIP_END = b"PK\x05\x06"
@@ -56,12 +58,17 @@ def container_of(stream: BinaryIO) -> Container | None:
     return "tar" if _is_tar(head) else None
 
 
-def refused_kind(stream: BinaryIO) -> tuple[str, str] | None:
-    """The kind of finding and why, where the content is one that no bundle may hold."""
+def refused_kind(stream: BinaryIO, *, is_raw: bool = False) -> tuple[str, str] | None:
+    """The kind of finding and why, where the content is one that no bundle may hold.
+
+    is_raw: a tensor's bytes are expected, which begin with a short magic number now and then.
+    """
     head = _head(stream, 16)
     for magic, kind, why in _REFUSED:
-        if head.startswith(magic):
+        if head.startswith(magic) and not (is_raw and len(magic) < _SURE_BYTES):
             return kind, why
+    if is_raw:
+        return None
     if head[2:4] == b"\r\n" and len(head) == 16 and struct.unpack("<H", head[:2])[0] in _PYTHON_BYTECODE:
         return "executable", "bytecode of Python, which a bundle has no use for"
     return None

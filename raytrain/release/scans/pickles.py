@@ -37,9 +37,9 @@ _TENSOR_GLOBALS = frozenset(
 """What a pickle may name that rebuilds tensors and does nothing else."""
 
 _EXTENSIONS = frozenset({"EXT1", "EXT2", "EXT4"})
-"""Globals by number, which no scanner can follow."""
+"""Globals by number, which no scanner can follow. They mean something only where a program has registered them."""
 
-_GLOBALS = frozenset({"GLOBAL", "STACK_GLOBAL", "INST"}) | _EXTENSIONS
+_GLOBALS = frozenset({"GLOBAL", "STACK_GLOBAL", "INST"})
 _CALLS = frozenset({"REDUCE", "INST", "OBJ", "NEWOBJ", "NEWOBJ_EX", "BUILD"})
 
 _NAME = re.compile(r"[A-Za-z_][\w.]*")
@@ -78,7 +78,14 @@ def find_pickle(stream: BinaryIO, name: str) -> Pickle | None:
         stream.seek(0)
     found = sorted({f"{one.module} {one.name}" for one in result.globals})
     dangerous = (one for one in result.globals if one.safety == scanner.SafetyLevel.Dangerous)
-    known = sorted({f"{one.module} {one.name}" for one in dangerous if _NAME.fullmatch(one.module)})
+    # What picklescan cannot name it calls unknown; in a tensor's bytes that happens by chance.
+    known = sorted(
+        {
+            f"{one.module} {one.name}"
+            for one in dangerous
+            if _NAME.fullmatch(one.module) and one.module != "unknown"
+        }
+    )
     is_pickle = course.is_whole or bool(found) if is_binary else course.calls or bool(known)
     if not is_pickle:
         return None
@@ -98,7 +105,7 @@ class _Course:
     is_whole: bool = False
     """Every opcode up to a STOP can be read."""
     calls: bool = False
-    """It calls something before its stack runs empty, or comes to its STOP in order with a global."""
+    """It calls something after a global, before its stack runs empty; or comes to its STOP in order with a global."""
     has_extensions: bool = False
 
 
@@ -113,7 +120,7 @@ def _follow(stream: BinaryIO) -> _Course:
             course.has_extensions = course.has_extensions or opcode.name in _EXTENSIONS
             is_sound = is_sound and _apply(opcode, stack)
             names_something = names_something or opcode.name in _GLOBALS
-            course.calls = course.calls or (is_sound and opcode.name in _CALLS)
+            course.calls = course.calls or (is_sound and names_something and opcode.name in _CALLS)
     except Exception:  # noqa: BLE001 - whatever a content that is no pickle makes it raise
         return course
     course.is_whole = True

@@ -67,7 +67,7 @@ class FileReader:
             pickle = find_pickle(stream, name)
             container = None if pickle else container_of(stream)
             hides_zip = container != "zip" and has_zip_behind(stream)
-            refused = refused_kind(stream)
+            refused = refused_kind(stream, is_raw=content.is_raw)
         reading.read_by.add("picklescan")
         if pickle is not None:
             return _judge_pickle(pickle, content, reading)
@@ -80,7 +80,7 @@ class FileReader:
             )
         if container is not None:
             return self._read_container(content, container, reading, budget)
-        if content.is_raw:
+        if content.is_raw and refused is None:
             reading.read_by.add("formats")
             return "tensor"
         if is_text(path):

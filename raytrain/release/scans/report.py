@@ -93,7 +93,7 @@ class ScanReport:
         }
 
     def to_json(self) -> str:
-        return json.dumps(self.as_dict(), indent=1, sort_keys=True, ensure_ascii=False) + "\n"
+        return json.dumps(self.as_dict(), indent=1, sort_keys=True) + "\n"
 
     def write(self, bundle: Path) -> None:
         place = bundle / SCAN_REPORT

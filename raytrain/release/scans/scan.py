@@ -78,7 +78,9 @@ class _Scan:
         for path in _below(self.folder, self):
             name = path.relative_to(self.folder).as_posix()
             why = _no_file(path)
-            if why:
+            if not name.isprintable():
+                self._refuse("name", ascii(name), "a name that cannot be printed; it may hide what follows")
+            elif why:
                 self._refuse("no_file", name, why)
             else:
                 regular.append((name, path))
@@ -90,6 +92,8 @@ class _Scan:
                 self._read(name, path)
             except OSError as error:
                 self._refuse("unreadable", name, f"{type(error).__name__}: {error.strerror or error}")
+        if not regular:
+            self._refuse("empty", ".", "there is no file to scan")
         for name in sorted(self.raw.keys() - {name for name, _ in regular}):
             self._refuse("damaged", name, "an ONNX graph names it, and it is not in the folder")
 

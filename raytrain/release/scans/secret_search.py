@@ -21,7 +21,9 @@ _DETECTORS = ("secrets", "detect_secrets")
 _LINES = (".jsonl", ".ndjson")
 _SHORTEST_KEY = 16
 """In characters, of what could be a key without a name before it."""
-_LARGEST_READ_TWICE = 1 << 20
+_LARGEST_BY_KEY = 1 << 20
+_LONGEST_KEY = 2_500
+"""In characters, as an encoded file of credentials has; what is longer is data, such as the state of a generator."""
 _MANY_TOKENS = 1_000
 _DIGEST = re.compile(
     r"(?:[0-9a-f]{12}|[0-9a-f]{16}|[0-9a-f]{32}|[0-9a-f]{40}|[0-9a-f]{56}|[0-9a-f]{64}|[0-9a-f]{96}|[0-9a-f]{128})"
@@ -69,23 +71,27 @@ class SecretSearch:
         return self._scanned(path, name, ".txt")
 
     def of_document(self, content: Any, name: str) -> list[ScanFinding]:
-        """Over a JSON value: by its keys and, if it is not large, as text, which knows what is quoted."""
+        """Over a JSON value: by its keys, and as text, which knows what is quoted; of a large one each text once."""
         reduced = _reduced(content)
         told = json.dumps(reduced)
+        if len(told) > _LARGEST_BY_KEY:
+            return self.of_texts(_named_strings(reduced, ""), name)
         found = self._written(told, name, ".json")
-        if len(told) <= _LARGEST_READ_TWICE:
-            known = {(one.kind, one.what) for one in found}
-            text = json.dumps(reduced, indent=1, ensure_ascii=False)
-            again = self._written(text.encode("utf-8", "backslashreplace").decode(), name, ".txt")
-            found += [one for one in again if (one.kind, one.what) not in known]
-        return found
+        known = {(one.kind, one.what) for one in found}
+        text = json.dumps(reduced, indent=1, ensure_ascii=False)
+        again = self._written(text.encode("utf-8", "backslashreplace").decode(), name, ".txt")
+        return found + [one for one in again if (one.kind, one.what) not in known]
 
     def of_texts(self, texts: Iterable[str], name: str) -> list[ScanFinding]:
         """Over what a format's reader found of text in it."""
         place = self._scratch / "texts.txt"
+        seen: set[int] = set()
         with place.open("w", encoding="utf-8", errors="backslashreplace") as stream:
             for text in texts:
-                stream.write(text + "\n")
+                # Graphs say the same of many nodes; a text of several lines may be one key, and stays whole.
+                if hash(text) not in seen:
+                    seen.add(hash(text))
+                    stream.write(text + "\n")
         return self._scanned(place, name, ".txt", has_lines=False)
 
     def _written(self, text: str, name: str, suffix: str) -> list[ScanFinding]:
@@ -111,7 +117,7 @@ class SecretSearch:
 
 
 class _WithoutDigests:
-    """A detector that passes over digests among what it takes for random."""
+    """A detector that passes over digests and long data among what it takes for random."""
 
     def __init__(self, detector: Detector) -> None:
         self._detector = detector
@@ -121,7 +127,9 @@ class _WithoutDigests:
 
 
 def _is_digest(found: Finding, text: str) -> bool:
-    return found.kind == "high_entropy" and bool(_DIGEST.fullmatch(text[found.start : found.end]))
+    if found.kind != "high_entropy":
+        return False
+    return found.end - found.start > _LONGEST_KEY or bool(_DIGEST.fullmatch(text[found.start : found.end]))
 
 
 def _finding(name: str, kind: str, shown: str, line: int | None = None, key: str = "") -> ScanFinding:
@@ -149,6 +157,19 @@ def _reduced(content: Any) -> Any:
     if {"payload", "payloadType", "signatures"} <= content.keys():
         return dict(_envelope(content))
     return {key: _reduced(value) for key, value in content.items()}
+
+
+def _named_strings(content: Any, label: str) -> Iterator[str]:
+    if isinstance(content, str):
+        yield f'{label}: "{content}"' if label else content
+    elif isinstance(content, dict):
+        for key, inner in content.items():
+            if not isinstance(inner, str):
+                yield key
+            yield from _named_strings(inner, key)
+    elif isinstance(content, list):
+        for inner in content:
+            yield from _named_strings(inner, label)
 
 
 def _is_short(one: Any) -> bool:

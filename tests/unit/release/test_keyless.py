@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from bundles import make_bundle, signed_bundle
-from own_sigstore import OwnSigstore, public_roots
+from own_sigstore import OwnSigstore, public_roots, served
 
 from raytrain.cli.main import run
 from raytrain.errors import IntegrityError, RefusedError
@@ -70,6 +70,27 @@ def test_without_internet_nothing_is_signed_and_the_way_out_is_told(
     assert code == 4 and told["error"]["kind"] == "endpoint"
     assert "sigstore.dev" in told["error"]["why"] and "raytrain keys generate" in told["error"]["fix"]
     assert not signature_place(folder).exists()
+
+
+def test_signed_by_who_is_signed_in_and_verified_as_him(
+    services: OwnSigstore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As in a workflow of GitHub, whose runner hands out tokens: certificate, signature, log, verified."""
+    folder, roots = make_bundle(tmp_path / "bundle"), tmp_path / "roots.json"
+    with served(services, ME.name, ME.provider) as address:
+        roots.write_text(json.dumps(services.roots(address)))
+        monkeypatch.setenv("GITHUB_ACTIONS", "true")
+        monkeypatch.setenv("ACTIONS_ID_TOKEN_REQUEST_TOKEN", "anything")
+        monkeypatch.setenv("ACTIONS_ID_TOKEN_REQUEST_URL", f"{address}/hand-out?for=me")
+        code, told = told_by(capsys, "sign", folder, "--keyless", "--trust-config", roots)
+        assert code == 0, told
+        assert verify_keyless(folder, ME, trust_config=roots).identity == ME
+        signature_place(folder).unlink()
+        monkeypatch.setattr(services, "witness", lambda _: {"error": "the log is full"})
+        code, told = told_by(capsys, "sign", folder, "--keyless", "--trust-config", roots)
+        assert code == 4 and not signature_place(folder).exists()
+    code, told = told_by(capsys, "sign", folder, "--keyless", "--trust-config", roots)
+    assert code == 4 and "127.0.0.1" in told["error"]["why"]
 
 
 def test_without_internet_nothing_counts_as_verified(

@@ -147,6 +147,20 @@ def test_secrets_without_an_issuer_s_form_are_found(name: str, text: str, kind: 
     refused(small, name, kind)
 
 
+def test_a_key_in_a_large_document_is_found_and_a_generator_s_state_is_none(small: Path) -> None:
+    words = {
+        f"node {number}": {"name": f"linear_{number}", "trace": "line of code " * 5}
+        for number in range(12_000)
+    }
+    state = base64.b64encode(random.Random(0).randbytes(2_500)).decode()
+    (small / "model.json").write_text(json.dumps(words))
+    (small / "random.json").write_text(json.dumps({"state": state}))
+    assert found(small).findings == ()
+    words["node 7"]["db_password"] = "Tr0ub4dor&3xyz"
+    (small / "model.json").write_text(json.dumps(words))
+    refused(small, "model.json", "assigned_password")
+
+
 def test_a_key_in_the_provenance_to_be_written_is_found(small: Path) -> None:
     config = {"tracking": {"mlflow": f"https://me:{key_of()}@mlflow.example.org"}}
     report = found(small, documents={"manifest.json": {"config": config}})
@@ -196,6 +210,10 @@ PICKLES: dict[str, Callable[[], bytes]] = {
     "old": lambda: pickle.dumps(Bomb(), protocol=2),
     "newest": lambda: pickle.dumps(Bomb(), protocol=5),
     "cut short": lambda: pickle.dumps(Bomb(), protocol=4)[:-2],
+    "without its first opcode": lambda: pickle.dumps(Bomb(), protocol=4)[2:],
+    "with its names put together": lambda: (
+        b"\x8c\x02os\x94\x8c\x06system0h\x00\x8c\x06system\x93\x8c\x04true\x85R."
+    ),
     "behind a harmless one": lambda: pickle.dumps(1) + pickle.dumps(Bomb()),
     "of plain values": lambda: pickle.dumps({"w": [1.0, 2.0]}, protocol=4),
     "of an array": lambda: pickle.dumps(np.zeros(3)),
@@ -225,6 +243,16 @@ def test_a_pickle_is_found_whatever_it_is_called(form: str, small: Path) -> None
 def test_text_that_begins_as_a_pickle_does_is_none(text: str, small: Path) -> None:
     (small / "list.txt").write_text(text)
     assert found(small).findings == ()
+
+
+def test_what_modelscan_passes_over_is_found_by_another(small: Path) -> None:
+    for name in ("a.pkl", "b.bin"):
+        (small / name).write_bytes(PICKLES["newest"]())
+    report = found(small)
+    by = {(one.file, one.scanner) for one in report.findings}
+    assert {("a.pkl", "modelscan"), ("a.pkl", "picklescan"), ("b.bin", "picklescan")} <= by
+    assert ("b.bin", "modelscan") not in by and report.files["b.bin"].skipped_by == ("modelscan",)
+    assert report.counts["modelscan"] == {"files": 1, "skipped": 2, "findings": 1}
 
 
 def in_zip(content: bytes, name: str = "inner/data.txt") -> bytes:
@@ -366,7 +394,15 @@ def test_what_is_no_folder_is_told(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="cannot be scanned"):
         found(tmp_path / "nowhere")
     (tmp_path / "empty").mkdir()
-    assert not found(tmp_path / "empty").passed
+    refused(tmp_path / "empty", ".", "empty")
+
+
+def test_names_that_a_terminal_would_obey_are_refused(small: Path) -> None:
+    (small / "a\x1b[2Kb.txt").write_text("words")
+    (small / os.fsdecode(b"\xff.txt")).write_text("words")
+    report = found(small)
+    assert [one.kind for one in report.findings] == ["name", "name"] and report.to_json().isascii()
+    assert all(one.file.isprintable() for one in report.findings)
 
 
 def test_a_report_speaks_only_of_what_was_scanned(small: Path, tmp_path: Path) -> None:
@@ -411,10 +447,18 @@ def test_graph_archives_pass_and_what_hides_in_them_does_not(small: Path) -> Non
     assert report.files["m.onnx.data"].format == "tensor"
     assert len(report.admitted) == 1 and "sample_inputs" in report.admitted[0]
     whole = {name: (small / name).read_bytes() for name in ("m.pt2", "m.onnx.data")}
-    for name, content in (("m/data/more", PICKLES["newest"]()), ("m/data/so", REFUSED["program"][0]())):
+    program = REFUSED["program"][0]()
+    listed = json.dumps({"config": {"x": {"path_name": "weight_9", "use_pickle": False}}}).encode()
+    for added in (
+        {"m/data/more": PICKLES["newest"]()},
+        {"m/data/so": program},
+        {"m/data/weights/weight_9": program, "m/data/weights/more_config.json": listed},
+        {"m/data/weights/weight_9": PICKLES["of an array"](), "m/data/weights/more_config.json": listed},
+    ):
         (small / "m.pt2").write_bytes(whole["m.pt2"])
         with zipfile.ZipFile(small / "m.pt2", "a") as archive:
-            archive.writestr(name, content)
+            for name, content in added.items():
+                archive.writestr(name, content)
         refused(small, "m.pt2")
     (small / "m.pt2").write_bytes(whole["m.pt2"])
     (small / "m.onnx.data").write_bytes(whole["m.onnx.data"] + b"hidden")
@@ -438,3 +482,16 @@ torch.export.save(torch.export.export(model, example), sys.argv[1] + "/m.pt2")
 torch.onnx.export(model, example, sys.argv[1] + "/m.onnx", dynamo=True, external_data=True, verbose=False)
 torch.save(model.state_dict(), sys.argv[1] + "/saved")
 """
+
+
+def test_a_tensor_s_bytes_are_no_pickle_and_no_archive_by_chance() -> None:
+    """Of 20,000 beginnings, each as a file of raw weights might have it."""
+    from raytrain.release.scans.magic import container_of, refused_kind
+    from raytrain.release.scans.pickles import find_pickle, quiet_scanners
+
+    generator = random.Random(5)
+    with quiet_scanners():
+        for _ in range(20_000):
+            stream = io.BytesIO(generator.randbytes(64))
+            taken_for = find_pickle(stream, "x") or container_of(stream) or refused_kind(stream, is_raw=True)
+            assert taken_for is None, stream.getvalue().hex()

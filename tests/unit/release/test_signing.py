@@ -15,6 +15,8 @@ from bundles import make_bundle, signed_bundle
 from raytrain.errors import IntegrityError, PlatformError, RefusedError
 from raytrain.release.keys import KeyRing
 from raytrain.release.signing import sign, signature_place, verify
+from raytrain.storage.artifact import ArtifactWriter
+from raytrain.storage.location import Location
 
 NUM_MUTATIONS = 1_000
 
@@ -187,6 +189,55 @@ def test_whatever_is_done_to_it_is_refused(kind: str, bundle: Path, ring: KeyRin
         error = caught.value
         assert isinstance(error, (IntegrityError, RefusedError)), f"{kind} {seed}: {error}"
         assert named in f"{error.what} {error.why}", f"{kind} {seed}: {error}"
+
+
+DOCUMENTS = (
+    *(
+        "bundle.json",
+        "sbom.cdx.json",
+        "provenance.intoto.json",
+        "reports/scan.json",
+        "reports/export_check.json",
+    ),
+    *(
+        "README.md",
+        "LICENSE",
+        "Dockerfile",
+        "serve.yaml",
+        "inference.py",
+        "requirements.txt",
+        "logs/metrics.jsonl",
+    ),
+    *(
+        "adapter/adapter_model.safetensors",
+        "adapter/tokenizer.json",
+        "checkpoints/000010/optimizer.safetensors",
+    ),
+)
+
+
+def test_reports_logs_and_checkpoints_are_covered_as_weights_are(ring: KeyRing, tmp_path: Path) -> None:
+    """One bit in each, with a manifest that was made to fit: the signature alone has to find it."""
+    folder = tmp_path / "bundle"
+    content = {name: f"{name} as it was signed".encode() for name in DOCUMENTS}
+
+    def write(changed: str | None) -> None:
+        with ArtifactWriter(Location(str(folder)), kind="bundle") as writer:
+            for name, told in content.items():
+                (writer.path / name).parent.mkdir(parents=True, exist_ok=True)
+                (writer.path / name).write_bytes(bytes([told[0] ^ 1]) + told[1:] if name == changed else told)
+            writer.commit({}, replace=True)
+
+    write(None)
+    sign(folder, ring.signing_key("release"))
+    verify(folder, ring)
+    for name in DOCUMENTS:
+        write(name)
+        with pytest.raises(IntegrityError, match="does not fit") as caught:
+            verify(folder, ring)
+        assert f"{name} was signed with another content" in caught.value.why
+    write(None)
+    verify(folder, ring)
 
 
 def _says_the_same(place: Path, whole: bytes) -> bool:
