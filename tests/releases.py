@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ from raytrain.release.registry.versions import Version
 from raytrain.release.signing import sign
 from raytrain.storage.artifact import Artifact, ArtifactWriter
 from raytrain.storage.location import Location
-from raytrain.storage.manifest import digest_of
+from raytrain.storage.manifest import digest_of, file_sha256
 from raytrain.storage.provenance import collect_provenance
 
 BEFORE, AFTER = two_models(600, 0.5, 0.62)
@@ -56,27 +56,48 @@ def write_json(place: Path, content: object) -> None:
     place.write_text(json.dumps(content))
 
 
-def documents_of(subject: str) -> dict[str, Any]:
-    """What an exported bundle brings along."""
-    model = {
-        "type": "machine-learning-model",
-        "name": "m",
-        "hashes": [{"alg": "SHA-256", "content": subject[7:]}],
-    }
+Documents = Mapping[str, Callable[[str, Mapping[str, str]], Any]]
+
+
+def _sbom(subject: str, _: Mapping[str, str]) -> Any:
+    hashes = [{"alg": "SHA-256", "content": subject[7:]}]
+    model = {"type": "machine-learning-model", "name": "m", "hashes": hashes}
+    return {"bomFormat": "CycloneDX", "specVersion": "1.6", "components": [model]}
+
+
+def _provenance(subject: str, files: Mapping[str, str]) -> Any:
     return {
-        "reports/export_check.json": {
-            "subject": subject,
-            "passed": True,
-            "formats": {"adapter": {"passed": True}},
-        },
-        "reports/scan.json": {"subject": subject, "passed": True},
-        "sbom.cdx.json": {"bomFormat": "CycloneDX", "specVersion": "1.6", "components": [model]},
-        "provenance.intoto.json": {
-            "_type": "https://in-toto.io/Statement/v1",
-            "predicateType": "https://slsa.dev/provenance/v1",
-            "subject": [{"name": "adapter", "digest": {"sha256": subject[7:]}}],
-        },
+        "_type": "https://in-toto.io/Statement/v1",
+        "predicateType": "https://slsa.dev/provenance/v1",
+        "subject": [{"name": name, "digest": {"sha256": digest}} for name, digest in files.items()],
+        "predicate": {"runDetails": {"byproducts": [{"digest": {"sha256": subject[7:]}}]}},
     }
+
+
+def _scan(subject: str, files: Mapping[str, str]) -> Any:
+    scanned = {name: {"sha256": digest} for name, digest in files.items()}
+    return {"subject": subject, "passed": True, "files": scanned}
+
+
+DOCUMENTS: Documents = {
+    "reports/export_check.json": lambda subject, _: {"subject": subject, "passed": True},
+    "sbom.cdx.json": _sbom,
+    "provenance.intoto.json": _provenance,
+    "reports/scan.json": _scan,
+}
+"""What an exported bundle brings along, of a subject and the files before it; each covers those."""
+
+
+def write_documents(folder: Path, subject: str, changed: Mapping[str, Any]) -> None:
+    """changed: content of a file, or a function of subject and files; None leaves it out."""
+    for name, make in DOCUMENTS.items():
+        content = changed.get(name, make)
+        if content is None:
+            continue
+        files = {
+            one.relative_to(folder).as_posix(): file_sha256(one) for one in folder.rglob("*") if one.is_file()
+        }
+        write_json(folder / name, content(subject, files) if callable(content) else content)
 
 
 def make_release(
@@ -86,7 +107,7 @@ def make_release(
     documents: Mapping[str, Any] | None = None,
     created_at: str | None = None,
 ) -> Artifact:
-    """documents: by file, in place of those of `documents_of`; None leaves one out."""
+    """documents: as in `write_documents`."""
     base = BaseModel(trained.base_reference, None, trained.base_model, "apache-2.0", {})
     description = BundleDescription(
         subject=trained.subject,
@@ -106,9 +127,7 @@ def make_release(
         write_json(
             writer.path / "adapter" / "training.json", {"recipe": trained.recipe, "base_model": "models/base"}
         )
-        for name, content in {**documents_of(trained.subject), **(documents or {})}.items():
-            if content is not None:
-                write_json(writer.path / name, content)
+        write_documents(writer.path, trained.subject, documents or {})
         provenance = collect_provenance()
         return writer.commit({**provenance, **({"created_at": created_at} if created_at else {})})
 

@@ -12,13 +12,17 @@ from raytrain.models.inference import TRAINING_RECORD
 from raytrain.release.bundle.description import BUNDLE_KIND, FORMAT_FOLDERS, read_description
 from raytrain.release.gate.policy import Document
 from raytrain.release.gate.rules import Reading, Status
+from raytrain.release.inventory.provenance import PROVENANCE_FILE
+from raytrain.release.inventory.sbom import SBOM_FILE
+from raytrain.release.scans.report import SCAN_REPORT, not_as_scanned
 from raytrain.storage.artifact import Artifact
+from raytrain.storage.manifest import Manifest
 
 DOCUMENT_FILES: Mapping[Document, str] = {
     "export_check": "reports/export_check.json",
-    "scan": "reports/scan.json",
-    "sbom": "sbom.cdx.json",
-    "provenance": "provenance.intoto.json",
+    "scan": SCAN_REPORT,
+    "sbom": SBOM_FILE,
+    "provenance": PROVENANCE_FILE,
 }
 _SLSA = "https://slsa.dev/provenance/"
 _AGAIN = "export it again"
@@ -78,7 +82,7 @@ def read_documents(artifact: Artifact, about: About) -> Iterator[Reading]:
         if entry is None:
             continue
         try:
-            status, value, why = _READERS[thing](_json(artifact, name), about)
+            status, value, why = _READERS[thing](_json(artifact, name), about, artifact.manifest)
         except (KeyError, TypeError, ValueError, AttributeError, IntegrityError) as error:
             status, value, why = (
                 "failed",
@@ -94,7 +98,14 @@ def read_documents(artifact: Artifact, about: About) -> Iterator[Reading]:
 Told = tuple[Status, str, str]
 
 
-def _judged(content: dict[str, Any], about: About) -> Told:
+def _scan(content: dict[str, Any], about: About, manifest: Manifest) -> Told:
+    others = not_as_scanned(content, manifest)
+    if others:
+        return "failed", f"{len(others)} files besides", f"{others[0]} is not as it was scanned"
+    return _judged(content, about, manifest)
+
+
+def _judged(content: dict[str, Any], about: About, _: Manifest) -> Told:
     if content["subject"] != about.subject:
         return "failed", "of another", f"it is about {content['subject']}, the bundle of {about.subject}"
     passed = content["passed"] is True
@@ -105,8 +116,8 @@ def _judged(content: dict[str, Any], about: About) -> Told:
     )
 
 
-def _sbom(content: dict[str, Any], about: About) -> Told:
-    """The component that is the model has the trained artifact's digest among its hashes, names or properties."""
+def _sbom(content: dict[str, Any], about: About, _: Manifest) -> Told:
+    """The component that is the model has the trained artifact's digest among its properties."""
     if content["bomFormat"] != "CycloneDX":
         return "failed", str(content["bomFormat"]), "it is no CycloneDX document"
     parts = [content.get("metadata", {}).get("component"), *content.get("components", [])]
@@ -117,15 +128,22 @@ def _sbom(content: dict[str, Any], about: About) -> Told:
     return "failed", value, f"none of its {len(models)} models has the digest {about.subject}"
 
 
-def _provenance(content: dict[str, Any], about: About) -> Told:
+def _provenance(content: dict[str, Any], about: About, manifest: Manifest) -> Told:
+    """It is about every file of the bundle but itself and the scan, which is made last, and names what they were made
+    from."""
     if not str(content["predicateType"]).startswith(_SLSA):
         return "failed", str(content["predicateType"]), "it is no SLSA provenance"
     value = str(content["predicateType"]).removeprefix("https://")
-    subjects = content["subject"]
-    if any(_names(one["digest"], about.subject) for one in subjects):
-        return "passed", value, "it names the subject"
-    digests = ", ".join(str(next(iter(one["digest"].values())))[:12] for one in subjects)
-    return "failed", value, f"it is about {digests}, the bundle of {about.subject[7:19]}"
+    told = {str(one["name"]): one["digest"]["sha256"] for one in content["subject"]}
+    last = (DOCUMENT_FILES["provenance"], DOCUMENT_FILES["scan"])
+    files = {name: entry.sha256 for name, entry in manifest.files.items() if name not in last}
+    others = sorted(name for name in told.keys() | files.keys() if told.get(name) != files.get(name))
+    if others:
+        return "failed", value, f"{others[0]} is not the file that it is about"
+    details = content["predicate"]["runDetails"]
+    if not _names(details["byproducts"], about.subject):
+        return "failed", value, f"nothing in it is {about.subject}, of which the bundle is"
+    return "passed", value, "it is about every file, and names the subject"
 
 
 def _names(value: object, digest: str) -> bool:
@@ -137,9 +155,9 @@ def _names(value: object, digest: str) -> bool:
     return isinstance(value, str) and digest.removeprefix("sha256:") in value
 
 
-_READERS: Mapping[str, Callable[[dict[str, Any], About], Told]] = {
+_READERS: Mapping[str, Callable[[dict[str, Any], About, Manifest], Told]] = {
     "export_check": _judged,
-    "scan": _judged,
+    "scan": _scan,
     "sbom": _sbom,
     "provenance": _provenance,
 }

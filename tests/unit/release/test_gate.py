@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 import multiprocessing
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from bundles import make_bundle
-from releases import BEFORE, Evidence, Trained, documents_of, make_release, release
+from releases import BEFORE, DOCUMENTS, Evidence, Trained, make_release, release
 
 from raytrain.errors import ConfigError, IntegrityError, RefusedError
 from raytrain.evaluation.decision.contract import SuiteRules, default_contract
@@ -163,7 +163,7 @@ def test_a_report_that_did_not_pass_holds_it(
     assert done.record is not None and (done.record.path / "checklist.md").is_file()
 
 
-@pytest.mark.parametrize("name", sorted(documents_of("sha256:x")))
+@pytest.mark.parametrize("name", sorted(DOCUMENTS))
 def test_a_document_that_is_missing_or_about_another_holds_it(
     name: str, tmp_path: Path, ring: KeyRing, evidence: Evidence
 ) -> None:
@@ -174,7 +174,7 @@ def test_a_document_that_is_missing_or_about_another_holds_it(
     }.get(name, "provenance")
     for version, content in (
         ("1.0.0", None),
-        ("1.1.0", documents_of("sha256:" + "e" * 64)[name]),
+        ("1.1.0", lambda _, files: DOCUMENTS[name]("sha256:" + "e" * 64, files)),
         ("1.2.0", [1]),
     ):
         registry = Registry(tmp_path / "other-registry")
@@ -182,6 +182,21 @@ def test_a_document_that_is_missing_or_about_another_holds_it(
         desk = Desk(registry, ring, Shelves(Location(str(tmp_path / "storage"))))
         told = held(desk, wanted(evidence, reference=f"sums@{version}"))
         assert list(told) == [rule], (version, told)
+
+
+@pytest.mark.parametrize("name", ["reports/scan.json", "provenance.intoto.json"])
+def test_a_document_that_leaves_a_file_out_holds_it(
+    name: str, tmp_path: Path, ring: KeyRing, evidence: Evidence
+) -> None:
+    def without_weights(subject: str, files: Mapping[str, str]) -> object:
+        seen = {one: digest for one, digest in files.items() if not one.endswith(".safetensors")}
+        return DOCUMENTS[name](subject, seen)
+
+    registry = Registry(tmp_path / "other-registry")
+    release(registry, ring, tmp_path / "bundle", TRAINED, "1.0.0", documents={name: without_weights})
+    told = held(Desk(registry, ring, Shelves(Location(str(tmp_path / "storage")))), wanted(evidence))
+    ((rule, why),) = told.items()
+    assert rule in ("scan", "provenance") and "adapter/adapter_model.safetensors" in why
 
 
 def test_a_decision_is_not_believed_but_made_anew(desk: Desk, evidence: Evidence) -> None:
