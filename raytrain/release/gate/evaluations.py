@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from raytrain.errors import PlatformError
 from raytrain.evaluation.decision.contract import ContractSection
@@ -21,6 +21,16 @@ from raytrain.storage.artifact import Artifact
 Find = Callable[[str], Evaluation | None]
 """An evaluation by its digest; None where it is not at hand."""
 
+
+@dataclass(frozen=True)
+class Asked:
+    """What a policy asks of an evaluation."""
+
+    contract: ContractSection
+    baseline: str | None
+    """Digest of what it must have been compared with; None = of any frozen baseline."""
+
+
 _COMPARE = "raytrain compare BASELINE EVALUATION, with the contract of the policy"
 
 
@@ -29,7 +39,7 @@ def subject_of(model: EvaluatedModel) -> str | None:
     return model.adapter_digest or model.base_digest
 
 
-def read_decision(artifact: Artifact, about: About, contract: ContractSection, find: Find) -> Reading | str:
+def read_decision(artifact: Artifact, about: About, asked: Asked, find: Find) -> Reading | str:
     """A reading of a decision, or in words why it is about something else."""
     parents = artifact.manifest.parents
     wanted = {role: digest for role, digest in parents.items() if role.startswith(("baseline", "candidate"))}
@@ -44,12 +54,12 @@ def read_decision(artifact: Artifact, about: About, contract: ContractSection, f
     if missing or baseline is None or not own:
         told = (
             "not at hand",
-            _title(contract),
+            _title(asked.contract),
             f"it cannot be decided anew without {'; '.join(missing) or 'its own'}",
         )
         return _failed(artifact, *told, change="give these with --evidence as well")
     made, text = time_of(artifact)
-    judged = judge(contract, baseline, candidates, about)
+    judged = judge(asked, baseline, candidates, about)
     return replace(judged, digest=artifact.digest, made=made, made_text=text)
 
 
@@ -60,10 +70,9 @@ def _who(artifact: Artifact) -> set[str | None]:
     return {one.get("adapter_digest") or one.get("base_digest") for one in models}
 
 
-def judge(
-    contract: ContractSection, baseline: Evaluation, candidates: Sequence[Evaluation], about: About
-) -> Reading:
+def judge(asked: Asked, baseline: Evaluation, candidates: Sequence[Evaluation], about: About) -> Reading:
     """Candidates: the subject's evaluation, beside others where these were compared with it."""
+    contract = asked.contract
     own = next(one for one in candidates if subject_of(one.report.model) == about.subject)
     if baseline.artifact.kind != "baseline":
         told = (
@@ -72,6 +81,9 @@ def judge(
             f"{baseline.artifact.digest} is an {baseline.artifact.kind}",
         )
         return _failed(own.artifact, *told, change="raytrain baseline freeze, and compare with that")
+    if asked.baseline not in (None, baseline.artifact.digest):
+        told = ("another baseline", str(asked.baseline), f"it was compared with {baseline.artifact.digest}")
+        return _failed(own.artifact, *told, change="raytrain compare with the one that the policy names")
     try:
         comparison = decide(contract, baseline, candidates)
     except PlatformError as error:

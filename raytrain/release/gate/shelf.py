@@ -17,7 +17,7 @@ from raytrain.release.keys import KeyRing, SigningKey
 from raytrain.release.registry.registry import Registry
 from raytrain.release.signing import Signed, sign, verify
 from raytrain.storage.artifact import Artifact, ArtifactWriter, open_artifact
-from raytrain.storage.location import Location
+from raytrain.storage.location import Location, translated_errors
 from raytrain.storage.manifest import MANIFEST_NAME
 from raytrain.storage.provenance import collect_provenance
 
@@ -42,7 +42,8 @@ def put(
     The signature comes last: whoever is killed before leaves an artifact that counts for nothing, and the same call
     goes on with it.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    with translated_errors(Location(str(folder)), "write"):
+        folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="raytrain-gate-") as scratch:
         staged = Path(scratch) / "staged"
         with ArtifactWriter(Location(str(staged)), kind=kind, parents=parents) as writer:
