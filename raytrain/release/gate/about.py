@@ -129,7 +129,7 @@ def _provenance(content: dict[str, Any], about: About) -> Told:
 
 
 def _names(value: object, digest: str) -> bool:
-    """Whether a digest stands anywhere in a JSON value, with or without its prefix, whole."""
+    """Whether a digest stands anywhere in a JSON value, with or without its prefix."""
     if isinstance(value, dict):
         return any(_names(one, digest) for one in value.values())
     if isinstance(value, list):

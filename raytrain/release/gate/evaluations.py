@@ -58,8 +58,12 @@ def read_decision(artifact: Artifact, about: About, asked: Asked, find: Find) ->
             f"it cannot be decided anew without {'; '.join(missing) or 'its own'}",
         )
         return _failed(artifact, *told, change="give these with --evidence as well")
-    made, text = time_of(artifact)
     judged = judge(asked, baseline, candidates, about)
+    times = [(judged.made, judged.made_text), time_of(artifact)]
+    # A decision of today on an evaluation of last year is of last year.
+    made, text = min(
+        (one for one in times if one[0] is not None), key=lambda one: one[0] or 0.0, default=times[1]
+    )
     return replace(judged, digest=artifact.digest, made=made, made_text=text)
 
 
@@ -72,38 +76,40 @@ def _who(artifact: Artifact) -> set[str | None]:
 
 def judge(asked: Asked, baseline: Evaluation, candidates: Sequence[Evaluation], about: About) -> Reading:
     """Candidates: the subject's evaluation, beside others where these were compared with it."""
-    contract = asked.contract
-    own = next(one for one in candidates if subject_of(one.report.model) == about.subject)
+    own = [one for one in candidates if subject_of(one.report.model) == about.subject]
+    artifact, digest = own[0].artifact, baseline.artifact.digest
     if baseline.artifact.kind != "baseline":
-        told = (
-            "not frozen",
-            "a frozen baseline",
-            f"{baseline.artifact.digest} is an {baseline.artifact.kind}",
-        )
-        return _failed(own.artifact, *told, change="raytrain baseline freeze, and compare with that")
-    if asked.baseline not in (None, baseline.artifact.digest):
-        told = ("another baseline", str(asked.baseline), f"it was compared with {baseline.artifact.digest}")
-        return _failed(own.artifact, *told, change="raytrain compare with the one that the policy names")
+        told = ("not frozen", "a frozen baseline", f"{digest} is an {baseline.artifact.kind}")
+        return _failed(artifact, *told, change="raytrain baseline freeze, and compare with that")
+    if asked.baseline not in (None, digest):
+        told = ("another baseline", str(asked.baseline), f"it was compared with {digest}")
+        return _failed(artifact, *told, change="raytrain compare with the one that the policy names")
+    title = _title(asked.contract)
     try:
-        comparison = decide(contract, baseline, candidates)
+        comparison = decide(asked.contract, baseline, candidates)
     except PlatformError as error:
-        return _failed(
-            own.artifact,
-            "cannot be decided",
-            _title(contract),
-            f"{error.what}: {error.why}",
-            change=error.fix,
-        )
-    decision = next(one for one in comparison.decisions if one.candidate.evaluation is own)
-    told = (f"{headline(decision)} ({evidence(decision)})", _title(contract), outcome(decision, contract))
-    suites = tuple(
-        one.report.suites[suite.comparison.name].digest for one in [own] for suite in decision.suites
-    )
-    status = _status(decision)
-    change = "" if status == "passed" else _needed(decision, comparison)
-    made, text = time_of(own.artifact)
+        return _failed(artifact, "cannot be decided", title, f"{error.what}: {error.why}", change=error.fix)
+    decisions = [one for one in comparison.decisions if one.candidate.evaluation in own]
+    return _reading(min(decisions, key=lambda one: _WORST_FIRST.index(_status(one))), comparison)
+
+
+_WORST_FIRST: tuple[Status, ...] = ("failed", "pending", "passed")
+
+
+def _reading(decision: Decision, comparison: Comparison) -> Reading:
+    contract, evaluated, status = comparison.contract, decision.candidate.evaluation, _status(decision)
+    made, text = time_of(evaluated.artifact)
     return Reading(
-        "evaluation", own.artifact.digest, status, *told, change, made=made, made_text=text, suites=suites
+        "evaluation",
+        evaluated.artifact.digest,
+        status,
+        f"{headline(decision)} ({evidence(decision)})",
+        _title(contract),
+        outcome(decision, contract),
+        "" if status == "passed" else _needed(decision, comparison),
+        made=made,
+        made_text=text,
+        suites=tuple(evaluated.report.suites[one.comparison.name].digest for one in decision.suites),
     )
 
 

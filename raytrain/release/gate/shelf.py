@@ -18,7 +18,7 @@ from raytrain.release.registry.registry import Registry
 from raytrain.release.signing import Signed, sign, verify
 from raytrain.storage.artifact import Artifact, ArtifactWriter, open_artifact
 from raytrain.storage.location import Location, translated_errors
-from raytrain.storage.manifest import MANIFEST_NAME
+from raytrain.storage.manifest import MANIFEST_NAME, read_manifest
 from raytrain.storage.provenance import collect_provenance
 
 Shelf = Literal["approvals", "records"]
@@ -81,8 +81,9 @@ def get(folder: Path, digest: str, ring: KeyRing) -> Signed:
     return signed
 
 
-def all_in(folder: Path) -> list[Path]:
-    """Of everything that was put there, signed or not."""
+def all_about(folder: Path, bundle: str) -> list[Path]:
+    """Of everything that was put there, signed or not, what its manifest says to be about this bundle."""
     if not folder.is_dir():
         return []
-    return sorted(one for one in folder.iterdir() if (one / MANIFEST_NAME).is_file())
+    found = sorted(one for one in folder.iterdir() if (one / MANIFEST_NAME).is_file())
+    return [one for one in found if read_manifest(Location(str(one))).parents.get("bundle") == bundle]

@@ -17,14 +17,14 @@ from raytrain.errors import ConfigError, IntegrityError, RefusedError, StorageEr
 from raytrain.evaluation.decision.contract import SuiteRules, default_contract
 from raytrain.evaluation.decision.decide import decide
 from raytrain.evaluation.decision.record import write_decision
-from raytrain.evaluation.results import open_evaluation
+from raytrain.evaluation.results import open_evaluation, write_evaluation
 from raytrain.release.gate.about import about_bundle
 from raytrain.release.gate.enforce import require_released
 from raytrain.release.gate.evidence import Shelves
 from raytrain.release.gate.policy import Policy, default_policy
 from raytrain.release.gate.promote import Desk, judge
 from raytrain.release.gate.record import checklist_of, record_of
-from raytrain.release.gate.shelf import all_in, shelf_folder
+from raytrain.release.gate.shelf import shelf_folder
 from raytrain.release.keys import KeyRing
 from raytrain.release.registry.registry import Registry
 from raytrain.release.registry.versions import Version
@@ -191,6 +191,14 @@ def test_stale_evidence_holds_it(desk: Desk, evidence: Evidence) -> None:
         list(told) == ["fresh"] and "drift is of 2" in told["fresh"] and "the bundle is of" in told["fresh"]
     )
     assert held(replace(desk, clock=lambda: desk.clock() + 29 * 86_400), wanted(evidence)) == {}
+    own = evidence.evaluation()
+    own.artifact.location.delete()
+    write_evaluation(
+        own.artifact.location, own.report, own.records, provenance={"created_at": "2020-01-01T00:00:00+00:00"}
+    )
+    assert held(desk, wanted(evidence))["fresh"] == "evaluation is of 2020-01-01T00:00:00+00:00", (
+        "decided today"
+    )
 
 
 def test_signed_evidence_is_verified_and_may_be_asked_for(
@@ -233,7 +241,7 @@ def test_what_is_no_evidence_or_damaged_is_an_error(desk: Desk, evidence: Eviden
             promoted(desk, wanted(evidence, reference=reference, target=target))
     assert (
         desk.registry.entries("sums") == before
-        and all_in(shelf_folder(desk.registry, "sums", "records")) == []
+        and not shelf_folder(desk.registry, "sums", "records").exists()
     )
 
 

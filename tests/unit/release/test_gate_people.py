@@ -188,3 +188,37 @@ def test_of_two_promoters_exactly_one_wins(
     winners = [version for version, how in answers.items() if how is True]
     assert len(winners) == 1 and str(desk.registry.state("sums").aliases["staging"]) == winners[0]
     assert all(f"it is {winners[0]}, not nothing" in how for how in answers.values() if how is not True)
+
+
+def test_what_a_revoked_key_let_in_is_promoted_anew(
+    desk: Desk, evidence: Evidence, reviewers: KeyRing, tmp_path: Path
+) -> None:
+    registry = desk.registry
+    release(registry, reviewers, tmp_path / "second", Trained(tokenizer="sha256:t"), "1.1.0")
+    for version, who in (("1.0.0", "release"), ("1.1.0", "ada")):
+        asked = wanted(evidence, reference=f"sums@{version}")
+        assert promote(desk, asked, reviewers.signing_key(who)).moved
+    reviewers.revoke(next(one.id for one in reviewers.known() if one.name == "ada"), "a laptop was lost")
+    with pytest.raises(RefusedError, match="revoked"):
+        require_released(registry, "sums@production", reviewers)
+    done = promoted(desk, replace(asked, policy=team_policy()))
+    assert done.moved and done.before == V2
+    require_released(registry, "sums@production", reviewers)
+    assert registry.state("sums").aliases == {"production": V2, "previous": V1}, (
+        "it is not its own previous one"
+    )
+    assert not promoted(desk, replace(asked, policy=team_policy())).moved
+
+
+def test_an_approval_of_another_form_does_not_count(
+    desk: Desk, evidence: Evidence, reviewers: KeyRing
+) -> None:
+    policy = team_policy(approvals=[{"role": "reviewer"}])
+    about = about_bundle(desk.registry.verified("sums@1.0.0", reviewers).artifact)
+    key = reviewers.signing_key("ada")
+    plain = statement_of(about, policy, "production", "reviewer", key, "")
+    folder = shelf_folder(desk.registry, "sums", "approvals")
+    write_approval(folder, replace(plain, policy=5), key, reviewers)  # type: ignore[arg-type]
+    write_approval(folder, replace(plain, key="k"), key, reviewers)
+    (rule,) = judge(desk, wanted(evidence, policy)).outcome.held_by
+    assert "another policy: 5, not" in rule.why and "it names another key" in rule.why
