@@ -147,7 +147,7 @@ def _provenance(content: dict[str, Any], about: About, manifest: Manifest) -> To
 
 
 def _names(value: object, digest: str) -> bool:
-    """Whether a digest stands anywhere in a JSON value, with or without its prefix, whole."""
+    """Whether a digest stands anywhere in a JSON value, with or without its prefix."""
     if isinstance(value, dict):
         return any(_names(one, digest) for one in value.values())
     if isinstance(value, list):

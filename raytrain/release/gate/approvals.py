@@ -112,7 +112,7 @@ def _read(folder: Path, ring: KeyRing, wanted: Statement) -> Approval | _NotCoun
     for field, words in _ABOUT.items():
         theirs, ours = getattr(statement, field), getattr(wanted, field)
         if theirs != ours:
-            why = f"{words}: {_short(theirs)}, not {_short(ours)}"
+            why = f"{words}: {_short(str(theirs))}, not {_short(ours)}"
             return _NotCounted(Refused(f"{name} by {key.name}", why), elsewhere=field in ("bundle", "target"))
     return Approval(statement.role, key.id, key.name, signed.artifact.digest, statement.why)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from raytrain.errors import PlatformError
 from raytrain.evaluation.decision.contract import ContractSection
@@ -21,6 +21,16 @@ from raytrain.storage.artifact import Artifact
 Find = Callable[[str], Evaluation | None]
 """An evaluation by its digest; None where it is not at hand."""
 
+
+@dataclass(frozen=True)
+class Asked:
+    """What a policy asks of an evaluation."""
+
+    contract: ContractSection
+    baseline: str | None
+    """Digest of what it must have been compared with; None = of any frozen baseline."""
+
+
 _COMPARE = "raytrain compare BASELINE EVALUATION, with the contract of the policy"
 
 
@@ -29,7 +39,7 @@ def subject_of(model: EvaluatedModel) -> str | None:
     return model.adapter_digest or model.base_digest
 
 
-def read_decision(artifact: Artifact, about: About, contract: ContractSection, find: Find) -> Reading | str:
+def read_decision(artifact: Artifact, about: About, asked: Asked, find: Find) -> Reading | str:
     """A reading of a decision, or in words why it is about something else."""
     parents = artifact.manifest.parents
     wanted = {role: digest for role, digest in parents.items() if role.startswith(("baseline", "candidate"))}
@@ -44,12 +54,16 @@ def read_decision(artifact: Artifact, about: About, contract: ContractSection, f
     if missing or baseline is None or not own:
         told = (
             "not at hand",
-            _title(contract),
+            _title(asked.contract),
             f"it cannot be decided anew without {'; '.join(missing) or 'its own'}",
         )
         return _failed(artifact, *told, change="give these with --evidence as well")
-    made, text = time_of(artifact)
-    judged = judge(contract, baseline, candidates, about)
+    judged = judge(asked, baseline, candidates, about)
+    times = [(judged.made, judged.made_text), time_of(artifact)]
+    # A decision of today on an evaluation of last year is of last year.
+    made, text = min(
+        (one for one in times if one[0] is not None), key=lambda one: one[0] or 0.0, default=times[1]
+    )
     return replace(judged, digest=artifact.digest, made=made, made_text=text)
 
 
@@ -60,38 +74,42 @@ def _who(artifact: Artifact) -> set[str | None]:
     return {one.get("adapter_digest") or one.get("base_digest") for one in models}
 
 
-def judge(
-    contract: ContractSection, baseline: Evaluation, candidates: Sequence[Evaluation], about: About
-) -> Reading:
+def judge(asked: Asked, baseline: Evaluation, candidates: Sequence[Evaluation], about: About) -> Reading:
     """Candidates: the subject's evaluation, beside others where these were compared with it."""
-    own = next(one for one in candidates if subject_of(one.report.model) == about.subject)
+    own = [one for one in candidates if subject_of(one.report.model) == about.subject]
+    artifact, digest = own[0].artifact, baseline.artifact.digest
     if baseline.artifact.kind != "baseline":
-        told = (
-            "not frozen",
-            "a frozen baseline",
-            f"{baseline.artifact.digest} is an {baseline.artifact.kind}",
-        )
-        return _failed(own.artifact, *told, change="raytrain baseline freeze, and compare with that")
+        told = ("not frozen", "a frozen baseline", f"{digest} is an {baseline.artifact.kind}")
+        return _failed(artifact, *told, change="raytrain baseline freeze, and compare with that")
+    if asked.baseline not in (None, digest):
+        told = ("another baseline", str(asked.baseline), f"it was compared with {digest}")
+        return _failed(artifact, *told, change="raytrain compare with the one that the policy names")
+    title = _title(asked.contract)
     try:
-        comparison = decide(contract, baseline, candidates)
+        comparison = decide(asked.contract, baseline, candidates)
     except PlatformError as error:
-        return _failed(
-            own.artifact,
-            "cannot be decided",
-            _title(contract),
-            f"{error.what}: {error.why}",
-            change=error.fix,
-        )
-    decision = next(one for one in comparison.decisions if one.candidate.evaluation is own)
-    told = (f"{headline(decision)} ({evidence(decision)})", _title(contract), outcome(decision, contract))
-    suites = tuple(
-        one.report.suites[suite.comparison.name].digest for one in [own] for suite in decision.suites
-    )
-    status = _status(decision)
-    change = "" if status == "passed" else _needed(decision, comparison)
-    made, text = time_of(own.artifact)
+        return _failed(artifact, "cannot be decided", title, f"{error.what}: {error.why}", change=error.fix)
+    decisions = [one for one in comparison.decisions if one.candidate.evaluation in own]
+    return _reading(min(decisions, key=lambda one: _WORST_FIRST.index(_status(one))), comparison)
+
+
+_WORST_FIRST: tuple[Status, ...] = ("failed", "pending", "passed")
+
+
+def _reading(decision: Decision, comparison: Comparison) -> Reading:
+    contract, evaluated, status = comparison.contract, decision.candidate.evaluation, _status(decision)
+    made, text = time_of(evaluated.artifact)
     return Reading(
-        "evaluation", own.artifact.digest, status, *told, change, made=made, made_text=text, suites=suites
+        "evaluation",
+        evaluated.artifact.digest,
+        status,
+        f"{headline(decision)} ({evidence(decision)})",
+        _title(contract),
+        outcome(decision, contract),
+        "" if status == "passed" else _needed(decision, comparison),
+        made=made,
+        made_text=text,
+        suites=tuple(evaluated.report.suites[one.comparison.name].digest for one in decision.suites),
     )
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
 
 from raytrain.errors import ConfigError, IntegrityError
 from raytrain.evaluation.decision.record import KIND as DECISION_KIND
@@ -12,7 +11,7 @@ from raytrain.evaluation.results import KINDS as EVALUATION_KINDS
 from raytrain.evaluation.results import Evaluation, open_evaluation
 from raytrain.release.gate.about import About
 from raytrain.release.gate.approvals import APPROVAL_KIND
-from raytrain.release.gate.evaluations import judge, read_decision, subject_of
+from raytrain.release.gate.evaluations import Asked, judge, read_decision, subject_of
 from raytrain.release.gate.policy import Policy, TargetSection
 from raytrain.release.gate.reports import READERS
 from raytrain.release.gate.rules import Reading, Stray
@@ -73,7 +72,12 @@ def collect(places: Sequence[str], ring: KeyRing) -> list[Found]:
                 fix="give the place that the command printed which made the report",
             )
         found += [_opened(one, ring, by_name=whole) for one in ([place] if whole else inside)]
-    return list({one.artifact.digest: one for one in found}.values())
+    merged: dict[str, Found] = {}
+    for one in found:
+        other = merged.get(one.artifact.digest, one)
+        by_name, signed_by = one.by_name or other.by_name, one.signed_by or other.signed_by
+        merged[one.artifact.digest] = replace(other, by_name=by_name, signed_by=signed_by)
+    return list(merged.values())
 
 
 def _opened(place: Location, ring: KeyRing, *, by_name: bool) -> Found:
@@ -101,7 +105,7 @@ def gather(
         elif told is not None and one.by_name:
             strays.append(Stray(str(one.artifact.location), one.artifact.digest, told))
     if "evaluation" in target.reports and not any(one.thing == "evaluation" for one in readings):
-        readings += _decided_here(found, given, about, policy)
+        readings += _decided_here(found, given, about, Asked(policy.contract, target.baseline))
     readings.sort(key=lambda one: (one.thing, one.digest))
     approvals = tuple(one.artifact for one in found if one.artifact.kind == APPROVAL_KIND)
     digests = tuple(sorted(one.digest for one in readings))
@@ -119,7 +123,7 @@ def _read(
     artifact = one.artifact
     try:
         if artifact.kind == DECISION_KIND:
-            return read_decision(artifact, about, policy.contract, finder.evaluation)
+            return read_decision(artifact, about, Asked(policy.contract, target.baseline), finder.evaluation)
         if artifact.kind in READERS:
             return READERS[artifact.kind](artifact, about, target)
     except (OSError, KeyError, TypeError, ValueError, AttributeError) as error:
@@ -141,7 +145,7 @@ def _read(
 
 
 def _decided_here(
-    found: Sequence[Found], given: dict[str, Evaluation], about: About, policy: Policy
+    found: Sequence[Found], given: dict[str, Evaluation], about: About, asked: Asked
 ) -> Iterator[Reading]:
     """Where no decision is brought: the subject's evaluations against each baseline that was named."""
     baselines = [
@@ -152,7 +156,7 @@ def _decided_here(
         if own is None or own in baselines or subject_of(own.report.model) != about.subject:
             continue
         for baseline in baselines:
-            yield replace(judge(policy.contract, baseline, [own], about), signed_by=one.signed_by)
+            yield replace(judge(asked, baseline, [own], about), signed_by=one.signed_by)
 
 
 class _Finder:
@@ -181,7 +185,6 @@ class _Finder:
         return Location(record.uri)
 
 
-@cache
 def _digest_at(place: str) -> str | None:
     try:
         return read_manifest(Location(place)).digest

@@ -26,6 +26,7 @@ REPORTS: tuple[Report, ...] = get_args(Report)
 DOCUMENTS: tuple[Document, ...] = get_args(Document)
 
 Name = Annotated[str, Field(min_length=1)]
+Digest = Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
 
 
 class RoleSection(Section):
@@ -62,6 +63,14 @@ class TargetSection(Section):
     """Whether reports must be signed, too: then nobody can have written one, or its time, without a key."""
     max_age_days: Annotated[float, Field(gt=0.0)] | None = 30.0
     """So old reports and the bundle may be, by the time in their manifests; null = any age."""
+    baseline: Digest | None = None
+    """The frozen baseline that the evaluation must have been compared with; null = any that the promoter chooses."""
+    golden: Digest | None = None
+    """The golden set that the drift report must be about; null = any."""
+    max_lost: Annotated[float, Field(ge=0.0, le=1.0)] = 0.02
+    """Share of the golden set's right answers that may be lost: 2 in 100 as 0.02."""
+    critical: list[Name] = Field(default_factory=list)
+    """Categories of the golden set of which none may be lost."""
     max_suspects: Annotated[float, Field(ge=0.0, le=1.0)] = 0.0
     """Share of a suite's items that the contamination report may suspect: 1 in 100 as 0.01."""
     worst_failure: Literal["none", "low", "medium", "high", "critical"] = "medium"

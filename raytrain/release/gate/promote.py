@@ -8,15 +8,16 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from raytrain.errors import ConfigError, RefusedError
+from raytrain.errors import ConfigError, IntegrityError, RefusedError
 from raytrain.release.gate.about import about_bundle, read_documents
 from raytrain.release.gate.approvals import Statement, check_speaks_for, read_approvals
+from raytrain.release.gate.enforce import require_released
 from raytrain.release.gate.evidence import Shelves, collect, gather
 from raytrain.release.gate.policy import Policy
 from raytrain.release.gate.record import Judged, Override, record_of, write_record
 from raytrain.release.gate.reports import time_of
 from raytrain.release.gate.rules import Facts, decide
-from raytrain.release.gate.shelf import all_in, shelf_folder
+from raytrain.release.gate.shelf import all_about, shelf_folder
 from raytrain.release.keys import KeyRing, SigningKey
 from raytrain.release.registry.registry import Registry
 from raytrain.release.registry.versions import Version
@@ -101,7 +102,7 @@ def judge(desk: Desk, wanted: Wanted) -> Judged:
     found = gather(collect(wanted.evidence, desk.ring), about, wanted.policy, target, desk.shelves)
     statement = Statement(about.bundle, about.subject, wanted.target, wanted.policy.digest, "", "", "")
     approvals, refused = read_approvals(
-        all_in(shelf_folder(desk.registry, name, "approvals")),
+        all_about(shelf_folder(desk.registry, name, "approvals"), about.bundle),
         [one.path for one in found.approvals],
         desk.ring,
         statement,
@@ -141,12 +142,21 @@ def promote(desk: Desk, wanted: Wanted, key: SigningKey, *, override_as: str | N
         judged = replace(judged, override=override)
     record = write_record(shelf_folder(desk.registry, name, "records"), judged, key, desk.ring)
     version = Version.parse(judged.facts.version)
-    moved = judged.released and before != version
+    moved = judged.released and (before != version or not _stands(desk, f"{name}@{wanted.target}"))
     if moved:
         desk.tell(f"moving {name}@{wanted.target} to {version}")
         why = _why(judged, wanted.why)
         desk.registry.move(name, wanted.target, version, expected=before, decision=record.digest, why=why)
     return Promotion(judged, before, record, moved)
+
+
+def _stands(desk: Desk, reference: str) -> bool:
+    """Whether the record by which an alias came where it is still counts: its key may have been revoked since."""
+    try:
+        require_released(desk.registry, reference, desk.ring)
+    except (RefusedError, IntegrityError):
+        return False
+    return True
 
 
 def _override(wanted: Wanted, key: SigningKey, role: str) -> Override:

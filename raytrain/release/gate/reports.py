@@ -111,17 +111,31 @@ def _safety(artifact: Artifact, about: About, target: TargetSection) -> Reading 
     return _reading(artifact, "safety", status, told)
 
 
-def _drift(artifact: Artifact, about: About, _target: TargetSection) -> Reading | str:
+def _drift(artifact: Artifact, about: About, target: TargetSection) -> Reading | str:
+    """By the policy's own limits; those that the check was made with do not count."""
     if why := _other("subject", artifact.manifest.parents.get("subject"), about.subject):
         return why
-    content = _json(artifact)
+    content, golden = _json(artifact), artifact.manifest.parents.get("baseline")
+    lost, right = int(content["num_lost"]), int(content["num_right"])
+    lines = (artifact.path / "items.jsonl").read_text(encoding="utf-8").split("\n")
+    items = [json.loads(line) for line in lines if line]
+    grave = [
+        one["item_id"] for one in items if one["after"] < one["before"] and one["category"] in target.critical
+    ]
+    agrees = lost == sum(one["after"] < one["before"] for one in items)
+    passed = agrees and not grave and right > 0 and lost <= target.max_lost * right
+    why = f"critical ones: {', '.join(grave[:5])}" if grave else f"{content['num_won']} won"
+    if target.golden not in (None, golden):
+        passed, why = False, f"about the golden set {golden}, and the policy asks for {target.golden}"
+    elif not agrees:
+        why = "its items do not add up to that"
     told = (
-        f"{content['num_lost']} of {content['num_right']} right answers lost",
-        content["limit"],
-        content["why"],
+        f"{lost} of {right} right answers lost",
+        f"at most {100 * target.max_lost:g} %{', none of ' if target.critical else ''}{', '.join(target.critical)}",
+        why,
         "find out what was lost (items.jsonl of the report), or freeze another golden set",
     )
-    return _reading(artifact, "drift", "passed" if content["passed"] is True else "failed", told)
+    return _reading(artifact, "drift", "passed" if passed else "failed", told)
 
 
 READERS: Mapping[str, Reader] = {

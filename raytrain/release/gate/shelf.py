@@ -17,8 +17,8 @@ from raytrain.release.keys import KeyRing, SigningKey
 from raytrain.release.registry.registry import Registry
 from raytrain.release.signing import Signed, sign, verify
 from raytrain.storage.artifact import Artifact, ArtifactWriter, open_artifact
-from raytrain.storage.location import Location
-from raytrain.storage.manifest import MANIFEST_NAME
+from raytrain.storage.location import Location, translated_errors
+from raytrain.storage.manifest import MANIFEST_NAME, read_manifest
 from raytrain.storage.provenance import collect_provenance
 
 Shelf = Literal["approvals", "records"]
@@ -42,7 +42,8 @@ def put(
     The signature comes last: whoever is killed before leaves an artifact that counts for nothing, and the same call
     goes on with it.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    with translated_errors(Location(str(folder)), "write"):
+        folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="raytrain-gate-") as scratch:
         staged = Path(scratch) / "staged"
         with ArtifactWriter(Location(str(staged)), kind=kind, parents=parents) as writer:
@@ -80,8 +81,9 @@ def get(folder: Path, digest: str, ring: KeyRing) -> Signed:
     return signed
 
 
-def all_in(folder: Path) -> list[Path]:
-    """Of everything that was put there, signed or not."""
+def all_about(folder: Path, bundle: str) -> list[Path]:
+    """Of everything that was put there, signed or not, what its manifest says to be about this bundle."""
     if not folder.is_dir():
         return []
-    return sorted(one for one in folder.iterdir() if (one / MANIFEST_NAME).is_file())
+    found = sorted(one for one in folder.iterdir() if (one / MANIFEST_NAME).is_file())
+    return [one for one in found if read_manifest(Location(str(one))).parents.get("bundle") == bundle]

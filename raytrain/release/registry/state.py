@@ -66,7 +66,7 @@ def _take(state: State, entry: Entry, details: dict[str, Any]) -> None:
         before = state.aliases.get(alias)
         if details["before"] != (None if before is None else str(before)):
             raise ValueError(f"it moves {alias} from {details['before']}, and that is {before}")
-        if alias == PRODUCTION and before is not None:
+        if alias == PRODUCTION and before not in (None, version):
             state.aliases[PREVIOUS], state.moved[PREVIOUS] = before, entry
         state.aliases[alias], state.moved[alias] = version, entry
     elif entry.action == "tag":

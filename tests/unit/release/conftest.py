@@ -1,10 +1,17 @@
 from __future__ import annotations
 
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from releases import Evidence, Trained, release
 
+from raytrain.release.gate.evidence import Shelves
+from raytrain.release.gate.promote import Desk
 from raytrain.release.keys import KeyRing
+from raytrain.release.registry.registry import Registry
+from raytrain.storage.location import Location
 
 
 @pytest.fixture
@@ -12,4 +19,30 @@ def ring(tmp_path: Path) -> KeyRing:
     """With a key `release` that signs."""
     ring = KeyRing(tmp_path / "keys")
     ring.generate("release")
+    return ring
+
+
+@pytest.fixture(scope="session")
+def whole_evidence(tmp_path_factory: pytest.TempPathFactory) -> Evidence:
+    """Made once; whoever changes it takes a copy."""
+    return Evidence(tmp_path_factory.mktemp("evidence")).write()
+
+
+@pytest.fixture
+def evidence(whole_evidence: Evidence, tmp_path: Path) -> Evidence:
+    shutil.copytree(whole_evidence.folder, tmp_path / "evidence")
+    return replace(whole_evidence, folder=tmp_path / "evidence")
+
+
+@pytest.fixture
+def desk(tmp_path: Path, ring: KeyRing) -> Desk:
+    registry = Registry(tmp_path / "registry")
+    release(registry, ring, tmp_path / "bundle", Trained(), "1.0.0")
+    return Desk(registry, ring, Shelves(Location(str(tmp_path / "storage"))))
+
+
+@pytest.fixture
+def reviewers(ring: KeyRing) -> KeyRing:
+    for name in ("ada", "grace", "katherine", "mallory"):
+        ring.generate(name)
     return ring

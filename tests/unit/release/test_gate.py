@@ -3,84 +3,38 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 from bundles import make_bundle
-from releases import BEFORE, DOCUMENTS, Evidence, Trained, make_release, release
+from gates import held, promoted, team_policy, wanted
+from releases import AFTER, BEFORE, DOCUMENTS, Evidence, Trained, make_release, release
 
-from raytrain.errors import ConfigError, IntegrityError, RefusedError
+from raytrain.errors import ConfigError, IntegrityError, RefusedError, StorageError
 from raytrain.evaluation.decision.contract import SuiteRules, default_contract
 from raytrain.evaluation.decision.decide import decide
 from raytrain.evaluation.decision.record import write_decision
-from raytrain.evaluation.results import open_evaluation
+from raytrain.evaluation.results import open_evaluation, write_evaluation
 from raytrain.release.gate.about import about_bundle
-from raytrain.release.gate.approvals import statement_of, write_approval
 from raytrain.release.gate.enforce import require_released
 from raytrain.release.gate.evidence import Shelves
-from raytrain.release.gate.policy import Policy, PolicySection, default_policy
-from raytrain.release.gate.promote import Desk, Promotion, Wanted, judge, promote
+from raytrain.release.gate.policy import Policy, default_policy
+from raytrain.release.gate.promote import Desk, judge
 from raytrain.release.gate.record import checklist_of, record_of
-from raytrain.release.gate.shelf import all_in, shelf_folder
+from raytrain.release.gate.shelf import shelf_folder
 from raytrain.release.keys import KeyRing
 from raytrain.release.registry.registry import Registry
 from raytrain.release.registry.versions import Version
 from raytrain.release.signing import sign, signature_place
 from raytrain.storage.artifact import ArtifactWriter
 from raytrain.storage.location import Location
+from raytrain.storage.manifest import read_manifest
 
 V1, V2 = Version(1, 0, 0), Version(1, 1, 0)
 TRAINED = Trained()
-
-
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Evidence:
-    """Made once; whoever changes it takes a copy."""
-    return Evidence(tmp_path_factory.mktemp("evidence")).write()
-
-
-@pytest.fixture
-def evidence(whole: Evidence, tmp_path: Path) -> Evidence:
-    shutil.copytree(whole.folder, tmp_path / "evidence")
-    return replace(whole, folder=tmp_path / "evidence")
-
-
-@pytest.fixture
-def desk(tmp_path: Path, ring: KeyRing) -> Desk:
-    registry = Registry(tmp_path / "registry")
-    release(registry, ring, tmp_path / "bundle", TRAINED, "1.0.0")
-    return Desk(registry, ring, Shelves(Location(str(tmp_path / "storage"))))
-
-
-def wanted(known: Evidence, policy: Policy | None = None, **more: Any) -> Wanted:
-    plain = Wanted("sums@1.0.0", "production", policy or default_policy(), tuple(known.places))
-    return replace(plain, **more)
-
-
-def promoted(desk: Desk, asked: Wanted, **more: Any) -> Promotion:
-    return promote(desk, asked, desk.ring.signing_key("release"), **more)
-
-
-def held(desk: Desk, asked: Wanted) -> dict[str, str]:
-    """Names of the rules that hold it, and why."""
-    return {one.name: one.why for one in judge(desk, asked).outcome.held_by}
-
-
-def team_policy(**target: Any) -> Policy:
-    roles = [
-        {"role": "reviewer", "keys": ["ada", "grace", "katherine"]},
-        {"role": "on-call", "keys": ["ada"]},
-    ]
-    targets = [{"to": "production", "override_by": ["on-call"], **target}]
-    return Policy(
-        PolicySection.model_validate({"policy": "team", "roles": roles, "targets": targets}),
-        default_contract(),
-    )
 
 
 def test_with_everything_in_order_it_is_in_production(desk: Desk, evidence: Evidence, ring: KeyRing) -> None:
@@ -143,7 +97,7 @@ FAULTS: list[tuple[str, Callable[[Evidence], object], str, str]] = [
     ),
     ("safety", lambda one: one.write_safety(failed=True), "safety", "critical"),
     ("safety unknown", lambda one: one.write_safety(error="no room"), "safety", "3 outcomes are unknown"),
-    ("drift", lambda one: one.write_drift(BEFORE), "drift", "lost"),
+    ("drift", lambda one: one.write_drift(BEFORE), "drift", "won"),
 ]
 
 
@@ -252,6 +206,14 @@ def test_stale_evidence_holds_it(desk: Desk, evidence: Evidence) -> None:
         list(told) == ["fresh"] and "drift is of 2" in told["fresh"] and "the bundle is of" in told["fresh"]
     )
     assert held(replace(desk, clock=lambda: desk.clock() + 29 * 86_400), wanted(evidence)) == {}
+    own = evidence.evaluation()
+    own.artifact.location.delete()
+    write_evaluation(
+        own.artifact.location, own.report, own.records, provenance={"created_at": "2020-01-01T00:00:00+00:00"}
+    )
+    assert held(desk, wanted(evidence))["fresh"] == "evaluation is of 2020-01-01T00:00:00+00:00", (
+        "decided today"
+    )
 
 
 def test_signed_evidence_is_verified_and_may_be_asked_for(
@@ -294,7 +256,7 @@ def test_what_is_no_evidence_or_damaged_is_an_error(desk: Desk, evidence: Eviden
             promoted(desk, wanted(evidence, reference=reference, target=target))
     assert (
         desk.registry.entries("sums") == before
-        and all_in(shelf_folder(desk.registry, "sums", "records")) == []
+        and not shelf_folder(desk.registry, "sums", "records").exists()
     )
 
 
@@ -327,174 +289,6 @@ def test_an_open_key_signs_nothing(desk: Desk, evidence: Evidence, ring: KeyRing
         promoted(desk, wanted(evidence))
 
 
-def approve(
-    desk: Desk, policy: Policy, who: str, *, target: str = "production", version: str = "1.0.0"
-) -> Path:
-    about = about_bundle(desk.registry.verified(f"sums@{version}", desk.ring).artifact)
-    key = desk.ring.signing_key(who)
-    statement = statement_of(about, policy, target, "reviewer", key, "I looked")
-    return write_approval(shelf_folder(desk.registry, "sums", "approvals"), statement, key, desk.ring).path
-
-
-@pytest.fixture
-def reviewers(ring: KeyRing) -> KeyRing:
-    for name in ("ada", "grace", "katherine", "mallory"):
-        ring.generate(name)
-    return ring
-
-
-def test_two_of_three_approve(desk: Desk, evidence: Evidence, reviewers: KeyRing) -> None:
-    policy = team_policy(approvals=[{"role": "reviewer", "needed": 2}])
-    asked = wanted(evidence, policy)
-    first = promoted(desk, asked)
-    assert first.judged.outcome.verdict == "ESCALATE" and not first.moved
-    approve(desk, policy, "ada")
-    approve(desk, policy, "ada")
-    assert judge(desk, asked).outcome.held_by[0].value == "1 of 2: ada"
-    with pytest.raises(RefusedError, match="mallory does not speak for reviewer"):
-        approve(desk, policy, "mallory")
-    approve(desk, policy, "grace")
-    assert judge(desk, asked).outcome.verdict == "GO"
-    reviewers.revoke(next(one.id for one in reviewers.known() if one.name == "grace"), "lost")
-    (rule,) = judge(desk, asked).outcome.held_by
-    assert rule.status == "pending" and rule.value == "1 of 2: ada" and "lost" in rule.why
-    approve(desk, policy, "katherine")
-    done = promoted(desk, asked)
-    assert done.moved and {one.key_name for one in done.judged.facts.approvals} == {"ada", "katherine"}
-
-
-def test_an_approval_counts_for_nothing_else(
-    desk: Desk, evidence: Evidence, reviewers: KeyRing, tmp_path: Path
-) -> None:
-    policy = team_policy(approvals=[{"role": "reviewer"}])
-    other = team_policy(approvals=[{"role": "reviewer"}], max_age_days=1)
-    to_staging = policy.section.targets[0].model_copy(update={"to": "staging"})
-    targets = [*policy.section.targets, to_staging]
-    staged = Policy(policy.section.model_copy(update={"targets": targets}), policy.contract)
-    release(desk.registry, desk.ring, tmp_path / "second", Trained(tokenizer="sha256:t"), "1.1.0")
-    replays = {
-        "another bundle": approve(desk, policy, "ada", version="1.1.0"),
-        "another policy": approve(desk, other, "ada"),
-        "another target": approve(desk, staged, "ada", target="staging"),
-    }
-    tampered = tmp_path / "tampered"
-    shutil.copytree(replays["another policy"], tampered)
-    shutil.copy(signature_place(replays["another policy"]), signature_place(tampered))
-    for words, place in {**replays}.items():
-        asked = wanted(evidence, policy, evidence=(*evidence.places, str(place)))
-        (rule,) = judge(desk, asked).outcome.held_by
-        assert rule.status == "pending" and words in rule.why, rule
-    statement = tampered / "statement.json"
-    statement.write_text(statement.read_text().replace(other.digest, policy.digest))
-    with pytest.raises(IntegrityError, match=r"statement\.json"):
-        judge(desk, wanted(evidence, policy, evidence=(*evidence.places, str(tampered))))
-
-
-def test_an_override_needs_a_role_and_a_reason_and_is_loud(
-    desk: Desk, evidence: Evidence, reviewers: KeyRing
-) -> None:
-    evidence.write_safety(failed=True)
-    policy = team_policy()
-    asked = wanted(evidence, policy)
-    for who, role, why, kind, words in (
-        ("mallory", "on-call", "x", RefusedError, "does not speak for on-call"),
-        ("ada", "reviewer", "x", RefusedError, "reviewer may not override"),
-        ("ada", "on-call", " ", ConfigError, "needs a reason"),
-    ):
-        with pytest.raises(kind, match=words):
-            promote(desk, replace(asked, why=why), reviewers.signing_key(who), override_as=role)
-    assert desk.registry.state("sums").aliases == {}
-    with pytest.raises(RefusedError, match="lets nobody do so"):
-        promoted(desk, wanted(evidence, why="x"), override_as="on-call")
-    done = promote(
-        desk, replace(asked, why="the old one is down"), reviewers.signing_key("ada"), override_as="on-call"
-    )
-    assert done.moved and done.judged.outcome.verdict == "NO-GO" and done.refusal is None
-    told = json.loads(done.record.path.joinpath("record.json").read_text()) if done.record else {}
-    assert told["verdict"] == "NO-GO" and told["override"]["who"] == "ada"
-    entry = desk.registry.state("sums").moved["production"]
-    assert entry.why == "OVERRIDE of NO-GO by ada as on-call: the old one is down"
-    assert "**OVERRIDDEN** by ada as on-call" in checklist_of(done.judged)
-    assert require_released(desk.registry, "sums@production", reviewers).overridden
-
-
-def test_serving_refuses_what_came_past_the_gate(
-    desk: Desk, evidence: Evidence, ring: KeyRing, tmp_path: Path
-) -> None:
-    registry = desk.registry
-    with pytest.raises(RefusedError, match="no entry that lets it"):
-        require_released(registry, "sums@1.0.0", ring)
-    registry.move("sums", "production", V1, expected=None, decision=None, why="by hand")
-    with pytest.raises(RefusedError, match="names no decision"):
-        require_released(registry, "sums@production", ring)
-    registry.move("sums", "staging", V1, expected=None, decision="sha256:" + "0" * 64, why="by hand")
-    with pytest.raises(IntegrityError, match="is not in"):
-        require_released(registry, "sums@staging", ring)
-    evidence.write_safety(failed=True)
-    no_go = promoted(desk, wanted(evidence)).record
-    assert no_go is not None
-    registry.move("sums", "dev", V1, expected=None, decision=no_go.digest, why="by hand")
-    with pytest.raises(RefusedError, match="another alias: production, not dev"):
-        require_released(registry, "sums@dev", ring)
-    registry.move("sums", "production", V1, expected=V1, decision=no_go.digest, why="by hand")
-    with pytest.raises(RefusedError, match="says NO-GO"):
-        require_released(registry, "sums@production", ring)
-    evidence.write_safety()
-    release(registry, ring, tmp_path / "second", Trained(tokenizer="sha256:t"), "1.1.0")
-    promoted(desk, wanted(evidence, reference="sums@1.1.0"))
-    promoted(desk, wanted(evidence))
-    assert (
-        require_released(registry, "sums@previous", ring).signed.artifact.digest
-        == registry.find("sums@1.1.0").digest
-    )
-    admitted = require_released(registry, "sums@production", ring, policies={default_policy().digest})
-    with pytest.raises(RefusedError, match="another policy"):
-        require_released(registry, "sums@production", ring, policies={"sha256:other"})
-    place = shelf_folder(registry, "sums", "records") / admitted.record[7:]
-    (place / "record.json").write_text((place / "record.json").read_text() + " ")
-    with pytest.raises(IntegrityError, match=r"record\.json"):
-        require_released(registry, "sums@production", ring)
-
-
-def _promote(desk: Desk, version: str, evidence: Evidence, start: Any, told: Any) -> None:
-    start.wait()
-    try:
-        done = promoted(desk, wanted(evidence, reference=f"sums@{version}", target="staging"))
-        told.put((version, done.moved))
-    except RefusedError as error:
-        told.put((version, error.why))
-
-
-def test_of_two_promoters_exactly_one_wins(
-    desk: Desk, evidence: Evidence, tmp_path: Path, ring: KeyRing
-) -> None:
-    versions = ["1.0.0", "1.1.0", "1.2.0"]
-    for version in versions[1:]:
-        release(desk.registry, ring, tmp_path / version, Trained(tokenizer=f"sha256:{version}"), version)
-    context = multiprocessing.get_context("fork")
-    # Nobody looks at the alias before all are ready, and nobody moves it before all have looked.
-    barrier, told = context.Barrier(3), context.Queue()
-
-    def tell(text: str) -> None:
-        if text.startswith("verifying"):
-            barrier.wait(30)
-
-    waiting = replace(desk, tell=tell)
-    start = context.Event()
-    start.set()
-    writers = [
-        context.Process(target=_promote, args=(waiting, one, evidence, start, told)) for one in versions
-    ]
-    for one in writers:
-        one.start()
-    answers = dict(told.get(timeout=60) for _ in writers)
-    for one in writers:
-        one.join()
-    winners = [version for version, how in answers.items() if how is True]
-    assert len(winners) == 1 and str(desk.registry.state("sums").aliases["staging"]) == winners[0]
-    assert all(f"it is {winners[0]}, not nothing" in how for how in answers.values() if how is not True)
-
-
 def test_the_checklist_ticks_what_passed_and_says_what_would_change_it(
     desk: Desk, evidence: Evidence
 ) -> None:
@@ -514,3 +308,55 @@ def test_a_bundle_that_contradicts_itself(tmp_path: Path) -> None:
     place.write_text(place.read_text().replace(TRAINED.subject, "sha256:other"))
     with pytest.raises(IntegrityError, match="does not say clearly"):
         about_bundle(bundle)
+
+
+def test_a_policy_may_name_baseline_and_golden_set_and_what_is_critical(
+    desk: Desk, evidence: Evidence
+) -> None:
+    baseline = evidence.baseline().artifact.digest
+    golden = read_manifest(evidence.place_of("golden-frozen")).digest
+    named = team_policy(baseline=baseline, golden=golden, critical=["algebra"])
+    assert held(desk, wanted(evidence, named)) == {}
+    told = held(desk, wanted(evidence, team_policy(baseline=golden, golden=baseline)))
+    assert f"compared with {baseline}" in told["evaluation"] and f"asks for {baseline}" in told["drift"]
+    scores = list(AFTER)
+    first = scores.index(1.0)
+    scores[first] = 0.0
+    evidence.write_drift(scores)
+    evidence.evaluation()
+    category = ("algebra", "geometry", "words")[first % 3]
+    assert held(desk, wanted(evidence)) == {}
+    assert list(held(desk, wanted(evidence, team_policy(critical=[category])))) == ["drift"]
+    assert list(held(desk, wanted(evidence, team_policy(max_lost=0.0)))) == ["drift"], (
+        "whatever the check allowed"
+    )
+
+
+def test_a_drift_report_whose_items_say_otherwise(desk: Desk, evidence: Evidence) -> None:
+    report = evidence.write_drift(BEFORE)
+    evidence.evaluation()
+    content = json.loads((report.path / "report.json").read_text())
+    items = (report.path / "items.jsonl").read_text()
+    with ArtifactWriter(report.location, kind=report.kind, parents=report.manifest.parents) as writer:
+        (writer.path / "report.json").write_text(json.dumps({**content, "num_lost": 0, "passed": True}))
+        (writer.path / "items.jsonl").write_text(items)
+        writer.commit(report.manifest.provenance, replace=True)
+    assert held(desk, wanted(evidence))["drift"] == "its items do not add up to that"
+
+
+def test_of_one_report_in_two_places_what_is_known_of_either_counts(
+    desk: Desk, evidence: Evidence, ring: KeyRing, tmp_path: Path
+) -> None:
+    copies = tmp_path / "copies"
+    for name in ("decision", "pipeline", "contamination", "safety", "drift"):
+        shutil.copytree(evidence.folder / name, copies / name)
+        sign(copies / name, ring.signing_key("release"))
+    asked = wanted(evidence, team_policy(signed_evidence=True), evidence=(*evidence.places, str(copies)))
+    assert held(desk, asked) == {}
+
+
+def test_a_registry_that_cannot_be_written_to_stays_as_it_is(desk: Desk, evidence: Evidence) -> None:
+    (desk.registry.folder / "sums" / "gate").write_text("a file stands there")
+    with pytest.raises(StorageError):
+        promoted(desk, wanted(evidence))
+    assert desk.registry.state("sums").aliases == {}

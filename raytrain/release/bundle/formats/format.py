@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import importlib
+import shutil
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from pathlib import Path
 
 from raytrain.config.recipe import nearest
 from raytrain.errors import ConfigError, PlatformError
+from raytrain.models.inference import TRAINING_RECORD
 from raytrain.models.model_files import first_line
 from raytrain.release.bundle.formats.material import Material
 from raytrain.release.bundle.subject import Subject
@@ -81,6 +83,8 @@ def write_format(form: Format, material: Material, folder: Path) -> None:
     with _faults_named(form.name):
         material.write_description(place)
         form.write(material, place)
+        # Whoever evaluates or loads what lies here finds its base model and its recipe by it.
+        shutil.copyfile(material.subject.folder / TRAINING_RECORD, place / TRAINING_RECORD)
 
 
 @contextmanager
