@@ -1,4 +1,5 @@
-"""Writes docs/reference.md, docs/evaluation-reference.md and docs/export-reference.md: every key, from the sections that the code itself checks.
+"""Writes docs/reference.md, docs/evaluation-reference.md and docs/export-reference.md: every key, from the sections
+that the code itself checks.
 
     python docs/reference.py
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import io
 import json
 import shutil
@@ -19,7 +18,7 @@ from trained import train_tiny
 
 from raytrain.errors import ConfigError, IntegrityError
 from raytrain.release.bundle.description import describe
-from raytrain.release.bundle.formats.format import Format, find_formats, write_format
+from raytrain.release.bundle.formats.format import find_formats, write_format
 from raytrain.release.bundle.formats.material import Material
 from raytrain.release.bundle.formats.torch_export import pickled_parts
 from raytrain.release.bundle.formats.traced import Logits
@@ -185,22 +184,6 @@ def test_a_model_that_cannot_be_traced_is_told_by_format(material: Material, tmp
     assert "adapter,merged" in caught.value.fix
 
 
-@pytest.mark.parametrize(
-    "words",
-    [
-        "Error while serializing: IoError(Os { code: 28 }) No space left on device (os error 28)",
-        "[enforce fail at inline_container.cc:672] PytorchStreamWriter failed writing file",
-    ],
-)
-def test_a_full_disk_in_other_words_is_a_full_disk(words: str, material: Material, tmp_path: Path) -> None:
-    def write(_material: Material, _folder: Path) -> None:
-        raise RuntimeError(words)
-
-    with pytest.raises(OSError) as caught:
-        write_format(Format("merged", lambda _: None, write), material, tmp_path)
-    assert caught.value.errno == errno.ENOSPC
-
-
 def test_each_untruth_of_a_description_is_named(material: Material) -> None:
     stated = describe(material.subject, ("adapter",))
     assert description_faults(stated, stated) == []
@@ -328,7 +311,7 @@ def test_a_base_that_is_another_now_is_refused_with_both_digests(tiny_llama: Pat
 def test_limits_are_set_on_the_command_line() -> None:
     settings = settings_from(["export_check.float32.max_kl=1e-9", "export_check.max_new_tokens=3"])
     assert settings.export_check.limits("float32").max_kl == 1e-9
-    assert settings.export_check.limits("float32").max_difference == 1e-3
+    assert settings.export_check.limits("float32").max_difference == 0.02
     assert settings.export_check.max_new_tokens == 3
     for wrong in ("export_check.float32.max_kl=-1", "export_check.float8.max_kl=1", "export.max_kl=1"):
         with pytest.raises(ConfigError):

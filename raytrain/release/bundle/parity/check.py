@@ -39,7 +39,7 @@ class FormatResult:
     num_matched: int = 0
     """Of them, those that the format wrote as well."""
     num_near_ties: int = 0
-    """Answers that part where two tokens are as likely, within the limit."""
+    """Answers that part where two tokens are about as likely."""
     faults: list[str] = field(default_factory=list)
 
     @property
@@ -205,7 +205,7 @@ def _judge(answer: Answer, fresh: FreshAnswer, limits: LimitsSection, result: Fo
     if place is None:
         return
     ahead = lead(expected[len(answer.ids) - 1 + place])
-    if ahead <= 2 * limits.max_difference:
+    if ahead <= limits.near_tie:
         result.num_near_ties += 1
         return
     result.faults.append(
