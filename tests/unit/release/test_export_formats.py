@@ -28,7 +28,7 @@ from raytrain.release.bundle.parity.prompts import Prompt, packaged_prompts, rea
 from raytrain.release.bundle.parity.reference import answers_of
 from raytrain.release.bundle.parity.section import ExportCheckSection, settings_from
 from raytrain.release.bundle.subject import Subject, find_subject
-from raytrain.storage.artifact import open_artifact
+from raytrain.storage.artifact import ArtifactWriter, open_artifact
 from raytrain.storage.location import Location
 
 
@@ -306,6 +306,20 @@ def test_a_base_that_is_another_now_is_refused_with_both_digests(tiny_llama: Pat
     with pytest.raises(IntegrityError) as caught:
         subject_of(folder)
     assert before in caught.value.why and caught.value.why.count("sha256:") == 2
+
+
+def test_a_classifier_is_refused(tiny_llama: Path, tmp_path: Path) -> None:
+    folder = train_tiny(tiny_llama, tmp_path / "trained", target_modules=["q_proj"])
+    record = json.loads((folder / "training.json").read_text())
+    record["model"]["task"] = "sequence_classification"
+    with ArtifactWriter(Location(str(tmp_path / "classifier")), kind="adapter") as writer:
+        shutil.copytree(folder, writer.path, dirs_exist_ok=True)
+        (writer.path / "training.json").write_text(json.dumps(record))
+        (writer.path / "manifest.json").unlink()
+        writer.commit()
+    with pytest.raises(ConfigError, match="does not answer in text") as caught:
+        subject_of(tmp_path / "classifier")
+    assert "sequence_classification" in caught.value.why
 
 
 def test_limits_are_set_on_the_command_line() -> None:

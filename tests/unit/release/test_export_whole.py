@@ -224,6 +224,38 @@ def test_the_program_refuses_a_changed_bundle_with_one_line(
     assert last.startswith("refused: ") and "merged/model.safetensors has SHA-256" in last
 
 
+def test_ray_serve_takes_the_application(
+    told: Told, adapter: Path, prompts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In Serve's own testing mode: no cluster, the deployment as serve.yaml asks for it."""
+    import yaml
+    from ray import serve
+    from starlette.requests import Request
+
+    bundle = tmp_path / "bundle"
+    assert told("export", adapter, "--format", "merged", "--out", bundle, "--prompts", prompts)[0] == 0
+    (application,) = yaml.safe_load((bundle / "serve.yaml").read_text())["applications"]
+    monkeypatch.syspath_prepend(str(bundle))
+    module, _, name = application["import_path"].partition(":")
+    handle = serve.run(
+        getattr(__import__(module), name)(application["args"]), _local_testing_mode=True, name="model"
+    )
+
+    def request(method: str, path: str, body: bytes = b"") -> Any:
+        async def receive() -> dict[str, Any]:
+            return {"type": "http.request", "body": body, "more_body": False}
+
+        scope = {"type": "http", "method": method, "path": path, "headers": [], "query_string": b""}
+        return handle.remote(
+            Request({**scope, "server": ("localhost", 80), "scheme": "http"}, receive)
+        ).result()
+
+    assert request("GET", "/ready").status_code == 200
+    found = request("POST", "/generate", b'{"prompt": "The", "max_new_tokens": 3}')
+    assert found.status_code == 200 and json.loads(found.body)["num_new_tokens"] <= 3
+    assert request("POST", "/generate", b"{}").status_code == 400
+
+
 @pytest.mark.timeout(1500)
 def test_the_real_model_in_all_formats(told: Told, smollm2_cache: Location, tmp_path: Path) -> None:
     from raytrain.models.base import resolve_base_model

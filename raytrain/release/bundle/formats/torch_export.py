@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import zipfile
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import IO, Any, BinaryIO, cast
 
 from raytrain.errors import IntegrityError
 from raytrain.release.bundle.formats.format import Format
@@ -31,7 +31,7 @@ def write(material: Material, folder: Path) -> None:
     program._example_inputs = None
     with (folder / GRAPH_FILE).open("wb") as stream:
         sink = _Sink(stream)
-        torch.export.save(program, sink)
+        torch.export.save(program, cast(IO[bytes], sink))
         sink.raise_if_failed()
     pickled = pickled_parts(folder / GRAPH_FILE)
     if pickled:
