@@ -22,11 +22,13 @@ from raytrain.release.bundle.formats.format import find_formats, write_format
 from raytrain.release.bundle.formats.material import Material
 from raytrain.release.bundle.formats.torch_export import pickled_parts
 from raytrain.release.bundle.formats.traced import Logits
+from raytrain.release.bundle.parity.check import FormatResult, judge
 from raytrain.release.bundle.parity.compare import differences, first_other_token, lead
 from raytrain.release.bundle.parity.facts import description_faults, folder_faults, weight_faults
+from raytrain.release.bundle.parity.fresh import FreshAnswer
 from raytrain.release.bundle.parity.prompts import Prompt, packaged_prompts, read_prompts
-from raytrain.release.bundle.parity.reference import answers_of
-from raytrain.release.bundle.parity.section import ExportCheckSection, settings_from
+from raytrain.release.bundle.parity.reference import Answer, answers_of
+from raytrain.release.bundle.parity.section import ExportCheckSection, LimitsSection, settings_from
 from raytrain.release.bundle.subject import Subject, find_subject
 from raytrain.storage.artifact import ArtifactWriter, open_artifact
 from raytrain.storage.location import Location
@@ -256,6 +258,39 @@ def test_where_answers_part(found: list[int], place: int | None) -> None:
 
 def test_a_lead_is_over_the_next_best() -> None:
     assert lead(np.array([1.0, 5.0, 4.5, -3.0], dtype=np.float32)) == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize(
+    ("leads_by", "faults", "near_ties"), [(0.005, 0, 1), (0.5, 1, 0)], ids=["near tie", "another token"]
+)
+def test_answers_may_part_where_two_tokens_are_as_likely(
+    leads_by: float, faults: int, near_ties: int, tmp_path: Path
+) -> None:
+    logits = np.zeros((4, 9), dtype=np.float32)
+    logits[2, 5], logits[2, 6] = 1.0 + leads_by, 1.0
+    np.save(tmp_path / "x.npy", logits)
+    answer = Answer(Prompt("one", "a"), [1, 2], [3, 5], 64, tmp_path / "x.npy")
+    result = FormatResult()
+    judge(answer, FreshAnswer([1, 2], [3, 6], logits), LimitsSection(), result)
+    assert (len(result.faults), result.num_near_ties) == (faults, near_ties)
+    assert (result.num_matched, result.num_tokens, result.max_difference) == (1, 2, 0.0)
+
+
+def test_other_tokens_shapes_and_logits_are_faults_with_prompt_and_position(tmp_path: Path) -> None:
+    logits = np.zeros((3, 9), dtype=np.float32)
+    np.save(tmp_path / "x.npy", logits)
+    answer = Answer(Prompt("one", "a"), [1, 2], [3], 64, tmp_path / "x.npy")
+    moved = logits.copy()
+    moved[1, 4] = 0.5
+    for fresh, told in (
+        (FreshAnswer([1, 7], [], None), "first at position 1"),
+        (FreshAnswer([1, 2], [3], logits[:, :8]), "shape"),
+        (FreshAnswer([1, 2], [3], moved), "position 1: the largest difference of a logit is 0.5"),
+        (FreshAnswer([1, 2], [3], logits * np.nan), "position 0"),
+    ):
+        result = FormatResult()
+        judge(answer, fresh, LimitsSection(), result)
+        assert not result.passed and "prompt `one`" in result.faults[0] and told in result.faults[0]
 
 
 def test_packaged_prompts_come_in_many_scripts_and_lengths() -> None:

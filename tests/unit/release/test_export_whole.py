@@ -102,6 +102,23 @@ def test_a_bundle_is_written_checked_and_a_planted_difference_named(
     assert told(*check, "export_check.float32.max_difference=x")[0] == 2
 
 
+def test_whole_models_and_narrow_dtypes_pass(
+    told: Told, tiny_llama: Path, prompts: Path, tmp_path: Path
+) -> None:
+    whole = train_tiny(tiny_llama, tmp_path / "whole", method="full")
+    code, written = told("export", whole, "--out", tmp_path / "whole-bundle", "--prompts", prompts)
+    assert code == 0, written
+    assert written["check"]["formats"]["merged"]["max_difference"] == 0.0
+    narrow = train_tiny(tiny_llama, tmp_path / "narrow", dtype="bfloat16", target_modules=["q_proj"])
+    code, written = told(
+        *("export", narrow, "--format", "adapter,merged,torch_export"),
+        *("--out", tmp_path / "narrow-bundle", "--prompts", prompts),
+    )
+    assert code == 0, written
+    assert written["check"]["dtype"] == "bfloat16"
+    assert 0 < written["check"]["formats"]["merged"]["max_difference"] < 0.5
+
+
 def test_a_format_that_cannot_be_loaded_is_told_with_its_last_words(
     told: Told, adapter: Path, prompts: Path, tmp_path: Path
 ) -> None:

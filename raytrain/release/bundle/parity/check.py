@@ -168,7 +168,7 @@ def _check_format(
     try:
         found = fresh_answers(bundle, form, base, trained.answers, trained.section)
         for answer, fresh in zip(trained.answers, found, strict=False):
-            _judge(answer, fresh, limits, result)
+            judge(answer, fresh, limits, result)
             num_answered += 1
         for _ in found:
             pass
@@ -181,7 +181,8 @@ def _check_format(
     return result
 
 
-def _judge(answer: Answer, fresh: FreshAnswer, limits: LimitsSection, result: FormatResult) -> None:
+def judge(answer: Answer, fresh: FreshAnswer, limits: LimitsSection, result: FormatResult) -> None:
+    """Add to `result` what one prompt shows."""
     name = f"prompt `{answer.prompt.id}`"
     expected = answer.logits()
     if fresh.logits is None:
