@@ -366,7 +366,11 @@ def main() -> int:
     parser.add_argument("--port", type=int, default=8000)
     given = parser.parse_args()
     service = Service(Path(__file__).resolve().parent, given.format, given.base, given.device)
-    server = ThreadingHTTPServer((given.host, given.port), handler_of(service))
+    try:
+        server = ThreadingHTTPServer((given.host, given.port), handler_of(service))
+    except OSError as error:
+        sys.stderr.write(f"cannot listen on {given.host}:{given.port}: {error.strerror}\n")
+        return 1
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     threading.Thread(target=server.serve_forever, daemon=True).start()
     sys.stderr.write(f"listening on http://{given.host}:{server.server_port}\n")
