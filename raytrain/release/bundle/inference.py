@@ -86,11 +86,10 @@ class Generator:
     """A model with its tokenizer. `next_logits` and `logits` are of one row of tokens, without padding."""
 
     def __init__(self, folder: Path) -> None:
-        from transformers import AutoTokenizer, GenerationConfig
+        from transformers import AutoTokenizer
 
         self.tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-        self.settings = GenerationConfig.from_pretrained(folder, local_files_only=True)
-        ends = self.settings.eos_token_id
+        ends = read_json(folder / "generation_config.json").get("eos_token_id")
         self.ends = set(ends if isinstance(ends, list) else [] if ends is None else [ends])
         self.max_positions: int | None = read_json(folder / "config.json").get("max_position_embeddings")
 
@@ -192,6 +191,18 @@ def load(bundle: Path, form: str, base: Path | None = None, device: str = "cpu")
     return CachedGenerator(folder, model)
 
 
+def best_device(form: str) -> str:
+    """A GPU where the format can use the one that is there; a traced graph stays where it was traced."""
+    if form == "onnx":
+        providers = importlib.import_module("onnxruntime").get_available_providers()
+        return "cuda" if "CUDAExecutionProvider" in providers else "cpu"
+    if form == "torch_export":
+        return "cpu"
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
 def _onnx(folder: Path, device: str) -> Callable[[Any, Any], Any]:
     onnxruntime = importlib.import_module("onnxruntime")
     providers = (["CUDAExecutionProvider"] if device == "cuda" else []) + ["CPUExecutionProvider"]
@@ -230,9 +241,7 @@ class Service:
         if self.form == "adapter" and self.base is not None:
             verify_base(self.bundle, self.base)
         if self.device == "auto":
-            import torch
-
-            self.device = "cuda" if torch.cuda.is_available() else "cpu"
+            self.device = best_device(str(self.form))
         self.generator = load(self.bundle, str(self.form), self.base, self.device)
 
     def answer(self, method: str, path: str, body: bytes) -> tuple[int, dict[str, Any]]:
@@ -357,7 +366,11 @@ def main() -> int:
     parser.add_argument("--port", type=int, default=8000)
     given = parser.parse_args()
     service = Service(Path(__file__).resolve().parent, given.format, given.base, given.device)
-    server = ThreadingHTTPServer((given.host, given.port), handler_of(service))
+    try:
+        server = ThreadingHTTPServer((given.host, given.port), handler_of(service))
+    except OSError as error:
+        sys.stderr.write(f"cannot listen on {given.host}:{given.port}: {error.strerror}\n")
+        return 1
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     threading.Thread(target=server.serve_forever, daemon=True).start()
     sys.stderr.write(f"listening on http://{given.host}:{server.server_port}\n")

@@ -30,7 +30,7 @@ _NOT_BUILT = {
     ),
     "torchscript": ("PyTorch has put torch.export in its place", "use torch_export"),
 }
-_FULL_DISK = ("no space left", "os error 28", "failed writing", "unexpected pos", "disk quota")
+_FULL_DISK = ("no space left", "os error 28", "disk quota")
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ def _faults_named(name: str) -> Iterator[None]:
     except (PlatformError, OSError):
         raise
     except Exception as error:
-        # safetensors and PyTorch's writer tell of a full disk in words of their own.
+        # safetensors tells of a full disk in words of its own.
         if any(words in str(error).lower() for words in _FULL_DISK):
             raise OSError(errno.ENOSPC, first_line(error)) from error
         raise ConfigError(

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import zipfile
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, BinaryIO, cast
 
 from raytrain.errors import IntegrityError
 from raytrain.release.bundle.formats.format import Format
@@ -28,7 +29,10 @@ def write(material: Material, folder: Path) -> None:
     program: Any = trace(material.merged)
     # PyTorch pickles the inputs that it traced with; without them the file holds no pickle, and loads as well.
     program._example_inputs = None
-    torch.export.save(program, folder / GRAPH_FILE)
+    with (folder / GRAPH_FILE).open("wb") as stream:
+        sink = _Sink(stream)
+        torch.export.save(program, cast(IO[bytes], sink))
+        sink.raise_if_failed()
     pickled = pickled_parts(folder / GRAPH_FILE)
     if pickled:
         raise IntegrityError(
@@ -36,6 +40,38 @@ def write(material: Material, folder: Path) -> None:
             why=f"{pickled[0]} in {GRAPH_FILE}",
             fix="leave torch_export out; use --format merged",
         )
+
+
+class _Sink(io.RawIOBase):
+    """Takes everything, and keeps the first fault for later: PyTorch's writer ends the whole process on a full disk."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        super().__init__()
+        self._stream = stream
+        self._fault: OSError | None = None
+
+    def writable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, *_place: int) -> int:
+        """PyTorch goes back to the start when all is written."""
+        return 0
+
+    def write(self, content: Any) -> int:
+        if self._fault is None:
+            try:
+                self._stream.write(content)
+            except OSError as error:
+                self._fault = error
+        return len(content)
+
+    def raise_if_failed(self) -> None:
+        if self._fault is not None:
+            raise self._fault
+        self._stream.flush()
 
 
 def pickled_parts(file: Path) -> list[str]:

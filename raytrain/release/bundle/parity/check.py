@@ -39,7 +39,7 @@ class FormatResult:
     num_matched: int = 0
     """Of them, those that the format wrote as well."""
     num_near_ties: int = 0
-    """Answers that part where two tokens are as likely, within the limit."""
+    """Answers that part where two tokens are about as likely."""
     faults: list[str] = field(default_factory=list)
 
     @property
@@ -168,7 +168,7 @@ def _check_format(
     try:
         found = fresh_answers(bundle, form, base, trained.answers, trained.section)
         for answer, fresh in zip(trained.answers, found, strict=False):
-            _judge(answer, fresh, limits, result)
+            judge(answer, fresh, limits, result)
             num_answered += 1
         for _ in found:
             pass
@@ -181,7 +181,8 @@ def _check_format(
     return result
 
 
-def _judge(answer: Answer, fresh: FreshAnswer, limits: LimitsSection, result: FormatResult) -> None:
+def judge(answer: Answer, fresh: FreshAnswer, limits: LimitsSection, result: FormatResult) -> None:
+    """Add to `result` what one prompt shows."""
     name = f"prompt `{answer.prompt.id}`"
     expected = answer.logits()
     if fresh.logits is None:
@@ -205,7 +206,7 @@ def _judge(answer: Answer, fresh: FreshAnswer, limits: LimitsSection, result: Fo
     if place is None:
         return
     ahead = lead(expected[len(answer.ids) - 1 + place])
-    if ahead <= 2 * limits.max_difference:
+    if ahead <= limits.near_tie:
         result.num_near_ties += 1
         return
     result.faults.append(

@@ -16,8 +16,10 @@ def main() -> int:
     base = Path(job["base"]) if job["base"] else None
     generator = loader.load(Path(job["bundle"]), job["format"], base, job["device"])
     if hasattr(generator, "model"):
+        from transformers import GenerationConfig
+
         # A base model may ask for penalties of repetition and the like: what is compared is the model itself.
-        generator.model.generation_config = type(generator.settings)()
+        generator.model.generation_config = GenerationConfig()
     for number, one in enumerate(job["prompts"]):
         ids = generator.encode(one["asked"])[: one["most_tokens"]]
         line: dict[str, Any] = {"ids": ids}

@@ -15,37 +15,43 @@ AtLeastZero = Annotated[float, Field(ge=0)]
 
 
 class LimitsSection(Section):
-    """How far an exported model's logits may lie from the trained one's, at any position of any prompt. As they stand
-    here: rounding of sums in another order, in float32, with a margin of ten."""
+    """How far an exported model's logits may lie from the trained one's, at any position of any prompt: a few times
+    what rounding alone has been measured to do, see docs/export.md."""
 
-    max_difference: AtLeastZero = 1e-3
+    max_difference: AtLeastZero = 0.02
     """The largest of one logit."""
-    mean_difference: AtLeastZero = 1e-4
+    mean_difference: AtLeastZero = 0.01
     """The mean over the vocabulary, at the worst position."""
     max_kl: AtLeastZero = 1e-6
     """Kullback-Leibler divergence of the next token's distribution, in nats."""
-
-
-class Bfloat16LimitsSection(LimitsSection):
-    """Eight bits of mantissa: a logit of 20 is known to a sixteenth, and merging rounds every weight once more."""
-
-    max_difference: AtLeastZero = 1.0
-    """The largest of one logit."""
-    mean_difference: AtLeastZero = 0.1
-    """The mean over the vocabulary, at the worst position."""
-    max_kl: AtLeastZero = 0.02
-    """Kullback-Leibler divergence of the next token's distribution, in nats."""
+    near_tie: AtLeastZero = 0.01
+    """Answers may part where the likeliest token leads the next one by no more."""
 
 
 class Float16LimitsSection(LimitsSection):
-    """Eleven bits: an eighth of bfloat16's."""
+    """Eleven bits of mantissa; merging rounds every weight once more."""
 
-    max_difference: AtLeastZero = 0.125
+    max_difference: AtLeastZero = 0.5
     """The largest of one logit."""
-    mean_difference: AtLeastZero = 0.0125
+    mean_difference: AtLeastZero = 0.3
     """The mean over the vocabulary, at the worst position."""
-    max_kl: AtLeastZero = 1e-3
+    max_kl: AtLeastZero = 5e-3
     """Kullback-Leibler divergence of the next token's distribution, in nats."""
+    near_tie: AtLeastZero = 0.05
+    """Answers may part where the likeliest token leads the next one by no more."""
+
+
+class Bfloat16LimitsSection(LimitsSection):
+    """Eight bits of mantissa; merging rounds every weight once more."""
+
+    max_difference: AtLeastZero = 4.0
+    """The largest of one logit."""
+    mean_difference: AtLeastZero = 2.0
+    """The mean over the vocabulary, at the worst position."""
+    max_kl: AtLeastZero = 0.2
+    """Kullback-Leibler divergence of the next token's distribution, in nats."""
+    near_tie: AtLeastZero = 0.25
+    """Answers may part where the likeliest token leads the next one by no more."""
 
 
 class ExportCheckSection(Section):
