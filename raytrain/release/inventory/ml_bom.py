@@ -8,8 +8,7 @@ from typing import Any
 
 from raytrain.release.bundle.description import BundleDescription
 from raytrain.release.bundle.subject import Subject
-from raytrain.release.inventory.lineage import Lineage, rows_of
-from raytrain.storage.artifact import Artifact
+from raytrain.release.inventory.background import Background
 from raytrain.storage.manifest import file_sha256, short_digest
 
 MODEL_REF = "model"
@@ -19,7 +18,9 @@ _WEIGHTS = (".safetensors", ".onnx", ".data", ".pt2")
 Json = dict[str, Any]
 
 
-def model_component(folder: Path, subject: Subject, description: BundleDescription, lineage: Lineage) -> Json:
+def model_component(
+    folder: Path, subject: Subject, description: BundleDescription, background: Background
+) -> Json:
     """The trained model with its card, and the files of its weights in the bundle."""
     facts = {"subject": description.subject, "kind": description.kind, "dtype": description.dtype}
     facts |= {"tokenizer": description.tokenizer, "formats": ", ".join(description.formats)}
@@ -31,7 +32,7 @@ def model_component(folder: Path, subject: Subject, description: BundleDescripti
         "name": str(_config(subject).get("name") or description.kind),
         "version": short_digest(description.subject),
         "properties": _properties(facts),
-        "modelCard": _card(subject, description, lineage),
+        "modelCard": _card(subject, description, background),
     }
     if description.adapter is not None:
         component["pedigree"] = {"ancestors": [_base(description, with_ref=False)]}
@@ -39,10 +40,10 @@ def model_component(folder: Path, subject: Subject, description: BundleDescripti
     return {**component, "components": weights} if weights else component
 
 
-def other_components(subject: Subject, description: BundleDescription, lineage: Lineage) -> list[Json]:
+def other_components(subject: Subject, description: BundleDescription, background: Background) -> list[Json]:
     """The base model and the rows."""
     found = [_base(description)] if description.adapter is not None else []
-    return found + [_dataset(role, digest, lineage) for role, digest in _rows(subject).items()]
+    return found + [_dataset(role, digest, background) for role, digest in _rows(subject).items()]
 
 
 def model_dependencies(subject: Subject, description: BundleDescription, packages: list[str]) -> list[Json]:
@@ -52,7 +53,7 @@ def model_dependencies(subject: Subject, description: BundleDescription, package
     return [{"ref": MODEL_REF, "dependsOn": needs}, *({"ref": one} for one in needs if one not in packages)]
 
 
-def _card(subject: Subject, description: BundleDescription, lineage: Lineage) -> Json:
+def _card(subject: Subject, description: BundleDescription, background: Background) -> Json:
     architecture = _architecture(subject)
     parameters: Json = {
         "approach": {"type": "supervised"},
@@ -67,15 +68,15 @@ def _card(subject: Subject, description: BundleDescription, lineage: Lineage) ->
         parameters["modelArchitecture"] = str(architecture["architectures"][0])
     card: Json = {
         "modelParameters": parameters,
-        "considerations": {"technicalLimitations": _limitations(subject, lineage)},
+        "considerations": {"technicalLimitations": _limitations(subject, background)},
     }
-    metrics = _metrics(lineage)
+    metrics = _metrics(background)
     return {**card, "quantitativeAnalysis": {"performanceMetrics": metrics}} if metrics else card
 
 
-def _metrics(lineage: Lineage) -> list[Json]:
+def _metrics(background: Background) -> list[Json]:
     found = []
-    for report in lineage.reports():
+    for report in background.reports:
         for suite in report.suites.values():
             for name, value in sorted(suite.metrics.items()):
                 metric: Json = {"type": name, "value": repr(value), "slice": f"{suite.name}@{suite.version}"}
@@ -87,13 +88,13 @@ def _metrics(lineage: Lineage) -> list[Json]:
     return found
 
 
-def _limitations(subject: Subject, lineage: Lineage) -> list[str]:
+def _limitations(subject: Subject, background: Background) -> list[str]:
     """Facts, not advice: how far training and measurement went."""
     told = []
     longest = _config(subject).get("data", {}).get("max_seq_len")
     if longest:
         told.append(f"Trained on rows of at most {longest} tokens.")
-    suites = [one for report in lineage.reports() for one in report.suites.values()]
+    suites = [one for report in background.reports for one in report.suites.values()]
     if not suites:
         return [*told, "No evaluation came with it: nothing is said of how well it answers."]
     measured = ", ".join(f"{one.name} ({one.num_items} items)" for one in suites)
@@ -124,21 +125,19 @@ def _licence(name: str) -> Json:
 def _rows(subject: Subject) -> dict[str, str]:
     """Roles of what was trained on, and digests; the tokens are made of the rows, by the tokenizer."""
     parents = subject.artifact.manifest.parents
-    return {role: digest for role, digest in sorted(parents.items()) if role.startswith("dataset")}
+    return {role: parents[role] for role in ("dataset",) if role in parents}
 
 
 def _data_ref(role: str) -> str:
     return f"data:{role}"
 
 
-def _dataset(role: str, digest: str, lineage: Lineage) -> Json:
-    artifact: Artifact | None = next((one for one in lineage.datasets if one.digest == digest), None)
-    told = rows_of(artifact) if artifact is not None else {}
-    names = [name for name, _ in told.get("sources", [])]
+def _dataset(role: str, digest: str, background: Background) -> Json:
+    names = [name for name, _ in background.sources]
     facts = {"digest": digest}
-    if told:
-        facts["rows"] = str(told["kept"])
-        facts |= {f"licence of {name}": str(licence or "not stated") for name, licence in told["sources"]}
+    if background.num_rows is not None:
+        facts["rows"] = str(background.num_rows)
+    facts |= {f"licence of {name}": str(licence or "not stated") for name, licence in background.sources}
     return {
         "type": "data",
         "bom-ref": _data_ref(role),

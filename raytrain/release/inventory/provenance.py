@@ -13,7 +13,7 @@ from typing import Any
 
 from raytrain.release.bundle.description import BundleDescription
 from raytrain.release.bundle.subject import Subject
-from raytrain.release.inventory.lineage import Lineage
+from raytrain.release.inventory.background import Background
 from raytrain.storage.manifest import MANIFEST_NAME, file_sha256
 
 PROVENANCE_FILE = "provenance.intoto.json"
@@ -30,7 +30,9 @@ _RECIPE = ("name", "model", "adapter", "data", "train")
 Json = dict[str, Any]
 
 
-def provenance_of(folder: Path, subject: Subject, description: BundleDescription, lineage: Lineage) -> Json:
+def provenance_of(
+    folder: Path, subject: Subject, description: BundleDescription, background: Background
+) -> Json:
     """The statement over every file that now lies in a staged bundle."""
     manifest = subject.artifact.manifest
     told = manifest.provenance
@@ -50,7 +52,7 @@ def provenance_of(folder: Path, subject: Subject, description: BundleDescription
                 "internalParameters": {
                     section: value for section, value in config.items() if section == "scaling"
                 },
-                "resolvedDependencies": _materials(subject, description, lineage),
+                "resolvedDependencies": _materials(subject, description, background),
             },
             "runDetails": {
                 "builder": {
@@ -77,7 +79,7 @@ def _files(folder: Path) -> list[Json]:
     ]
 
 
-def _materials(subject: Subject, description: BundleDescription, lineage: Lineage) -> list[Json]:
+def _materials(subject: Subject, description: BundleDescription, background: Background) -> list[Json]:
     manifest = subject.artifact.manifest
     base = description.base_model
     found = [
@@ -97,8 +99,8 @@ def _materials(subject: Subject, description: BundleDescription, lineage: Lineag
     for name, version in sorted(packages.items()):
         kind = "generic" if name == "python" else "pypi"
         found.append({"name": name, "uri": f"pkg:{kind}/{name}@{version.replace('+', '%2B')}"})
-    if lineage.lock is not None:
-        found.append({"name": lineage.lock.name, "digest": {"sha256": file_sha256(lineage.lock)}})
+    if background.lock is not None:
+        found.append({"name": background.lock.name, "digest": {"sha256": file_sha256(background.lock)}})
     return found
 
 

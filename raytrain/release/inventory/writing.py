@@ -7,7 +7,7 @@ from pathlib import Path
 
 from raytrain.release.bundle.description import BundleDescription
 from raytrain.release.bundle.subject import Subject
-from raytrain.release.inventory.lineage import Lineage
+from raytrain.release.inventory.background import Background
 from raytrain.release.inventory.ml_bom import model_component, model_dependencies, other_components
 from raytrain.release.inventory.packages import environment_of, read_requirements
 from raytrain.release.inventory.provenance import PROVENANCE_FILE, provenance_of
@@ -22,16 +22,16 @@ def write_inventory(
     subject: Subject,
     description: BundleDescription,
     *,
-    lineage: Lineage | None = None,
+    background: Background | None = None,
     requirements: Sequence[str] | None = None,
 ) -> None:
     """Write `sbom.cdx.json` and then `provenance.intoto.json`, which covers what lies in `folder` by then.
 
     requirements: of what runs the bundle; by default those of its requirements.txt, or raytrain's where it has none.
-    Raises ConfigError where one is not installed, IntegrityError where another version is, where a piece of the lineage
-    belongs to another artifact, or where the document is not valid.
+    Raises ConfigError where one is not installed, IntegrityError where another version is, where an evaluation is
+    of another model, or where the document is not valid.
     """
-    known = lineage or Lineage()
+    known = background or Background()
     known.check(subject)
     if requirements is None:
         place = folder / REQUIREMENTS_FILE

@@ -18,45 +18,32 @@ from raytrain.evaluation.report import EvaluatedModel, EvaluationReport, SuiteRe
 from raytrain.evaluation.statistics.pairs import Interval
 from raytrain.release.bundle.description import BundleDescription, describe
 from raytrain.release.bundle.subject import Subject, find_subject
-from raytrain.release.inventory.lineage import Lineage
+from raytrain.release.inventory.background import Background
 from raytrain.release.inventory.packages import environment_of, read_requirements
 from raytrain.release.inventory.provenance import PROVENANCE_FILE
 from raytrain.release.inventory.sbom import SBOM_FILE, read_sbom, validate_sbom
 from raytrain.release.inventory.writing import write_inventory
-from raytrain.storage.artifact import Artifact, ArtifactWriter
+from raytrain.storage.artifact import ArtifactWriter
 from raytrain.storage.location import Location
 from raytrain.storage.manifest import file_sha256
 
 ROOTS = ["safetensors", "pydantic"]
 
 
-def dataset(folder: Path) -> Artifact:
-    with ArtifactWriter(Location(str(folder)), kind="dataset") as writer:
-        told = {"rows": {"kept": 40}, "sources": [{"name": "sums", "licence": "CC-BY-4.0"}]}
-        (writer.path / "statistics.json").write_text(json.dumps(told))
-        return writer.commit({})
+ROWS = {"rows": {"kept": 40}, "sources": [{"name": "sums", "licence": "CC-BY-4.0"}]}
+ROWS_DIGEST = "sha256:" + "e" * 64
 
 
-def evaluation(folder: Path, adapter_digest: str) -> Artifact:
+def report(adapter_digest: str) -> EvaluationReport:
     suite = SuiteReport(
         *("sums", "1", "sha256:5", "generation", "chat", 40, 0, 0, 0, None),
         *({"score": 0.75}, {"score": Interval(0.59, 0.86, 0.95, "Wilson")}, 100, 100),
     )
-    report = EvaluationReport(EvaluatedModel("x", adapter_digest=adapter_digest), {}, {"sums": suite})
-    with ArtifactWriter(
-        Location(str(folder)), kind="evaluation", parents={"adapter": adapter_digest}
-    ) as writer:
-        (writer.path / "report.json").write_text(json.dumps(report.as_dict()))
-        return writer.commit({})
+    return EvaluationReport(EvaluatedModel("x", adapter_digest=adapter_digest), {}, {"sums": suite})
 
 
 @pytest.fixture(scope="module")
-def rows(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
-    return dataset(tmp_path_factory.mktemp("rows") / "dataset")
-
-
-@pytest.fixture(scope="module")
-def subject(tiny_llama: Path, rows: Artifact, tmp_path_factory: pytest.TempPathFactory) -> Subject:
+def subject(tiny_llama: Path, tmp_path_factory: pytest.TempPathFactory) -> Subject:
     """An adapter as training leaves it, over the tiny model."""
     folder = tmp_path_factory.mktemp("trained")
     config = {
@@ -68,7 +55,7 @@ def subject(tiny_llama: Path, rows: Artifact, tmp_path_factory: pytest.TempPathF
         "storage": {"path": "somewhere"},
     }
     record = {"base_model": str(tiny_llama), "model": {"dtype": "float32"}, "adapter": {"method": "lora"}}
-    parents = {"base_model": "sha256:" + "b" * 64, "dataset": rows.digest}
+    parents = {"base_model": "sha256:" + "b" * 64, "dataset": ROWS_DIGEST}
     with ArtifactWriter(Location(str(folder / "adapter")), kind="adapter", parents=parents) as writer:
         adapter = {"r": 8, "lora_alpha": 16, "target_modules": ["q_proj", "v_proj"]}
         (writer.path / "adapter_config.json").write_text(json.dumps(adapter))
@@ -103,15 +90,15 @@ def staged(tmp_path: Path, subject: Subject, description: BundleDescription) -> 
 
 
 @pytest.fixture
-def lineage(rows: Artifact, subject: Subject, tmp_path: Path) -> Lineage:
+def background(subject: Subject, tmp_path: Path) -> Background:
     lock = tmp_path / "constraints.txt"
     lock.write_text("torch==2.13.0\n")
-    return Lineage((rows,), (evaluation(tmp_path / "evaluation", subject.digest),), lock)
+    return Background(ROWS, (report(subject.digest),), lock)
 
 
 @pytest.fixture
-def written(staged: Path, subject: Subject, description: BundleDescription, lineage: Lineage) -> Path:
-    write_inventory(staged, subject, description, lineage=lineage)
+def written(staged: Path, subject: Subject, description: BundleDescription, background: Background) -> Path:
+    write_inventory(staged, subject, description, background=background)
     return staged
 
 
@@ -137,10 +124,10 @@ def test_every_package_that_is_needed_stands_in_it(written: Path) -> None:
 
 
 def test_the_same_facts_give_the_same_bytes(
-    written: Path, subject: Subject, description: BundleDescription, lineage: Lineage
+    written: Path, subject: Subject, description: BundleDescription, background: Background
 ) -> None:
     before = [(written / name).read_bytes() for name in (SBOM_FILE, PROVENANCE_FILE)]
-    write_inventory(written, subject, description, lineage=lineage)
+    write_inventory(written, subject, description, background=background)
     assert [(written / name).read_bytes() for name in (SBOM_FILE, PROVENANCE_FILE)] == before
     serial = document_of(written)["serialNumber"]
     write_inventory(written, subject, description)
@@ -216,14 +203,12 @@ def test_the_library_s_own_reader_takes_it(written: Path) -> None:
     assert {one.name for one in bom.components} == {one["name"] for one in document["components"]}
 
 
-def test_pieces_of_another_model_are_refused(
-    staged: Path, subject: Subject, description: BundleDescription, tmp_path: Path
+def test_an_evaluation_of_another_model_is_refused(
+    staged: Path, subject: Subject, description: BundleDescription
 ) -> None:
-    other = evaluation(tmp_path / "other", "sha256:" + "d" * 64)
+    other = Background(reports=(report("sha256:" + "d" * 64),))
     with pytest.raises(IntegrityError, match="does not belong"):
-        write_inventory(staged, subject, description, lineage=Lineage(evaluations=(other,)))
-    with pytest.raises(IntegrityError, match="does not belong"):
-        write_inventory(staged, subject, description, lineage=Lineage(datasets=(other,)))
+        write_inventory(staged, subject, description, background=other)
     assert not (staged / SBOM_FILE).exists()
 
 
@@ -257,7 +242,7 @@ def test_a_requirement_that_is_missing_is_told(tmp_path: Path, monkeypatch: pyte
 
 
 def test_the_provenance_covers_every_file_and_names_its_materials(
-    written: Path, subject: Subject, description: BundleDescription, lineage: Lineage
+    written: Path, subject: Subject, description: BundleDescription, background: Background
 ) -> None:
     statement = json.loads((written / PROVENANCE_FILE).read_text())
     files = {one["name"]: one["digest"]["sha256"] for one in statement["subject"]}
@@ -266,7 +251,7 @@ def test_the_provenance_covers_every_file_and_names_its_materials(
     assert all(digest == file_sha256(written / name) for name, digest in files.items())
     build = statement["predicate"]["buildDefinition"]
     materials = {one["name"]: one for one in build["resolvedDependencies"]}
-    assert materials["dataset"]["digest"]["sha256"] == lineage.datasets[0].digest.removeprefix("sha256:")
+    assert materials["dataset"]["digest"]["sha256"] == ROWS_DIGEST.removeprefix("sha256:")
     assert materials["base_model"]["digest"]["sha256"] == description.base_model.digest.removeprefix(
         "sha256:"
     )
@@ -276,7 +261,7 @@ def test_the_provenance_covers_every_file_and_names_its_materials(
         "annotations": {"dirty": True},
     }
     assert materials["torch"]["uri"] == "pkg:pypi/torch@2.13.0%2Bcpu"
-    assert materials["constraints.txt"]["digest"]["sha256"] == file_sha256(lineage.lock or Path())
+    assert materials["constraints.txt"]["digest"]["sha256"] == file_sha256(background.lock or Path())
     assert build["externalParameters"]["recipe"]["train"] == {"seed": 1}
     assert "not told" not in json.dumps(statement) and "somewhere" not in json.dumps(statement)
 
