@@ -6,6 +6,7 @@ import copy
 import importlib.metadata
 import json
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,8 @@ from raytrain.release.inventory.packages import environment_of, read_requirement
 from raytrain.release.inventory.provenance import PROVENANCE_FILE
 from raytrain.release.inventory.sbom import SBOM_FILE, read_sbom, validate_sbom
 from raytrain.release.inventory.writing import write_inventory
+from raytrain.release.scans.report import SCAN_REPORT, not_as_scanned
+from raytrain.release.scans.scan import scan
 from raytrain.storage.artifact import ArtifactWriter
 from raytrain.storage.location import Location
 from raytrain.storage.manifest import file_sha256
@@ -306,6 +309,25 @@ def test_in_toto_s_own_reader_takes_the_provenance(written: Path) -> None:
     reader.Statement.copy_from_pb(message).validate()
     predicate = ParseDict(json.loads(text)["predicate"], provenance_pb2.Provenance())
     assert predicate.run_details.metadata.invocation_id == "assistant-1"
+
+
+def test_what_is_written_passes_the_scan_and_is_sealed_as_it_was_scanned(
+    staged: Path, subject: Subject, description: BundleDescription, background: Background, tmp_path: Path
+) -> None:
+    provenance = {"config": {"formats": ["adapter"]}}
+    place = Location(str(tmp_path / "sealed"))
+    with ArtifactWriter(place, kind="bundle", parents={"subject": subject.digest}) as writer:
+        shutil.copytree(staged, writer.path, dirs_exist_ok=True)
+        write_inventory(writer.path, subject, description, background=background)
+        scanned = scan(writer.path, subject=subject.digest, documents={"manifest.json": provenance})
+        assert scanned.findings == ()
+        (writer.path / SCAN_REPORT).parent.mkdir()
+        (writer.path / SCAN_REPORT).write_text(scanned.to_json())
+        sealed = writer.commit(provenance)
+    told = json.loads((sealed.path / SCAN_REPORT).read_text())
+    assert told["passed"] and told["subject"] == subject.digest
+    assert not_as_scanned(told, sealed.manifest) == []
+    assert scan(sealed.path, subject=subject.digest).findings == (), "sealed, it passes as well"
 
 
 def test_the_command_shows_what_is_in_it(written: Path, capsys: pytest.CaptureFixture[str]) -> None:
