@@ -8,6 +8,9 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from raytrain.errors import ConfigError
+from raytrain.release.scans.pickles import scanner_missing
+
 _CHUNK_BYTES = 1 << 20
 _LONGEST_HEADER_BYTES = 100_000_000
 """Of a safetensors file, as its own library has it."""
@@ -46,7 +49,7 @@ def is_text(path: Path) -> bool:
 def read_binary(path: Path, name: str) -> tuple[str, Iterable[str]] | None:
     """The format and its texts, or None where it is none of those that may be here.
 
-    Raises DamagedError where the file begins as one and is none.
+    Raises DamagedError where the file begins as one and is none, ConfigError where its reader is not installed.
     """
     with path.open("rb") as stream:
         head = stream.read(16)
@@ -65,8 +68,14 @@ def read_binary(path: Path, name: str) -> tuple[str, Iterable[str]] | None:
 def _read(reader: Callable[[Path], Iterator[str]], path: Path) -> list[str]:
     try:
         return list(reader(path))
+    except ImportError as error:
+        raise _reader_missing(error) from error
     except Exception as error:
         raise DamagedError(f"{type(error).__name__}: {error}"[:300]) from error
+
+
+def _reader_missing(error: ImportError) -> ConfigError:
+    return scanner_missing((error.name or "a reader").partition(".")[0], error)
 
 
 def _is_safetensors(head: bytes, size: int) -> bool:
@@ -161,20 +170,30 @@ def onnx_external_data(path: Path) -> dict[str, list[tuple[int, int | None]]]:
 
     Raises DamagedError where the file is no ONNX graph.
     """
-    from onnx.external_data_helper import _get_all_tensors, uses_external_data
-
     try:
         found: dict[str, list[tuple[int, int | None]]] = {}
-        for tensor in _get_all_tensors(_onnx_model(path)):
-            if not uses_external_data(tensor):
-                continue
+        for tensor in _tensors(_onnx_model(path)):
             told = {one.key: one.value for one in tensor.external_data}
             length = told.get("length")
             place = (int(told.get("offset", 0)), None if length is None else int(length))
             found.setdefault(told["location"], []).append(place)
+    except ImportError as error:
+        raise _reader_missing(error) from error
     except Exception as error:
         raise DamagedError(f"{type(error).__name__}: {error}"[:300]) from error
     return found
+
+
+def _tensors(message: Any) -> Iterator[Any]:
+    """Every tensor in a graph, however deep, that says where its bytes are."""
+    for field, value in message.ListFields():
+        if field.type != field.TYPE_MESSAGE:
+            continue
+        for one in [value] if hasattr(value, "ListFields") else value:
+            if one.DESCRIPTOR.name == "TensorProto" and one.external_data:
+                yield one
+            else:
+                yield from _tensors(one)
 
 
 def gap_in(path: Path, ranges: Iterable[tuple[int, int | None]]) -> str | None:

@@ -59,8 +59,8 @@ class ScanReport:
     """What was read beside the files, because it is written after them."""
     admitted: tuple[str, ...]
     """Pickles that were let through: in a graph archive, rebuilding tensors and naming nothing else."""
-    versions: Mapping[str, str]
-    """Of the packages that scanned."""
+    scanned_with: tuple[str, ...]
+    """Packages and their versions."""
 
     @property
     def passed(self) -> bool:
@@ -89,7 +89,7 @@ class ScanReport:
             "files": {name: asdict(one) for name, one in sorted(self.files.items())},
             "documents": list(self.documents),
             "admitted": list(self.admitted),
-            "versions": dict(sorted(self.versions.items())),
+            "scanned_with": list(self.scanned_with),
         }
 
     def to_json(self) -> str:

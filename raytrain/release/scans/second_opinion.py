@@ -43,9 +43,7 @@ class Modelscan:
         return SecondOpinion(tuple(sorted(set(issues))), not scanner.scanned)
 
 
-def scanner_versions() -> dict[str, str]:
-    """Of those who scanned."""
-    return {
-        name: importlib.metadata.version(name)
-        for name in ("raytrain", "detect-secrets", "picklescan", "modelscan")
-    }
+def scanner_versions() -> tuple[str, ...]:
+    """Packages that scanned, each with its version."""
+    names = ("raytrain", "detect-secrets", "picklescan", "modelscan")
+    return tuple(f"{name} {importlib.metadata.version(name)}" for name in names)

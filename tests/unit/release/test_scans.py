@@ -390,6 +390,14 @@ def test_without_a_scanner_nothing_passes(package: str, small: Path, monkeypatch
     assert package.replace("_", "-") in caught.value.fix
 
 
+def test_a_graph_without_its_reader_does_not_pass(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (small / "m.onnx").write_bytes(b"\x08\x0a\x12\x07pytorch" + bytes(40))
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    with pytest.raises(ConfigError, match="not installed") as caught:
+        found(small)
+    assert "pip install onnx" in caught.value.fix
+
+
 def test_what_is_no_folder_is_told(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="cannot be scanned"):
         found(tmp_path / "nowhere")
