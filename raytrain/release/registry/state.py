@@ -60,7 +60,7 @@ def _take(state: State, entry: Entry, details: dict[str, Any]) -> None:
             raise ValueError(f"{version} is there already")
         made_from = {str(role): str(digest) for role, digest in details["made_from"].items()}
         state.versions[version] = Released(version, str(details["digest"]), made_from, entry)
-        state.tags[version] = set()
+        state.tags[version] = set(map(str, details.get("tags", ())))
     elif entry.action == "move":
         alias, version = str(details["alias"]), state.versions[Version.parse(details["version"])].version
         before = state.aliases.get(alias)

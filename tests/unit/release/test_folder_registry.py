@@ -1,0 +1,131 @@
+"""A registry in a folder: the contract, and a process that is killed at each of its changes on the disk."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from bundles import signed_bundle
+from registry_contract import V1, RegistryContract, faults_of, release, script, state_told, states_of
+
+from raytrain.errors import StorageError
+from raytrain.release.keys import KeyRing
+from raytrain.release.registry.folder_store import FolderStore
+from raytrain.release.registry.registry import Registry
+from raytrain.release.registry.store import open_store
+
+
+@dataclass(frozen=True)
+class Folder:
+    path: Path
+
+    def open(self) -> FolderStore:
+        return FolderStore(self.path)
+
+    def read(self, place: str) -> bytes:
+        return Path(place).read_bytes()
+
+    def write(self, place: str, content: bytes | None) -> None:
+        if content is None:
+            Path(place).unlink()
+        else:
+            Path(place).parent.mkdir(parents=True, exist_ok=True)
+            Path(place).write_bytes(content)
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Folder:
+    return Folder(tmp_path / "registry")
+
+
+@pytest.fixture
+def bundles(tmp_path: Path, ring: KeyRing) -> list[Path]:
+    return [signed_bundle(tmp_path / f"bundle-{seed}", ring, seed) for seed in range(2)]
+
+
+class TestFolder(RegistryContract):
+    pass
+
+
+def test_a_path_and_a_file_uri_name_a_folder(tmp_path: Path) -> None:
+    for text in (str(tmp_path / "one"), f"file://{tmp_path / 'one'}"):
+        assert open_store(text).place == str(tmp_path / "one")
+
+
+CHANGES = {"open", "os.mkdir", "os.rename", "os.link", "os.remove", "os.chmod", "os.rmdir", "shutil.copyfile"}
+
+
+def _run_until(point: int, folder: Path, ring: KeyRing, bundles: list[Path], done: int) -> int:
+    """The script from its step `done` on in a process of its own that dies at its change number `point`; its exit."""
+    child = os.fork()
+    if child == 0:
+        count = 0
+
+        def watch(event: str, arguments: tuple[object, ...]) -> None:
+            nonlocal count
+            if event not in CHANGES or str(folder) not in str(arguments[0]):
+                return
+            if event == "open" and not (
+                isinstance(arguments[2], int) and arguments[2] & (os.O_WRONLY | os.O_RDWR)
+            ):
+                return
+            count += 1
+            if count == point:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        sys.addaudithook(watch)
+        try:
+            for step in script(Registry(folder), ring, bundles)[done:]:
+                step()
+        finally:
+            os._exit(1 if sys.exc_info()[0] else 0)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+@pytest.mark.slow
+def test_killed_at_any_change_it_is_the_old_state_or_the_new(
+    place: Folder, ring: KeyRing, bundles: list[Path]
+) -> None:
+    registry = Registry(place.open())
+    expected = states_of(registry, ring, bundles)
+    num_points, num_with_orphans = 0, 0
+    while True:
+        shutil.rmtree(place.path)
+        code = _run_until(num_points + 1, place.path, ring, bundles, 0)
+        if code == 0:
+            break
+        num_points += 1
+        assert code == -signal.SIGKILL, f"point {num_points}: exit {code}"
+        done = expected.index(state_told(registry)) + 1 if registry.names() else 0
+        assert faults_of(registry, ring) == [], f"point {num_points}"
+        orphans = registry.orphans()
+        num_with_orphans += bool(orphans)
+        if num_points % 2:
+            registry.delete(orphans)
+            assert registry.orphans() == [], f"point {num_points}"
+        assert _run_until(0, place.path, ring, bundles, done) == 0, f"point {num_points}: it does not go on"
+        assert state_told(registry) == expected[-1]
+        assert faults_of(registry, ring) == []
+    assert num_points >= 50, f"only {num_points} points were found"
+    assert num_with_orphans >= 20, f"only {num_with_orphans} points left anything that the doctor finds"
+
+
+def test_a_folder_that_cannot_be_written_to(place: Folder, ring: KeyRing, bundles: list[Path]) -> None:
+    place.path.write_text("a file stands there")
+    with pytest.raises(StorageError):
+        release(Registry(place.open()), ring, V1, bundles[0])
+
+
+def test_files_that_were_not_finished_are_strays(place: Folder, ring: KeyRing, bundles: list[Path]) -> None:
+    registry = Registry(place.open())
+    release(registry, ring, V1, bundles[0])
+    for stray in ("journal/.staged-1-abc", "bundles/.staging-abc-1-0/card.md"):
+        place.write(str(place.path / "sums" / stray), b"{")
+    assert [Path(one.place).name for one in registry.orphans()] == [".staging-abc-1-0", ".staged-1-abc"]
+    registry.delete(registry.orphans())
+    assert registry.orphans() == [] and faults_of(registry, ring) == []
