@@ -78,7 +78,7 @@ class Proxy:
         return answer.status, answer.getheaders(), content
 
 
-def _handler(proxy: Proxy) -> type[BaseHTTPRequestHandler]:
+def handler_of(proxy: Proxy) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
@@ -126,7 +126,7 @@ def _handler(proxy: Proxy) -> type[BaseHTTPRequestHandler]:
 @contextmanager
 def object_server() -> Iterator[Proxy]:
     """Both, with an empty bucket."""
-    port = _free_port()
+    port = free_port()
     command = f"from moto.server import main; main(['-p', '{port}'])"
     moto = subprocess.Popen(
         [sys.executable, "-c", command],
@@ -139,7 +139,7 @@ def object_server() -> Iterator[Proxy]:
         made = urllib.request.Request(f"http://127.0.0.1:{port}/{BUCKET}", method="PUT")
         urllib.request.urlopen(made, timeout=30).close()
         proxy = Proxy(port)
-        server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(proxy))
+        server = ThreadingHTTPServer(("127.0.0.1", 0), handler_of(proxy))
         server.daemon_threads = True
         proxy.port = server.server_address[1]
         threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -153,7 +153,7 @@ def object_server() -> Iterator[Proxy]:
         moto.wait(timeout=30)
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as one:
         one.bind(("127.0.0.1", 0))
         return int(one.getsockname()[1])

@@ -26,6 +26,7 @@ from raytrain.errors import ConfigError, IntegrityError
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from raytrain.release.registry.registry import Registry
     from raytrain.release.registry.state import State
 
 app = typer.Typer(help="Versions of what was released.", no_args_is_help=True)
@@ -209,10 +210,41 @@ def tag(
     return 0
 
 
+MlflowOption = Annotated[
+    str | None, typer.Option("--mlflow", help="Tracking server or store, as MLflow takes it.")
+]
+
+
 @app.command("doctor")
-def doctor(place: PlaceOption = None, as_json: JsonOption = False) -> int:
-    """Find what killed writers left: it takes room, and means nothing. `raytrain registry gc` deletes it."""
-    return _orphans(place, delete=False, as_json=as_json)
+def doctor(place: PlaceOption = None, mlflow: MlflowOption = None, as_json: JsonOption = False) -> int:
+    """Find what killed writers left: it takes room, and means nothing. `raytrain registry gc` deletes it.
+
+    With --mlflow also in what MLflow differs; `raytrain registry publish` makes it alike.
+    """
+    return _orphans(place, delete=False, mlflow=mlflow, as_json=as_json)
+
+
+@app.command("publish")
+def publish(
+    mlflow: Annotated[str, typer.Option("--mlflow", help="Tracking server or store, as MLflow takes it.")],
+    names: Annotated[list[str] | None, typer.Argument(help="Names; by default all.")] = None,
+    place: PlaceOption = None,
+    as_json: JsonOption = False,
+) -> int:
+    """Show versions, metrics, lineage, tags and aliases in MLflow as well: a mirror, the journal is what counts."""
+    from raytrain.release.registry.mlflow_mirror import MlflowMirror
+
+    registry, mirror = registry_of(place), MlflowMirror(mlflow)
+    done = [what for name in names or registry.names() for what in mirror.follow(registry, name)]
+
+    def show(console: Console) -> None:
+        for one in done:
+            console.print(f"done: {one}", highlight=False, soft_wrap=True, markup=False)
+        if not done:
+            console.print("MLflow says the same already")
+
+    emit({"mlflow": mlflow, "done": done}, as_json, show)
+    return 0
 
 
 @app.command("gc")
@@ -225,20 +257,31 @@ def collect(
     return _orphans(place, delete=not dry_run, as_json=as_json)
 
 
-def _orphans(place: str | None, *, delete: bool, as_json: bool) -> int:
+def _orphans(place: str | None, *, delete: bool, as_json: bool, mlflow: str | None = None) -> int:
     registry = registry_of(place)
     orphans = registry.orphans()
     if delete:
         registry.delete(orphans)
+    drift = [] if mlflow is None else _drift(registry, mlflow)
 
     def show(console: Console) -> None:
         for one in orphans:
             console.print(f"{'deleted ' if delete else ''}{one.place}", highlight=False, soft_wrap=True)
         if not orphans:
             console.print("nothing was left by anybody")
+        for told in drift:
+            console.print(told, highlight=False, soft_wrap=True, markup=False)
 
-    emit({"orphans": [asdict(one) for one in orphans], "deleted": delete}, as_json, show)
+    told = {"orphans": [asdict(one) for one in orphans], "deleted": delete}
+    emit(told | ({"drift": drift} if mlflow else {}), as_json, show)
     return 0
+
+
+def _drift(registry: Registry, mlflow: str) -> list[str]:
+    from raytrain.release.registry.mlflow_mirror import MlflowMirror
+
+    mirror = MlflowMirror(mlflow)
+    return [one for name in registry.names() for one in mirror.drift(registry, name)]
 
 
 def _aliases(state: State) -> str:

@@ -13,7 +13,13 @@ from pathlib import Path
 
 from raytrain.release.signing import SIGNATURE_SUFFIX, signature_place
 from raytrain.storage.artifact import copy_artifact
-from raytrain.storage.location import Location, sync_folder, translated_errors, write_atomically
+from raytrain.storage.location import (
+    Location,
+    storage_error,
+    sync_folder,
+    translated_errors,
+    write_atomically,
+)
 
 _STAGED = ".staged-"
 
@@ -33,10 +39,13 @@ class FolderStore:
             return _listed(self.folder, folders=True)
 
     def entries(self, name: str, *, fresh: bool = False) -> list[tuple[int, bytes]]:  # noqa: ARG002
-        folder = self._journal(name)
-        with translated_errors(folder, "read"):
-            files = [one for one in _listed(folder) if one[0].isdigit() and one.endswith(".json")]
-            return [(int(one[:-5]), _content(f"{folder}/{one}")) for one in files if one[:-5].isdigit()]
+        # A registry may hold tens of thousands of names and entries: pathlib would cost more than the reading.
+        folder = f"{self.folder}/{name}/journal"
+        try:
+            files = [one for one in _listed(folder) if one.endswith(".json") and one[:-5].isdigit()]
+            return [(int(one[:-5]), _content(f"{folder}/{one}")) for one in files]
+        except OSError as error:
+            raise storage_error(error, Path(folder), "read") from error
 
     def create_entry(self, name: str, number: int, content: bytes) -> bool:
         folder = self._journal(name)
@@ -107,7 +116,7 @@ class FolderStore:
         return self.folder / name / "bundles"
 
 
-def _listed(folder: Path, *, folders: bool = False) -> list[str]:
+def _listed(folder: Path | str, *, folders: bool = False) -> list[str]:
     try:
         with os.scandir(folder) as found:
             return sorted(one.name for one in found if not folders or one.is_dir())
@@ -116,7 +125,6 @@ def _listed(folder: Path, *, folders: bool = False) -> list[str]:
 
 
 def _content(path: str) -> bytes:
-    # A registry may hold tens of thousands of entries: pathlib and buffers cost more than the reading.
     descriptor = os.open(path, os.O_RDONLY)
     try:
         content = b""

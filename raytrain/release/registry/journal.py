@@ -20,6 +20,8 @@ from typing import Any
 from raytrain.errors import IntegrityError
 from raytrain.release.registry.store import Store
 
+_ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"))
+
 NO_ENTRY = "0" * 64
 """What the first entry names as the one before it."""
 
@@ -94,12 +96,15 @@ def chained(contents: Sequence[bytes], place: Callable[[int], str]) -> list[Entr
             )
         entries.append(entry)
         previous = content_hash(content)
+    # Of every other entry the one after it says so.
+    if entries and content_of(entries[-1]) != contents[-1]:
+        raise broken(place(len(entries)), "it is not as raytrain writes it: it was changed")
     return entries
 
 
 def content_of(entry: Entry) -> bytes:
     """What is written of an entry, one line: the same entry, the same bytes."""
-    return json.dumps(vars(entry), sort_keys=True, separators=(",", ":")).encode() + b"\n"
+    return _ENCODER.encode(vars(entry)).encode() + b"\n"
 
 
 def content_hash(content: bytes) -> str:
@@ -108,12 +113,9 @@ def content_hash(content: bytes) -> str:
 
 def _parsed(content: bytes, place: Callable[[int], str], number: int) -> Entry:
     try:
-        entry = Entry(**json.loads(content))
+        return Entry(**json.loads(content))
     except (ValueError, TypeError) as error:
         raise broken(place(number), f"it cannot be read: {error}") from error
-    if content_of(entry) != content:
-        raise broken(place(number), "it is not as raytrain writes it: it was changed")
-    return entry
 
 
 def broken(place: object, why: str) -> IntegrityError:
