@@ -42,6 +42,7 @@ def main() -> None:
         figures = [
             *timed("list, all of one name", ["list"], one, repeats, TARGET_S),
             *timed("list, one of each name", ["list"], many, repeats, TARGET_S),
+            *timed("list --json, one of each name", ["list", "--json"], many, repeats),
             *timed("show, all of one name", ["show", "assistant"], one, repeats),
             *appended(one, repeats),
             *timed("--help, raytrain's start", ["--help"], None, repeats),
@@ -80,7 +81,7 @@ def timed(
     name: str, command: list[str], registry: Path | None, repeats: int, target: float | None = None
 ) -> list[Figure]:
     """Median and the slowest; the first call, which fills the system's caches, is not counted."""
-    place = [] if registry is None else ["--registry", str(registry), "--json"]
+    place = [] if registry is None else ["--registry", str(registry)]
     seconds = []
     for _ in range(repeats + 1):
         start = time.perf_counter()

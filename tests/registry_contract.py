@@ -16,8 +16,9 @@ from bundles import make_bundle, signed_bundle
 
 from raytrain.errors import ConfigError, IntegrityError, RefusedError
 from raytrain.release.keys import KeyRing
+from raytrain.release.registry.findings import Fault, Orphan
 from raytrain.release.registry.journal import Entry, Journal, content_of
-from raytrain.release.registry.registry import Fault, Registry
+from raytrain.release.registry.registry import Registry
 from raytrain.release.registry.store import Store
 from raytrain.release.registry.versions import Version
 from raytrain.release.signing import sign
@@ -262,8 +263,6 @@ class RegistryContract:
         """Somebody registers between the look and the deletion."""
         release(registry, ring, V1, bundles[0])
         digest = registry.find("sums@1.0.0").digest[7:]
-        from raytrain.release.registry.registry import Orphan
-
         registry.delete([Orphan("sums", digest, registry.store.bundle_place("sums", digest))])
         assert faults_of(registry, ring) == []
 

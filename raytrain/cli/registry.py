@@ -14,11 +14,10 @@ from raytrain.cli.registry_compare import compare, diff
 from raytrain.cli.registry_place import (
     PlaceOption,
     ReferenceArgument,
-    add_row,
     registry_of,
     released_object,
+    show_rows,
     state_object,
-    table_of,
 )
 from raytrain.cli.registry_transfer import export_version, import_version
 from raytrain.errors import ConfigError, IntegrityError
@@ -28,6 +27,7 @@ if TYPE_CHECKING:
 
     from raytrain.release.registry.registry import Registry
     from raytrain.release.registry.state import State
+    from raytrain.release.registry.versions import Version
 
 app = typer.Typer(help="Versions of what was released.", no_args_is_help=True)
 app.command("compare")(compare)
@@ -84,17 +84,20 @@ def add(
 @app.command("list")
 def list_names(place: PlaceOption = None, as_json: JsonOption = False) -> int:
     """All names, their newest version and their aliases."""
-    registry = registry_of(place)
-    states = registry.states()
+    from raytrain.release.registry.state import without_collection
 
-    def show(console: Console) -> None:
-        table = table_of("name", "newest", "aliases")
-        for name, state in states.items():
-            add_row(table, name, str(max(state.versions)), _aliases(state))
-        console.print(table if states else "nothing is released yet: raytrain registry add")
+    with without_collection():
+        states = registry_of(place).states()
 
-    told = [{"name": name, **state_object(state)} for name, state in states.items()]
-    emit({"names": told}, as_json, show)
+        def show(console: Console) -> None:
+            rows = [(name, str(max(state.versions)), _aliases(state)) for name, state in states.items()]
+            if rows:
+                show_rows(console, ("name", "newest", "aliases"), rows)
+            else:
+                console.print("nothing is released yet: raytrain registry add")
+
+        told = [{"name": name, **state_object(state)} for name, state in states.items()] if as_json else []
+        emit({"names": told}, as_json, show)
     return 0
 
 
@@ -108,13 +111,16 @@ def show_name(
     state = registry_of(place).state(name)
 
     def show(console: Console) -> None:
-        table = table_of("version", "digest", "released", "by", "aliases", "why")
+        named: dict[Version, list[str]] = {}
+        for alias, version in state.aliases.items():
+            named.setdefault(version, []).append(alias)
+        rows = []
         for version in sorted(state.versions, reverse=True):
             one = state.versions[version]
-            aliases = [alias for alias, at in state.aliases.items() if at == version]
-            row = (one.digest[7:19], one.entry.time[:19], one.entry.who, ", ".join(aliases), one.entry.why)
-            add_row(table, str(version), *row)
-        console.print(table)
+            at = (one.digest[7:19], one.entry.time[:19], one.entry.who)
+            names = ", ".join(named.get(version, [])), ", ".join(sorted(state.tags[version]))
+            rows.append((str(version), *at, *names, one.entry.why))
+        show_rows(console, ("version", "digest", "released", "by", "aliases", "tags", "why"), rows)
 
     emit({"name": name, **state_object(state)}, as_json, show)
     return 0
@@ -130,12 +136,12 @@ def log(
     entries = registry_of(place).entries(name)
 
     def show(console: Console) -> None:
-        table = table_of("", "when", "who", "what", "why")
+        rows = []
         for one in entries:
             shown = {key: value for key, value in one.details.items() if key in _TOLD and value}
             what = f"{one.action} {', '.join(f'{key} {value}' for key, value in shown.items())}"
-            add_row(table, str(one.number), one.time[:19], one.who, what, one.why)
-        console.print(table)
+            rows.append((str(one.number), one.time[:19], one.who, what, one.why))
+        show_rows(console, ("", "when", "who", "what", "why"), rows)
 
     emit({"name": name, "entries": [asdict(one) for one in entries]}, as_json, show)
     return 0
@@ -172,10 +178,10 @@ def audit(place: PlaceOption = None, ring: RingOption = None, as_json: JsonOptio
         num_names += 1
 
     def show(console: Console) -> None:
-        table = table_of("name", "", "")
-        for one in faults:
-            add_row(table, one.name, one.thing, one.what)
-        console.print(table if faults else f"{num_names} names, all as they were written")
+        if faults:
+            show_rows(console, ("name", "", ""), [(one.name, one.thing, one.what) for one in faults])
+        else:
+            console.print(f"{num_names} names, all as they were written")
 
     emit({"whole": not faults, "faults": [asdict(one) for one in faults]}, as_json, show)
     return IntegrityError.exit_code if faults else 0

@@ -9,7 +9,7 @@ import typer
 
 from raytrain.cli.keys import RingOption, ring_of
 from raytrain.cli.output import JsonOption, emit
-from raytrain.cli.registry_place import PlaceOption, add_row, registry_of, released_object, table_of
+from raytrain.cli.registry_place import PlaceOption, registry_of, released_object, show_rows
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -60,7 +60,6 @@ def _side(side: Side) -> dict[str, Any]:
 
 def _show(console: Console, found: SideBySide) -> None:
     first, second = found.first, found.second
-    table = table_of("", first.reference, second.reference, "")
     rows = {
         "version": [str(one.released.version) for one in (first, second)],
         "digest": [one.released.digest[7:19] for one in (first, second)],
@@ -77,9 +76,8 @@ def _show(console: Console, found: SideBySide) -> None:
             rows[role].append("differs")
     for key in sorted(first.metrics.keys() | second.metrics.keys()):
         rows[key] = [f"{one.metrics[key]:.4g}" if key in one.metrics else "–" for one in (first, second)]
-    for name, row in rows.items():
-        add_row(table, name, *row)
-    console.print(table)
+    cells = [(name, *row, *[""] * (3 - len(row))) for name, row in rows.items()]
+    show_rows(console, ("", first.reference, second.reference, ""), cells)
     for suite in found.suites:
         text = f"{suite.suite}: {suite.verdict.sentence()}; {suite.num_items} items, p {suite.p_value:.3g}"
         console.print(text, highlight=False, markup=False, soft_wrap=True)
@@ -125,11 +123,12 @@ def _show_differences(console: Console, found: Differences) -> None:
     if not found.any:
         console.print("the two bundles are alike")
         return
-    table = table_of("", "", "before", "after")
-    for kind, changes in vars(found).items():
-        for name, (before, after) in changes.items():
-            add_row(table, kind, name, _told(before), _told(after))
-    console.print(table)
+    rows = [
+        (kind, name, _told(before), _told(after))
+        for kind, changes in vars(found).items()
+        for name, (before, after) in changes.items()
+    ]
+    show_rows(console, ("", "", "before", "after"), rows)
 
 
 def _told(value: Any) -> str:

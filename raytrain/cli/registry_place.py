@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from raytrain.release.registry.registry import Registry
     from raytrain.release.registry.state import Released, State
 
@@ -15,6 +18,9 @@ PlaceOption = Annotated[
     typer.Option("--registry", help="Folder or URI of the registry; by default RAYTRAIN_HOME/registry."),
 ]
 ReferenceArgument = Annotated[str, typer.Argument(help="NAME@VERSION or NAME@ALIAS.")]
+
+_MOST_IN_TABLE = 500
+"""Above that lines are not fitted to the terminal, which takes rich seconds."""
 
 
 def registry_of(place: str | None) -> Registry:
@@ -47,17 +53,20 @@ def state_object(state: State) -> dict[str, Any]:
     }
 
 
-def table_of(*headings: str) -> Any:
+def show_rows(console: Console, headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """As a table; what people wrote is no markup."""
+    if len(rows) > _MOST_IN_TABLE:
+        widths = [max(map(len, column)) for column in zip(headings, *rows, strict=True)]
+        for row in (headings, *rows):
+            cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+            console.file.write("  ".join(cells).rstrip() + "\n")
+        return
     from rich.table import Table
+    from rich.text import Text
 
     table = Table(box=None, header_style="bold", pad_edge=False)
     for heading in headings:
         table.add_column(heading, overflow="fold")
-    return table
-
-
-def add_row(table: Any, *cells: str) -> None:
-    """What people wrote is no markup."""
-    from rich.text import Text
-
-    table.add_row(*map(Text, cells))
+    for row in rows:
+        table.add_row(*map(Text, row))
+    console.print(table)

@@ -6,44 +6,24 @@ leaves at worst a bundle that no entry names.
 
 from __future__ import annotations
 
-import gc
 import re
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from raytrain.errors import ConfigError, IntegrityError, PlatformError, RefusedError
 from raytrain.release.keys import KeyRing
+from raytrain.release.registry.findings import Fault, Orphan
 from raytrain.release.registry.folder_store import FolderStore
 from raytrain.release.registry.journal import Entry, Journal
-from raytrain.release.registry.state import ALIASES, PREVIOUS, Released, State, state_of
+from raytrain.release.registry.state import ALIASES, PREVIOUS, Released, State, state_of, without_collection
 from raytrain.release.registry.store import Store
 from raytrain.release.registry.versions import Version
 from raytrain.release.signing import Signed, signature_place, verify
 from raytrain.storage.manifest import MANIFEST_NAME
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,99}")
-
-
-@dataclass(frozen=True)
-class Fault:
-    """Something that `audit` found."""
-
-    name: str
-    thing: str
-    what: str
-
-
-@dataclass(frozen=True)
-class Orphan:
-    """Something that takes room and means nothing."""
-
-    name: str
-    digest: str | None
-    """Of a bundle that no entry names; None: a file that was not finished."""
-    place: str
 
 
 class Registry:
@@ -63,14 +43,9 @@ class Registry:
 
     def states(self) -> dict[str, State]:
         """Of every name."""
-        was_enabled = gc.isenabled()
-        gc.disable()  # many small objects, none of them garbage: looking for it takes as long as the reading
-        try:
+        with without_collection():
             found = {name: self.journal(name).read() for name in self._names()}
             return {name: state_of(entries) for name, entries in found.items() if entries}
-        finally:
-            if was_enabled:
-                gc.enable()
 
     def entries(self, name: str) -> list[Entry]:
         """All that happened to a name. Raises ConfigError where there is no such name."""

@@ -1,4 +1,5 @@
-"""A registry in a folder: the contract, and a process that is killed at each of its changes on the disk."""
+"""A registry in a folder: the contract (`test_of_many_promoters_one_wins_and_the_others_are_told` is of it), and a
+process that is killed at each of its changes on the disk."""
 
 from __future__ import annotations
 
