@@ -199,7 +199,8 @@ def tag(
 ) -> int:
     """Give a version tags, or take some away; the version itself never changes."""
     for one in changes:
-        if one[:1] not in ("+", "-") or not one[1:].strip() or len(one) > 101 or not one.isprintable():
+        is_signed = one[:1] in ("+", "-") and one[1:2] not in ("+", "-")
+        if not is_signed or not one[1:].strip() or len(one) > 101 or not one.isprintable():
             raise ConfigError(
                 f"{one!r} is no change of a tag",
                 why="a tag is given with + and taken away with -, and has 1 to 100 printable signs",

@@ -42,7 +42,7 @@ class FolderStore:
         # A registry may hold tens of thousands of names and entries: pathlib would cost more than the reading.
         folder = f"{self.folder}/{name}/journal"
         try:
-            files = [one for one in _listed(folder) if one.endswith(".json") and one[:-5].isdigit()]
+            files = [one for one in _listed(folder) if one.endswith(".json") and one[:-5].isdecimal()]
             return [(int(one[:-5]), _content(f"{folder}/{one}")) for one in files]
         except OSError as error:
             raise storage_error(error, Path(folder), "read") from error
@@ -128,7 +128,7 @@ def _content(path: str) -> bytes:
     descriptor = os.open(path, os.O_RDONLY)
     try:
         content = b""
-        while part := os.read(descriptor, 1 << 20):
+        while part := os.read(descriptor, 1 << 14):
             content += part
         return content
     finally:

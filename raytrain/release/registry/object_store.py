@@ -45,7 +45,7 @@ class ObjectStore:
 
     def entries(self, name: str, *, fresh: bool = False) -> list[tuple[int, bytes]]:
         files = (PurePosixPath(one).name for one in self._listed(f"journals/{name}")[1])
-        numbers = sorted(int(one[:-5]) for one in files if one[:-5].isdigit() and one.endswith(".json"))
+        numbers = sorted(int(one[:-5]) for one in files if one[:-5].isdecimal() and one.endswith(".json"))
         known = [] if fresh else self._copies.read(name)
         if known and (
             numbers[: len(known)] != list(range(1, len(known) + 1))
@@ -162,8 +162,11 @@ class ObjectStore:
                 with file.open("wb") as stream, self._client.told("read a bundle"):
                     for part in self._store.get(one).stream():
                         stream.write(part)
-            if not folder.exists():
+            try:
                 staged.rename(folder)
+            except OSError:
+                if not folder.is_dir():  # else another process was as quick
+                    raise
         finally:
             shutil.rmtree(staged, ignore_errors=True)
 

@@ -112,7 +112,7 @@ def test_two_versions_side_by_side(
     assert told("registry", "compare", *pair, "--evaluation", unrelated)[0] == 5
 
 
-@pytest.mark.parametrize("change", ["golden", "+", "-", "+ ", "+a\nb", "+" + "x" * 101])
+@pytest.mark.parametrize("change", ["golden", "+", "-", "+ ", "+a\nb", "+" + "x" * 101, "--registri"])
 def test_what_is_no_tag(told: Told, adapters: list[Path], change: str) -> None:
     told("registry", "add", "sums", adapters[0], "--why", "x")
     code, error = told("registry", "tag", "sums@1.0.0", change)

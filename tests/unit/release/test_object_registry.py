@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +18,7 @@ from bundles import signed_bundle
 from object_server import CREDENTIALS, Failure, Proxy, object_server
 from registry_contract import V1, RegistryContract, faults_of, release, script, state_told, states_of
 
+from raytrain.cli.main import run
 from raytrain.errors import ConfigError, StorageError
 from raytrain.release.keys import KeyRing
 from raytrain.release.registry.object_client import ObjectClient
@@ -200,6 +203,37 @@ def test_what_is_no_place(uri: str, words: str) -> None:
     with pytest.raises(ConfigError) as told:
         open_store(uri)
     assert words in told.value.why
+
+
+def test_without_the_extra_it_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "obstore.store", None)
+    with pytest.raises(ConfigError) as told:
+        open_store("s3://bucket/folder")
+    assert "raytrain[s3]" in told.value.fix
+
+
+def test_the_commands_take_a_uri(
+    place: Bucket, bundles: list[Path], ring: KeyRing, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """From a bucket over a file to a folder."""
+    keys, file = ("--ring", str(ring.folder)), str(tmp_path / "sums.tar")
+    there, here = ("--registry", place.uri), ("--registry", str(tmp_path / "folder"))
+    for command in (
+        ["add", "sums", str(bundles[0]), "--why", "first", *there, *keys],
+        ["add", "sums", str(bundles[1]), "--why", "second", *there, *keys],
+        ["tag", "sums@1.0.0", "+golden", *there],
+        ["diff", "sums@1.0.0", "sums@1.0.1", *there, *keys],
+        ["export", "sums@1.0.0", file, *there, *keys],
+        ["import", file, *here, *keys],
+        *(["audit", *one, *keys] for one in (there, here)),
+        ["gc", *there],
+    ):
+        assert run(["registry", *command]) == 0, (command, capsys.readouterr())
+    capsys.readouterr()
+    assert run(["registry", "list", "--json", *there]) == 0
+    (told,) = json.loads(capsys.readouterr().out)["names"]
+    assert [one["version"] for one in told["versions"]] == ["1.0.1", "1.0.0"]
+    assert faults_of(Registry(tmp_path / "folder"), ring) == []
 
 
 def test_only_what_is_new_is_fetched(proxy: Proxy, place: Bucket, ring: KeyRing, bundles: list[Path]) -> None:
