@@ -173,7 +173,8 @@ def audit(place: PlaceOption = None, ring: RingOption = None, as_json: JsonOptio
     registry, faults, num_names = registry_of(place), [], 0
     progress = stderr_console()
     for name, found in registry.audit(ring_of(ring)):
-        progress.print(f"{name}: {len(found)} faults", style="dim", highlight=False, markup=False)
+        if progress.is_terminal or found:
+            progress.print(f"{name}: {len(found)} faults", style="dim", highlight=False, markup=False)
         faults += found
         num_names += 1
 

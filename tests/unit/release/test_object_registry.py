@@ -16,7 +16,7 @@ pytest.importorskip("moto", reason="it is of the extra raytrain[dev]")
 
 from bundles import signed_bundle
 from object_server import CREDENTIALS, Failure, Proxy, object_server
-from registry_contract import V1, RegistryContract, faults_of, release, script, state_told, states_of
+from registry_contract import V1, Place, RegistryContract, faults_of, release, script, state_told, states_of
 
 from raytrain.cli.main import run
 from raytrain.errors import ConfigError, StorageError
@@ -106,6 +106,12 @@ class ObjectsOnDisk:
 
 class TestObjectsOnDisk(RegistryContract):
     start_method = "spawn"
+
+    @pytest.mark.slow
+    def test_of_many_promoters_one_wins_and_the_others_are_told(
+        self, registry: Registry, ring: KeyRing, bundles: list[Path], place: Place
+    ) -> None:
+        super().test_of_many_promoters_one_wins_and_the_others_are_told(registry, ring, bundles, place)
 
     @pytest.fixture
     def place(self, tmp_path: Path) -> ObjectsOnDisk:

@@ -3,10 +3,12 @@ process that is killed at each of its changes on the disk."""
 
 from __future__ import annotations
 
+import itertools
 import os
 import shutil
 import signal
 import sys
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +21,7 @@ from raytrain.release.keys import KeyRing
 from raytrain.release.registry.folder_store import FolderStore
 from raytrain.release.registry.registry import Registry
 from raytrain.release.registry.store import open_store
+from raytrain.release.registry.transfer import export_version, import_version
 
 
 @dataclass(frozen=True)
@@ -61,8 +64,8 @@ def test_a_path_and_a_file_uri_name_a_folder(tmp_path: Path) -> None:
 CHANGES = {"open", "os.mkdir", "os.rename", "os.link", "os.remove", "os.chmod", "os.rmdir", "shutil.copyfile"}
 
 
-def _run_until(point: int, folder: Path, ring: KeyRing, bundles: list[Path], done: int) -> int:
-    """The script from its step `done` on in a process of its own that dies at its change number `point`; its exit."""
+def _run_until(point: int, folder: Path, steps: Sequence[Callable[[], object]]) -> int:
+    """The steps in a process of its own that dies at its change number `point` below the folder; its exit."""
     child = os.fork()
     if child == 0:
         count = 0
@@ -81,7 +84,7 @@ def _run_until(point: int, folder: Path, ring: KeyRing, bundles: list[Path], don
 
         sys.addaudithook(watch)
         try:
-            for step in script(Registry(folder), ring, bundles)[done:]:
+            for step in steps:
                 step()
         finally:
             os._exit(1 if sys.exc_info()[0] else 0)
@@ -97,7 +100,7 @@ def test_killed_at_any_change_it_is_the_old_state_or_the_new(
     num_points, num_with_orphans = 0, 0
     while True:
         shutil.rmtree(place.path)
-        code = _run_until(num_points + 1, place.path, ring, bundles, 0)
+        code = _run_until(num_points + 1, place.path, script(registry, ring, bundles))
         if code == 0:
             break
         num_points += 1
@@ -109,11 +112,46 @@ def test_killed_at_any_change_it_is_the_old_state_or_the_new(
         if num_points % 2:
             registry.delete(orphans)
             assert registry.orphans() == [], f"point {num_points}"
-        assert _run_until(0, place.path, ring, bundles, done) == 0, f"point {num_points}: it does not go on"
+        rest = script(registry, ring, bundles)[done:]
+        assert _run_until(0, place.path, rest) == 0, f"point {num_points}: it does not go on"
         assert state_told(registry) == expected[-1]
         assert faults_of(registry, ring) == []
     assert num_points >= 50, f"only {num_points} points were found"
     assert num_with_orphans >= 20, f"only {num_with_orphans} points left anything that the doctor finds"
+
+
+@pytest.mark.slow
+def test_a_killed_import_or_export_leaves_the_old_or_the_new(
+    place: Folder, ring: KeyRing, bundles: list[Path], tmp_path: Path
+) -> None:
+    source, goal = Registry(tmp_path / "source"), Registry(place.open())
+    release(source, ring, V1, bundles[0])
+    file = tmp_path / "out" / "sums.tar"
+    file.parent.mkdir()
+    steps: dict[Path, Callable[[], object]] = {
+        file.parent: lambda: export_version(source, "sums@1.0.0", file, ring),
+        place.path: lambda: import_version(goal, file, ring, why="a test"),
+    }
+    num_points = 0
+    for folder, step in steps.items():
+        for point in itertools.count(1):
+            for one in folder.rglob("*") if folder == file.parent else []:
+                one.unlink()
+            shutil.rmtree(place.path, ignore_errors=True)
+            code = _run_until(point, folder, [step])
+            if folder == file.parent and file.exists():
+                assert import_version(goal, file, ring, why="whole")[1].version == V1, f"point {point}"
+            elif goal.names():
+                assert sorted(goal.state("sums").versions) == [V1]
+            assert faults_of(goal, ring) == [], f"point {point}"
+            if code == 0:
+                break
+            assert code == -signal.SIGKILL
+            num_points += 1
+            if folder == place.path and not goal.names():
+                assert _run_until(0, folder, [step]) == 0
+                assert faults_of(goal, ring) == []
+    assert num_points >= 15, f"only {num_points} points were found"
 
 
 def test_a_folder_that_cannot_be_written_to(place: Folder, ring: KeyRing, bundles: list[Path]) -> None:
