@@ -4,26 +4,36 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from raytrain.cli.keys import RingOption, ring_of
-from raytrain.cli.output import JsonOption, emit
-from raytrain.errors import IntegrityError
+from raytrain.cli.output import JsonOption, emit, stderr_console
+from raytrain.cli.registry_compare import compare, diff
+from raytrain.cli.registry_place import (
+    PlaceOption,
+    ReferenceArgument,
+    registry_of,
+    released_object,
+    show_rows,
+    state_object,
+)
+from raytrain.cli.registry_transfer import export_version, import_version
+from raytrain.errors import ConfigError, IntegrityError
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from raytrain.release.registry.registry import Registry
-    from raytrain.release.registry.state import Released, State
+    from raytrain.release.registry.state import State
+    from raytrain.release.registry.versions import Version
 
 app = typer.Typer(help="Versions of what was released.", no_args_is_help=True)
-
-PlaceOption = Annotated[
-    Path | None, typer.Option("--registry", help="Folder of the registry; by default RAYTRAIN_HOME/registry.")
-]
-ReferenceArgument = Annotated[str, typer.Argument(help="NAME@VERSION or NAME@ALIAS.")]
+app.command("compare")(compare)
+app.command("diff")(diff)
+app.command("export")(export_version)
+app.command("import")(import_version)
 
 
 @app.command("add")
@@ -34,6 +44,10 @@ def add(
     ],
     artifact: Annotated[Path, typer.Argument(help="Folder of a signed artifact.")],
     why: Annotated[str, typer.Option(help="What is new; it stands in the journal.")],
+    evaluation: Annotated[
+        list[str] | None,
+        typer.Option(help="An evaluation of it, named in the journal with its metrics; repeatable."),
+    ] = None,
     place: PlaceOption = None,
     ring: RingOption = None,
     as_json: JsonOption = False,
@@ -44,20 +58,25 @@ def add(
     patch.
     """
     from raytrain.release.ingredients import ingredients_of
+    from raytrain.release.registry.evidence import details_of
     from raytrain.release.registry.versions import Version, next_version
     from raytrain.storage.artifact import open_artifact
     from raytrain.storage.location import Location
 
-    registry = _registry(place)
+    registry = registry_of(place)
     name, _, wanted = reference.partition("@")
-    made_from = ingredients_of(open_artifact(Location(str(artifact.absolute())), verify=False))
+    folder = artifact.absolute()
+    opened = open_artifact(Location(str(folder)), verify=False)
+    made_from, details = ingredients_of(opened), details_of(opened, evaluation or [])
     if wanted:
         version = Version.parse(wanted)
     else:
         released = registry.released(name)
         version = next_version([(one.version, one.made_from) for one in released], made_from)
-    found = registry.register(name, version, artifact.absolute(), ring_of(ring), made_from=made_from, why=why)
-    told = {"name": name, **_object(found)}
+    found = registry.register(
+        name, version, folder, ring_of(ring), made_from=made_from, why=why, details=details
+    )
+    told = {"name": name, **released_object(found)}
     emit(told, as_json, lambda console: console.print(f"{name}@{version}  {found.digest}", soft_wrap=True))
     return 0
 
@@ -65,17 +84,20 @@ def add(
 @app.command("list")
 def list_names(place: PlaceOption = None, as_json: JsonOption = False) -> int:
     """All names, their newest version and their aliases."""
-    registry = _registry(place)
-    states = {name: registry.state(name) for name in registry.names()}
+    from raytrain.release.registry.state import without_collection
 
-    def show(console: Console) -> None:
-        table = _table("name", "newest", "aliases")
-        for name, state in states.items():
-            table.add_row(name, str(max(state.versions)), _aliases(state))
-        console.print(table if states else "nothing is released yet: raytrain registry add")
+    with without_collection():
+        states = registry_of(place).states()
 
-    told = [{"name": name, **_state_object(state)} for name, state in states.items()]
-    emit({"names": told}, as_json, show)
+        def show(console: Console) -> None:
+            rows = [(name, str(max(state.versions)), _aliases(state)) for name, state in states.items()]
+            if rows:
+                show_rows(console, ("name", "newest", "aliases"), rows)
+            else:
+                console.print("nothing is released yet: raytrain registry add")
+
+        told = [{"name": name, **state_object(state)} for name, state in states.items()] if as_json else []
+        emit({"names": told}, as_json, show)
     return 0
 
 
@@ -86,18 +108,21 @@ def show_name(
     as_json: JsonOption = False,
 ) -> int:
     """The versions of a name, the newest first."""
-    state = _registry(place).state(name)
+    state = registry_of(place).state(name)
 
     def show(console: Console) -> None:
-        table = _table("version", "digest", "released", "by", "aliases", "why")
+        named: dict[Version, list[str]] = {}
+        for alias, version in state.aliases.items():
+            named.setdefault(version, []).append(alias)
+        rows = []
         for version in sorted(state.versions, reverse=True):
             one = state.versions[version]
-            aliases = [alias for alias, at in state.aliases.items() if at == version]
-            row = (one.digest[7:19], one.entry.time[:19], one.entry.who, ", ".join(aliases), one.entry.why)
-            table.add_row(str(version), *row)
-        console.print(table)
+            at = (one.digest[7:19], one.entry.time[:19], one.entry.who)
+            names = ", ".join(named.get(version, [])), ", ".join(sorted(state.tags[version]))
+            rows.append((str(version), *at, *names, one.entry.why))
+        show_rows(console, ("version", "digest", "released", "by", "aliases", "tags", "why"), rows)
 
-    emit({"name": name, **_state_object(state)}, as_json, show)
+    emit({"name": name, **state_object(state)}, as_json, show)
     return 0
 
 
@@ -108,15 +133,15 @@ def log(
     as_json: JsonOption = False,
 ) -> int:
     """Everything that happened to a name: when, by whom, why."""
-    entries = _registry(place).entries(name)
+    entries = registry_of(place).entries(name)
 
     def show(console: Console) -> None:
-        table = _table("", "when", "who", "what", "why")
+        rows = []
         for one in entries:
             shown = {key: value for key, value in one.details.items() if key in _TOLD and value}
             what = f"{one.action} {', '.join(f'{key} {value}' for key, value in shown.items())}"
-            table.add_row(str(one.number), one.time[:19], one.who, what, one.why)
-        console.print(table)
+            rows.append((str(one.number), one.time[:19], one.who, what, one.why))
+        show_rows(console, ("", "when", "who", "what", "why"), rows)
 
     emit({"name": name, "entries": [asdict(one) for one in entries]}, as_json, show)
     return 0
@@ -133,7 +158,7 @@ def verify(
     as_json: JsonOption = False,
 ) -> int:
     """Whether a version is the bundle that was released, signed by a key that counts; exit code 5 if not."""
-    signed = _registry(place).verified(reference, ring_of(ring))
+    signed = registry_of(place).verified(reference, ring_of(ring))
     key, digest = signed.key, signed.artifact.digest
     path = str(signed.artifact.path)
     told = {"reference": reference, "digest": digest, "key": key.id, "name": key.name, "path": path}
@@ -145,77 +170,127 @@ def verify(
 @app.command("audit")
 def audit(place: PlaceOption = None, ring: RingOption = None, as_json: JsonOption = False) -> int:
     """Go through every journal and every bundle; exit code 5 if anything is not as it was written."""
-    registry = _registry(place)
-    faults = registry.audit(ring_of(ring))
+    registry, faults, num_names = registry_of(place), [], 0
+    progress = stderr_console()
+    for name, found in registry.audit(ring_of(ring)):
+        if progress.is_terminal or found:
+            progress.print(f"{name}: {len(found)} faults", style="dim", highlight=False, markup=False)
+        faults += found
+        num_names += 1
 
     def show(console: Console) -> None:
-        table = _table("name", "", "")
-        for one in faults:
-            table.add_row(one.name, one.thing, one.what)
-        console.print(table if faults else f"{len(registry.names())} names, all as they were written")
+        if faults:
+            show_rows(console, ("name", "", ""), [(one.name, one.thing, one.what) for one in faults])
+        else:
+            console.print(f"{num_names} names, all as they were written")
 
     emit({"whole": not faults, "faults": [asdict(one) for one in faults]}, as_json, show)
     return IntegrityError.exit_code if faults else 0
 
 
-@app.command("doctor")
-def doctor(
+@app.command("tag", context_settings={"ignore_unknown_options": True}, options_metavar="[OPTIONS]")
+def tag(
+    reference: ReferenceArgument,
+    changes: Annotated[
+        list[str], typer.Argument(metavar="+TAG|-TAG…", help="Tags to give, and to take away.")
+    ],
+    why: Annotated[str, typer.Option(help="It stands in the journal.")] = "",
     place: PlaceOption = None,
-    delete: Annotated[bool, typer.Option("--delete", help="Delete what is found.")] = False,
     as_json: JsonOption = False,
 ) -> int:
-    """Find what killed writers left: it takes room, and means nothing. Not while somebody registers."""
-    registry = _registry(place)
-    orphans = registry.orphans()
-    if delete:
-        registry.delete(orphans)
-
-    def show(console: Console) -> None:
-        for one in orphans:
-            console.print(f"{'deleted ' if delete else ''}{one}", highlight=False, soft_wrap=True)
-        if not orphans:
-            console.print("nothing was left by anybody")
-
-    emit({"orphans": [str(one) for one in orphans], "deleted": delete}, as_json, show)
+    """Give a version tags, or take some away; the version itself never changes."""
+    for one in changes:
+        is_signed = one[:1] in ("+", "-") and one[1:2] not in ("+", "-")
+        if not is_signed or not one[1:].strip() or len(one) > 101 or not one.isprintable():
+            raise ConfigError(
+                f"{one!r} is no change of a tag",
+                why="a tag is given with + and taken away with -, and has 1 to 100 printable signs",
+                fix="write for example +golden -draft",
+            )
+    registry = registry_of(place)
+    version = registry.find(reference).version
+    added, removed = ({one[1:] for one in changes if one[0] == sign} for sign in "+-")
+    name = reference.partition("@")[0]
+    registry.tag(name, version, added=added - removed, removed=removed, why=why)
+    tags = sorted(registry.state(name).tags[version])
+    told = {"name": name, "version": str(version), "tags": tags}
+    emit(told, as_json, lambda console: console.print(f"{name}@{version}: {', '.join(tags) or 'no tags'}"))
     return 0
 
 
-def _registry(place: Path | None) -> Registry:
-    from raytrain.release.registry.registry import Registry
-    from raytrain.storage.home import raytrain_home
-
-    return Registry((place or raytrain_home() / "registry").absolute())
+MlflowOption = Annotated[
+    str | None, typer.Option("--mlflow", help="Tracking server or store, as MLflow takes it.")
+]
 
 
-def _object(released: Released) -> dict[str, Any]:
-    return {
-        "version": str(released.version),
-        "digest": released.digest,
-        "made_from": released.made_from,
-        "released": released.entry.time,
-        "by": released.entry.who,
-        "why": released.entry.why,
-    }
+@app.command("doctor")
+def doctor(place: PlaceOption = None, mlflow: MlflowOption = None, as_json: JsonOption = False) -> int:
+    """Find what killed writers left: it takes room, and means nothing. `raytrain registry gc` deletes it.
+
+    With --mlflow also in what MLflow differs; `raytrain registry publish` makes it alike.
+    """
+    return _orphans(place, delete=False, mlflow=mlflow, as_json=as_json)
 
 
-def _state_object(state: State) -> dict[str, Any]:
-    return {
-        "versions": [
-            {**_object(state.versions[one]), "tags": sorted(state.tags[one])}
-            for one in sorted(state.versions, reverse=True)
-        ],
-        "aliases": {alias: str(version) for alias, version in sorted(state.aliases.items())},
-    }
+@app.command("publish")
+def publish(
+    mlflow: Annotated[str, typer.Option("--mlflow", help="Tracking server or store, as MLflow takes it.")],
+    names: Annotated[list[str] | None, typer.Argument(help="Names; by default all.")] = None,
+    place: PlaceOption = None,
+    as_json: JsonOption = False,
+) -> int:
+    """Show versions, metrics, lineage, tags and aliases in MLflow as well: a mirror, the journal is what counts."""
+    from raytrain.release.registry.mlflow_mirror import MlflowMirror
+
+    registry, mirror = registry_of(place), MlflowMirror(mlflow)
+    done = [what for name in names or registry.names() for what in mirror.follow(registry, name)]
+
+    def show(console: Console) -> None:
+        for one in done:
+            console.print(f"done: {one}", highlight=False, soft_wrap=True, markup=False)
+        if not done:
+            console.print("MLflow says the same already")
+
+    emit({"mlflow": mlflow, "done": done}, as_json, show)
+    return 0
+
+
+@app.command("gc")
+def collect(
+    place: PlaceOption = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be deleted.")] = False,
+    as_json: JsonOption = False,
+) -> int:
+    """Delete what `doctor` finds: bundles that no entry names, and files that were not finished. Versions stay."""
+    return _orphans(place, delete=not dry_run, as_json=as_json)
+
+
+def _orphans(place: str | None, *, delete: bool, as_json: bool, mlflow: str | None = None) -> int:
+    registry = registry_of(place)
+    orphans = registry.orphans()
+    if delete:
+        registry.delete(orphans)
+    drift = [] if mlflow is None else _drift(registry, mlflow)
+
+    def show(console: Console) -> None:
+        for one in orphans:
+            console.print(f"{'deleted ' if delete else ''}{one.place}", highlight=False, soft_wrap=True)
+        if not orphans:
+            console.print("nothing was left by anybody")
+        for told in drift:
+            console.print(told, highlight=False, soft_wrap=True, markup=False)
+
+    told = {"orphans": [asdict(one) for one in orphans], "deleted": delete}
+    emit(told | ({"drift": drift} if mlflow else {}), as_json, show)
+    return 0
+
+
+def _drift(registry: Registry, mlflow: str) -> list[str]:
+    from raytrain.release.registry.mlflow_mirror import MlflowMirror
+
+    mirror = MlflowMirror(mlflow)
+    return [one for name in registry.names() for one in mirror.drift(registry, name)]
 
 
 def _aliases(state: State) -> str:
     return ", ".join(f"{alias} {version}" for alias, version in sorted(state.aliases.items()))
-
-
-def _table(*headings: str) -> Any:
-    from rich.table import Table
-
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    for heading in headings:
-        table.add_column(heading, overflow="fold")
-    return table

@@ -250,9 +250,9 @@ def copy_artifact(source: Location, target: Location) -> None:
     """Copy an artifact so that at `target`, too, a reader sees all of it or nothing."""
     artifact = open_artifact(source, verify=False)
     with ArtifactWriter(target, kind=artifact.kind, parents=artifact.manifest.parents) as writer:
-        shutil.copytree(
-            artifact.path, writer.path, dirs_exist_ok=True, ignore=shutil.ignore_patterns(MANIFEST_NAME)
-        )
+        for file in sorted(artifact.path.rglob("*")):
+            if file.is_file() and file != artifact.path / MANIFEST_NAME:
+                _copy_file(file, writer.path / file.relative_to(artifact.path), target)
         written = writer.commit(artifact.manifest.provenance, replace=True)
     if written.digest != artifact.digest:
         raise IntegrityError(
@@ -260,6 +260,15 @@ def copy_artifact(source: Location, target: Location) -> None:
             why="the source changed while it was copied",
             fix="copy it again",
         )
+
+
+def _copy_file(file: Path, staged: Path, target: Location) -> None:
+    try:
+        staged.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(file, staged)
+    except OSError as error:
+        # A full disk is named by the file that was read, or by none.
+        raise OSError(error.errno, error.strerror, str(target)) from error
 
 
 def delete_artifact(location: Location) -> None:

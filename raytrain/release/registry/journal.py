@@ -1,7 +1,7 @@
 """An append-only journal: one file an entry, each of which holds the hash of the one before it.
 
 An entry stands as soon as its file does, whole, under the next number. Of several writers who want the same number the
-file system lets one have it, so that an entry is also the only moment at which anything changes.
+store lets one have it, so that an entry is also the only moment at which anything changes.
 """
 
 from __future__ import annotations
@@ -12,19 +12,18 @@ import json
 import os
 import socket
 import uuid
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 from raytrain.errors import IntegrityError
-from raytrain.storage.location import Location, sync_folder, translated_errors
+from raytrain.release.registry.store import Store
+
+_ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"))
 
 NO_ENTRY = "0" * 64
 """What the first entry names as the one before it."""
-
-_STAGED = ".staged-"
 
 
 @dataclass(frozen=True)
@@ -42,81 +41,85 @@ class Entry:
     action: str
     details: dict[str, Any]
     why: str
+    token: str = ""
+    """Random: a writer to whom nobody answered knows its entry by it."""
 
 
 class Journal:
-    """The entries in a folder on a file system of this machine or one that it shares with others."""
+    """All that happened to a name in a store."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, store: Store, name: str) -> None:
+        self._store = store
+        self._name = name
 
-    def read(self) -> list[Entry]:
-        """All entries. Raises IntegrityError that names the first which is missing, was changed or cannot be read."""
-        entries: list[Entry] = []
-        previous = NO_ENTRY
-        for number, place in enumerate(self._files(), 1):
-            if place.name != _name(number):
-                raise _broken(self.folder / _name(number), "it is missing")
-            content = place.read_bytes()
-            entry = _parsed(place, content)
-            if entry.number != number:
-                raise _broken(place, f"it says that it is number {entry.number}")
-            if entry.previous != previous:
-                raise _broken(place, "it does not follow from the one before it: one of the two was changed")
-            entries.append(entry)
-            previous = _hash(content)
-        return entries
+    def read(self, *, fresh: bool = False) -> list[Entry]:
+        """All entries. Raises IntegrityError that names the first which is missing, was changed or cannot be read.
 
-    def append(self, after: list[Entry], action: str, details: Mapping[str, Any], why: str) -> Entry | None:
+        fresh: read them where they lie, from no copy of this machine.
+        """
+        return chained(self.contents(fresh=fresh), self._place)
+
+    def contents(self, *, fresh: bool = False) -> list[bytes]:
+        """As they were written. Raises IntegrityError where one is missing."""
+        contents = []
+        for number, (stated, content) in enumerate(self._store.entries(self._name, fresh=fresh), 1):
+            if stated != number:
+                raise broken(self._place(number), "it is missing")
+            contents.append(content)
+        return contents
+
+    def append(
+        self, after: Sequence[Entry], action: str, details: Mapping[str, Any], why: str
+    ) -> Entry | None:
         """Write what follows these entries; None where somebody else has by now written that entry."""
         number = len(after) + 1
-        last = self.folder / _name(number - 1)
-        with translated_errors(Location(str(self.folder)), "write"):
-            self.folder.mkdir(parents=True, exist_ok=True)
-            previous = _hash(last.read_bytes()) if after else NO_ENTRY
-            time = datetime.now(UTC).isoformat(timespec="milliseconds")
-            entry = Entry(number, previous, time, _who(), action, dict(details), why)
-            content = json.dumps(asdict(entry), indent=1, sort_keys=True, ensure_ascii=False).encode()
-            staged = self.folder / f"{_STAGED}{os.getpid()}-{uuid.uuid4().hex[:8]}"
-            try:
-                with staged.open("wb") as stream:
-                    stream.write(content + b"\n")
-                    stream.flush()
-                    os.fsync(stream.fileno())
-                # Unlike a rename, a link takes no other file's place: of two who are as far, one is told.
-                (self.folder / _name(number)).hardlink_to(staged)
-            except FileExistsError:
-                return None
-            finally:
-                staged.unlink(missing_ok=True)
-            sync_folder(self.folder)
-        return entry
+        previous = content_hash(content_of(after[-1])) if after else NO_ENTRY
+        time = datetime.now(UTC).isoformat(timespec="milliseconds")
+        entry = Entry(number, previous, time, _who(), action, dict(details), why, uuid.uuid4().hex)
+        return entry if self._store.create_entry(self._name, number, content_of(entry)) else None
 
-    def strays(self) -> list[Path]:
-        """What a writer left that was killed; it means nothing, and may be deleted."""
-        return sorted(self.folder.glob(f"{_STAGED}*"))
-
-    def _files(self) -> list[Path]:
-        with translated_errors(Location(str(self.folder)), "read"):
-            return sorted(self.folder.glob("[0-9]*.json")) if self.folder.is_dir() else []
+    def _place(self, number: int) -> str:
+        return self._store.entry_place(self._name, number)
 
 
-def _name(number: int) -> str:
-    return f"{number:08d}.json"
+def chained(contents: Sequence[bytes], place: Callable[[int], str]) -> list[Entry]:
+    """Entries that follow from one another. Raises IntegrityError that names the first which does not."""
+    entries: list[Entry] = []
+    previous = NO_ENTRY
+    for number, content in enumerate(contents, 1):
+        entry = _parsed(content, place, number)
+        if entry.number != number:
+            raise broken(place(number), f"it says that it is number {entry.number}")
+        if entry.previous != previous:
+            raise broken(
+                place(number), "it does not follow from the one before it: one of the two was changed"
+            )
+        entries.append(entry)
+        previous = content_hash(content)
+    # Of every other entry the one after it says so.
+    if entries and content_of(entries[-1]) != contents[-1]:
+        raise broken(place(len(entries)), "it is not as raytrain writes it: it was changed")
+    return entries
 
 
-def _hash(content: bytes) -> str:
+def content_of(entry: Entry) -> bytes:
+    """What is written of an entry, one line: the same entry, the same bytes."""
+    return _ENCODER.encode(vars(entry)).encode() + b"\n"
+
+
+def content_hash(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def _parsed(place: Path, content: bytes) -> Entry:
+def _parsed(content: bytes, place: Callable[[int], str], number: int) -> Entry:
     try:
         return Entry(**json.loads(content))
     except (ValueError, TypeError) as error:
-        raise _broken(place, f"it cannot be read: {error}") from error
+        raise broken(place(number), f"it cannot be read: {error}") from error
 
 
-def _broken(place: Path, why: str) -> IntegrityError:
+def broken(place: object, why: str) -> IntegrityError:
+    """A journal is not as it was written."""
     return IntegrityError(
         f"the journal is broken at {place}",
         why=why,

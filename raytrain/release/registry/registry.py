@@ -1,59 +1,62 @@
-"""A registry of releases in a folder.
+"""A registry of releases: names, versions that never change, aliases that move for one at a time.
 
-    NAME/journal/00000001.json …    what happened, in order; nothing else says what is released
-    NAME/bundles/<digest>/          a bundle, immutable, by its digest
-    NAME/bundles/<digest>.sig       its signature
-
-A bundle stands before the entry that releases it: whoever is killed leaves at worst a bundle that no entry names.
+Nothing but a name's journal says what is released. A bundle stands before the entry that releases it: whoever is killed
+leaves at worst a bundle that no entry names.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence, Set
-from dataclasses import dataclass
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any
 
 from raytrain.errors import ConfigError, IntegrityError, PlatformError, RefusedError
 from raytrain.release.keys import KeyRing
+from raytrain.release.registry.findings import Fault, Orphan
+from raytrain.release.registry.folder_store import FolderStore
 from raytrain.release.registry.journal import Entry, Journal
-from raytrain.release.registry.state import ALIASES, PREVIOUS, Released, State, state_of
+from raytrain.release.registry.state import ALIASES, PREVIOUS, Released, State, state_of, without_collection
+from raytrain.release.registry.store import Store
 from raytrain.release.registry.versions import Version
 from raytrain.release.signing import Signed, signature_place, verify
-from raytrain.storage.artifact import copy_artifact
-from raytrain.storage.location import Location
+from raytrain.storage.manifest import MANIFEST_NAME
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,99}")
 
 
-@dataclass(frozen=True)
-class Fault:
-    """Something that `audit` found."""
-
-    name: str
-    thing: str
-    what: str
-
-
 class Registry:
-    """Reads and writes of several processes, on machines that share the folder, may run into each other."""
+    """Reads and writes of several processes, on machines that share the store, may run into each other."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, store: Store | Path) -> None:
+        self.store: Store = FolderStore(store) if isinstance(store, Path) else store
+
+    @property
+    def place(self) -> str:
+        """As a person names it."""
+        return self.store.place
 
     def names(self) -> list[str]:
         """Of all that was ever registered here."""
-        return [one for one in self._folders() if Journal(self.folder / one / "journal").read()]
+        return [one for one in self._names() if self.store.entries(one)]
+
+    def states(self) -> dict[str, State]:
+        """Of every name."""
+        with without_collection():
+            found = {name: self.journal(name).read() for name in self._names()}
+            return {name: state_of(entries) for name, entries in found.items() if entries}
 
     def entries(self, name: str) -> list[Entry]:
         """All that happened to a name. Raises ConfigError where there is no such name."""
-        entries = self._journal(name).read()
+        entries = self.journal(name).read()
         if not entries:
+            known = self._names()
+            told = ", ".join(known[:20]) + (f" and {len(known) - 20} more" if len(known) > 20 else "")
             raise ConfigError(
                 f"{name} is not in the registry",
-                why=f"{self.folder} holds {', '.join(self.names()) or 'nothing yet'}",
-                fix="check the name and the registry's folder",
+                why=f"{self.place} holds {told or 'nothing yet'}",
+                fix="check the name and the registry's place",
             )
         return entries
 
@@ -63,7 +66,7 @@ class Registry:
 
     def released(self, name: str) -> list[Released]:
         """All versions of a name; none where nothing was ever released under it."""
-        return list(state_of(self._journal(name).read()).versions.values())
+        return list(state_of(self.journal(name).read()).versions.values())
 
     def register(
         self,
@@ -74,15 +77,16 @@ class Registry:
         *,
         made_from: Mapping[str, str],
         why: str,
+        details: Mapping[str, Any] | None = None,
     ) -> Released:
         """Release a signed bundle under a version that is not taken.
 
-        Raises RefusedError or IntegrityError where its signature does not verify, RefusedError where the version is
-        taken, StorageError where the folder cannot be written to; the registry is then as it was.
+        details: what else the entry is to say of it, as evidence. Raises RefusedError or IntegrityError where its
+        signature does not verify, RefusedError where the version is taken, StorageError where the store cannot be
+        written to; the registry is then as it was.
         """
-        signed = verify(bundle, ring)
-        digest = signed.artifact.digest
-        details = {"version": str(version), "digest": digest, "made_from": dict(made_from)}
+        digest = verify(bundle, ring).artifact.digest
+        told = {**(details or {}), "version": str(version), "digest": digest, "made_from": dict(made_from)}
 
         def check(state: State) -> None:
             taken = state.versions.get(version)
@@ -93,13 +97,46 @@ class Registry:
                     fix="versions never change: take another number",
                 )
 
-        check(state_of(self._journal(name).read()))
-        place = self._bundle(name, digest)
-        copy_artifact(Location(str(bundle)), Location(str(place)))
-        Location(str(signature_place(place))).write_bytes(signature_place(bundle).read_bytes())
-        verify(place, ring)  # what is released is what lies here, whatever became of the other
-        self._append(name, "register", details, why, check)
+        state = state_of(self.journal(name).read())
+        check(state)
+        self._put(
+            name, digest, bundle, ring, is_named=digest in {one.digest for one in state.versions.values()}
+        )
+        self._append(name, "register", told, why, check)
         return self.state(name).versions[version]
+
+    def _put(self, name: str, digest: str, bundle: Path, ring: KeyRing, *, is_named: bool) -> None:
+        """Let a bundle be there whose signature counts. One that a version names is never exchanged."""
+        if _short(digest) in self.store.bundles(name):
+            try:
+                self._check(name, digest, ring)
+                return
+            except PlatformError as error:
+                if not is_named:
+                    self.store.delete_bundle(name, _short(digest))  # somebody was killed here
+                else:
+                    self._sign_anew(name, digest, bundle, error)
+        if not is_named:
+            self.store.put_bundle(name, _short(digest), bundle)
+        self._check(name, digest, ring)  # what is released is what lies there, whatever became of the other
+
+    def _sign_anew(self, name: str, digest: str, bundle: Path, fault: PlatformError) -> None:
+        """What is known to be good is signed again, after its key was revoked."""
+        with tempfile.TemporaryDirectory(prefix="raytrain-") as scratch:
+            theirs = self.store.open_bundle(name, _short(digest), Path(scratch)) / MANIFEST_NAME
+            is_same = theirs.is_file() and theirs.read_bytes() == (bundle / MANIFEST_NAME).read_bytes()
+        if not is_same:
+            raise RefusedError(
+                f"the bundle {digest} is there already, and does not verify",
+                why=f"{fault.what}: {fault.why}",
+                fix=f"sign the copy that `raytrain registry export {name}@VERSION` makes, and add that",
+            )
+        self.store.put_signature(name, _short(digest), signature_place(bundle).read_bytes())
+
+    def _check(self, name: str, digest: str, ring: KeyRing) -> None:
+        """Where it lies, not in a copy of this machine."""
+        with tempfile.TemporaryDirectory(prefix="raytrain-") as scratch:
+            self._verified(name, digest, ring, Path(scratch))
 
     def find(self, reference: str) -> Released:
         """By NAME@VERSION or NAME@ALIAS. Raises ConfigError where there is none."""
@@ -124,12 +161,19 @@ class Registry:
 
         Raises RefusedError or IntegrityError.
         """
-        released = self.find(reference)
-        signed = verify(self._bundle(reference.partition("@")[0], released.digest), ring)
-        if signed.artifact.digest != released.digest:
+        return self._verified(reference.partition("@")[0], self.find(reference).digest, ring)
+
+    def _verified(self, name: str, digest: str, ring: KeyRing, scratch: Path | None = None) -> Signed:
+        try:
+            signed = verify(self.store.open_bundle(name, _short(digest), scratch), ring)
+        except IntegrityError:
+            if scratch is not None or not self.store.drop_copy(_short(digest)):
+                raise
+            signed = verify(self.store.open_bundle(name, _short(digest)), ring)  # only the copy was damaged
+        if signed.artifact.digest != digest:
             raise IntegrityError(
-                f"{reference} is not the bundle that was released",
-                why=f"there: {signed.artifact.digest}, released: {released.digest}",
+                f"{self.store.bundle_place(name, _short(digest))} is not the bundle that was released",
+                why=f"there: {signed.artifact.digest}, released: {digest}",
                 fix="put the right one back; find out who wrote there",
             )
         return signed
@@ -184,43 +228,57 @@ class Registry:
         details = {"version": str(version), "added": sorted(added), "removed": sorted(removed)}
         return self._append(name, "tag", details, why, lambda _: None)
 
-    def audit(self, ring: KeyRing) -> list[Fault]:
-        """Everything that is not as it should be: journals, and each released bundle with its signature."""
-        faults = []
-        for name in self._folders():
-            try:
-                versions = state_of(self._journal(name).read()).versions
-            except PlatformError as error:
-                faults.append(Fault(name, "journal", f"{error.what}: {error.why}"))
-                continue
-            for version in sorted(versions):
-                try:
-                    self.verified(f"{name}@{version}", ring)
-                except PlatformError as error:
-                    faults.append(Fault(name, str(version), f"{error.what}: {error.why}"))
-        return faults
+    def audit(self, ring: KeyRing) -> Iterator[tuple[str, list[Fault]]]:
+        """Name by name, everything that is not as it should be: the journal, and each released bundle with its
+        signature. All of it is read where it lies."""
+        for name in self._names():
+            yield name, list(self._faults(name, ring))
 
-    def orphans(self) -> list[Path]:
+    def _faults(self, name: str, ring: KeyRing) -> Iterator[Fault]:
+        try:
+            versions = state_of(self.journal(name).read(fresh=True)).versions
+        except PlatformError as error:
+            yield Fault(name, "journal", f"{error.what}: {error.why}")
+            return
+        for version in sorted(versions):
+            try:
+                self._check(name, versions[version].digest, ring)
+            except PlatformError as error:
+                yield Fault(name, str(version), f"{error.what}: {error.why}")
+
+    def orphans(self) -> list[Orphan]:
         """What writers left that were killed: bundles that no entry names, and files that were not finished."""
-        found: list[Path] = []
-        for name in self._folders():
-            digests = {_short(one.digest) for one in state_of(self._journal(name).read()).versions.values()}
-            bundles = self.folder / name / "bundles"
-            there = sorted(bundles.iterdir()) if bundles.is_dir() else []
-            found += [one for one in there if one.name.removesuffix(".sig") not in digests]
-            found += self._journal(name).strays()
+        found: list[Orphan] = []
+        for name in self._names():
+            named = self._named(name)
+            there = [one for one in self.store.bundles(name) if one not in named]
+            found += [Orphan(name, one, self.store.bundle_place(name, one)) for one in there]
+            found += [Orphan(name, None, one) for one in self.store.strays(name)]
         return found
 
-    def delete(self, orphans: Sequence[Path]) -> None:
-        """What `orphans` found, while nobody registers."""
-        for place in orphans:
-            Location(str(place)).delete()
+    def delete(self, orphans: Sequence[Orphan]) -> None:
+        """What `orphans` found, unless an entry names it by now."""
+        for one in orphans:
+            if one.digest is None:
+                self.store.delete_strays(one.name)
+            elif one.digest not in self._named(one.name):
+                self.store.delete_bundle(one.name, one.digest)
+
+    def journal(self, name: str) -> Journal:
+        """Raises ConfigError where this cannot be a name."""
+        if not _NAME.fullmatch(name):
+            raise ConfigError(
+                f"{name!r} cannot be a name in the registry",
+                why="it becomes the name of a folder",
+                fix="use small letters, digits, '-', '_' and '.', and begin with a letter or digit",
+            )
+        return Journal(self.store, name)
 
     def _append(
         self, name: str, action: str, details: Mapping[str, Any], why: str, check: Callable[[State], None]
     ) -> Entry:
         """Once `check` has nothing against it in the state that it is appended to."""
-        journal = self._journal(name)
+        journal = self.journal(name)
         while True:
             entries = journal.read()
             check(state_of(entries))
@@ -228,21 +286,12 @@ class Registry:
             if entry is not None:
                 return entry
 
-    def _folders(self) -> list[str]:
-        there = sorted(self.folder.iterdir()) if self.folder.is_dir() else []
-        return [one.name for one in there if _NAME.fullmatch(one.name) and one.is_dir()]
+    def _named(self, name: str) -> set[str]:
+        """Digests of all bundles that entries name."""
+        return {_short(one.digest) for one in state_of(self.journal(name).read()).versions.values()}
 
-    def _journal(self, name: str) -> Journal:
-        if not _NAME.fullmatch(name):
-            raise ConfigError(
-                f"{name!r} cannot be a name in the registry",
-                why="it becomes the name of a folder",
-                fix="use small letters, digits, '-', '_' and '.', and begin with a letter or digit",
-            )
-        return Journal(self.folder / name / "journal")
-
-    def _bundle(self, name: str, digest: str) -> Path:
-        return self.folder / name / "bundles" / _short(digest)
+    def _names(self) -> list[str]:
+        return [one for one in self.store.names() if _NAME.fullmatch(one)]
 
 
 def _short(digest: str) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import gc
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -60,7 +62,7 @@ def _take(state: State, entry: Entry, details: dict[str, Any]) -> None:
             raise ValueError(f"{version} is there already")
         made_from = {str(role): str(digest) for role, digest in details["made_from"].items()}
         state.versions[version] = Released(version, str(details["digest"]), made_from, entry)
-        state.tags[version] = set()
+        state.tags[version] = set(map(str, details.get("tags", ())))
     elif entry.action == "move":
         alias, version = str(details["alias"]), state.versions[Version.parse(details["version"])].version
         before = state.aliases.get(alias)
@@ -74,3 +76,15 @@ def _take(state: State, entry: Entry, details: dict[str, Any]) -> None:
         state.tags[version] = (state.tags[version] | set(details["added"])) - set(details["removed"])
     else:
         raise ValueError("no such action is known")
+
+
+@contextmanager
+def without_collection() -> Iterator[None]:
+    """For states of thousands of names, none of them garbage: to look for it takes as long as the work itself."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()

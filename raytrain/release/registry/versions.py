@@ -30,6 +30,7 @@ class Version:
     pre_release: tuple[str, ...] = ()
 
     @classmethod
+    @functools.lru_cache(maxsize=1 << 16)  # a registry has the same few versions under many names
     def parse(cls, text: str) -> Self:
         """Raises ConfigError where the text is no version."""
         found = _FORM.fullmatch(text)

@@ -121,8 +121,11 @@ def test_what_the_killed_left_is_deleted_and_nothing_else(told: Told, tmp_path: 
     (released,) = [one for one in bundles.iterdir() if one.is_dir()]
     left = bundles / ("0" * 64)
     shutil.copytree(released, left)
-    assert told("registry", "doctor")[1]["orphans"] == [str(left)]
-    assert told("registry", "doctor", "--delete")[1]["deleted"]
+    for command in (["doctor"], ["gc", "--dry-run"]):
+        code, found = told("registry", *command)
+        assert (code, [one["place"] for one in found["orphans"]], found["deleted"]) == (0, [str(left)], False)
+        assert left.exists()
+    assert told("registry", "gc")[1]["deleted"]
     assert not left.exists() and told("registry", "audit")[0] == 0
 
 

@@ -1,26 +1,50 @@
-"""Versions never change, aliases move for one at a time, and whoever is killed leaves the old state or the new."""
+"""A registry in a folder: the contract (`test_of_many_promoters_one_wins_and_the_others_are_told` is of it), and a
+process that is killed at each of its changes on the disk."""
 
 from __future__ import annotations
 
-import json
-import multiprocessing
+import itertools
 import os
 import shutil
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from bundles import make_bundle, signed_bundle
+from bundles import signed_bundle
+from registry_contract import V1, RegistryContract, faults_of, release, script, state_told, states_of
 
-from raytrain.errors import ConfigError, IntegrityError, RefusedError, StorageError
+from raytrain.errors import StorageError
 from raytrain.release.keys import KeyRing
+from raytrain.release.registry.folder_store import FolderStore
 from raytrain.release.registry.registry import Registry
-from raytrain.release.registry.versions import Version
-from raytrain.release.signing import signature_place
+from raytrain.release.registry.store import open_store
+from raytrain.release.registry.transfer import export_version, import_version
 
-V1, V2 = Version(1, 0, 0), Version(1, 1, 0)
+
+@dataclass(frozen=True)
+class Folder:
+    path: Path
+
+    def open(self) -> FolderStore:
+        return FolderStore(self.path)
+
+    def read(self, place: str) -> bytes:
+        return Path(place).read_bytes()
+
+    def write(self, place: str, content: bytes | None) -> None:
+        if content is None:
+            Path(place).unlink()
+        else:
+            Path(place).parent.mkdir(parents=True, exist_ok=True)
+            Path(place).write_bytes(content)
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Folder:
+    return Folder(tmp_path / "registry")
 
 
 @pytest.fixture
@@ -28,176 +52,27 @@ def bundles(tmp_path: Path, ring: KeyRing) -> list[Path]:
     return [signed_bundle(tmp_path / f"bundle-{seed}", ring, seed) for seed in range(2)]
 
 
-@pytest.fixture
-def registry(tmp_path: Path) -> Registry:
-    return Registry(tmp_path / "registry")
+class TestFolder(RegistryContract):
+    pass
 
 
-def release(registry: Registry, ring: KeyRing, version: Version, bundle: Path) -> None:
-    registry.register("sums", version, bundle, ring, made_from={"dataset": bundle.name}, why="a test")
-
-
-def move(registry: Registry, version: Version, expected: Version | None, alias: str = "production") -> None:
-    registry.move("sums", alias, version, expected=expected, decision=None, why="a test")
-
-
-def test_it_goes_from_nothing_to_production_and_back(
-    registry: Registry, ring: KeyRing, bundles: list[Path]
-) -> None:
-    assert registry.names() == []
-    for version, bundle in zip((V1, V2), bundles, strict=True):
-        release(registry, ring, version, bundle)
-    assert registry.names() == ["sums"]
-    move(registry, V1, None)
-    move(registry, V2, V1)
-    state = registry.state("sums")
-    assert state.aliases == {"production": V2, "previous": V1}
-    assert registry.find("sums@production").version == V2 == registry.find("sums@1.1.0").version
-    assert registry.find("sums@previous").made_from == {"dataset": "bundle-0"}
-    signed = registry.verified("sums@production", ring)
-    assert signed.artifact.digest == state.versions[V2].digest
-    assert (signed.artifact.path / "card.md").read_bytes() == (bundles[1] / "card.md").read_bytes()
-    move(registry, V1, V2)
-    assert registry.state("sums").aliases == {"production": V1, "previous": V2}
-    registry.tag("sums", V1, added={"golden", "small"})
-    registry.tag("sums", V1, added=set(), removed={"small"})
-    assert registry.state("sums").tags[V1] == {"golden"}
-    assert [one.action for one in registry.entries("sums")] == [
-        *["register"] * 2,
-        *["move"] * 3,
-        *["tag"] * 2,
-    ]
-    assert registry.audit(ring) == [] and registry.orphans() == []
-
-
-def test_what_it_refuses_leaves_it_as_it_was(
-    registry: Registry, ring: KeyRing, bundles: list[Path], tmp_path: Path
-) -> None:
-    release(registry, ring, V1, bundles[0])
-    move(registry, V1, None)
-    before = registry.entries("sums")
-    unsigned = make_bundle(tmp_path / "unsigned", 7)
-    refusals: list[tuple[type[Exception], str, Callable[[], object]]] = [
-        (RefusedError, "is there already", lambda: release(registry, ring, V1, bundles[1])),
-        (RefusedError, "is there already", lambda: release(registry, ring, V1, bundles[0])),
-        (RefusedError, "is not signed", lambda: release(registry, ring, V2, unsigned)),
-        (RefusedError, "was not moved", lambda: move(registry, V1, None)),
-        (RefusedError, "was not moved", lambda: move(registry, V1, V1, "staging")),
-        (ConfigError, "not in the registry", lambda: move(registry, V2, V1)),
-        (ConfigError, "no alias", lambda: move(registry, V1, None, "live")),
-        (ConfigError, "follows production", lambda: move(registry, V1, None, "previous")),
-        (ConfigError, "not in the registry", lambda: registry.find("other@1.0.0")),
-        (ConfigError, "not in the registry", lambda: registry.find("sums@staging")),
-        (ConfigError, "names no version", lambda: registry.find("sums")),
-        (ConfigError, "cannot be a name", lambda: registry.find("../sums@1.0.0")),
-    ]
-    for kind, words, action in refusals:
-        with pytest.raises(kind, match=words):
-            action()
-    assert registry.entries("sums") == before and registry.orphans() == []
-
-
-def test_the_audit_names_what_was_changed(registry: Registry, ring: KeyRing, bundles: list[Path]) -> None:
-    for version, bundle in zip((V1, V2), bundles, strict=True):
-        release(registry, ring, version, bundle)
-    move(registry, V1, None)
-    whole = registry.folder.with_name("whole")
-    shutil.copytree(registry.folder, whole)
-    journal = registry.folder / "sums" / "journal"
-    places = [
-        Path(f"{registry.folder}/sums/bundles/{registry.find(f'sums@{v}').digest[7:]}") for v in (V1, V2)
-    ]
-
-    def rewrite(place: Path, **changes: object) -> None:
-        place.write_text(json.dumps({**json.loads(place.read_text()), **changes}))
-
-    def swap_bundles() -> None:
-        for suffix in ("", ".sig"):
-            one, other = (place.with_name(place.name + suffix) for place in places)
-            aside = one.with_name("aside")
-            one.rename(aside)
-            other.rename(one)
-            aside.rename(other)
-
-    tampering: list[tuple[str, Callable[[], object]]] = [
-        ("00000001.json", lambda: rewrite(journal / "00000002.json", why="another reason")),
-        ("00000002.json", lambda: (journal / "00000002.json").unlink()),
-        ("00000001.json", lambda: (journal / "00000001.json").write_text("{")),
-        ("entry 3", lambda: rewrite(journal / "00000003.json", details={"alias": "production"})),
-        ("card.md", lambda: (places[1] / "card.md").write_bytes(b"another")),
-        ("is not signed", lambda: signature_place(places[0]).unlink()),
-        ("not the bundle that was released", swap_bundles),
-        ("a laptop was lost", lambda: ring.revoke(ring.known()[0].id, "a laptop was lost")),
-    ]
-    for i, (words, action) in enumerate(tampering):
-        action()
-        faults = registry.audit(ring)
-        assert faults, f"{i}: {words} was not found"
-        if i:
-            assert any(words in one.what for one in faults), faults
-        else:
-            assert "00000003.json" in faults[0].what, "the one after it does not follow"
-        shutil.rmtree(registry.folder)
-        shutil.copytree(whole, registry.folder)
-
-
-def _promote(folder: Path, version: Version, expected: Version, start: object, told: object) -> None:
-    start.wait()  # type: ignore[attr-defined]
-    try:
-        move(Registry(folder), version, expected)
-        told.put(str(version))  # type: ignore[attr-defined]
-    except RefusedError as error:
-        told.put(error.why)  # type: ignore[attr-defined]
-
-
-@pytest.mark.slow
-def test_of_many_promoters_one_wins_and_the_others_are_told(
-    registry: Registry, ring: KeyRing, bundles: list[Path]
-) -> None:
-    versions = [Version(1, i, 0) for i in range(7)]
-    for version in versions:
-        release(registry, ring, version, bundles[0])
-    move(registry, versions[0], None)
-    context = multiprocessing.get_context("fork")
-    start, told = context.Event(), context.Queue()
-    writers = [
-        context.Process(target=_promote, args=(registry.folder, version, versions[0], start, told))
-        for version in versions[1:]
-    ]
-    for one in writers:
-        one.start()
-    start.set()
-    answers = [told.get(timeout=60) for _ in writers]
-    for one in writers:
-        one.join()
-    (winner,) = [one for one in answers if one in map(str, versions)]
-    assert str(registry.state("sums").aliases["production"]) == winner
-    losers = [one for one in answers if one != winner]
-    assert len(losers) == 5 and all(f"it is {winner}, not 1.0.0: moved" in one for one in losers)
+def test_a_path_and_a_file_uri_name_a_folder(tmp_path: Path) -> None:
+    for text in (str(tmp_path / "one"), f"file://{tmp_path / 'one'}"):
+        assert open_store(text).place == str(tmp_path / "one")
 
 
 CHANGES = {"open", "os.mkdir", "os.rename", "os.link", "os.remove", "os.chmod", "os.rmdir", "shutil.copyfile"}
 
 
-def _script(registry: Registry, ring: KeyRing, bundles: list[Path]) -> list[Callable[[], object]]:
-    return [
-        lambda: release(registry, ring, V1, bundles[0]),
-        lambda: move(registry, V1, None),
-        lambda: release(registry, ring, V2, bundles[1]),
-        lambda: move(registry, V2, V1),
-        lambda: registry.tag("sums", V2, added={"golden"}),
-    ]
-
-
-def _run_until(point: int, registry: Registry, ring: KeyRing, bundles: list[Path], done: int) -> int:
-    """The script from its step `done` on in a process of its own that dies at its change number `point`; its exit."""
+def _run_until(point: int, folder: Path, steps: Sequence[Callable[[], object]]) -> int:
+    """The steps in a process of its own that dies at its change number `point` below the folder; its exit."""
     child = os.fork()
     if child == 0:
         count = 0
 
         def watch(event: str, arguments: tuple[object, ...]) -> None:
             nonlocal count
-            if event not in CHANGES or str(registry.folder) not in str(arguments[0]):
+            if event not in CHANGES or str(folder) not in str(arguments[0]):
                 return
             if event == "open" and not (
                 isinstance(arguments[2], int) and arguments[2] & (os.O_WRONLY | os.O_RDWR)
@@ -209,7 +84,7 @@ def _run_until(point: int, registry: Registry, ring: KeyRing, bundles: list[Path
 
         sys.addaudithook(watch)
         try:
-            for step in _script(registry, ring, bundles)[done:]:
+            for step in steps:
                 step()
         finally:
             os._exit(1 if sys.exc_info()[0] else 0)
@@ -218,68 +93,78 @@ def _run_until(point: int, registry: Registry, ring: KeyRing, bundles: list[Path
 
 @pytest.mark.slow
 def test_killed_at_any_change_it_is_the_old_state_or_the_new(
-    registry: Registry, ring: KeyRing, bundles: list[Path]
+    place: Folder, ring: KeyRing, bundles: list[Path]
 ) -> None:
-    steps = _script(registry, ring, bundles)
-    expected: list[object] = []
-    for step in steps:
-        step()
-        state = registry.state("sums")
-        expected.append(
-            (sorted(state.versions), dict(state.aliases), {k: set(v) for k, v in state.tags.items()})
-        )
-    num_points = 0
+    registry = Registry(place.open())
+    expected = states_of(registry, ring, bundles)
+    num_points, num_with_orphans = 0, 0
     while True:
-        shutil.rmtree(registry.folder)
-        code = _run_until(num_points + 1, registry, ring, bundles, 0)
+        shutil.rmtree(place.path)
+        code = _run_until(num_points + 1, place.path, script(registry, ring, bundles))
         if code == 0:
             break
         num_points += 1
         assert code == -signal.SIGKILL, f"point {num_points}: exit {code}"
-        done = 0
-        if registry.names():
-            state = registry.state("sums")
-            now = (sorted(state.versions), state.aliases, state.tags)
-            done = expected.index(now) + 1
-        assert registry.audit(ring) == [], f"point {num_points}"
-        assert _run_until(0, registry, ring, bundles, done) == 0, f"point {num_points}: it does not go on"
-        state = registry.state("sums")
-        assert (sorted(state.versions), state.aliases, state.tags) == expected[-1]
-        assert registry.audit(ring) == []
+        done = expected.index(state_told(registry)) + 1 if registry.names() else 0
+        assert faults_of(registry, ring) == [], f"point {num_points}"
+        orphans = registry.orphans()
+        num_with_orphans += bool(orphans)
+        if num_points % 2:
+            registry.delete(orphans)
+            assert registry.orphans() == [], f"point {num_points}"
+        rest = script(registry, ring, bundles)[done:]
+        assert _run_until(0, place.path, rest) == 0, f"point {num_points}: it does not go on"
+        assert state_told(registry) == expected[-1]
+        assert faults_of(registry, ring) == []
     assert num_points >= 50, f"only {num_points} points were found"
+    assert num_with_orphans >= 20, f"only {num_with_orphans} points left anything that the doctor finds"
 
 
-def test_a_folder_that_cannot_be_written_to(registry: Registry, ring: KeyRing, bundles: list[Path]) -> None:
-    registry.folder.parent.joinpath("registry").write_text("a file stands there")
-    with pytest.raises(StorageError):
-        release(registry, ring, V1, bundles[0])
-
-
-def test_orphans_are_found(registry: Registry, ring: KeyRing, bundles: list[Path]) -> None:
-    release(registry, ring, V1, bundles[0])
-    for suffix in ("", ".sig"):
-        source = bundles[1].with_name(bundles[1].name + suffix)
-        goal = registry.folder / "sums" / "bundles" / f"{'0' * 64}{suffix}"
-        (shutil.copytree if source.is_dir() else shutil.copy)(source, goal)
-    (registry.folder / "sums" / "journal" / ".staged-1-abc").write_text("{")
-    assert [one.name for one in registry.orphans()] == ["0" * 64, f"{'0' * 64}.sig", ".staged-1-abc"]
-    assert registry.audit(ring) == []
-
-
-def test_a_journal_that_says_what_cannot_be_is_refused(
-    registry: Registry, ring: KeyRing, bundles: list[Path]
+@pytest.mark.slow
+def test_a_killed_import_or_export_leaves_the_old_or_the_new(
+    place: Folder, ring: KeyRing, bundles: list[Path], tmp_path: Path
 ) -> None:
-    """Its hashes agree: whoever wrote it knew how."""
+    source, goal = Registry(tmp_path / "source"), Registry(place.open())
+    release(source, ring, V1, bundles[0])
+    file = tmp_path / "out" / "sums.tar"
+    file.parent.mkdir()
+    steps: dict[Path, Callable[[], object]] = {
+        file.parent: lambda: export_version(source, "sums@1.0.0", file, ring),
+        place.path: lambda: import_version(goal, file, ring, why="a test"),
+    }
+    num_points = 0
+    for folder, step in steps.items():
+        for point in itertools.count(1):
+            for one in folder.rglob("*") if folder == file.parent else []:
+                one.unlink()
+            shutil.rmtree(place.path, ignore_errors=True)
+            code = _run_until(point, folder, [step])
+            if folder == file.parent and file.exists():
+                assert import_version(goal, file, ring, why="whole")[1].version == V1, f"point {point}"
+            elif goal.names():
+                assert sorted(goal.state("sums").versions) == [V1]
+            assert faults_of(goal, ring) == [], f"point {point}"
+            if code == 0:
+                break
+            assert code == -signal.SIGKILL
+            num_points += 1
+            if folder == place.path and not goal.names():
+                assert _run_until(0, folder, [step]) == 0
+                assert faults_of(goal, ring) == []
+    assert num_points >= 15, f"only {num_points} points were found"
+
+
+def test_a_folder_that_cannot_be_written_to(place: Folder, ring: KeyRing, bundles: list[Path]) -> None:
+    place.path.write_text("a file stands there")
+    with pytest.raises(StorageError):
+        release(Registry(place.open()), ring, V1, bundles[0])
+
+
+def test_files_that_were_not_finished_are_strays(place: Folder, ring: KeyRing, bundles: list[Path]) -> None:
+    registry = Registry(place.open())
     release(registry, ring, V1, bundles[0])
-    journal = registry._journal("sums")
-    for action, details in (
-        ("move", {"alias": "production", "version": "9.9.9", "before": None, "decision": None}),
-        ("move", {"alias": "production", "version": "1.0.0", "before": "1.0.0", "decision": None}),
-        ("register", {"version": "1.0.0", "digest": "sha256:0", "made_from": {}}),
-        ("forget", {}),
-    ):
-        entries = journal.read()
-        assert journal.append(entries, action, details, "") is not None
-        with pytest.raises(IntegrityError, match="entry 2"):
-            registry.state("sums")
-        (journal.folder / "00000002.json").unlink()
+    for stray in ("journal/.staged-1-abc", "bundles/.staging-abc-1-0/card.md"):
+        place.write(str(place.path / "sums" / stray), b"{")
+    assert [Path(one.place).name for one in registry.orphans()] == [".staging-abc-1-0", ".staged-1-abc"]
+    registry.delete(registry.orphans())
+    assert registry.orphans() == [] and faults_of(registry, ring) == []

@@ -1,0 +1,135 @@
+"""A registry in a folder, on this machine or a file system that several share.
+
+NAME/journal/00000001.json …    entries
+NAME/bundles/<digest>/          a bundle
+NAME/bundles/<digest>.sig       its signature
+"""
+
+from __future__ import annotations
+
+import os
+import uuid
+from pathlib import Path
+
+from raytrain.release.signing import SIGNATURE_SUFFIX, signature_place
+from raytrain.storage.artifact import copy_artifact
+from raytrain.storage.location import (
+    Location,
+    storage_error,
+    sync_folder,
+    translated_errors,
+    write_atomically,
+)
+
+_STAGED = ".staged-"
+
+
+class FolderStore:
+    """Of several who write one number, the file system lets one have it: a link takes no other file's place."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    @property
+    def place(self) -> str:
+        return str(self.folder)
+
+    def names(self) -> list[str]:
+        with translated_errors(self.folder, "read"):
+            return _listed(self.folder, folders=True)
+
+    def entries(self, name: str, *, fresh: bool = False) -> list[tuple[int, bytes]]:  # noqa: ARG002
+        # A registry may hold tens of thousands of names and entries: pathlib would cost more than the reading.
+        folder = f"{self.folder}/{name}/journal"
+        try:
+            files = [one for one in _listed(folder) if one.endswith(".json") and one[:-5].isdecimal()]
+            return [(int(one[:-5]), _content(f"{folder}/{one}")) for one in files]
+        except OSError as error:
+            raise storage_error(error, Path(folder), "read") from error
+
+    def create_entry(self, name: str, number: int, content: bytes) -> bool:
+        folder = self._journal(name)
+        with translated_errors(folder, "write"):
+            folder.mkdir(parents=True, exist_ok=True)
+            staged = folder / f"{_STAGED}{os.getpid()}-{uuid.uuid4().hex[:8]}"
+            try:
+                with staged.open("wb") as stream:
+                    stream.write(content)
+                    stream.flush()
+                    os.fsync(stream.fileno())
+                Path(self.entry_place(name, number)).hardlink_to(staged)
+            except FileExistsError:
+                return False
+            finally:
+                staged.unlink(missing_ok=True)
+            sync_folder(folder)
+        return True
+
+    def entry_place(self, name: str, number: int) -> str:
+        return str(self._journal(name) / f"{number:08d}.json")
+
+    def bundles(self, name: str) -> list[str]:
+        with translated_errors(self._bundles(name), "read"):
+            there = _listed(self._bundles(name))
+        return sorted({one.removesuffix(SIGNATURE_SUFFIX) for one in there if not one.startswith(".")})
+
+    def put_bundle(self, name: str, digest: str, bundle: Path) -> None:
+        place = self._bundles(name) / digest
+        copy_artifact(Location(str(bundle)), Location(str(place)))
+        self.put_signature(name, digest, signature_place(bundle).read_bytes())
+
+    def put_signature(self, name: str, digest: str, content: bytes) -> None:
+        place = signature_place(self._bundles(name) / digest)
+        with translated_errors(place, "write"):
+            write_atomically(place, content)
+
+    def open_bundle(self, name: str, digest: str, scratch: Path | None = None) -> Path:  # noqa: ARG002
+        return self._bundles(name) / digest
+
+    def drop_copy(self, digest: str) -> bool:  # noqa: ARG002
+        return False
+
+    def bundle_place(self, name: str, digest: str) -> str:
+        return str(self._bundles(name) / digest)
+
+    def delete_bundle(self, name: str, digest: str) -> None:
+        place = self._bundles(name) / digest
+        Location(str(signature_place(place))).delete()
+        Location(str(place)).delete()
+
+    def strays(self, name: str) -> list[str]:
+        return [str(one) for one in self._strays(name)]
+
+    def delete_strays(self, name: str) -> None:
+        for one in self._strays(name):
+            Location(str(one)).delete()
+
+    def _strays(self, name: str) -> list[Path]:
+        bundles, journal = self._bundles(name), self._journal(name)
+        found = [bundles / one for one in _listed(bundles) if one.startswith(".")]
+        return found + [journal / one for one in _listed(journal) if one.startswith(_STAGED)]
+
+    def _journal(self, name: str) -> Path:
+        return self.folder / name / "journal"
+
+    def _bundles(self, name: str) -> Path:
+        return self.folder / name / "bundles"
+
+
+def _listed(folder: Path | str, *, folders: bool = False) -> list[str]:
+    try:
+        with os.scandir(folder) as found:
+            return sorted(one.name for one in found if not folders or one.is_dir())
+    except FileNotFoundError:
+        return []
+
+
+def _content(path: str) -> bytes:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        content = b""
+        while part := os.read(descriptor, 1 << 14):
+            content += part
+        return content
+    finally:
+        os.close(descriptor)

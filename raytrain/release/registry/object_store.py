@@ -1,0 +1,202 @@
+"""A registry on an object store: S3 and what speaks its language, Google Cloud Storage, Azure.
+
+    journals/NAME/00000001.json …      entries
+    bundles/NAME/<digest>/…            a bundle, its manifest last
+    bundles/NAME/<digest>.sig          its signature
+
+An entry is created on the condition that there is none (`If-None-Match: *`), which the service itself decides.
+pyarrow's file systems cannot ask for that, obstore can; it is the only client here: every fault is told in one form.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path, PurePosixPath
+
+from raytrain.errors import IntegrityError, StorageError
+from raytrain.release.registry.entry_copies import EntryCopies
+from raytrain.release.registry.object_client import ObjectClient
+from raytrain.release.signing import SIGNATURE_SUFFIX, signature_place
+from raytrain.storage.artifact import open_artifact
+from raytrain.storage.home import raytrain_home
+from raytrain.storage.location import Location, translated_errors, write_atomically
+from raytrain.storage.manifest import MANIFEST_NAME
+
+_NUM_CONNECTIONS = 16
+
+
+class ObjectStore:
+    """One prefix of one bucket. Bundles are read through copies below RAYTRAIN_HOME, which whoever reads verifies."""
+
+    def __init__(self, client: ObjectClient) -> None:
+        self._client = client
+        self._store = client.store
+        self._copies = EntryCopies(client.place, client.endpoint)
+
+    @property
+    def place(self) -> str:
+        return self._client.place
+
+    def names(self) -> list[str]:
+        return sorted(PurePosixPath(one).name for one in self._listed("journals")[0])
+
+    def entries(self, name: str, *, fresh: bool = False) -> list[tuple[int, bytes]]:
+        files = (PurePosixPath(one).name for one in self._listed(f"journals/{name}")[1])
+        numbers = sorted(int(one[:-5]) for one in files if one[:-5].isdecimal() and one.endswith(".json"))
+        known = [] if fresh else self._copies.read(name)
+        if known and (
+            numbers[: len(known)] != list(range(1, len(known) + 1))
+            or self._entry(name, len(known)) != known[-1]
+        ):
+            known = []
+        asked = [one for one in numbers if one > len(known)]
+        with ThreadPoolExecutor(_NUM_CONNECTIONS) as pool:
+            found = list(zip(asked, pool.map(lambda one: self._entry(name, one), asked), strict=True))
+        entries = [*enumerate(known, 1), *((number, one) for number, one in found if one is not None)]
+        if asked and numbers == list(range(1, len(entries) + 1)):
+            self._copies.write(name, [content for _, content in entries])
+        return entries
+
+    def create_entry(self, name: str, number: int, content: bytes) -> bool:
+        for is_last in (False, False, True):
+            try:
+                return self._create_entry(name, number, content)
+            except StorageError:
+                # No client tries by itself again what is conditional; here a second try meets at worst the first.
+                if is_last:
+                    raise
+        raise AssertionError("the last try returns or raises")
+
+    def _create_entry(self, name: str, number: int, content: bytes) -> bool:
+        from obstore.exceptions import AlreadyExistsError, PreconditionError
+
+        try:
+            with self._client.told(f"write to the journal of {name}", _fix_of_entry(name)):
+                self._store.put(_entry_key(name, number), content, mode="create", use_multipart=False)
+        except StorageError as error:
+            if isinstance(error.__cause__, AlreadyExistsError | PreconditionError):
+                return self._entry(name, number) == content
+            raise
+        return True
+
+    def entry_place(self, name: str, number: int) -> str:
+        return f"{self._client.place}/{_entry_key(name, number)}"
+
+    def bundles(self, name: str) -> list[str]:
+        folders, files = self._listed(f"bundles/{name}")
+        found = {PurePosixPath(one).name for one in [*folders, *files]}
+        return sorted({one.removesuffix(SIGNATURE_SUFFIX) for one in found})
+
+    def put_bundle(self, name: str, digest: str, bundle: Path) -> None:
+        key = f"bundles/{name}/{digest}"
+        artifact = open_artifact(Location(str(bundle)), verify=False)
+        files = [*sorted(artifact.manifest.files), MANIFEST_NAME]
+        for one in files:
+            with self._client.told("write a bundle"):
+                self._store.put(f"{key}/{one}", bundle / one)
+        self.put_signature(name, digest, signature_place(bundle).read_bytes())
+
+    def put_signature(self, name: str, digest: str, content: bytes) -> None:
+        with self._client.told("write a signature"):
+            self._store.put(f"bundles/{name}/{digest}{SIGNATURE_SUFFIX}", content)
+
+    def open_bundle(self, name: str, digest: str, scratch: Path | None = None) -> Path:
+        folder = (scratch or _copies_folder()) / digest
+        signature = self._get(f"bundles/{name}/{digest}{SIGNATURE_SUFFIX}")
+        with translated_errors(folder, "write"):
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            if not folder.is_dir():
+                self._fetch(f"bundles/{name}/{digest}", folder)
+            if signature is None:
+                signature_place(folder).unlink(missing_ok=True)
+            else:
+                write_atomically(signature_place(folder), signature)
+        return folder
+
+    def drop_copy(self, digest: str) -> bool:
+        folder = _copies_folder() / digest
+        if not folder.is_dir():
+            return False
+        aside = Path(tempfile.mkdtemp(prefix=".dropped-", dir=folder.parent))
+        folder.rename(aside / digest)
+        shutil.rmtree(aside, ignore_errors=True)
+        return True
+
+    def bundle_place(self, name: str, digest: str) -> str:
+        return f"{self._client.place}/bundles/{name}/{digest}"
+
+    def delete_bundle(self, name: str, digest: str) -> None:
+        key = f"bundles/{name}/{digest}"
+        with self._client.told("delete a bundle"):
+            inside = [one["path"] for part in self._store.list(f"{key}/") for one in part]
+            # Without its manifest it is nothing, whatever becomes of the rest.
+            inside.sort(key=lambda one: one != f"{key}/{MANIFEST_NAME}")
+            for one in [*inside, f"{key}{SIGNATURE_SUFFIX}"]:
+                with suppress(FileNotFoundError):
+                    self._store.delete(one)
+
+    def strays(self, name: str) -> list[str]:  # noqa: ARG002
+        return []  # an object stands whole or not at all
+
+    def delete_strays(self, name: str) -> None:
+        """There are none."""
+
+    def _fetch(self, key: str, folder: Path) -> None:
+        with self._client.told("read a bundle"):
+            inside = [one["path"] for part in self._store.list(f"{key}/") for one in part]
+        staged = Path(tempfile.mkdtemp(prefix=".staging-", dir=folder.parent))
+        try:
+            for one in inside:
+                name = PurePosixPath(one.removeprefix(f"{key}/"))
+                if name.is_absolute() or ".." in name.parts:
+                    raise IntegrityError(
+                        f"{self._client.place}/{key} names a file outside of it",
+                        why=f"unsafe path: {name}",
+                        fix="do not use this bundle; find out who wrote it",
+                    )
+                file = staged / name
+                file.parent.mkdir(parents=True, exist_ok=True)
+                with file.open("wb") as stream, self._client.told("read a bundle"):
+                    for part in self._store.get(one).stream():
+                        stream.write(part)
+            try:
+                staged.rename(folder)
+            except OSError:
+                if not folder.is_dir():  # else another process was as quick
+                    raise
+        finally:
+            shutil.rmtree(staged, ignore_errors=True)
+
+    def _entry(self, name: str, number: int) -> bytes | None:
+        return self._get(_entry_key(name, number))
+
+    def _get(self, key: str) -> bytes | None:
+        with self._client.told("read"):
+            try:
+                return bytes(self._store.get(key).bytes())
+            except FileNotFoundError:
+                return None
+
+    def _listed(self, prefix: str) -> tuple[list[str], list[str]]:
+        """Folders and files directly below."""
+        with self._client.told("list"):
+            found = self._store.list_with_delimiter(f"{prefix}/")
+        return list(found["common_prefixes"]), [one["path"] for one in found["objects"]]
+
+
+def _entry_key(name: str, number: int) -> str:
+    return f"journals/{name}/{number:08d}.json"
+
+
+def _fix_of_entry(name: str) -> str:
+    return (
+        f"whether it was written may not be known: `raytrain registry log {name}` tells. If it is not there, run the "
+        "same command again; what was there before is whole"
+    )
+
+
+def _copies_folder() -> Path:
+    return raytrain_home() / "cache" / "registry" / "bundles"

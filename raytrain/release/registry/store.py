@@ -1,0 +1,85 @@
+"""Where a registry lies. What it means is the journal's and the registry's affair; a store keeps bytes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Protocol
+
+from raytrain.errors import ConfigError
+
+KINDS = "a folder, s3://bucket/folder, gs://bucket/folder or az://container/folder"
+
+
+class Store(Protocol):
+    """Entries of journals under a number that is given once, and bundles by their digest.
+
+    Several processes on several machines may use one at the same time. Whatever a method does, a reader sees the state
+    before it or the one after; every fault of the place is a StorageError that names it.
+    """
+
+    @property
+    def place(self) -> str:
+        """As a person names it."""
+
+    def names(self) -> list[str]:
+        """Of which anything is there, sorted."""
+
+    def entries(self, name: str, *, fresh: bool = False) -> list[tuple[int, bytes]]:
+        """What was written under each number, in order; `fresh`: read where it lies, from no copy of this machine."""
+
+    def create_entry(self, name: str, number: int, content: bytes) -> bool:
+        """Write what is not there yet; False where another has written that number, once for all."""
+
+    def entry_place(self, name: str, number: int) -> str:
+        """As a person finds it."""
+
+    def bundles(self, name: str) -> list[str]:
+        """Digests of which anything is there."""
+
+    def put_bundle(self, name: str, digest: str, bundle: Path) -> None:
+        """Copy an artifact and the signature beside it to where nothing of that digest is, the signature last."""
+
+    def put_signature(self, name: str, digest: str, content: bytes) -> None:
+        """Put another signature beside a bundle that is there."""
+
+    def open_bundle(self, name: str, digest: str, scratch: Path | None = None) -> Path:
+        """A folder on this machine with what is there, its signature beside it: neither is verified.
+
+        A store that is elsewhere takes the copy of this machine, or with `scratch` makes a new one in that folder.
+        """
+
+    def drop_copy(self, digest: str) -> bool:
+        """Forget this machine's copy of a bundle; False where there is none."""
+
+    def bundle_place(self, name: str, digest: str) -> str:
+        """As a person finds it."""
+
+    def delete_bundle(self, name: str, digest: str) -> None:
+        """With its signature; nothing happens where it is not there."""
+
+    def strays(self, name: str) -> list[str]:
+        """Places of files that a killed writer did not finish; they mean nothing."""
+
+    def delete_strays(self, name: str) -> None:
+        """What `strays` names."""
+
+
+def open_store(place: str) -> Store:
+    """By its path or URI. Raises ConfigError where it is no place for a registry. Nothing is touched."""
+    from raytrain.release.registry.folder_store import FolderStore
+    from raytrain.release.registry.object_client import SCHEMES, connect
+    from raytrain.release.registry.object_store import ObjectStore
+
+    name = place.removeprefix("file://")
+    scheme, found, rest = name.partition("://")
+    if not found:
+        return FolderStore(Path(name).expanduser().absolute())
+    if scheme not in SCHEMES or not rest.partition("?")[0].strip("/"):
+        raise ConfigError(
+            f"`{place}` is no place for a registry",
+            why="the bucket behind :// is missing"
+            if scheme in SCHEMES
+            else f"nothing is known of {scheme}://",
+            fix=f"name {KINDS}",
+        )
+    return ObjectStore(connect(name))

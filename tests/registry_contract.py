@@ -1,0 +1,319 @@
+"""What every store of a registry must keep: one suite, which each back end's test module runs over its own.
+
+A module subclasses `RegistryContract` and gives the fixture `place`.
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Protocol
+
+import pytest
+from bundles import make_bundle, signed_bundle
+
+from raytrain.errors import ConfigError, IntegrityError, RefusedError
+from raytrain.release.keys import KeyRing
+from raytrain.release.registry.findings import Fault, Orphan
+from raytrain.release.registry.journal import Entry, Journal, content_of
+from raytrain.release.registry.registry import Registry
+from raytrain.release.registry.store import Store
+from raytrain.release.registry.versions import Version
+from raytrain.release.signing import sign
+
+V1, V2 = Version(1, 0, 0), Version(1, 1, 0)
+
+
+class Place(Protocol):
+    """A store, and what a vandal can do behind its back. It goes to other processes whole."""
+
+    def open(self) -> Store: ...
+
+    def read(self, place: str) -> bytes: ...
+
+    def write(self, place: str, content: bytes | None) -> None:
+        """What a person finds at this place is from now on this; None: nothing."""
+
+
+def release(registry: Registry, ring: KeyRing, version: Version, bundle: Path) -> None:
+    registry.register("sums", version, bundle, ring, made_from={"dataset": bundle.name}, why="a test")
+
+
+def move(registry: Registry, version: Version, expected: Version | None, alias: str = "production") -> None:
+    registry.move("sums", alias, version, expected=expected, decision=None, why="a test")
+
+
+def faults_of(registry: Registry, ring: KeyRing) -> list[Fault]:
+    return [fault for _, faults in registry.audit(ring) for fault in faults]
+
+
+def state_told(registry: Registry) -> object:
+    """Everything that a step changes."""
+    state = registry.state("sums")
+    return sorted(state.versions), dict(state.aliases), {one: set(tags) for one, tags in state.tags.items()}
+
+
+def script(registry: Registry, ring: KeyRing, bundles: list[Path]) -> list[Callable[[], object]]:
+    """Steps of a registry's life, each of which is done or not."""
+    return [
+        lambda: release(registry, ring, V1, bundles[0]),
+        lambda: move(registry, V1, None),
+        lambda: release(registry, ring, V2, bundles[1]),
+        lambda: move(registry, V2, V1),
+        lambda: registry.tag("sums", V2, added={"golden"}),
+    ]
+
+
+def states_of(registry: Registry, ring: KeyRing, bundles: list[Path]) -> list[object]:
+    """What is there after each step of the script."""
+    found = []
+    for step in script(registry, ring, bundles):
+        step()
+        found.append(state_told(registry))
+    return found
+
+
+def _promote(place: Place, version: Version, expected: Version, start: Any, told: Any) -> None:
+    start.wait()
+    try:
+        move(Registry(place.open()), version, expected)
+        told.put(str(version))
+    except RefusedError as error:
+        told.put(error.why)
+
+
+class RegistryContract:
+    """Versions never change, aliases move for one at a time, and whatever was changed is found."""
+
+    start_method = "fork"
+
+    @pytest.fixture
+    def bundles(self, tmp_path: Path, ring: KeyRing) -> list[Path]:
+        return [signed_bundle(tmp_path / f"bundle-{seed}", ring, seed) for seed in range(2)]
+
+    @pytest.fixture
+    def registry(self, place: Place) -> Registry:
+        return Registry(place.open())
+
+    def test_it_goes_from_nothing_to_production_and_back(
+        self, registry: Registry, ring: KeyRing, bundles: list[Path], place: Place
+    ) -> None:
+        assert registry.names() == [] and registry.states() == {}
+        for version, bundle in zip((V1, V2), bundles, strict=True):
+            release(registry, ring, version, bundle)
+        assert registry.names() == ["sums"]
+        move(registry, V1, None)
+        move(registry, V2, V1)
+        state = Registry(place.open()).state("sums")
+        assert state.aliases == {"production": V2, "previous": V1}
+        assert registry.find("sums@production").version == V2 == registry.find("sums@1.1.0").version
+        assert registry.find("sums@previous").made_from == {"dataset": "bundle-0"}
+        signed = registry.verified("sums@production", ring)
+        assert signed.artifact.digest == state.versions[V2].digest
+        for name in ("card.md", "empty.txt", "tokenizer/tokenizer.json"):
+            assert (signed.artifact.path / name).read_bytes() == (bundles[1] / name).read_bytes()
+        move(registry, V1, V2)
+        assert registry.state("sums").aliases == {"production": V1, "previous": V2}
+        registry.tag("sums", V1, added={"golden", "small"})
+        registry.tag("sums", V1, added=set(), removed={"small"})
+        assert registry.state("sums").tags[V1] == {"golden"}
+        actions = [one.action for one in registry.entries("sums")]
+        assert actions == [*["register"] * 2, *["move"] * 3, *["tag"] * 2]
+        assert registry.states() == {"sums": registry.state("sums")}
+        assert faults_of(registry, ring) == [] and registry.orphans() == []
+
+    def test_what_it_refuses_leaves_it_as_it_was(
+        self, registry: Registry, ring: KeyRing, bundles: list[Path], tmp_path: Path
+    ) -> None:
+        release(registry, ring, V1, bundles[0])
+        move(registry, V1, None)
+        before = registry.entries("sums")
+        unsigned = make_bundle(tmp_path / "unsigned", 7)
+        refusals: list[tuple[type[Exception], str, Callable[[], object]]] = [
+            (RefusedError, "is there already", lambda: release(registry, ring, V1, bundles[1])),
+            (RefusedError, "is there already", lambda: release(registry, ring, V1, bundles[0])),
+            (RefusedError, "is not signed", lambda: release(registry, ring, V2, unsigned)),
+            (RefusedError, "was not moved", lambda: move(registry, V1, None)),
+            (RefusedError, "was not moved", lambda: move(registry, V1, V1, "staging")),
+            (ConfigError, "not in the registry", lambda: move(registry, V2, V1)),
+            (ConfigError, "no alias", lambda: move(registry, V1, None, "live")),
+            (ConfigError, "follows production", lambda: move(registry, V1, None, "previous")),
+            (ConfigError, "not in the registry", lambda: registry.find("other@1.0.0")),
+            (ConfigError, "not in the registry", lambda: registry.find("sums@staging")),
+            (ConfigError, "names no version", lambda: registry.find("sums")),
+            *(
+                (ConfigError, "cannot be a name", lambda odd=odd: registry.find(f"{odd}@1.0.0"))
+                for odd in ("../sums", "", "Sums", "a b", "sums/1", ".hidden", "ümlaut", "a" * 101, "a\n")
+            ),
+        ]
+        for kind, words, action in refusals:
+            with pytest.raises(kind, match=words):
+                action()
+        assert registry.entries("sums") == before and registry.orphans() == []
+
+    def test_the_same_bundle_built_another_day_keeps_what_is_there(
+        self, registry: Registry, ring: KeyRing, bundles: list[Path]
+    ) -> None:
+        """Its digest is the same, its manifest and so its signature are not."""
+        release(registry, ring, V1, bundles[0])
+        manifest = bundles[0] / "manifest.json"
+        manifest.write_text(json.dumps({**json.loads(manifest.read_text()), "provenance": {"seed": 9}}))
+        sign(bundles[0], ring.signing_key("release"))
+        release(registry, ring, V2, bundles[0])
+        assert registry.find("sums@1.0.0").digest == registry.find("sums@1.1.0").digest
+        assert faults_of(registry, ring) == []
+
+    def test_after_a_revoked_key_the_good_is_signed_again(
+        self, registry: Registry, ring: KeyRing, bundles: list[Path]
+    ) -> None:
+        release(registry, ring, V1, bundles[0])
+        ring.revoke(ring.known()[0].id, "a laptop was lost")
+        with pytest.raises(RefusedError, match="revoked"):
+            registry.verified("sums@1.0.0", ring)
+        ring.generate("another")
+        sign(bundles[0], ring.signing_key("another"))
+        release(registry, ring, V2, bundles[0])
+        assert registry.verified("sums@1.0.0", ring).key.name == "another"
+        assert faults_of(registry, ring) == []
+
+    def test_the_audit_names_what_was_changed(
+        self, registry: Registry, ring: KeyRing, bundles: list[Path], place: Place
+    ) -> None:
+        for version, bundle in zip((V1, V2), bundles, strict=True):
+            release(registry, ring, version, bundle)
+        move(registry, V1, None)
+        for reference in ("sums@1.0.0", "sums@1.1.0"):
+            registry.verified(reference, ring)  # copies of this machine tell the audit nothing
+        store = registry.store
+        entries = {i: store.entry_place("sums", i) for i in (1, 2, 3)}
+        digests = [registry.find(f"sums@{one}").digest[7:] for one in (V1, V2)]
+        cards = [f"{store.bundle_place('sums', one)}/card.md" for one in digests]
+        extra = f"{store.bundle_place('sums', digests[0])}/extra.py"
+        signature = f"{store.bundle_place('sums', digests[1])}.sig"
+
+        def rewritten(at: int, **changes: Any) -> bytes:
+            return content_of(Entry(**{**json.loads(place.read(entries[at])), **changes}))
+
+        tampering: list[tuple[str, str, bytes | None]] = [
+            ("00000002.json", entries[1], rewritten(1, why="another reason")),
+            ("00000002.json", entries[2], rewritten(2, number=3)),
+            ("00000003.json", entries[3], json.dumps(json.loads(place.read(entries[3])), indent=1).encode()),
+            ("entry 3", entries[3], rewritten(3, details={"alias": "production"})),
+            ("00000002.json: it is missing", entries[2], None),
+            ("00000001.json", entries[1], b"{"),
+            ("00000001.json", entries[1], b"\xff\x00garbage\n"),
+            ("00000003.json", entries[3], b""),
+            ("card.md", cards[1], b"another"),
+            ("card.md is missing", cards[0], None),
+            ("extra.py", extra, b"import os"),
+            ("is not signed", signature, None),
+            ("no signature", signature, b"{}"),
+        ]
+        for words, at, content in tampering:
+            before = None if at == extra else place.read(at)
+            place.write(at, content)
+            faults = faults_of(registry, ring)
+            place.write(at, before)
+            assert any(words in one.what for one in faults), (words, faults)
+            assert faults_of(registry, ring) == [], words
+
+    def test_of_many_promoters_one_wins_and_the_others_are_told(
+        self, registry: Registry, ring: KeyRing, bundles: list[Path], place: Place
+    ) -> None:
+        versions = [Version(1, i, 0) for i in range(7)]
+        for version in versions:
+            release(registry, ring, version, bundles[0])
+        move(registry, versions[0], None)
+        context: Any = multiprocessing.get_context(self.start_method)
+        start, told = context.Event(), context.Queue()
+        writers = [
+            context.Process(target=_promote, args=(place, version, versions[0], start, told))
+            for version in versions[1:]
+        ]
+        for one in writers:
+            one.start()
+        start.set()
+        answers = [told.get(timeout=60) for _ in writers]
+        for one in writers:
+            one.join()
+        (winner,) = [one for one in answers if one in map(str, versions)]
+        assert str(registry.state("sums").aliases["production"]) == winner
+        losers = [one for one in answers if one != winner]
+        assert len(losers) == 5 and all(f"it is {winner}, not 1.0.0: moved" in one for one in losers)
+
+    def test_orphans_are_found_and_nothing_else_is_deleted(
+        self, registry: Registry, ring: KeyRing, bundles: list[Path], place: Place
+    ) -> None:
+        release(registry, ring, V1, bundles[0])
+        released = registry.find("sums@1.0.0").digest[7:]
+        place.write(f"{registry.store.bundle_place('sums', '0' * 64)}/card.md", b"half")
+        place.write(f"{registry.store.bundle_place('sums', '1' * 64)}.sig", b"alone")
+        orphans = registry.orphans()
+        assert [one.digest for one in orphans] == ["0" * 64, "1" * 64]
+        assert faults_of(registry, ring) == []
+        registry.delete(orphans)
+        assert registry.orphans() == [] and registry.store.bundles("sums") == [released]
+        assert faults_of(registry, ring) == []
+
+    def test_what_an_entry_names_by_now_is_not_deleted(
+        self, registry: Registry, ring: KeyRing, bundles: list[Path]
+    ) -> None:
+        """Somebody registers between the look and the deletion."""
+        release(registry, ring, V1, bundles[0])
+        digest = registry.find("sums@1.0.0").digest[7:]
+        registry.delete([Orphan("sums", digest, registry.store.bundle_place("sums", digest))])
+        assert faults_of(registry, ring) == []
+
+    def test_a_bundle_that_a_killed_writer_left_is_taken_up(
+        self, registry: Registry, ring: KeyRing, bundles: list[Path], place: Place
+    ) -> None:
+        release(registry, ring, V1, bundles[0])
+        left = registry.store.bundle_place("sums", registry.find("sums@1.0.0").digest[7:])
+        place.write(registry.store.entry_place("sums", 1), None)
+        place.write(f"{left}/card.md", None)
+        release(registry, ring, V1, bundles[0])
+        assert faults_of(registry, ring) == [] and registry.orphans() == []
+
+    def test_a_journal_that_says_what_cannot_be_is_refused(
+        self, registry: Registry, ring: KeyRing, bundles: list[Path], place: Place
+    ) -> None:
+        """Its hashes agree: whoever wrote it knew how."""
+        release(registry, ring, V1, bundles[0])
+        journal = Journal(registry.store, "sums")
+        for action, details in (
+            ("move", {"alias": "production", "version": "9.9.9", "before": None, "decision": None}),
+            ("move", {"alias": "production", "version": "1.0.0", "before": "1.0.0", "decision": None}),
+            ("register", {"version": "1.0.0", "digest": "sha256:0", "made_from": {}}),
+            ("forget", {}),
+        ):
+            assert journal.append(journal.read(), action, details, "") is not None
+            with pytest.raises(IntegrityError, match="entry 2"):
+                registry.state("sums")
+            place.write(registry.store.entry_place("sums", 2), None)
+
+    def test_the_second_writer_of_a_number_is_told(
+        self, registry: Registry, ring: KeyRing, bundles: list[Path]
+    ) -> None:
+        release(registry, ring, V1, bundles[0])
+        journal = Journal(registry.store, "sums")
+        entries = journal.read()
+        assert (
+            journal.append(entries, "tag", {"version": "1.0.0", "added": [], "removed": []}, "one")
+            is not None
+        )
+        assert journal.append(entries, "tag", {"version": "1.0.0", "added": [], "removed": []}, "two") is None
+        assert [one.why for one in journal.read(fresh=True)] == ["a test", "one"]
+
+    def test_a_damaged_copy_on_this_machine_changes_nothing(
+        self, registry: Registry, ring: KeyRing, bundles: list[Path], home: Path, place: Place
+    ) -> None:
+        release(registry, ring, V1, bundles[0])
+        registry.verified("sums@1.0.0", ring)
+        entries = registry.entries("sums")
+        for file in home.rglob("*"):
+            if file.is_file():
+                file.write_bytes(b"x" * file.stat().st_size)
+        assert Registry(place.open()).entries("sums") == entries
+        assert registry.verified("sums@1.0.0", ring).artifact.digest == entries[0].details["digest"]
