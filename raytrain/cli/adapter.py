@@ -16,7 +16,7 @@ from raytrain.cli.evaluate import ProgressBars, SuiteOption, load_suites
 from raytrain.cli.keys import RingOption, ring_of
 from raytrain.cli.output import JsonOption, emit, exit_code_when_stopped, stderr_console
 from raytrain.cli.recorded_runs import wide
-from raytrain.cli.registry import PlaceOption
+from raytrain.cli.registry_place import PlaceOption, registry_of
 from raytrain.errors import RefusedError
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ def test(
     settings = settings_from(overrides or [])
     asked = default_contract() if contract is None else load_contract(contract)
     suites = load_suites(suite)
-    known, keys = gate.registry_at(place), ring_of(ring)
+    known, keys = registry_of(place), ring_of(ring)
     serving = f"{name}@{known.find(f'{name}@{against}').version}"
     references = [find_runnable(one, known, keys).reference for one in (serving, adapter)]
     found = _evaluated(references, suites, settings, quiet=as_json)

@@ -13,9 +13,8 @@ from raytrain.cli.baseline import place_or_baseline, told_baselines
 from raytrain.cli.evaluate import ProgressBars, SuiteOption, load_suites
 from raytrain.cli.keys import RingOption, ring_of
 from raytrain.cli.output import JsonOption, emit, exit_code_when_stopped, stderr_console
-from raytrain.cli.promote import registry_at
 from raytrain.cli.recorded_runs import wide
-from raytrain.cli.registry import PlaceOption
+from raytrain.cli.registry_place import PlaceOption, registry_of
 from raytrain.errors import ConfigError, RefusedError
 
 if TYPE_CHECKING:
@@ -61,7 +60,7 @@ def golden(
     settings = settings_from(overrides or [])
     frozen = _golden_set(baseline)
     suites = load_suites(suite or _suite_files(frozen))
-    asked = find_runnable(model, registry_at(place), ring_of(ring))
+    asked = find_runnable(model, registry_of(place), ring_of(ring))
     with redirect_stdout(sys.stderr), ProgressBars(stderr_console(), quiet=as_json) as bars:
         result = evaluate(find_model(asked.reference), suites, settings, on_progress=bars.show)
     if result.evaluation is None:

@@ -13,7 +13,7 @@ from raytrain.cli.keys import RingOption, ring_of
 from raytrain.cli.output import JsonOption, emit, stderr_console
 from raytrain.cli.outputs import check_outputs, write_files
 from raytrain.cli.recorded_runs import opened_records, wide
-from raytrain.cli.registry import PlaceOption
+from raytrain.cli.registry_place import PlaceOption, registry_of
 from raytrain.errors import ConfigError, RefusedError
 
 if TYPE_CHECKING:
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
     from raytrain.release.gate.policy import Policy
     from raytrain.release.gate.promote import Desk, Promotion
-    from raytrain.release.registry.registry import Registry
 
 VersionArgument = Annotated[str, typer.Argument(help="NAME@VERSION or NAME@ALIAS.")]
 TargetOption = Annotated[str, typer.Option("--to", help="dev, staging or production.")]
@@ -113,15 +112,15 @@ def approve(
     """Sign that this bundle may become this alias under this policy; for nothing else does it count."""
     from raytrain.release.gate.about import about_bundle
     from raytrain.release.gate.approvals import statement_of, write_approval
-    from raytrain.release.gate.shelf import shelf_folder
+    from raytrain.release.gate.shelf import shelf_of
 
     keys = ring_of(ring)
     signing_key = keys.signing_key(key)
-    registry, asked = registry_at(place), policy_of(policy)
+    registry, asked = registry_of(place), policy_of(policy)
     name = reference.partition("@")[0]
     about = about_bundle(registry.verified(reference, keys).artifact)
     statement = statement_of(about, asked, to, role, signing_key, why)
-    written = write_approval(shelf_folder(registry, name, "approvals"), statement, signing_key, keys)
+    written = write_approval(shelf_of(registry, name, "approvals"), statement, signing_key, keys)
     told = {
         "approval": {"place": str(written.location), "digest": written.digest},
         "bundle": about.bundle,
@@ -142,15 +141,8 @@ def policy_of(path: Path | None) -> Policy:
     return default_policy() if path is None else load_policy(path)
 
 
-def registry_at(place: Path | None) -> Registry:
-    from raytrain.release.registry.registry import Registry
-    from raytrain.storage.home import raytrain_home
-
-    return Registry((place or raytrain_home() / "registry").absolute())
-
-
 @contextmanager
-def desk_of(place: Path | None, ring: Path | None, *, quiet: bool) -> Iterator[Desk]:
+def desk_of(place: str | None, ring: Path | None, *, quiet: bool) -> Iterator[Desk]:
     from raytrain.release.gate.evidence import Shelves
     from raytrain.release.gate.promote import Desk
     from raytrain.storage.section import StorageSection
@@ -163,7 +155,7 @@ def desk_of(place: Path | None, ring: Path | None, *, quiet: bool) -> Iterator[D
 
     with opened_records() as records:
         shelves = Shelves(StorageSection().location, records)
-        yield Desk(registry_at(place), ring_of(ring), shelves, tell)
+        yield Desk(registry_of(place), ring_of(ring), shelves, tell)
 
 
 _SIGNS = {"passed": "[green]✓[/]", "failed": "[red]✗[/]", "pending": "[yellow]?[/]"}

@@ -8,9 +8,9 @@ import typer
 
 from raytrain.cli.keys import RingOption, ring_of
 from raytrain.cli.output import JsonOption, emit, stderr_console
-from raytrain.cli.promote import KeyOption, WhyOption, registry_at
+from raytrain.cli.promote import KeyOption, WhyOption
 from raytrain.cli.recorded_runs import wide
-from raytrain.cli.registry import PlaceOption
+from raytrain.cli.registry_place import PlaceOption, registry_of
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -59,7 +59,7 @@ def rollback(
         if not as_json:
             console.print(f"  … {step}", style="dim", markup=False, highlight=False)
 
-    hangar = Hangar(registry_at(place), keys, StorageSection().location, tell)
+    hangar = Hangar(registry_of(place), keys, StorageSection().location, tell)
     done = roll_back(hangar, name, signing_key, options)
     emit(done.as_dict(), as_json, lambda output: _show(wide(output), done))
     return 0

@@ -14,7 +14,7 @@ from raytrain.errors import ConfigError, PlatformError, RefusedError
 from raytrain.release.bundle.description import BundleDescription, read_description
 from raytrain.release.fitting import Fit, check_weights, compatible, load_in_fresh_process, refuse_unfit
 from raytrain.release.gate.enforce import ROLLBACK_KIND, require_released
-from raytrain.release.gate.shelf import put, shelf_folder
+from raytrain.release.gate.shelf import shelf_of
 from raytrain.release.keys import KeyRing, SigningKey
 from raytrain.release.registry.journal import Entry
 from raytrain.release.registry.registry import Registry
@@ -194,8 +194,8 @@ def _write_record(hangar: Hangar, done: Rollback, bundle: str, key: SigningKey, 
         text = json.dumps(content, indent=1, sort_keys=True, ensure_ascii=True)
         (place / "record.json").write_text(text + "\n", encoding="utf-8")
 
-    folder = shelf_folder(hangar.registry, done.name, "records")
-    return put(folder, ROLLBACK_KIND, write, key, hangar.ring, parents={"bundle": bundle})
+    shelf = shelf_of(hangar.registry, done.name, "records")
+    return shelf.put(ROLLBACK_KIND, write, key, hangar.ring, parents={"bundle": bundle})
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from raytrain.errors import PlatformError, RefusedError
 from raytrain.release.gate.about import About
 from raytrain.release.gate.policy import Policy, is_among
 from raytrain.release.gate.rules import Approval, Refused
-from raytrain.release.gate.shelf import put
+from raytrain.release.gate.shelf import Shelf
 from raytrain.release.keys import KeyRing, SigningKey
 from raytrain.release.signing import verify
 from raytrain.storage.artifact import Artifact
@@ -56,11 +56,10 @@ def statement_of(
     return Statement(about.bundle, about.subject, target, policy.digest, role, key.public.id, why)
 
 
-def write_approval(folder: Path, statement: Statement, key: SigningKey, ring: KeyRing) -> Artifact:
-    """Write and sign a statement in `folder`."""
+def write_approval(shelf: Shelf, statement: Statement, key: SigningKey, ring: KeyRing) -> Artifact:
+    """Write and sign a statement."""
     text = json.dumps(asdict(statement), indent=1, sort_keys=True, ensure_ascii=False)
-    return put(
-        folder,
+    return shelf.put(
         APPROVAL_KIND,
         lambda place: _write(place / _FILE, text),
         key,

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from raytrain.errors import RefusedError
 from raytrain.release.gate.about import About, about_bundle, read_documents
 from raytrain.release.gate.record import PROMOTION_KIND, read_record
-from raytrain.release.gate.shelf import get, shelf_folder
+from raytrain.release.gate.shelf import shelf_of
 from raytrain.release.keys import KeyRing
 from raytrain.release.registry.journal import Entry
 from raytrain.release.registry.registry import Registry
@@ -79,7 +79,7 @@ def _record(registry: Registry, name: str, move: Entry, ring: KeyRing) -> Artifa
     if digest is None:
         why = f"entry {move.number} of the journal, by {move.who}, names no decision"
         raise _refused(f"{name}@{move.details['alias']}", why, "raytrain promote; find out who moved it")
-    return get(shelf_folder(registry, name, "records"), digest, ring).artifact
+    return shelf_of(registry, name, "records").get(digest, ring).artifact
 
 
 def _check_rollback(reference: str, record: Artifact, about: About) -> None:
@@ -112,7 +112,7 @@ def _admitted(reference: str, record: Artifact, move: Entry, signed: Signed, abo
 
 
 def _policy(registry: Registry, name: str, admitted: Admitted, ring: KeyRing) -> str:
-    record = get(shelf_folder(registry, name, "records"), admitted.record, ring).artifact
+    record = shelf_of(registry, name, "records").get(admitted.record, ring).artifact
     return str(json.loads((record.path / "record.json").read_text(encoding="utf-8"))["policy"]["digest"])
 
 

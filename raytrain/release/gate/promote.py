@@ -17,7 +17,7 @@ from raytrain.release.gate.policy import Policy
 from raytrain.release.gate.record import Judged, Override, record_of, write_record
 from raytrain.release.gate.reports import time_of
 from raytrain.release.gate.rules import Facts, decide
-from raytrain.release.gate.shelf import all_about, shelf_folder
+from raytrain.release.gate.shelf import shelf_of
 from raytrain.release.keys import KeyRing, SigningKey
 from raytrain.release.registry.registry import Registry
 from raytrain.release.registry.versions import Version
@@ -102,7 +102,7 @@ def judge(desk: Desk, wanted: Wanted) -> Judged:
     found = gather(collect(wanted.evidence, desk.ring), about, wanted.policy, target, desk.shelves)
     statement = Statement(about.bundle, about.subject, wanted.target, wanted.policy.digest, "", "", "")
     approvals, refused = read_approvals(
-        all_about(shelf_folder(desk.registry, name, "approvals"), about.bundle),
+        shelf_of(desk.registry, name, "approvals").about(about.bundle),
         [one.path for one in found.approvals],
         desk.ring,
         statement,
@@ -140,7 +140,7 @@ def promote(desk: Desk, wanted: Wanted, key: SigningKey, *, override_as: str | N
     judged = judge(desk, wanted)
     if override is not None and judged.outcome.verdict != "GO":
         judged = replace(judged, override=override)
-    record = write_record(shelf_folder(desk.registry, name, "records"), judged, key, desk.ring)
+    record = write_record(shelf_of(desk.registry, name, "records"), judged, key, desk.ring)
     version = Version.parse(judged.facts.version)
     moved = judged.released and (before != version or not _stands(desk, f"{name}@{wanted.target}"))
     if moved:

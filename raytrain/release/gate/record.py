@@ -13,7 +13,7 @@ from raytrain.errors import IntegrityError
 from raytrain.release.gate.checklist import render_checklist
 from raytrain.release.gate.policy import Policy
 from raytrain.release.gate.rules import Facts, Outcome
-from raytrain.release.gate.shelf import put
+from raytrain.release.gate.shelf import Shelf
 from raytrain.release.keys import KeyRing, SigningKey
 from raytrain.storage.artifact import Artifact
 
@@ -77,8 +77,8 @@ def _reading(told: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in told.items() if key != "made"}
 
 
-def write_record(folder: Path, judged: Judged, key: SigningKey, ring: KeyRing) -> Artifact:
-    """Write and sign the record below `folder`, under its digest."""
+def write_record(shelf: Shelf, judged: Judged, key: SigningKey, ring: KeyRing) -> Artifact:
+    """Write and sign the record, under its digest."""
     facts = judged.facts
     outside = {one.digest for one in facts.readings if one.made is not None} | {
         one.digest for one in facts.approvals
@@ -97,7 +97,7 @@ def write_record(folder: Path, judged: Judged, key: SigningKey, ring: KeyRing) -
             text = yaml.safe_dump(asked, sort_keys=False, allow_unicode=True)
             (place / name).write_text(text, encoding="utf-8")
 
-    return put(folder, PROMOTION_KIND, write, key, ring, parents=parents)
+    return shelf.put(PROMOTION_KIND, write, key, ring, parents=parents)
 
 
 def checklist_of(judged: Judged) -> str:

@@ -1,89 +1,113 @@
-"""Where what was decided and approved is kept: beside the bundles of its name, so that it goes where they go.
+"""Where what was decided and approved is kept: in the registry's own store, so that it goes where bundles go.
 
-NAME/gate/approvals/<digest>/     a signed statement
-NAME/gate/records/<digest>/       a signed record of a promotion or a rollback
+A store keeps artifacts by name and digest. These lie under names that no release can have, `_approvals.NAME` and
+`_records.NAME`: no list of releases shows them, and nothing takes them for bundles without a version.
 """
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from raytrain.errors import IntegrityError, PlatformError
+from raytrain.errors import IntegrityError, PlatformError, RefusedError
 from raytrain.release.keys import KeyRing, SigningKey
 from raytrain.release.registry.registry import Registry
+from raytrain.release.registry.store import Store
 from raytrain.release.signing import Signed, sign, verify
-from raytrain.storage.artifact import Artifact, ArtifactWriter, open_artifact
-from raytrain.storage.location import Location, translated_errors
+from raytrain.storage.artifact import Artifact, ArtifactWriter, copy_artifact, open_artifact
+from raytrain.storage.location import Location
 from raytrain.storage.manifest import MANIFEST_NAME, read_manifest
 from raytrain.storage.provenance import collect_provenance
 
-Shelf = Literal["approvals", "records"]
 
+@dataclass(frozen=True)
+class Shelf:
+    """Signed artifacts about the bundles of one name."""
 
-def shelf_folder(registry: Registry, name: str, shelf: Shelf) -> Path:
-    return registry.folder / name / "gate" / shelf
+    store: Store
+    name: str
 
+    def put(
+        self,
+        kind: str,
+        write: Callable[[Path], None],
+        key: SigningKey,
+        ring: KeyRing,
+        *,
+        parents: Mapping[str, str],
+    ) -> Artifact:
+        """Keep an artifact under its digest, signed. The same content is kept as it is, with its time and signature.
 
-def put(
-    folder: Path,
-    kind: str,
-    write: Callable[[Path], None],
-    key: SigningKey,
-    ring: KeyRing,
-    *,
-    parents: Mapping[str, str],
-) -> Artifact:
-    """Write an artifact under its digest, and sign it. The same content is kept, with its time and signature.
+        Whoever is killed before the signature stands leaves what counts for nothing, and the same call goes on with it.
+        """
+        with tempfile.TemporaryDirectory(prefix="raytrain-gate-") as scratch:
+            staged = Path(scratch) / "staged"
+            with ArtifactWriter(Location(str(staged)), kind=kind, parents=parents) as writer:
+                write(writer.path)
+                digest = _short(writer.commit(collect_provenance()).digest)
+            if digest not in self.store.bundles(self.name):
+                sign(staged, key)
+                self.store.put_bundle(self.name, digest, staged)
+            elif not self._counts(digest, ring):
+                self._sign_anew(digest, Path(scratch), staged, key)
+            return open_artifact(Location(str(self.store.open_bundle(self.name, digest))))
 
-    The signature comes last: whoever is killed before leaves an artifact that counts for nothing, and the same call
-    goes on with it.
-    """
-    with translated_errors(Location(str(folder)), "write"):
-        folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="raytrain-gate-") as scratch:
-        staged = Path(scratch) / "staged"
-        with ArtifactWriter(Location(str(staged)), kind=kind, parents=parents) as writer:
-            write(writer.path)
-            digest = writer.commit(collect_provenance()).digest
-        place = folder / digest.removeprefix("sha256:")
-        with ArtifactWriter(Location(str(place)), kind=kind, parents=parents) as writer:
-            shutil.copytree(
-                staged, writer.path, dirs_exist_ok=True, ignore=shutil.ignore_patterns(MANIFEST_NAME)
+    def get(self, digest: str, ring: KeyRing) -> Signed:
+        """Raises RefusedError or IntegrityError where it is not there as it was signed by a key that counts."""
+        if _short(digest) not in self.store.bundles(self.name):
+            raise IntegrityError(
+                f"{digest} is not in {self.place}",
+                why="the journal names it, and it is not there",
+                fix="put back a copy of the registry that is whole",
             )
-            artifact = writer.commit(open_artifact(Location(str(staged))).manifest.provenance)
-    try:
-        verify(place, ring)
-    except PlatformError:
-        sign(place, key)
-    return artifact
+        signed = verify(self.store.open_bundle(self.name, _short(digest)), ring)
+        if signed.artifact.digest != digest:
+            raise IntegrityError(
+                f"{self.place}/{_short(digest)} is another record",
+                why=f"it is {signed.artifact.digest}",
+                fix="put back a copy of the registry that is whole",
+            )
+        return signed
+
+    def about(self, bundle: str) -> list[Path]:
+        """Of everything that was put there, signed or not, what its manifest says to be about this bundle."""
+        found = [self.store.open_bundle(self.name, one) for one in self.store.bundles(self.name)]
+        whole = [one for one in found if (one / MANIFEST_NAME).is_file()]
+        return [one for one in whole if read_manifest(Location(str(one))).parents.get("bundle") == bundle]
+
+    @property
+    def place(self) -> str:
+        """As a person finds it."""
+        return self.store.bundle_place(self.name, "").rstrip("/")
+
+    def _counts(self, digest: str, ring: KeyRing) -> bool:
+        try:
+            verify(self.store.open_bundle(self.name, digest), ring)
+        except PlatformError:
+            return False
+        return True
+
+    def _sign_anew(self, digest: str, scratch: Path, staged: Path, key: SigningKey) -> None:
+        """Its signature is missing, or by a key that does not count any more; or it is not whole, and is put anew."""
+        copy = scratch / "copy"
+        try:
+            copy_artifact(Location(str(self.store.open_bundle(self.name, digest))), Location(str(copy)))
+        except (IntegrityError, RefusedError):
+            self.store.delete_bundle(self.name, digest)
+            self.store.drop_copy(digest)
+            sign(staged, key)
+            self.store.put_bundle(self.name, digest, staged)
+        else:
+            sign(copy, key)
+            self.store.put_signature(self.name, digest, (scratch / "copy.sig").read_bytes())
 
 
-def get(folder: Path, digest: str, ring: KeyRing) -> Signed:
-    """Raises RefusedError or IntegrityError where it is not there as it was signed by a key that counts."""
-    place = folder / digest.removeprefix("sha256:")
-    if not place.is_dir():
-        raise IntegrityError(
-            f"{digest} is not in {folder}",
-            why="the journal names it, and it is not there",
-            fix="put back a copy of the registry that is whole",
-        )
-    signed = verify(place, ring)
-    if signed.artifact.digest != digest:
-        raise IntegrityError(
-            f"{place} is another record",
-            why=f"it is {signed.artifact.digest}",
-            fix="put back a copy of the registry that is whole",
-        )
-    return signed
+def shelf_of(registry: Registry, name: str, kind: Literal["approvals", "records"]) -> Shelf:
+    return Shelf(registry.store, f"_{kind}.{name}")
 
 
-def all_about(folder: Path, bundle: str) -> list[Path]:
-    """Of everything that was put there, signed or not, what its manifest says to be about this bundle."""
-    if not folder.is_dir():
-        return []
-    found = sorted(one for one in folder.iterdir() if (one / MANIFEST_NAME).is_file())
-    return [one for one in found if read_manifest(Location(str(one))).parents.get("bundle") == bundle]
+def _short(digest: str) -> str:
+    return digest.removeprefix("sha256:")

@@ -24,7 +24,7 @@ from raytrain.release.gate.evidence import Shelves
 from raytrain.release.gate.policy import Policy, default_policy
 from raytrain.release.gate.promote import Desk, judge
 from raytrain.release.gate.record import checklist_of, record_of
-from raytrain.release.gate.shelf import shelf_folder
+from raytrain.release.gate.shelf import shelf_of
 from raytrain.release.keys import KeyRing
 from raytrain.release.registry.registry import Registry
 from raytrain.release.registry.versions import Version
@@ -254,10 +254,7 @@ def test_what_is_no_evidence_or_damaged_is_an_error(desk: Desk, evidence: Eviden
     ):
         with pytest.raises(ConfigError, match=words):
             promoted(desk, wanted(evidence, reference=reference, target=target))
-    assert (
-        desk.registry.entries("sums") == before
-        and not shelf_folder(desk.registry, "sums", "records").exists()
-    )
+    assert desk.registry.entries("sums") == before and not Path(shelf_of(desk.registry, "sums", "records").place).exists()
 
 
 def test_what_is_not_signed_or_not_a_bundle_gets_nowhere(
@@ -356,7 +353,7 @@ def test_of_one_report_in_two_places_what_is_known_of_either_counts(
 
 
 def test_a_registry_that_cannot_be_written_to_stays_as_it_is(desk: Desk, evidence: Evidence) -> None:
-    (desk.registry.folder / "sums" / "gate").write_text("a file stands there")
+    (Path(desk.registry.place) / "_records.sums").write_text("a file stands there")
     with pytest.raises(StorageError):
         promoted(desk, wanted(evidence))
     assert desk.registry.state("sums").aliases == {}

@@ -20,7 +20,7 @@ from raytrain.release.gate.enforce import require_released
 from raytrain.release.gate.policy import Policy, default_policy
 from raytrain.release.gate.promote import Desk, judge, promote
 from raytrain.release.gate.record import checklist_of
-from raytrain.release.gate.shelf import shelf_folder
+from raytrain.release.gate.shelf import shelf_of
 from raytrain.release.keys import KeyRing
 from raytrain.release.registry.versions import Version
 from raytrain.release.signing import signature_place
@@ -35,7 +35,7 @@ def approve(
     about = about_bundle(desk.registry.verified(f"sums@{version}", desk.ring).artifact)
     key = desk.ring.signing_key(who)
     statement = statement_of(about, policy, target, "reviewer", key, "I looked")
-    return write_approval(shelf_folder(desk.registry, "sums", "approvals"), statement, key, desk.ring).path
+    return write_approval(shelf_of(desk.registry, "sums", "approvals"), statement, key, desk.ring).path
 
 
 def test_two_of_three_approve(desk: Desk, evidence: Evidence, reviewers: KeyRing) -> None:
@@ -145,7 +145,7 @@ def test_serving_refuses_what_came_past_the_gate(
     admitted = require_released(registry, "sums@production", ring, policies={default_policy().digest})
     with pytest.raises(RefusedError, match="another policy"):
         require_released(registry, "sums@production", ring, policies={"sha256:other"})
-    place = shelf_folder(registry, "sums", "records") / admitted.record[7:]
+    place = Path(shelf_of(registry, "sums", "records").place) / admitted.record[7:]
     (place / "record.json").write_text((place / "record.json").read_text() + " ")
     with pytest.raises(IntegrityError, match=r"record\.json"):
         require_released(registry, "sums@production", ring)
@@ -217,8 +217,8 @@ def test_an_approval_of_another_form_does_not_count(
     about = about_bundle(desk.registry.verified("sums@1.0.0", reviewers).artifact)
     key = reviewers.signing_key("ada")
     plain = statement_of(about, policy, "production", "reviewer", key, "")
-    folder = shelf_folder(desk.registry, "sums", "approvals")
-    write_approval(folder, replace(plain, policy=5), key, reviewers)  # type: ignore[arg-type]
-    write_approval(folder, replace(plain, key="k"), key, reviewers)
+    shelf = shelf_of(desk.registry, "sums", "approvals")
+    write_approval(shelf, replace(plain, policy=5), key, reviewers)  # type: ignore[arg-type]
+    write_approval(shelf, replace(plain, key="k"), key, reviewers)
     (rule,) = judge(desk, wanted(evidence, policy)).outcome.held_by
     assert "another policy: 5, not" in rule.why and "it names another key" in rule.why

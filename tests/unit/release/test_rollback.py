@@ -23,7 +23,7 @@ from raytrain.release.gate.enforce import require_released
 from raytrain.release.gate.evidence import Shelves
 from raytrain.release.gate.policy import default_policy
 from raytrain.release.gate.promote import Desk, Wanted, promote
-from raytrain.release.gate.shelf import shelf_folder
+from raytrain.release.gate.shelf import shelf_of
 from raytrain.release.keys import KeyRing
 from raytrain.release.registry.journal import Entry
 from raytrain.release.registry.registry import Registry
@@ -152,7 +152,7 @@ def strip_signature(hangar: Hangar) -> None:
 
 def strip_record(hangar: Hangar) -> None:
     decision = hangar.registry.entries("sums")[3].details["decision"]
-    shutil.rmtree(shelf_folder(hangar.registry, "sums", "records") / decision[7:])
+    shutil.rmtree(Path(shelf_of(hangar.registry, "sums", "records").place) / decision[7:])
 
 
 @pytest.mark.parametrize(
@@ -329,7 +329,7 @@ def test_killed_at_any_change_of_promotion_or_rollback_it_is_old_or_new(
             assert code == -signal.SIGKILL, f"{name}, point {point}: exit {code}"
             assert now in ("1.2.0", goal), f"{name}, point {point}"
             assert require_released(registry, "sums@production", ring).about.bundle
-            assert registry.audit(ring) == [] and shelf_folder(registry, "sums", "records").is_dir()
+            assert registry.audit(ring) == [] and Path(shelf_of(registry, "sums", "records").place).is_dir()
             if now != goal:
                 step()
             assert str(registry.state("sums").aliases["production"]) == goal, f"{name}, point {point}"
