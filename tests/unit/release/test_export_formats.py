@@ -343,6 +343,17 @@ def test_a_base_that_is_another_now_is_refused_with_both_digests(tiny_llama: Pat
     assert before in caught.value.why and caught.value.why.count("sha256:") == 2
 
 
+def test_a_damaged_adapter_is_refused_with_its_file(adapter: Path, tmp_path: Path) -> None:
+    damaged = tmp_path / "damaged"
+    shutil.copytree(adapter, damaged)
+    file = damaged / "adapter_model.safetensors"
+    content = bytearray(file.read_bytes())
+    content[-5] ^= 4
+    file.write_bytes(content)
+    with pytest.raises(IntegrityError, match="adapter_model"):
+        subject_of(damaged)
+
+
 def test_a_classifier_is_refused(tiny_llama: Path, tmp_path: Path) -> None:
     folder = train_tiny(tiny_llama, tmp_path / "trained", target_modules=["q_proj"])
     record = json.loads((folder / "training.json").read_text())

@@ -21,7 +21,7 @@ FORMATS = ("adapter", "merged", "onnx", "torch_export")
 
 _NOT_BUILT = {
     "gguf": (
-        "no converter that is kept up to date can be installed as a library",
+        "the converter that is kept up to date is a script in llama.cpp, and no library",
         "export merged, and run llama.cpp's own: python convert_hf_to_gguf.py BUNDLE/merged --outfile model.gguf",
     ),
     "torchserve": (
