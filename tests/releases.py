@@ -89,7 +89,9 @@ DOCUMENTS: Documents = {
 
 
 def write_documents(folder: Path, subject: str, changed: Mapping[str, Any]) -> None:
-    """changed: content of a file, or a function of subject and files; None leaves it out."""
+    """changed: content of these or of other files, or a function of subject and files; None leaves it out."""
+    for name in changed.keys() - DOCUMENTS.keys():
+        write_json(folder / name, changed[name])
     for name, make in DOCUMENTS.items():
         content = changed.get(name, make)
         if content is None:

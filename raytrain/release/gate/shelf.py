@@ -57,13 +57,14 @@ class Shelf:
 
     def get(self, digest: str, ring: KeyRing) -> Signed:
         """Raises RefusedError or IntegrityError where it is not there as it was signed by a key that counts."""
-        if _short(digest) not in self.store.bundles(self.name):
+        place = self.store.open_bundle(self.name, _short(digest))
+        if not place.is_dir():
             raise IntegrityError(
                 f"{digest} is not in {self.place}",
                 why="the journal names it, and it is not there",
                 fix="put back a copy of the registry that is whole",
             )
-        signed = verify(self.store.open_bundle(self.name, _short(digest)), ring)
+        signed = verify(place, ring)
         if signed.artifact.digest != digest:
             raise IntegrityError(
                 f"{self.place}/{_short(digest)} is another record",

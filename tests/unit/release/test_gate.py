@@ -254,7 +254,10 @@ def test_what_is_no_evidence_or_damaged_is_an_error(desk: Desk, evidence: Eviden
     ):
         with pytest.raises(ConfigError, match=words):
             promoted(desk, wanted(evidence, reference=reference, target=target))
-    assert desk.registry.entries("sums") == before and not Path(shelf_of(desk.registry, "sums", "records").place).exists()
+    assert (
+        desk.registry.entries("sums") == before
+        and not Path(shelf_of(desk.registry, "sums", "records").place).exists()
+    )
 
 
 def test_what_is_not_signed_or_not_a_bundle_gets_nowhere(
