@@ -147,7 +147,7 @@ def deploy(
 
 def _registered(known: Registry, name: str, folder: Path, ring: Path | None, why: str) -> Version:
     """The version of this bundle, which is registered where it has none."""
-    from raytrain.release.ingredients import ingredients_of
+    from raytrain.release.bundle.description import ingredients_of
     from raytrain.release.registry.versions import next_version
     from raytrain.storage.artifact import open_artifact
     from raytrain.storage.location import Location

@@ -57,7 +57,7 @@ def add(
     Another base model or tokenizer makes a major version, other rows or another recipe a minor one, another seed a
     patch.
     """
-    from raytrain.release.ingredients import ingredients_of
+    from raytrain.release.bundle.description import ingredients_of
     from raytrain.release.registry.evidence import details_of
     from raytrain.release.registry.versions import Version, next_version
     from raytrain.storage.artifact import open_artifact

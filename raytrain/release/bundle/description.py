@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,9 @@ from raytrain.errors import IntegrityError
 from raytrain.models.adapter import ADAPTER_CONFIG
 from raytrain.models.inference import tokenizer_digest
 from raytrain.models.model_files import MODEL_FILE_PATTERNS
+from raytrain.release.bundle.ingredients import trained_ingredients
 from raytrain.release.bundle.subject import Subject
+from raytrain.storage.artifact import Artifact
 from raytrain.storage.manifest import MANIFEST_NAME, digest_of, file_sha256
 
 BUNDLE_KIND = "bundle"
@@ -62,6 +64,8 @@ class BundleDescription:
     chat_template: str | None
     """Digest of the template; None where the tokenizer has none."""
     formats: tuple[str, ...]
+    made_from: dict[str, str] = field(default_factory=dict)
+    """Digests by role, as in `trained_ingredients`: by what changed in them the next version is numbered."""
 
     def write(self, folder: Path) -> None:
         text = json.dumps(asdict(self), indent=1, sort_keys=True, ensure_ascii=False)
@@ -89,6 +93,7 @@ def describe(subject: Subject, formats: tuple[str, ...]) -> BundleDescription:
         tokenizer=tokenizer_digest(tokenizer),
         chat_template=digest_of(template) if template else None,
         formats=formats,
+        made_from=trained_ingredients(subject.artifact),
     )
 
 
@@ -107,6 +112,13 @@ def _adapter_facts(subject: Subject) -> Adapter:
         alpha=float(config["lora_alpha"]),
         target_modules=[targets] if isinstance(targets, str) else sorted(targets),
     )
+
+
+def ingredients_of(artifact: Artifact) -> dict[str, str]:
+    """What a bundle was made from, as it says itself; what any other artifact was made from."""
+    if artifact.kind == BUNDLE_KIND:
+        return read_description(artifact.path).made_from
+    return trained_ingredients(artifact)
 
 
 def read_description(folder: Path) -> BundleDescription:

@@ -57,8 +57,9 @@ class Shelf:
 
     def get(self, digest: str, ring: KeyRing) -> Signed:
         """Raises RefusedError or IntegrityError where it is not there as it was signed by a key that counts."""
-        place = self.store.open_bundle(self.name, _short(digest))
-        if not place.is_dir():
+        is_there = _short(digest) in self.store.bundles(self.name)
+        place = self.store.open_bundle(self.name, _short(digest)) if is_there else None
+        if place is None or not place.is_dir():
             raise IntegrityError(
                 f"{digest} is not in {self.place}",
                 why="the journal names it, and it is not there",

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from raytrain.cli.main import run
-from raytrain.release.ingredients import ingredients_of
+from raytrain.release.bundle.description import ingredients_of
 from raytrain.storage.artifact import ArtifactWriter, open_artifact
 from raytrain.storage.location import Location
 

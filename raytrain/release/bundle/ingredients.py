@@ -18,7 +18,7 @@ _OF_THE_RECIPE = ("model", "adapter", "train", "data")
 _FROM_PARENTS = ("base_model", "dataset")
 
 
-def ingredients_of(artifact: Artifact) -> dict[str, str]:
+def trained_ingredients(artifact: Artifact) -> dict[str, str]:
     """Digests by role, of those that there are: base_model, dataset, tokenizer, recipe (without its seed), and the
     seed itself. An artifact that was not trained has its parents."""
     manifest = artifact.manifest
