@@ -1,4 +1,4 @@
-"""The demo: one story from rows to an adapter, on two workers, and whether it is better than the base model.
+"""The demo: one story from rows to a version in production, and back, on two workers.
 
     make demo                     on a laptop
     ray job submit --working-dir . -- python jobs/demo.py
@@ -8,71 +8,67 @@ Arguments are overrides of jobs/demo.yaml, for example `train.num_epochs=3`.
 
 from __future__ import annotations
 
+import json
+import random
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
 
+from raytrain import pipeline
 from raytrain.cli.evaluate import ProgressBars
 from raytrain.cli.output import exit_code_when_stopped, report_error, stderr_console
 from raytrain.cli.progress import ProgressView
+from raytrain.data.tool_calls import generate_tool_calls
 from raytrain.errors import PlatformError, TrainingError
-from raytrain.evaluation.answering.settings import AnsweringSection, EvaluateSettings
-from raytrain.evaluation.baseline import baseline_place, freeze
 from raytrain.evaluation.decision.contract import load_contract
-from raytrain.evaluation.decision.decide import Comparison, decide
+from raytrain.evaluation.decision.decide import Comparison
 from raytrain.evaluation.decision.headline import action, evidence, headline, outcome
-from raytrain.evaluation.decision.record import write_decision
-from raytrain.evaluation.evaluate import evaluate
 from raytrain.evaluation.items import Suite, load_items
-from raytrain.evaluation.results import Evaluation, open_evaluation
+from raytrain.evaluation.results import Evaluation
 from raytrain.evaluation.suite import load_suite
+from raytrain.pipeline import Release, Stopped
+from raytrain.release.bundle.parity.prompts import Prompt
+from raytrain.release.gate.evidence import Shelves
+from raytrain.release.gate.policy import load_policy
+from raytrain.release.gate.promote import Desk, Promotion
+from raytrain.release.keys import KeyRing
+from raytrain.release.registry.registry import Registry
+from raytrain.runs.records import open_records
+from raytrain.storage.home import raytrain_home
+from raytrain.storage.location import write_atomically
 from raytrain.training.outcome import TrainResult
 from raytrain.training.spec import RunSpec, load_spec
-from raytrain.training.trainer import train
 
 JOBS = Path(__file__).parent
+NAME, KEY = "demo-tool-calls", "demo"
 
-
-class Stopped(Exception):
-    """Asked to stop, by the signal or the command that it is made with."""
+PROMPTS = [
+    Prompt("a request", [{"role": "user", "content": "Wake me at 6:45, please."}]),
+    Prompt("small talk", [{"role": "user", "content": "Grüß dich! Was kannst du?"}]),
+    Prompt("a text", "The quick brown fox"),
+]
+"""What a bundle is held against the trained model on; `raytrain export` takes more."""
 
 
 def main(overrides: list[str]) -> int:
-    console = stderr_console()
-    started = time.perf_counter()
+    suite = load_items(load_suite(JOBS / "suites" / "tool_calls.yaml"))
+    demo = Demo(stderr_console(), suite, time.perf_counter())
     try:
-        spec = load_spec(JOBS / "demo.yaml", without_bfloat16(overrides))
-        suite = load_items(load_suite(JOBS / "suites" / "tool_calls.yaml"))
-        contract = load_contract(JOBS / "contracts" / "default.yaml")
-
-        console.print(f"[bold]1. The base model answers {len(suite.items)} requests: the frozen baseline[/]")
-        baseline = frozen_baseline(spec, suite, console)
-
-        console.print("[bold]2. LoRA on two Ray workers[/]")
-        with ProgressView(console) as view:
-            result = train(spec, observer=view)
-        if result.artifact is None:
-            raise Stopped(result.stopped_by)
-
-        console.print("[bold]3. The adapter answers the same requests[/]")
-        candidate = evaluated(result.artifact, spec, suite, console)
-
-        console.print("[bold]4. Is it better?[/]")
-        comparison = decide(contract, baseline, [candidate])
-        decision = write_decision(spec.storage.location / "decisions" / result.run_id, comparison)
+        demo.play(without_bfloat16(overrides))
     except Stopped as stop:
         (by,) = stop.args
-        console.print(f"the demo was stopped by {by}; run it again: it goes on", highlight=False)
+        demo.console.print(f"the demo was stopped by {by}; run it again: it goes on", highlight=False)
         return exit_code_when_stopped(by) or TrainingError.exit_code
     except KeyboardInterrupt:
         return exit_code_when_stopped("SIGINT")
     except PlatformError as error:
         report_error(error, as_json=False)
         return error.exit_code
-    show(comparison, result, time.perf_counter() - started)
-    print(decision.path / "decision.html")
     return 0
 
 
@@ -84,25 +80,99 @@ def without_bfloat16(overrides: list[str]) -> list[str]:
     return overrides if has_it else ["train.precision=float32", *overrides]
 
 
-def frozen_baseline(spec: RunSpec, suite: Suite, console: Console) -> Evaluation:
-    """The base model's evaluation, which nothing changes any more."""
-    found = evaluated(spec.model.base_model, spec, suite, console)
-    place = baseline_place(spec.storage.location, found.artifact.location.name)
-    return open_evaluation(freeze(found, place).location)
+@dataclass(frozen=True)
+class Demo:
+    """The story, and where it is told."""
+
+    console: Console
+    suite: Suite
+    started: float
+
+    def play(self, overrides: list[str]) -> None:
+        spec = load_spec(JOBS / "demo.yaml", overrides)
+        contract = load_contract(JOBS / "contracts" / "default.yaml")
+        decisions = spec.storage.location / "decisions"
+
+        self.heading(f"1. The base model answers {len(self.suite.items)} requests: the frozen baseline")
+        baseline = pipeline.frozen(self.evaluated(spec.model.base_model, spec), spec)
+        self.heading("2. LoRA on two Ray workers")
+        result = self.trained(spec)
+        self.heading("3. The adapter answers the same requests")
+        candidate = self.evaluated(str(result.artifact), spec)
+        self.heading("4. Is it better?")
+        comparison, decision = pipeline.decided(contract, baseline, candidate, decisions / result.run_id)
+        show_comparison(comparison)
+
+        with self.release(spec) as release:
+            self.heading("5. A signed bundle, and a version")
+            version = pipeline.released(release, result, candidate, PROMPTS, "the demo's adapter")
+            print(f"\n{NAME}@{version}: held against what was trained, scanned, signed")
+            self.heading("6. The gate to production")
+            show_promotion(pipeline.admitted(release, version, decision))
+
+            self.heading("7. Another adapter: a few steps on answers to other questions")
+            worse = load_spec(JOBS / "demo.yaml", [*overrides, *made_worse(spec)])
+            spoiled = self.trained(worse)
+            spoiled_candidate = self.evaluated(str(spoiled.artifact), worse)
+            serving = pipeline.frozen(candidate, spec)
+            _, decision = pipeline.decided(contract, serving, spoiled_candidate, decisions / spoiled.run_id)
+            version = pipeline.released(release, spoiled, spoiled_candidate, PROMPTS, "worse on purpose")
+            show_promotion(pipeline.admitted(release, version, decision))
+
+            self.heading("8. Forced through, and back")
+            why = "to show what an override leaves behind"
+            forced = pipeline.admitted(release, version, decision, override_as="release-lead", why=why)
+            show_promotion(forced)
+            back = pipeline.rolled_back(release, "it is worse")
+            print(f"rolled back: {NAME}@production is {back.after} again, {sum(back.seconds.values()):.1f} s")
+
+        print(f"\nrun {result.run_id}, {time.perf_counter() - self.started:.0f} s in all")
+        print(f"adapter {result.artifact}")
+        print(f"who, when and why: raytrain registry log {NAME}")
+        print(decisions.path / result.run_id / "decision.html")
+
+    def heading(self, text: str) -> None:
+        self.console.print(f"[bold]{text}[/]", highlight=False)
+
+    def tell(self, text: str) -> None:
+        self.console.print(f"  … {text}", style="dim", highlight=False, markup=False, soft_wrap=True)
+
+    def trained(self, spec: RunSpec) -> TrainResult:
+        with ProgressView(self.console) as view:
+            return pipeline.trained(spec, view)
+
+    def evaluated(self, model: str, spec: RunSpec) -> Evaluation:
+        with ProgressBars(self.console) as bars:
+            return pipeline.evaluated(model, spec, self.suite, bars.show)
+
+    @contextmanager
+    def release(self, spec: RunSpec) -> Iterator[Release]:
+        """With a key and a registry below RAYTRAIN_HOME, which the first demo on a machine makes."""
+        ring = KeyRing()
+        if not any(one.name == KEY and one.state == "active" for one in ring.known()):
+            ring.generate(KEY)
+        records = open_records()
+        try:
+            registry = Registry(raytrain_home() / "registry")
+            desk = Desk(registry, ring, Shelves(spec.storage.location, records), self.tell)
+            policy = load_policy(JOBS / "gates" / "demo.yaml")
+            yield Release(NAME, desk, ring.signing_key(KEY), policy, spec.storage.location)
+        finally:
+            records.close()
 
 
-def evaluated(model: str, spec: RunSpec, suite: Suite, console: Console) -> Evaluation:
-    # Both are asked in the same words: the recipe's chat template.
-    answering = AnsweringSection(chat_template=spec.model.chat_template)
-    settings = EvaluateSettings(answering=answering, storage=spec.storage)
-    with ProgressBars(console) as bars:
-        result = evaluate(model, [suite], settings, on_progress=bars.show)
-    if result.evaluation is None:
-        raise Stopped(result.stopped_by)
-    return result.evaluation
+def made_worse(spec: RunSpec) -> list[str]:
+    """Overrides: rows whose answers belong to other questions, and too few steps to learn much of them."""
+    rows = list(generate_tool_calls(200, seed=7, part="train"))
+    answers = [row["messages"][1] for row in rows]
+    random.Random(0).shuffle(answers)
+    shuffled = [{"messages": [row["messages"][0], answer]} for row, answer in zip(rows, answers, strict=True)]
+    place = spec.storage.location.path / "demo-shuffled.jsonl"
+    write_atomically(place, "".join(json.dumps(row) + "\n" for row in shuffled).encode())
+    return ["name=demo-worse", f"data.sources={place}", "train.max_steps=4", "train.warmup_steps=0"]
 
 
-def show(comparison: Comparison, result: TrainResult, seconds: float) -> None:
+def show_comparison(comparison: Comparison) -> None:
     """Scores, the verdict, and a few answers to look at."""
     from rich.table import Table
 
@@ -128,14 +198,27 @@ def show(comparison: Comparison, result: TrainResult, seconds: float) -> None:
     pairs = sorted(zip(*records, strict=True), key=lambda pair: -(pair[1].score or 0.0))
     for before, after in pairs[:1] + pairs[-1:]:
         request = before.prompt.partition("user\n")[2].partition("<|im_end|>")[0]
-        console.print(request, style="bold", markup=False, highlight=False, soft_wrap=True)
-        console.print(f"  base:    {before.output[:90]!r}", markup=False, highlight=False, soft_wrap=True)
-        mark = "" if after.score else f"\n           expected {after.references[0]}"
-        console.print(
-            f"  adapter: {after.output[:120]}{mark}\n", markup=False, highlight=False, soft_wrap=True
-        )
-    console.print(f"run {result.run_id}, {result.global_step} steps, {seconds:.0f} s in all", highlight=False)
-    console.print(f"adapter {result.artifact}", soft_wrap=True)
+        lines = [request, f"  base:    {before.output[:90]!r}", f"  adapter: {after.output[:120]}"]
+        if not after.score:
+            lines.append(f"           expected {after.references[0]}")
+        for number, line in enumerate(lines):
+            style = None if number else "bold"
+            console.print(line, style=style, markup=False, highlight=False, soft_wrap=True)
+        console.print()
+
+
+def show_promotion(done: Promotion) -> None:
+    """What each rule said, and what became of it."""
+    facts, outcome_ = done.judged.facts, done.judged.outcome
+    for rule in outcome_.rules:
+        sign = {"passed": "✓", "failed": "✗", "pending": "?"}[rule.status]
+        print(f"  {sign} {rule.name}: {rule.value}{'' if rule.status == 'passed' else f'; {rule.why}'}")
+    if done.judged.override is not None:
+        one = done.judged.override
+        print(f"  ! OVERRIDE by {one.who} as {one.role}: {one.why}")
+    version = f"{facts.name}@{facts.version}"
+    now = f"{version} is in production" if done.judged.released else f"{version} stays out of production"
+    print(f"{outcome_.verdict}: {now}")
 
 
 if __name__ == "__main__":

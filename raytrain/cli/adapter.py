@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     from raytrain.evaluation.decision.decide import Comparison
     from raytrain.evaluation.items import Suite
     from raytrain.evaluation.results import Evaluation
-    from raytrain.release.registry.registry import Registry
-    from raytrain.release.registry.versions import Version
 
 app = typer.Typer(help="Test, deploy, list and roll back adapters.", no_args_is_help=True)
 app.command("versions")(registry.show_name)
@@ -130,6 +128,7 @@ def deploy(
     """Sign a bundle, register it under the next version, and put it through the gate; again, it goes on."""
     from raytrain.release.gate.promote import Wanted
     from raytrain.release.gate.promote import promote as promote_version
+    from raytrain.release.registry.next_version import register_next
     from raytrain.release.signing import sign, signature_place
 
     keys, folder = ring_of(ring), bundle.absolute()
@@ -139,28 +138,10 @@ def deploy(
     if not signature_place(folder).is_file():
         sign(folder, signing_key)
     with gate.desk_of(place, ring, quiet=as_json) as desk:
-        version = _registered(desk.registry, name, folder, ring, why)
+        version = register_next(desk.registry, name, folder, desk.ring, why=why or "deployed")
         wanted = Wanted(f"{name}@{version}", to, asked, tuple(evidence or ()), why)
         done = promote_version(desk, wanted, signing_key)
     return gate.tell_promotion(done, checklist, as_json)
-
-
-def _registered(known: Registry, name: str, folder: Path, ring: Path | None, why: str) -> Version:
-    """The version of this bundle, which is registered where it has none."""
-    from raytrain.release.bundle.description import ingredients_of
-    from raytrain.release.registry.versions import next_version
-    from raytrain.storage.artifact import open_artifact
-    from raytrain.storage.location import Location
-
-    artifact = open_artifact(Location(str(folder)), verify=False)
-    released = known.released(name)
-    for one in released:
-        if one.digest == artifact.digest:
-            return one.version
-    made_from = ingredients_of(artifact)
-    version = next_version([(one.version, one.made_from) for one in released], made_from)
-    text = why or "deployed"
-    return known.register(name, version, folder, ring_of(ring), made_from=made_from, why=text).version
 
 
 def _show(console: Console, comparison: Comparison, told: Mapping[str, object]) -> None:
