@@ -14,7 +14,7 @@ from raytrain.storage.location import Location
 def make_bundle(folder: Path, seed: int = 0) -> Path:
     """Four files, one in a folder and one empty."""
     generator = random.Random(seed)
-    with ArtifactWriter(Location(str(folder)), kind="bundle") as writer:
+    with ArtifactWriter(Location(str(folder)), kind="report") as writer:
         (writer.path / "tokenizer").mkdir()
         for name in ("adapter.safetensors", "tokenizer/tokenizer.json", "card.md", "empty.txt"):
             content = generator.randbytes(0 if name == "empty.txt" else generator.randint(40, 400))

@@ -238,7 +238,7 @@ def test_what_is_no_evidence_or_damaged_is_an_error(desk: Desk, evidence: Eviden
     for place, kind, words in (
         (tmp_path / "nowhere", ConfigError, "is no evidence"),
         (tmp_path / "empty", ConfigError, "is no evidence"),
-        (make_bundle(tmp_path / "a bundle"), ConfigError, "it is a bundle"),
+        (make_bundle(tmp_path / "a bundle"), ConfigError, "it is a report"),
         (evidence.folder / "safety", IntegrityError, "report.json has 2 bytes"),
     ):
         with pytest.raises(kind) as caught:

@@ -104,7 +104,7 @@ def test_without_internet_nothing_counts_as_verified(
 def test_what_an_identity_signed_is_verified_as_its_own(
     offline: None, folder: Path, roots: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert verify_keyless(folder, ME, trust_config=roots).artifact.kind == "bundle"
+    assert verify_keyless(folder, ME, trust_config=roots).artifact.kind == "report"
     whose = ("--identity", ME.name, "--identity-provider", ME.provider, "--trust-config", roots)
     code, told = told_by(capsys, "verify", folder, *whose)
     assert code == 0 and told["identity"] == ME.name and told["verified"]

@@ -28,7 +28,7 @@ def bundle(tmp_path: Path, ring: KeyRing) -> Path:
 
 def test_what_was_signed_is_verified_wherever_it_lies(bundle: Path, ring: KeyRing, tmp_path: Path) -> None:
     signed = verify(bundle, ring)
-    assert signed.key.name == "release" and signed.artifact.kind == "bundle"
+    assert signed.key.name == "release" and signed.artifact.kind == "report"
     moved = tmp_path / "elsewhere" / "another-name"
     shutil.copytree(bundle, moved)
     with pytest.raises(RefusedError, match="another-name is not signed"):
