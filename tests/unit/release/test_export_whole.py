@@ -305,10 +305,3 @@ def test_the_real_model_in_all_formats(
             assert asked(address, "/generate", {"prompt": 1})[0] == 400
     assert answers[0][0] == 200 and answers[0][1]["text"]
     assert all(one == answers[0] for one in answers)
-    check = ["check", "export", bundle, "--subject", adapter, "--prompts", prompts]
-    check.append(f"storage.path={tmp_path / 'storage'}")
-    planted(bundle, lambda copy: change_weight(copy / "merged", "model.layers.3.mlp.up_proj.weight", 40.0))
-    code, found = told(*check)
-    assert code == 5
-    assert [name for name, one in found["formats"].items() if not one["passed"]] == ["merged"]
-    assert "model.layers.3.mlp.up_proj.weight" in found["formats"]["merged"]["faults"][0]
