@@ -210,15 +210,15 @@ def show_comparison(comparison: Comparison) -> None:
 def show_promotion(done: Promotion) -> None:
     """What each rule said, and what became of it."""
     facts, outcome_ = done.judged.facts, done.judged.outcome
-    for rule in outcome_.rules:
+    override = done.judged.override
+    for rule in outcome_.held_by if override else outcome_.rules:
         sign = {"passed": "✓", "failed": "✗", "pending": "?"}[rule.status]
         print(f"  {sign} {rule.name}: {rule.value}{'' if rule.status == 'passed' else f'; {rule.why}'}")
-    if done.judged.override is not None:
-        one = done.judged.override
-        print(f"  ! OVERRIDE by {one.who} as {one.role}: {one.why}")
+    if override is not None:
+        print(f"  ! OVERRIDE by {override.who} as {override.role}: {override.why}")
     version = f"{facts.name}@{facts.version}"
     now = f"{version} is in production" if done.judged.released else f"{version} stays out of production"
-    print(f"{outcome_.verdict}: {now}")
+    print(f"{outcome_.verdict}{', set aside' if override else ''}: {now}")
 
 
 if __name__ == "__main__":
