@@ -4,16 +4,15 @@ process that is killed at each of its changes on the disk."""
 from __future__ import annotations
 
 import itertools
-import os
 import shutil
 import signal
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from bundles import signed_bundle
+from killed_at_a_change import run_until
 from registry_contract import V1, RegistryContract, faults_of, release, script, state_told, states_of
 
 from raytrain.errors import StorageError
@@ -61,36 +60,6 @@ def test_a_path_and_a_file_uri_name_a_folder(tmp_path: Path) -> None:
         assert open_store(text).place == str(tmp_path / "one")
 
 
-CHANGES = {"open", "os.mkdir", "os.rename", "os.link", "os.remove", "os.chmod", "os.rmdir", "shutil.copyfile"}
-
-
-def _run_until(point: int, folder: Path, steps: Sequence[Callable[[], object]]) -> int:
-    """The steps in a process of its own that dies at its change number `point` below the folder; its exit."""
-    child = os.fork()
-    if child == 0:
-        count = 0
-
-        def watch(event: str, arguments: tuple[object, ...]) -> None:
-            nonlocal count
-            if event not in CHANGES or str(folder) not in str(arguments[0]):
-                return
-            if event == "open" and not (
-                isinstance(arguments[2], int) and arguments[2] & (os.O_WRONLY | os.O_RDWR)
-            ):
-                return
-            count += 1
-            if count == point:
-                os.kill(os.getpid(), signal.SIGKILL)
-
-        sys.addaudithook(watch)
-        try:
-            for step in steps:
-                step()
-        finally:
-            os._exit(1 if sys.exc_info()[0] else 0)
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-
-
 @pytest.mark.slow
 def test_killed_at_any_change_it_is_the_old_state_or_the_new(
     place: Folder, ring: KeyRing, bundles: list[Path]
@@ -100,7 +69,7 @@ def test_killed_at_any_change_it_is_the_old_state_or_the_new(
     num_points, num_with_orphans = 0, 0
     while True:
         shutil.rmtree(place.path)
-        code = _run_until(num_points + 1, place.path, script(registry, ring, bundles))
+        code = run_until(num_points + 1, place.path, *script(registry, ring, bundles))
         if code == 0:
             break
         num_points += 1
@@ -113,7 +82,7 @@ def test_killed_at_any_change_it_is_the_old_state_or_the_new(
             registry.delete(orphans)
             assert registry.orphans() == [], f"point {num_points}"
         rest = script(registry, ring, bundles)[done:]
-        assert _run_until(0, place.path, rest) == 0, f"point {num_points}: it does not go on"
+        assert run_until(0, place.path, *rest) == 0, f"point {num_points}: it does not go on"
         assert state_told(registry) == expected[-1]
         assert faults_of(registry, ring) == []
     assert num_points >= 50, f"only {num_points} points were found"
@@ -138,7 +107,7 @@ def test_a_killed_import_or_export_leaves_the_old_or_the_new(
             for one in folder.rglob("*") if folder == file.parent else []:
                 one.unlink()
             shutil.rmtree(place.path, ignore_errors=True)
-            code = _run_until(point, folder, [step])
+            code = run_until(point, folder, step)
             if folder == file.parent and file.exists():
                 assert import_version(goal, file, ring, why="whole")[1].version == V1, f"point {point}"
             elif goal.names():
@@ -149,7 +118,7 @@ def test_a_killed_import_or_export_leaves_the_old_or_the_new(
             assert code == -signal.SIGKILL
             num_points += 1
             if folder == place.path and not goal.names():
-                assert _run_until(0, folder, [step]) == 0
+                assert run_until(0, folder, step) == 0
                 assert faults_of(goal, ring) == []
     assert num_points >= 15, f"only {num_points} points were found"
 

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import signal
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from killed_at_a_change import run_until
 from releases import Trained, release, write_adapter
 
 from raytrain.errors import ConfigError, IntegrityError, RefusedError
@@ -273,35 +272,6 @@ def test_it_is_loaded_for_real_in_a_process_of_its_own(
         load_in_fresh_process(tmp_path, description, cache)
 
 
-CHANGES = {"open", "os.mkdir", "os.rename", "os.link", "os.remove", "os.chmod", "os.rmdir", "shutil.copyfile"}
-
-
-def _killed_at(point: int, folder: Path, step: Callable[[], object]) -> int:
-    """The step in a process of its own that dies at its change number `point` on the disk; its exit."""
-    child = os.fork()
-    if child == 0:
-        count = 0
-
-        def watch(event: str, arguments: tuple[object, ...]) -> None:
-            nonlocal count
-            if event not in CHANGES or str(folder) not in str(arguments[0]):
-                return
-            if event == "open" and not (
-                isinstance(arguments[2], int) and arguments[2] & (os.O_WRONLY | os.O_RDWR)
-            ):
-                return
-            count += 1
-            if count == point:
-                os.kill(os.getpid(), signal.SIGKILL)
-
-        sys.addaudithook(watch)
-        try:
-            step()
-        finally:
-            os._exit(1 if sys.exc_info()[0] else 0)
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-
-
 @pytest.mark.slow
 def test_killed_at_any_change_of_promotion_or_rollback_it_is_old_or_new(
     hangar: Hangar, tmp_path: Path
@@ -321,7 +291,7 @@ def test_killed_at_any_change_of_promotion_or_rollback_it_is_old_or_new(
             point += 1
             shutil.rmtree(Path(registry.place))
             shutil.copytree(whole, Path(registry.place))
-            code = _killed_at(point, Path(registry.place), step)
+            code = run_until(point, Path(registry.place), step)
             now = str(registry.state("sums").aliases["production"])
             if code == 0:
                 assert now == goal
