@@ -21,7 +21,7 @@ _CHANGES = {
 
 
 def run_until(point: int, folder: Path, *steps: Callable[[], object]) -> int:
-    """The exit of the steps in a process of its own, which dies at its change number `point` below the folder; 0: never."""
+    """The steps in a process of its own, which dies at its change number `point` below the folder, at 0 never; its exit."""
     child = os.fork()
     if child == 0:
         count = 0
