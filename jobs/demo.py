@@ -56,13 +56,13 @@ PROMPTS = [
 
 
 def main(overrides: list[str]) -> int:
-    suite = load_items(load_suite(JOBS / "suites" / "tool_calls.yaml"))
-    demo = Demo(stderr_console(), suite, time.perf_counter())
+    console, started = stderr_console(), time.perf_counter()
     try:
-        demo.play(without_bfloat16(overrides))
+        suite = load_items(load_suite(JOBS / "suites" / "tool_calls.yaml"))
+        Demo(console, suite, started).play(without_bfloat16(overrides))
     except Stopped as stop:
         (by,) = stop.args
-        demo.console.print(f"the demo was stopped by {by}; run it again: it goes on", highlight=False)
+        console.print(f"the demo was stopped by {by}; run it again: it goes on", highlight=False)
         return exit_code_when_stopped(by) or TrainingError.exit_code
     except KeyboardInterrupt:
         return exit_code_when_stopped("SIGINT")

@@ -21,7 +21,10 @@ _CHANGES = {
 
 
 def run_until(point: int, folder: Path, *steps: Callable[[], object]) -> int:
-    """The steps in a process of its own, which dies at its change number `point` below the folder, at 0 never; its exit."""
+    """The steps in a process of its own, which dies at its change number `point` below the folder (0: never).
+
+    Returns its exit.
+    """
     child = os.fork()
     if child == 0:
         count = 0

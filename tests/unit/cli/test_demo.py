@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import importlib.util
+import sys
 from types import ModuleType
 
 import pytest
 from guide import ROOT
 
+from raytrain import pipeline
 from raytrain.evaluation.evaluate import EvaluateResult
 
 
 @pytest.fixture
-def demo() -> ModuleType:
+def demo(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     spec = importlib.util.spec_from_file_location("demo_job", ROOT / "jobs" / "demo.py")
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(
+        sys.modules, spec.name, module
+    )  # where dataclasses look for the module that they are in
     spec.loader.exec_module(module)
     return module
 
@@ -31,7 +36,7 @@ def test_a_demo_that_is_stopped_ends_as_other_commands_do(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     cancelled = EvaluateResult("base-eval", "cancelled", None, by)
-    monkeypatch.setattr(demo, "evaluate", lambda *_, **__: cancelled)
+    monkeypatch.setattr(pipeline, "evaluate", lambda *_, **__: cancelled)
     assert demo.main([]) == code
     assert f"stopped by {by}" in " ".join(capsys.readouterr().err.split())
 
