@@ -192,6 +192,7 @@ class RegistryContract:
         cards = [f"{store.bundle_place('sums', one)}/card.md" for one in digests]
         extra = f"{store.bundle_place('sums', digests[0])}/extra.py"
         signature = f"{store.bundle_place('sums', digests[1])}.sig"
+        odd = {"version": "9.0.0", "digest": "", "made_from": []}
 
         def rewritten(at: int, **changes: Any) -> bytes:
             return content_of(Entry(**{**json.loads(place.read(entries[at])), **changes}))
@@ -202,6 +203,9 @@ class RegistryContract:
             ("00000003.json", entries[3], json.dumps(json.loads(place.read(entries[3])), indent=1).encode()),
             ("entry 3", entries[3], rewritten(3, details={"alias": "production"})),
             ("00000002.json: it is missing", entries[2], None),
+            ("00000003.json: it is no entry, which has", entries[3], b"{}\n"),
+            ("00000003.json: it is no entry, which has", entries[3], rewritten(3, time=4)),
+            ("entry 3", entries[3], rewritten(3, action="register", details=odd)),
             ("00000001.json", entries[1], b"{"),
             ("00000001.json", entries[1], b"\xff\x00garbage\n"),
             ("00000003.json", entries[3], b""),

@@ -126,15 +126,19 @@ def deploy(
     as_json: JsonOption = False,
 ) -> int:
     """Sign a bundle, register it under the next version, and put it through the gate; again, it goes on."""
+    from raytrain.release.gate.about import about_bundle
     from raytrain.release.gate.promote import Wanted
     from raytrain.release.gate.promote import promote as promote_version
     from raytrain.release.registry.next_version import register_next
     from raytrain.release.signing import sign, signature_place
+    from raytrain.storage.artifact import open_artifact
+    from raytrain.storage.location import Location
 
     keys, folder = ring_of(ring), bundle.absolute()
     signing_key = keys.signing_key(key)
     asked = gate.policy_of(policy)
     asked.target(to)
+    about_bundle(open_artifact(Location(str(folder)), verify=False))  # before anything is written
     if not signature_place(folder).is_file():
         sign(folder, signing_key)
     with gate.desk_of(place, ring, quiet=as_json) as desk:

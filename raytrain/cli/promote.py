@@ -182,7 +182,8 @@ def _show(console: Console, done: Promotion, *, dry_run: bool) -> None:
     who = f"{facts.name}@{facts.version}"
     colour = _COLOURS[outcome.verdict]
     told = f"{who} is {facts.target} now" if done.moved else _not_moved(done, who, dry_run=dry_run)
-    console.print(f"[bold {colour}]{outcome.verdict}[/]: {escape(told)}", highlight=False)
+    verdict = outcome.verdict if done.judged.override is None else f"{outcome.verdict}, set aside"
+    console.print(f"[bold {colour}]{verdict}[/]: {escape(told)}", highlight=False)
     if done.record is not None:
         console.print(f"record {done.record.location}", markup=False, highlight=False, soft_wrap=True)
 
@@ -193,4 +194,5 @@ def _not_moved(done: Promotion, who: str, *, dry_run: bool) -> str:
         return f"{who} {'would become' if done.judged.released else 'would not become'} {target}; nothing was written"
     if done.judged.released:
         return f"{who} was {target} already"
-    return f"{who} does not become {target}, which stays {done.before or 'nothing'}"
+    stays = f"stays {done.before}" if done.before else "names no version yet"
+    return f"{who} does not become {target}, which {stays}"

@@ -10,6 +10,7 @@ import typer
 
 from raytrain.cli.keys import RingOption, ring_of
 from raytrain.cli.output import JsonOption, emit, stderr_console
+from raytrain.cli.promote import promote
 from raytrain.cli.registry_compare import compare, diff
 from raytrain.cli.registry_place import (
     PlaceOption,
@@ -20,6 +21,7 @@ from raytrain.cli.registry_place import (
     state_object,
 )
 from raytrain.cli.registry_transfer import export_version, import_version
+from raytrain.cli.rollback import rollback
 from raytrain.errors import ConfigError, IntegrityError
 
 if TYPE_CHECKING:
@@ -34,6 +36,8 @@ app.command("compare")(compare)
 app.command("diff")(diff)
 app.command("export")(export_version)
 app.command("import")(import_version)
+app.command("promote")(promote)
+app.command("rollback")(rollback)
 
 
 @app.command("add")
@@ -169,12 +173,16 @@ def verify(
 
 @app.command("audit")
 def audit(place: PlaceOption = None, ring: RingOption = None, as_json: JsonOption = False) -> int:
-    """Go through every journal and every bundle; exit code 5 if anything is not as it was written."""
-    registry, faults, num_names = registry_of(place), [], 0
-    progress = stderr_console()
-    for name, found in registry.audit(ring_of(ring)):
+    """Go through every journal, bundle and record; exit code 5 if anything is not as it was written."""
+    from raytrain.evaluation.decision.quantity import counted
+    from raytrain.release.gate.audit import audit as look
+
+    faults, num_names, progress = [], 0, stderr_console()
+    for name, found in look(registry_of(place), ring_of(ring)):
         if progress.is_terminal or found:
-            progress.print(f"{name}: {len(found)} faults", style="dim", highlight=False, markup=False)
+            progress.print(
+                f"{name}: {counted(len(found), 'fault')}", style="dim", highlight=False, markup=False
+            )
         faults += found
         num_names += 1
 
@@ -182,7 +190,7 @@ def audit(place: PlaceOption = None, ring: RingOption = None, as_json: JsonOptio
         if faults:
             show_rows(console, ("name", "", ""), [(one.name, one.thing, one.what) for one in faults])
         else:
-            console.print(f"{num_names} names, all as they were written")
+            console.print(f"{counted(num_names, 'name')}: all is as it was written")
 
     emit({"whole": not faults, "faults": [asdict(one) for one in faults]}, as_json, show)
     return IntegrityError.exit_code if faults else 0

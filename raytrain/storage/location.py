@@ -176,12 +176,13 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-_NO_FOLDER = "a file stands where a folder is needed; name another place, in a recipe storage.path"
-_NO_RIGHT = "give this user the right to it, or name another place, in a recipe storage.path"
+_WHERE = "storage.path of a recipe, --registry of a registry"
+_NO_FOLDER = f"a file stands where a folder is needed; name another place ({_WHERE})"
+_NO_RIGHT = f"give this user the right to it, or name another place ({_WHERE})"
 _REMEDIES = {
-    errno.ENOSPC: "free space there or name a larger disk, in a recipe storage.path; what was saved before is whole",
-    errno.EDQUOT: "raise the quota or name another disk, in a recipe storage.path; what was saved before is whole",
-    errno.EROFS: "the disk is mounted read-only; name a place that can be written, in a recipe storage.path",
+    errno.ENOSPC: f"free space there or name a larger disk ({_WHERE}); what was saved before is whole",
+    errno.EDQUOT: f"raise the quota or name another disk ({_WHERE}); what was saved before is whole",
+    errno.EROFS: f"the disk is mounted read-only; name a place that can be written ({_WHERE})",
     errno.EACCES: _NO_RIGHT,
     errno.EPERM: _NO_RIGHT,
     errno.ENOENT: "check the path",

@@ -45,7 +45,7 @@ def about_bundle(artifact: Artifact) -> About:
     if artifact.kind != BUNDLE_KIND:
         raise IntegrityError(
             f"{artifact.location} cannot be promoted",
-            why=f"it is a {artifact.kind}, and a gate judges bundles",
+            why=f"its kind is {artifact.kind}, and a gate judges bundles",
             fix="raytrain export makes a bundle of an adapter or a model",
         )
     description = read_description(artifact.path)

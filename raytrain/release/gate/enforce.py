@@ -75,7 +75,7 @@ def require_released(
 
 
 def _record(registry: Registry, name: str, move: Entry, ring: KeyRing) -> Artifact:
-    digest = move.details["decision"]
+    digest = move.details.get("decision")
     if digest is None:
         why = f"entry {move.number} of the journal, by {move.who}, names no decision"
         raise _refused(f"{name}@{move.details['alias']}", why, "raytrain promote; find out who moved it")

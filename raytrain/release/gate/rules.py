@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
+from raytrain.evaluation.decision.quantity import counted
 from raytrain.release.gate.policy import ApprovalRules, Policy, TargetSection, is_among
 
 Status = Literal["passed", "failed", "pending"]
@@ -230,7 +231,7 @@ def _fresh(target: TargetSection, facts: Facts) -> Rule:
     ]
     unsigned = sum(one.signed_by is None for one in outside)
     trust = (
-        f"; {unsigned} of the reports are unsigned: their time is whoever wrote them's word"
+        f"; {counted(unsigned, 'report')} without a signature: the time is the word of whoever wrote it"
         if unsigned
         else ""
     )

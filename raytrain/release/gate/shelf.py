@@ -55,10 +55,13 @@ class Shelf:
                 self._sign_anew(digest, Path(scratch), staged, key)
             return open_artifact(Location(str(self.store.open_bundle(self.name, digest))))
 
-    def get(self, digest: str, ring: KeyRing) -> Signed:
-        """Raises RefusedError or IntegrityError where it is not there as it was signed by a key that counts."""
+    def get(self, digest: str, ring: KeyRing, scratch: Path | None = None) -> Signed:
+        """Raises RefusedError or IntegrityError where it is not there as it was signed by a key that counts.
+
+        scratch: a folder, for who wants what lies there and no copy of this machine.
+        """
         is_there = _short(digest) in self.store.bundles(self.name)
-        place = self.store.open_bundle(self.name, _short(digest)) if is_there else None
+        place = self.store.open_bundle(self.name, _short(digest), scratch) if is_there else None
         if place is None or not place.is_dir():
             raise IntegrityError(
                 f"{digest} is not in {self.place}",

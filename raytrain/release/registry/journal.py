@@ -45,6 +45,13 @@ class Entry:
     """Random: a writer to whom nobody answered knows its entry by it."""
 
 
+_KINDS = {
+    **dict.fromkeys(("previous", "time", "who", "action", "why", "token"), str),
+    "number": int,
+    "details": dict,
+}
+
+
 class Journal:
     """All that happened to a name in a store."""
 
@@ -113,9 +120,12 @@ def content_hash(content: bytes) -> str:
 
 def _parsed(content: bytes, place: Callable[[int], str], number: int) -> Entry:
     try:
-        return Entry(**json.loads(content))
-    except (ValueError, TypeError) as error:
+        found = json.loads(content)
+    except ValueError as error:
         raise broken(place(number), f"it cannot be read: {error}") from error
+    if not isinstance(found, dict) or {key: type(one) for key, one in found.items()} != _KINDS:
+        raise broken(place(number), f"it is no entry, which has {', '.join(_KINDS)}")
+    return Entry(**found)
 
 
 def broken(place: object, why: str) -> IntegrityError:

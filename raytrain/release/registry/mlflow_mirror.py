@@ -190,10 +190,15 @@ class MlflowMirror:
         except (MlflowException, RequestException) as error:
             raise EndpointError(
                 f"MLflow at {self.uri}: cannot {action}",
-                why=str(error).strip().split("\n")[0][:400],
+                why=_shortened(str(error).strip().split("\n")[0]),
                 fix="the registry is whole, and is what counts. Once MLflow answers: "
                 f"raytrain registry publish {name} --mlflow {self.uri}",
             ) from error
+
+
+def _shortened(text: str) -> str:
+    """Its beginning says what was asked, its end why that did not work."""
+    return text if len(text) <= 400 else f"{text[:200]} … {text[-200:]}"
 
 
 def _tags(registry: Registry, name: str, released: Released, state: State) -> dict[str, str]:

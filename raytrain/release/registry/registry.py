@@ -270,7 +270,9 @@ class Registry:
             raise ConfigError(
                 f"{name!r} cannot be a name in the registry",
                 why="it becomes the name of a folder",
-                fix="use small letters, digits, '-', '_' and '.', and begin with a letter or digit",
+                fix="give the name without its version"
+                if _NAME.fullmatch(name.partition("@")[0])
+                else "use small letters, digits, '-', '_' and '.', and begin with a letter or digit",
             )
         return Journal(self.store, name)
 

@@ -46,7 +46,7 @@ def state_of(entries: Iterable[Entry]) -> State:
     for entry in entries:
         try:
             _take(state, entry, entry.details)
-        except (KeyError, TypeError, ValueError) as error:
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise IntegrityError(
                 f"entry {entry.number} of the journal cannot follow those before it",
                 why=f"{entry.action}: {error}",

@@ -106,6 +106,7 @@ def test_approvals_and_an_override(told: Told, tmp_path: Path, capsys: pytest.Ca
     assert run([*map(str, later), "--role", "on-call", "--why", "it is on fire"]) == 0
     said = capsys.readouterr()
     assert "OVERRIDE: ESCALATE was set aside by default as on-call: it is on fire" in said.err
+    assert "ESCALATE, set aside: sums@" in said.out
     assert "OVERRIDE of ESCALATE" in told("registry", "log", "sums")[1]["entries"][-1]["why"]
     code, found = told("rollback", "sums", "--rehearse")
     assert (
@@ -182,3 +183,27 @@ def test_an_adapter_is_tested_against_production_and_its_golden_set(
     code, found = told("check", "golden", "sums@production", "--baseline", "nowhere")
     assert code == 2 and "is no baseline" in found["error"]["what"]
     assert told("adapter", "test", other, "--name", "nothing", "--suite", sums)[0] == 2
+
+
+def test_what_is_no_bundle_is_not_deployed_and_leaves_nothing(told: Told, tmp_path: Path) -> None:
+    with ArtifactWriter(Location(str(tmp_path / "adapter")), kind="adapter") as writer:
+        write_adapter(writer.path)
+        writer.commit({})
+    assert told("keys", "generate")[0] == 0
+    code, found = told("adapter", "deploy", tmp_path / "adapter", "--name", "sums", "--to", "dev")
+    assert code == 5 and "its kind is adapter" in found["error"]["why"]
+    assert not (tmp_path / "adapter.sig").exists() and told("registry", "list")[1]["names"] == []
+
+
+def test_an_alias_that_names_nothing_is_told_and_the_registry_has_the_commands_too(
+    told: Told, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make_release(tmp_path / "bundle", Trained())
+    assert told("keys", "generate")[0] == 0
+    told("adapter", "deploy", tmp_path / "bundle", "--name", "sums", "--to", "dev")
+    assert run(["registry", "promote", "sums@1.0.0", "--to", "staging"]) == 5
+    assert "does not become staging, which names no version yet" in capsys.readouterr().out
+    code, found = told("registry", "rollback", "sums", "--rehearse")
+    assert code in (2, 5) and "sums" in found["error"]["what"]
+    code, found = told("registry", "show", "sums@dev")
+    assert code == 2 and found["error"]["fix"] == "give the name without its version"

@@ -16,6 +16,7 @@ from releases import Evidence, Trained, release
 from raytrain.errors import ConfigError, IntegrityError, RefusedError
 from raytrain.release.gate.about import about_bundle
 from raytrain.release.gate.approvals import statement_of, write_approval
+from raytrain.release.gate.audit import audit
 from raytrain.release.gate.enforce import require_released
 from raytrain.release.gate.policy import Policy, default_policy
 from raytrain.release.gate.promote import Desk, judge, promote
@@ -222,3 +223,32 @@ def test_an_approval_of_another_form_does_not_count(
     write_approval(shelf, replace(plain, key="k"), key, reviewers)
     (rule,) = judge(desk, wanted(evidence, policy)).outcome.held_by
     assert "another policy: 5, not" in rule.why and "it names another key" in rule.why
+
+
+def test_the_audit_misses_no_record(
+    desk: Desk, evidence: Evidence, ring: KeyRing, reviewers: KeyRing, tmp_path: Path
+) -> None:
+    first = promoted(desk, wanted(evidence, team_policy())).record
+    assert first is not None
+
+    def faults() -> list[str]:
+        return [f"{one.thing}: {one.what}" for _, found in audit(desk.registry, desk.ring) for one in found]
+
+    assert faults() == []
+    record = first.path / "record.json"
+    whole = record.read_bytes()
+    record.write_bytes(whole.replace(b"GO", b"OG", 1))
+    assert len(faults()) == 1 and "record of entry 2" in faults()[0] and "record.json" in faults()[0]
+    record.write_bytes(whole)
+    signature = signature_place(first.path)
+    signed = signature.read_bytes()
+    signature.unlink()
+    assert "is not signed" in faults()[0]
+    signature.write_bytes(signed)
+    assert faults() == []
+    shutil.rmtree(first.path)
+    assert "the journal names it, and it is not there" in faults()[0]
+
+    release(desk.registry, ring, tmp_path / "second", Trained(tokenizer="sha256:t"), "1.1.0")
+    desk.registry.move("sums", "production", V2, expected=V1, decision=None, why="by hand")
+    assert "it is not there" in faults()[0], "also of an entry that was long ago"
