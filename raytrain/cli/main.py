@@ -73,8 +73,6 @@ app.add_typer(registry.app, name="registry")
 app.command("approve")(promote.approve)
 app.command("promote")(promote.promote)
 app.command("rollback")(rollback.rollback)
-registry.app.command("promote")(promote.promote)  # where people look for them who come from other registries
-registry.app.command("rollback")(rollback.rollback)
 app.add_typer(adapter.app, name="adapter")
 
 

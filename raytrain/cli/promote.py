@@ -112,7 +112,7 @@ def approve(
     """Sign that this bundle may become this alias under this policy; for nothing else does it count."""
     from raytrain.release.gate.about import about_bundle
     from raytrain.release.gate.approvals import statement_of, write_approval
-    from raytrain.release.gate.shelf import shelf_of
+    from raytrain.release.registry.shelf import shelf_of
 
     keys = ring_of(ring)
     signing_key = keys.signing_key(key)

@@ -14,10 +14,10 @@ from raytrain.errors import ConfigError, PlatformError, RefusedError
 from raytrain.release.bundle.description import BundleDescription, read_description
 from raytrain.release.fitting import Fit, check_weights, compatible, load_in_fresh_process, refuse_unfit
 from raytrain.release.gate.enforce import ROLLBACK_KIND, require_released
-from raytrain.release.gate.shelf import shelf_of
 from raytrain.release.keys import KeyRing, SigningKey
 from raytrain.release.registry.journal import Entry
 from raytrain.release.registry.registry import Registry
+from raytrain.release.registry.shelf import shelf_of
 from raytrain.release.registry.state import PRODUCTION
 from raytrain.release.registry.versions import Version
 from raytrain.storage.artifact import Artifact

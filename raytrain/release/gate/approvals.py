@@ -11,8 +11,8 @@ from raytrain.errors import PlatformError, RefusedError
 from raytrain.release.gate.about import About
 from raytrain.release.gate.policy import Policy, is_among
 from raytrain.release.gate.rules import Approval, Refused
-from raytrain.release.gate.shelf import Shelf
 from raytrain.release.keys import KeyRing, SigningKey
+from raytrain.release.registry.shelf import Shelf
 from raytrain.release.signing import verify
 from raytrain.storage.artifact import Artifact
 

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from raytrain.errors import IntegrityError, PlatformError
-from raytrain.release.gate.shelf import shelf_of
 from raytrain.release.keys import KeyRing
 from raytrain.release.registry.findings import Fault
 from raytrain.release.registry.registry import Registry
+from raytrain.release.registry.shelf import shelf_of
 from raytrain.release.registry.state import state_of
 
 

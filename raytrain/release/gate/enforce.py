@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from raytrain.errors import RefusedError
 from raytrain.release.gate.about import About, about_bundle, read_documents
 from raytrain.release.gate.record import PROMOTION_KIND, read_record
-from raytrain.release.gate.shelf import shelf_of
 from raytrain.release.keys import KeyRing
 from raytrain.release.registry.journal import Entry
 from raytrain.release.registry.registry import Registry
+from raytrain.release.registry.shelf import shelf_of
 from raytrain.release.registry.state import ALIASES, PREVIOUS, PRODUCTION
 from raytrain.release.signing import Signed
 from raytrain.storage.artifact import Artifact

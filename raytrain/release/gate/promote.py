@@ -17,9 +17,9 @@ from raytrain.release.gate.policy import Policy
 from raytrain.release.gate.record import Judged, Override, record_of, write_record
 from raytrain.release.gate.reports import time_of
 from raytrain.release.gate.rules import Facts, decide
-from raytrain.release.gate.shelf import shelf_of
 from raytrain.release.keys import KeyRing, SigningKey
 from raytrain.release.registry.registry import Registry
+from raytrain.release.registry.shelf import shelf_of
 from raytrain.release.registry.versions import Version
 from raytrain.storage.artifact import Artifact
 

@@ -13,8 +13,8 @@ from raytrain.errors import IntegrityError
 from raytrain.release.gate.checklist import render_checklist
 from raytrain.release.gate.policy import Policy
 from raytrain.release.gate.rules import Facts, Outcome
-from raytrain.release.gate.shelf import Shelf
 from raytrain.release.keys import KeyRing, SigningKey
+from raytrain.release.registry.shelf import Shelf
 from raytrain.storage.artifact import Artifact
 
 PROMOTION_KIND = "promotion"

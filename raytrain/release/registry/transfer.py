@@ -5,6 +5,7 @@ journal.jsonl    the whole journal of its name, so that its chain can be followe
 key.pem          who signed; nobody trusts it for being here
 bundle/…         the bundle
 bundle.sig       its signature
+proof/records/<digest>/…, proof/approvals/<digest>/…, each with its .sig: what was decided and approved about it
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import shutil
 import tarfile
 import tempfile
@@ -25,13 +27,15 @@ from raytrain.errors import DataError, IntegrityError, PlatformError, RefusedErr
 from raytrain.release.keys import KeyRing
 from raytrain.release.registry.journal import Entry, chained
 from raytrain.release.registry.registry import Registry
+from raytrain.release.registry.shelf import SHELVES, ShelfKind, shelf_of
 from raytrain.release.registry.state import Released, state_of
 from raytrain.release.registry.versions import Version
-from raytrain.release.signing import SIGNATURE_SUFFIX, Signed, verify
+from raytrain.release.signing import SIGNATURE_SUFFIX, Signed, signature_place, verify
 from raytrain.storage.location import sync_folder, translated_errors
 
 _FORMAT = 1
-_VERSION, _JOURNAL, _KEY, _BUNDLE = "version.json", "journal.jsonl", "key.pem", "bundle"
+_VERSION, _JOURNAL, _KEY, _BUNDLE, _PROOF = "version.json", "journal.jsonl", "key.pem", "bundle", "proof"
+_OF_PROOF = re.compile(rf"{_PROOF}/({'|'.join(SHELVES)})/[0-9a-f]{{64}}(\.sig|/.+)")
 _LARGEST_DOCUMENT = 1 << 28
 
 
@@ -51,7 +55,7 @@ def export_version(registry: Registry, reference: str, file: Path, ring: KeyRing
         _JOURNAL: b"".join(contents),
         _KEY: signed.key.pem.encode(),
     }
-    folder = signed.artifact.path
+    folders = {_BUNDLE: signed.artifact.path, **_proof_of(registry, name, released.digest)}
     staged = file.with_name(f".{file.name}.{os.getpid()}-{uuid.uuid4().hex[:8]}.tmp")
     with translated_errors(file, "write"):
         try:
@@ -59,12 +63,8 @@ def export_version(registry: Registry, reference: str, file: Path, ring: KeyRing
                 with tarfile.open(fileobj=stream, mode="w") as tar:
                     for one, content in documents.items():
                         tar.addfile(_member(one, len(content)), io.BytesIO(content))
-                    for path in [
-                        *sorted(folder.rglob("*")),
-                        folder.with_name(folder.name + SIGNATURE_SUFFIX),
-                    ]:
-                        if path.is_file():
-                            _add(tar, path, folder)
+                    for one, folder in folders.items():
+                        _add_signed(tar, one, folder)
                 stream.flush()
                 os.fsync(stream.fileno())
             staged.replace(file)
@@ -74,11 +74,24 @@ def export_version(registry: Registry, reference: str, file: Path, ring: KeyRing
     return signed
 
 
-def _add(tar: tarfile.TarFile, path: Path, folder: Path) -> None:
-    inside = path.is_relative_to(folder)
-    name = f"{_BUNDLE}/{path.relative_to(folder).as_posix()}" if inside else _BUNDLE + SIGNATURE_SUFFIX
-    with path.open("rb") as stream:
-        tar.addfile(_member(name, path.stat().st_size), stream)
+def _proof_of(registry: Registry, name: str, digest: str) -> dict[str, Path]:
+    return {
+        f"{_PROOF}/{kind}/{folder.name}": folder
+        for kind in SHELVES
+        for folder in shelf_of(registry, name, kind).about(digest)
+    }
+
+
+def _add_signed(tar: tarfile.TarFile, name: str, folder: Path) -> None:
+    """An artifact, and the signature beside it; one that nobody has signed yet proves nothing, and stays."""
+    signature = signature_place(folder)
+    if not signature.is_file():
+        return
+    inside = {f"{name}/{one.relative_to(folder).as_posix()}": one for one in sorted(folder.rglob("*"))}
+    for member, path in {**inside, name + SIGNATURE_SUFFIX: signature}.items():
+        if path.is_file():
+            with path.open("rb") as stream:
+                tar.addfile(_member(member, path.stat().st_size), stream)
 
 
 def _member(name: str, size: int) -> tarfile.TarInfo:
@@ -106,12 +119,43 @@ def import_version(registry: Registry, file: Path, ring: KeyRing, *, why: str) -
                 file, f"its bundle is {signed.artifact.digest}, its journal released {released.digest}"
             )
         name = str(told["name"])
+        proof, left = _read_proof(file, folder, released.digest, ring)
         details = _carried(released, told, entries)
+        details["imported"]["proof_left_out"] = left
         bundle = folder / _BUNDLE
+        if released.version not in {one.version for one in registry.released(name)}:
+            # Before the entry: whoever is killed here leaves what is about no version, and imports again.
+            for kind, one in proof:
+                shelf_of(registry, name, kind).keep(one)
         made = registry.register(
             name, released.version, bundle, ring, made_from=released.made_from, why=why, details=details
         )
     return name, made
+
+
+def _read_proof(
+    file: Path, folder: Path, bundle: str, ring: KeyRing
+) -> tuple[list[tuple[ShelfKind, Path]], list[str]]:
+    """What came along of records and approvals, and what of it counts for nothing here, with the reason."""
+    found: list[tuple[ShelfKind, Path]] = []
+    left: list[str] = []
+    for kind in SHELVES:
+        shelf = folder / _PROOF / kind
+        for one in sorted(shelf.iterdir()) if shelf.is_dir() else []:
+            if not one.is_dir():
+                continue
+            try:
+                signed = verify(one, ring)
+            except RefusedError as error:
+                left.append(f"{kind}/{one.name}: {error.why}".replace(f"{folder}/", ""))
+                continue
+            except IntegrityError as error:
+                raise _broken(file, f"{error.what}: {error.why}".replace(f"{folder}/", "")) from error
+            digest, about = signed.artifact.digest, signed.artifact.manifest.parents.get("bundle")
+            if digest.removeprefix("sha256:") != one.name or about != bundle:
+                raise _broken(file, f"{_PROOF}/{kind}/{one.name} is {digest}, about {about}")
+            found.append((kind, one))
+    return found, left
 
 
 def _carried(released: Released, told: dict[str, Any], entries: list[Entry]) -> dict[str, Any]:
@@ -162,7 +206,7 @@ def _check_member(file: Path, member: tarfile.TarInfo, seen: set[str]) -> None:
         raise _broken(file, f"{member.name!r} is no ordinary file")
     if name.is_absolute() or ".." in name.parts or "\0" in member.name or str(name) != member.name:
         raise _broken(file, f"{member.name!r} would be written elsewhere")
-    if member.name not in known and name.parts[0] != _BUNDLE:
+    if member.name not in known and name.parts[0] != _BUNDLE and not _OF_PROOF.fullmatch(member.name):
         raise _broken(file, f"{member.name!r} does not belong there")
     if member.name in seen or member.name == _BUNDLE:
         raise _broken(file, f"{member.name!r} is there twice")

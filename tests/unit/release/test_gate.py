@@ -24,9 +24,9 @@ from raytrain.release.gate.evidence import Shelves
 from raytrain.release.gate.policy import Policy, default_policy
 from raytrain.release.gate.promote import Desk, judge
 from raytrain.release.gate.record import checklist_of, record_of
-from raytrain.release.gate.shelf import shelf_of
 from raytrain.release.keys import KeyRing
 from raytrain.release.registry.registry import Registry
+from raytrain.release.registry.shelf import shelf_of
 from raytrain.release.registry.versions import Version
 from raytrain.release.signing import sign, signature_place
 from raytrain.storage.artifact import ArtifactWriter

@@ -21,8 +21,8 @@ from raytrain.release.gate.enforce import require_released
 from raytrain.release.gate.policy import Policy, default_policy
 from raytrain.release.gate.promote import Desk, judge, promote
 from raytrain.release.gate.record import checklist_of
-from raytrain.release.gate.shelf import shelf_of
 from raytrain.release.keys import KeyRing
+from raytrain.release.registry.shelf import shelf_of
 from raytrain.release.registry.versions import Version
 from raytrain.release.signing import signature_place
 

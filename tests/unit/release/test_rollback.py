@@ -22,10 +22,10 @@ from raytrain.release.gate.enforce import require_released
 from raytrain.release.gate.evidence import Shelves
 from raytrain.release.gate.policy import default_policy
 from raytrain.release.gate.promote import Desk, Wanted, promote
-from raytrain.release.gate.shelf import shelf_of
 from raytrain.release.keys import KeyRing
 from raytrain.release.registry.journal import Entry
 from raytrain.release.registry.registry import Registry
+from raytrain.release.registry.shelf import shelf_of
 from raytrain.release.registry.versions import Version
 from raytrain.release.rollback import Hangar, RollbackOptions, choose_target, good_versions, roll_back
 from raytrain.storage.location import Location

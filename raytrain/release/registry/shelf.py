@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 from raytrain.errors import IntegrityError, PlatformError, RefusedError
 from raytrain.release.keys import KeyRing, SigningKey
@@ -21,6 +21,9 @@ from raytrain.storage.artifact import Artifact, ArtifactWriter, copy_artifact, o
 from raytrain.storage.location import Location
 from raytrain.storage.manifest import MANIFEST_NAME, read_manifest
 from raytrain.storage.provenance import collect_provenance
+
+ShelfKind = Literal["approvals", "records"]
+SHELVES: tuple[ShelfKind, ...] = get_args(ShelfKind)
 
 
 @dataclass(frozen=True)
@@ -83,6 +86,12 @@ class Shelf:
         whole = [one for one in found if (one / MANIFEST_NAME).is_file()]
         return [one for one in whole if read_manifest(Location(str(one))).parents.get("bundle") == bundle]
 
+    def keep(self, folder: Path) -> None:
+        """A copy of what another registry's shelf holds, with the signature beside it, under its digest."""
+        digest = _short(read_manifest(Location(str(folder))).digest)
+        if digest not in self.store.bundles(self.name):
+            self.store.put_bundle(self.name, digest, folder)
+
     @property
     def place(self) -> str:
         """As a person finds it."""
@@ -110,7 +119,7 @@ class Shelf:
             self.store.put_signature(self.name, digest, (scratch / "copy.sig").read_bytes())
 
 
-def shelf_of(registry: Registry, name: str, kind: Literal["approvals", "records"]) -> Shelf:
+def shelf_of(registry: Registry, name: str, kind: ShelfKind) -> Shelf:
     return Shelf(registry.store, f"_{kind}.{name}")
 
 
