@@ -9,6 +9,7 @@ import typer
 
 from raytrain.cli.keys import RingOption, ring_of
 from raytrain.cli.output import JsonOption, emit
+from raytrain.cli.outputs import ReplaceOption, check_outputs
 from raytrain.cli.registry_place import PlaceOption, ReferenceArgument, registry_of, released_object
 
 FileArgument = Annotated[Path, typer.Argument(metavar="FILE.tar", help="The file.")]
@@ -17,13 +18,15 @@ FileArgument = Annotated[Path, typer.Argument(metavar="FILE.tar", help="The file
 def export_version(
     reference: ReferenceArgument,
     file: FileArgument,
+    replace: ReplaceOption = False,
     place: PlaceOption = None,
     ring: RingOption = None,
     as_json: JsonOption = False,
 ) -> int:
-    """Write a version to a file: bundle, signature, journal, and the public key for information."""
+    """Write a version to a file: bundle, signature, proof, journal, and the public key for information."""
     from raytrain.release.registry.transfer import export_version as write
 
+    check_outputs([file], replace=replace)
     signed = write(registry_of(place), reference, file.absolute(), ring_of(ring))
     size = file.stat().st_size
     told = {"reference": reference, "file": str(file), "size_bytes": size, "digest": signed.artifact.digest}

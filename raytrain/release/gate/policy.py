@@ -18,6 +18,7 @@ from raytrain.storage.manifest import digest_of
 POLICY = Form("gate policy", "policy and targets", "jobs/gates/", "docs/gate-reference.md")
 
 Target = Literal["dev", "staging", "production"]
+TARGETS: tuple[Target, ...] = get_args(Target)
 Report = Literal["pipeline_check", "evaluation", "contamination", "safety", "drift"]
 """Evidence that lies outside of the bundle."""
 Document = Literal["export_check", "scan", "sbom", "provenance"]
@@ -162,7 +163,9 @@ class Policy:
             raise ConfigError(
                 f"the policy {self.section.policy} lets nothing into {to!r}",
                 why=f"its targets are {', '.join(one.to for one in self.section.targets)}",
-                fix=f"take one of these, or write what {to} asks under `targets`",
+                fix=f"take one of these, or write what {to} asks under `targets`"
+                if to in TARGETS
+                else f"name one of {', '.join(TARGETS)}: no other alias is moved by a gate",
             )
         return found
 

@@ -104,8 +104,14 @@ def validate_sbom(document: Json) -> None:
 
 
 def read_sbom(folder: Path) -> Json:
-    """A folder's, valid. Raises IntegrityError where there is none or it is not."""
+    """A folder's, valid. Raises ConfigError where there is none, IntegrityError where it is not valid."""
     place = folder / SBOM_FILE
+    if not place.is_file():
+        raise ConfigError(
+            f"{folder} holds no inventory",
+            why=f"it has no {SBOM_FILE}" if folder.is_dir() else "nothing is there",
+            fix="name the folder of a bundle that `raytrain export` has written",
+        )
     try:
         document: Json = json.loads(place.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:

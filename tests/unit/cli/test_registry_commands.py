@@ -126,7 +126,8 @@ def test_a_version_moves_with_its_proof(told: Told, adapters: list[Path], tmp_pa
     told("registry", "tag", "sums@1.1.0", "+golden")
     assert told("registry", "export", "sums@1.1.0", file)[0] == 0
     content = file.read_bytes()
-    assert told("registry", "export", "sums@1.1.0", file)[0] == 0
+    assert told("registry", "export", "sums@1.1.0", file)[0] == 2, "nothing is overwritten unasked"
+    assert told("registry", "export", "sums@1.1.0", file, "--replace")[0] == 0
     assert file.read_bytes() == content, "no clock is in it"
     stranger = ("--ring", tmp_path / "ring-of-another")
     code, error = told("registry", "import", file, *there, *stranger)

@@ -84,7 +84,7 @@ def test_the_card_says_what_is_known(subject: Subject, tmp_path: Path) -> None:
         "train 900 rows, val 100 rows",
         "| Optimizer steps | 12 |",
         "| Seed | 3 |",
-        "| At the end, eval/loss | 1.25 |",
+        "| eval/loss, at the end, of held-out rows | 1.25 |",
         "1,234 s",
         "56,789",
         "| sums | score | 0.75 | 0.3 to 0.9 (95%, Wilson) | 4 |",

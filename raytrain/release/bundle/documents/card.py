@@ -86,7 +86,7 @@ def _training(lineage: Lineage) -> Iterator[str]:
         "Versions": ", ".join(f"{k} {v}" for k, v in sorted((provenance.get("packages") or {}).items())),
     }
     for name, value in sorted((record.get("eval") or {}).items()):
-        facts[f"At the end, {name}"] = f"{value:.4g}"
+        facts[f"{name}, at the end, of held-out rows"] = f"{value:.4g}"
     yield "## Training"
     yield ""
     yield from _table(("", ""), ((name, one) for name, one in facts.items() if one not in (None, "")))
