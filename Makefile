@@ -50,6 +50,7 @@ bench: $(DEMO_MODEL)
 	$(BIN)/python -m benchmarks.promotion --quick
 	$(BIN)/python -m benchmarks.safety_detectors --quick
 	$(BIN)/python -m benchmarks.contamination --quick
+	$(BIN)/python -m benchmarks.registry --quick
 ifdef ROWS
 	$(BIN)/python -m benchmarks.training --rows $(ROWS) --quick
 	$(BIN)/python -m benchmarks.switches --rows $(ROWS) --quick
