@@ -83,7 +83,7 @@ def verify_file(file: Path, digest: str, where: str) -> None:
 
 
 class Generator:
-    """A model with its tokenizer. `next_logits` and `logits` are of one row of tokens, without padding."""
+    """A model with its tokenizer; `logits` is each format's own."""
 
     def __init__(self, folder: Path) -> None:
         from transformers import AutoTokenizer
