@@ -13,6 +13,7 @@ import typer
 from raytrain.cli.code import WeakerOption
 from raytrain.cli.output import JsonOption, emit
 from raytrain.cli.outputs import ReplaceOption, check_outputs, write_files
+from raytrain.cli.variant_rows import choices_of, files_of, read_rows, text_of, texts_of
 from raytrain.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -68,9 +69,9 @@ def annotated(
     from raytrain.evaluation.variants.annotated import ANNOTATED_CHANGES, Reason, perturbed_rows
 
     chosen = _chosen(changes, ANNOTATED_CHANGES)
-    check_outputs([output], inputs=_files(rows), replace=replace)
+    check_outputs([output], inputs=files_of(rows), replace=replace)
     left_out: Counter[Reason] = Counter()
-    read = _texts(rows, id_column, "question", "answer")
+    read = texts_of(rows, id_column, "question", "answer")
     made = perturbed_rows(read, seed, changes=chosen, left_out=left_out)
     _write_and_tell(made, left_out, output, as_json)
 
@@ -89,10 +90,11 @@ def choices(
     from raytrain.evaluation.variants.choices import CHOICE_CHANGES, Reason, choice_rows
 
     chosen = _chosen(changes, CHOICE_CHANGES)
-    check_outputs([output], inputs=_files(rows), replace=replace)
+    check_outputs([output], inputs=files_of(rows), replace=replace)
     left_out: Counter[Reason] = Counter()
     read = (
-        (name, _text(row, "question", name), *_choices(row, name)) for name, row in _read(rows, id_column)
+        (name, text_of(row, "question", name), *choices_of(row, name))
+        for name, row in read_rows(rows, id_column)
     )
     made = choice_rows(read, seed, changes=chosen, left_out=left_out)
     _write_and_tell(made, left_out, output, as_json)
@@ -117,9 +119,9 @@ def code(
     from raytrain.evaluation.variants.code_tests import run_in_sandbox
 
     chosen = _chosen(changes, CODE_CHANGES)
-    check_outputs([output], inputs=_files(rows), replace=replace)
+    check_outputs([output], inputs=files_of(rows), replace=replace)
     left_out: Counter[Reason] = Counter()
-    read = _texts(rows, id_column, "code", "tests")
+    read = texts_of(rows, id_column, "code", "tests")
     run = partial(run_in_sandbox, limit_s=limit_s, allow_weaker=allow_weaker)
     made = code_rows(read, seed, run, changes=chosen, left_out=left_out)
     _write_and_tell(made, left_out, output, as_json)
@@ -210,71 +212,6 @@ def _chosen(text: str, known: tuple[_Name, ...]) -> list[_Name]:
                 fix=f"did you mean `{near}`?" if near else "name some of these, with commas between",
             )
     return [one for one in known if one in wanted]
-
-
-def _files(path: Path) -> list[Path]:
-    """What is read for `path`, which may be a folder or a pattern. Raises DataError where nothing is there."""
-    from raytrain.data.sources import find_files
-
-    found, _ = find_files(str(path))
-    return [file for file, _ in found]
-
-
-def _read(path: Path, id_column: str | None) -> Iterator[tuple[str, dict[str, Any]]]:
-    """(id, row); numbers count from 1, as those of a suite's items do."""
-    from raytrain.data.rows import RowFault
-    from raytrain.data.section import RowsSection
-    from raytrain.data.sources import open_sources
-
-    (opened,) = open_sources([RowsSection(path=str(path))])
-    for raw in opened.rows():
-        if isinstance(raw.content, RowFault):
-            raise DataError(
-                f"{path}, row {raw.line} cannot be read",
-                why=raw.content.detail,
-                fix="mend the row or take it out",
-            )
-        row = dict(raw.content)
-        name = str(raw.line) if id_column is None else str(_value(row, id_column, str(raw.line)))
-        yield name, row
-
-
-def _texts(path: Path, id_column: str | None, first: str, second: str) -> Iterator[tuple[str, str, str]]:
-    """(id, text of the first column, text of the second)."""
-    for name, row in _read(path, id_column):
-        yield name, _text(row, first, name), _text(row, second, name)
-
-
-def _value(row: dict[str, Any], column: str, name: str) -> Any:
-    if column not in row:
-        raise DataError(
-            f"row {name} has no `{column}`",
-            why=f"it has {', '.join(row)}",
-            fix="rename the column in the file",
-        )
-    return row[column]
-
-
-def _text(row: dict[str, Any], column: str, name: str) -> str:
-    value = _value(row, column, name)
-    if not isinstance(value, str):
-        raise DataError(
-            f"row {name}: `{column}` is no text", why=f"it is {type(value).__name__}", fix="give it as text"
-        )
-    return value
-
-
-def _choices(row: dict[str, Any], name: str) -> tuple[list[str], int]:
-    listed, right = _value(row, "choices", name), _value(row, "answer", name)
-    if not isinstance(listed, list) or not all(isinstance(one, str) for one in listed):
-        raise DataError(
-            f"row {name}: `choices` is no list of texts", why=str(listed)[:80], fix="give it as one"
-        )
-    if isinstance(right, bool) or not isinstance(right, int) or not 0 <= right < len(listed):
-        raise DataError(
-            f"row {name}: `answer` is no choice's number", why=f"it is {right!r}", fix="count choices from 0"
-        )
-    return listed, right
 
 
 def _write_and_tell(
