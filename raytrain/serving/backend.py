@@ -23,6 +23,7 @@ class Ask:
     prompt: str | tuple[int, ...] | tuple[Message, ...]
     """A text, its token ids, or messages for the chat template."""
     sampling: Sampling
+    """With 0 max_new_tokens the answer may fill the context."""
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,10 @@ _GAP = 64
 """Ranks of others between two windows which it takes less time to multiply by zero than to begin another product."""
 
 
+class NoRoomError(RefusedError):
+    """The banks are full."""
+
+
 @dataclass(frozen=True)
 class Window:
     """A stretch of the banks in which a pass has adapters."""
@@ -194,7 +198,7 @@ class AdapterBank:
         if at is None or self._num_ranks > most:
             used = max((stop for _, stop in self._ranges.values()), default=0)
             if used + rank > most:
-                raise RefusedError(
+                raise NoRoomError(
                     f"there is no room for the adapter {digest}",
                     why=f"it has rank {rank}; {used} of {most} ranks are taken, which is all that "
                     f"{self._most_bytes >> 20} MiB hold",

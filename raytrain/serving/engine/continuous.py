@@ -181,8 +181,7 @@ class ContinuousEngine:
                 joining = batch.choose_joining(self._waiting)
             told = batch.turn(joining)
             self._faults = 0
-        except Exception:
-            # Whatever it was, of one prompt or of memory: those that were being answered are told, the others go on.
+        except Exception:  # noqa: BLE001 - a prompt's or memory's fault: who was being answered is told, others go on
             _log.exception("a turn of the engine failed")
             told = batch.fail(joining)
             self._faults += 1
