@@ -35,10 +35,11 @@ def publish(
     as_json: JsonOption = False,
 ) -> int:
     """Show versions, metrics, lineage, tags and aliases in MLflow as well: a mirror, the journal is what counts."""
+    from raytrain.release.registry.mirror import follow
     from raytrain.release.registry.mlflow_mirror import MlflowMirror
 
     registry, mirror = registry_of(place), MlflowMirror(mlflow)
-    done = [what for name in names or registry.names() for what in mirror.follow(registry, name)]
+    done = [what for name in names or registry.names() for what in follow(mirror, registry, name)]
 
     def show(console: Console) -> None:
         for one in done:
@@ -80,7 +81,8 @@ def _orphans(place: str | None, *, delete: bool, as_json: bool, mlflow: str | No
 
 
 def _drift(registry: Registry, mlflow: str) -> list[str]:
+    from raytrain.release.registry.mirror import drift
     from raytrain.release.registry.mlflow_mirror import MlflowMirror
 
     mirror = MlflowMirror(mlflow)
-    return [one for name in registry.names() for one in mirror.drift(registry, name)]
+    return [one for name in registry.names() for one in drift(mirror, registry, name)]
