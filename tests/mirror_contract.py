@@ -28,9 +28,11 @@ class MirrorPlace(Protocol):
     proxy: Proxy
     least_requests: int
     """At least so many are made for one version."""
+    stride: int
+    """Of how many of them one is stopped at."""
 
-    def open(self, url: str | None = None) -> Mirror:
-        """By default at the proxy."""
+    def open(self, url: str | None = None, *, in_a_hurry: bool = False) -> Mirror:
+        """As a new process would, by default at the proxy. In a hurry it waits for no upload longer than a moment."""
 
     def options(self, url: str | None = None) -> list[str]:
         """Of `raytrain registry publish` and `doctor`."""
@@ -145,13 +147,15 @@ class MirrorContract:
         entries = registry.entries("whole")
         failures: tuple[Failure, ...] = ("refused", "lost answer", "reset")
         assert total >= place.least_requests
-        for point in range(1, total + 1):
+        for point in range(1, total + 1, place.stride):
             name = f"stopped-{point}"
             (Path(registry.place) / name).symlink_to(Path(registry.place) / "whole")
+            hurried = place.open(in_a_hurry=True)
             place.proxy.plan(point, failures[point % 3], times=1_000_000)
             with pytest.raises(EndpointError) as told:
-                follow(mirror, registry, name)
+                follow(hurried, registry, name)
             place.proxy.plan(None)
+            mirror = place.open()
             assert told.value.exit_code == 4 and place.proxy.endpoint in told.value.what
             assert f"raytrain registry publish {name} {mirror.option}" in told.value.fix
             follow(mirror, registry, name)

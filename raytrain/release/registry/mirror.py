@@ -82,12 +82,12 @@ class Mirror(Protocol):
     def create(self, told: Told) -> None:
         """Show metrics and the journal's entry, then the version with its facts: killed between, it begins again."""
 
-    def delete(self, name: str, shown: Shown) -> None: ...
+    def delete(self, name: str, shown: Shown, /) -> None: ...
 
-    def set_fact(self, name: str, shown: Shown, key: str, value: str | None) -> None:
+    def set_fact(self, name: str, shown: Shown, key: str, value: str | None, /) -> None:
         """None: it should not be there."""
 
-    def set_alias(self, name: str, alias: str, shown: Shown) -> None:
+    def set_alias(self, name: str, alias: str, shown: Shown, /) -> None:
         """From now on it names this version and no other."""
 
     def delete_alias(self, name: str, alias: str, shown: Shown, /) -> None:

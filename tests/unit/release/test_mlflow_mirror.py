@@ -80,6 +80,7 @@ def _wait_for(port: int, process: subprocess.Popen[bytes], log: Path) -> None:
 class MlflowPlace:
     proxy: Proxy
     least_requests: int = 12
+    stride: int = 1
 
     @property
     def _client(self) -> Any:
@@ -87,7 +88,7 @@ class MlflowPlace:
 
         return MlflowClient(tracking_uri=self.proxy.endpoint)
 
-    def open(self, url: str | None = None) -> MlflowMirror:
+    def open(self, url: str | None = None, *, in_a_hurry: bool = False) -> MlflowMirror:
         return MlflowMirror(url or self.proxy.endpoint)
 
     def options(self, url: str | None = None) -> list[str]:
