@@ -141,8 +141,7 @@ class WandbServer:
         found = [one for one in self.of(asked["collection"]) if one.project == asked["project"]]
         if not found:
             return {"project": None}
-        begin = int(asked.get("cursor") or 0)
-        end = begin + asked["perPage"]
+        end = (begin := int(asked.get("cursor") or 0)) + asked["perPage"]
         part = {
             "totalCount": len(found),
             "pageInfo": {"__typename": "PageInfo", "endCursor": str(end), "hasNextPage": end < len(found)},
@@ -214,8 +213,8 @@ class WandbServer:
     def _artifact_files(self, asked: dict[str, Any]) -> Any:
         edges = []
         for one in asked["artifactFiles"]:
-            place = f"{one['artifactID']}/{one['name']}"
-            node = {"id": place, "name": one["name"], "displayName": one["name"], "storagePath": place}
+            name, place = one["name"], f"{one['artifactID']}/{one['name']}"
+            node = {"id": place, "name": name, "displayName": name, "storagePath": place}
             node |= {"uploadUrl": self._url(place), "uploadHeaders": [], "uploadMultipartUrls": None}
             edges.append({"node": {**node, "artifact": {"id": one["artifactID"]}}})
         return {"createArtifactFiles": {"files": {"edges": edges}}}
@@ -252,8 +251,7 @@ class WandbServer:
 
     def _delete(self, asked: dict[str, Any]) -> Any:
         one = self.versions[asked["artifactID"]]
-        if one.aliases - {"latest"} and not asked["deleteAliases"]:
-            raise AssertionError("a version with aliases is deleted only with them")
+        assert asked["deleteAliases"] or not one.aliases - {"latest"}, "they are to go with it"
         one.state = "DELETED"
         return {"result": {"artifact": {"id": one.id}}}
 
