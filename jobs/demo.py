@@ -28,6 +28,7 @@ from raytrain.errors import PlatformError, TrainingError
 from raytrain.evaluation.decision.contract import load_contract
 from raytrain.evaluation.decision.decide import Comparison
 from raytrain.evaluation.decision.headline import action, evidence, headline, outcome
+from raytrain.evaluation.decision.turns import turns_of
 from raytrain.evaluation.items import Suite, load_items
 from raytrain.evaluation.results import Evaluation
 from raytrain.evaluation.suite import load_suite
@@ -197,7 +198,8 @@ def show_comparison(comparison: Comparison) -> None:
     console.print(f"{evidence(decision)}. {outcome(decision, comparison.contract)}\n", highlight=False)
     pairs = sorted(zip(*records, strict=True), key=lambda pair: -(pair[1].score or 0.0))
     for before, after in pairs[:1] + pairs[-1:]:
-        request = before.prompt.partition("user\n")[2].partition("<|im_end|>")[0]
+        turns = turns_of(before.prompt)
+        request = before.prompt if turns is None else turns[-1].text
         lines = [request, f"  base:    {before.output[:90]!r}", f"  adapter: {after.output[:120]}"]
         if not after.score:
             lines.append(f"           expected {after.references[0]}")
