@@ -47,6 +47,8 @@ from raytrain.training.spec import RunSpec, load_spec
 
 JOBS = Path(__file__).parent
 NAME, KEY = "demo-tool-calls", "demo"
+BATCH_SIZE = 20
+"""Of answers; per answer it takes about 0.6 of the processor time that 8 take."""
 
 PROMPTS = [
     Prompt("a request", [{"role": "user", "content": "Wake me at 6:45, please."}]),
@@ -144,7 +146,7 @@ class Demo:
 
     def evaluated(self, model: str, spec: RunSpec) -> Evaluation:
         with ProgressBars(self.console) as bars:
-            return pipeline.evaluated(model, spec, self.suite, bars.show)
+            return pipeline.evaluated(model, spec, self.suite, bars.show, batch_size=BATCH_SIZE)
 
     @contextmanager
     def release(self, spec: RunSpec) -> Iterator[Release]:
