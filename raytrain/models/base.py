@@ -25,6 +25,7 @@ from raytrain.models.section import AdapterSection, ModelSection
 from raytrain.models.tasks import MODEL_TASKS
 from raytrain.storage.artifact import open_artifact
 from raytrain.storage.location import Location
+from raytrain.storage.named_places import place_of_artifact
 
 if TYPE_CHECKING:
     import torch
@@ -63,7 +64,7 @@ def locate_base_model(reference: str) -> Path | str:
     if reference.startswith(_PACKAGE_SCHEME):
         return _package_file(reference)
     if "://" in reference:
-        return open_artifact(Location.parse(reference)).path
+        return open_artifact(place_of_artifact(reference)).path
     path = Path(reference).expanduser().absolute()
     if path.exists():
         return path

@@ -17,6 +17,7 @@ from raytrain.models.tasks import MODEL_TASKS
 from raytrain.storage.artifact import open_artifact
 from raytrain.storage.location import Location
 from raytrain.storage.manifest import MANIFEST_NAME, digest_of, file_sha256, read_manifest
+from raytrain.storage.named_places import place_of_artifact
 
 if TYPE_CHECKING:
     import torch
@@ -131,7 +132,7 @@ def _adapter_digest(folder: Path) -> str:
 
 def _folder_of(reference: str) -> Path | None:
     if "://" in reference and not reference.startswith(("package://", "file://")):
-        return open_artifact(Location.parse(reference)).path
+        return open_artifact(place_of_artifact(reference)).path
     if reference.startswith("package://"):
         return None
     path = Location.parse(reference).path

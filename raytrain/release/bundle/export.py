@@ -19,9 +19,10 @@ from raytrain.release.bundle.parity.section import ExportSettings
 from raytrain.release.bundle.subject import Subject
 from raytrain.release.inventory.writing import write_inventory
 from raytrain.release.scans.scan import scan
-from raytrain.storage.artifact import Artifact, ArtifactWriter, place_for_artifact, remove_stale_staging
+from raytrain.storage.artifact import Artifact, ArtifactWriter, remove_stale_staging
 from raytrain.storage.location import Location
 from raytrain.storage.manifest import MANIFEST_NAME, short_digest
+from raytrain.storage.named_places import place_for_artifact
 from raytrain.storage.provenance import collect_provenance
 
 

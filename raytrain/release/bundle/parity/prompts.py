@@ -10,6 +10,8 @@ from typing import Any
 from raytrain.data.dataset import read_split
 from raytrain.errors import ConfigError, PlatformError
 from raytrain.evaluation.contamination.lineage import find_dataset
+from raytrain.release.bundle.parity.section import ExportCheckSection
+from raytrain.release.bundle.subject import Subject
 from raytrain.runs.records import open_records
 from raytrain.storage.artifact import Artifact
 from raytrain.storage.manifest import digest_of
@@ -49,6 +51,17 @@ class Prompt:
     @property
     def digest(self) -> str:
         return digest_of(self.asked)
+
+
+def prompts_for(
+    subject: Subject, file: Path | None, section: ExportCheckSection
+) -> tuple[list[Prompt], list[str]]:
+    """Those of a file, else the packaged ones and rows that training held out; and what is to be said of them."""
+    has_template = bool(subject.model.load_tokenizer().chat_template)
+    if file is not None:
+        return read_prompts(file, has_template=has_template), []
+    rows, why = held_out_prompts(subject.artifact, section.held_out_rows, has_template=has_template)
+    return [*packaged_prompts(has_template=has_template), *rows], [why] if why else []
 
 
 def packaged_prompts(*, has_template: bool) -> list[Prompt]:
