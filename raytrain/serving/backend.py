@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -94,8 +94,8 @@ class ReplicaLost(Exception):
 class Backend(Protocol):
     """Whoever answers."""
 
-    def generate(self, ask: Ask) -> AsyncIterator[Served | Piece]:
-        """First who answers, then the pieces; ReplicaLost may be raised in their place. Closing the iterator cancels
+    def generate(self, ask: Ask) -> AsyncGenerator[Served | Piece]:
+        """First who answers, then the pieces; ReplicaLost may be raised in their place. Closing it cancels
         the request.
 
         Raises UnknownModel, RefusedModel, BadPrompt, ConfigError (a JSON schema) and engine.request.Overloaded, all

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 from typing import Any
 
 from ray import serve
@@ -15,9 +16,11 @@ from raytrain.serving.section import ServingSection
 _BESIDE_ANSWERS = 16
 """Calls that a replica takes beside those that it answers or queues: readiness, models."""
 
+_MOST_CONNECTIONS = 1024
+"""That an ingress holds at a time, most of which wait for an answer."""
 
-@serve.deployment(name="replica", health_check_period_s=5, health_check_timeout_s=30)
-class ReplicaDeployment:
+
+class ReplicaProcess:
     """One replica, in a process of its own."""
 
     def __init__(self, section: dict[str, Any]) -> None:
@@ -27,8 +30,9 @@ class ReplicaDeployment:
 
     async def generate(self, ask: Ask) -> AsyncIterator[Served | Piece | Refusal]:
         try:
-            async for one in self._replica.generate(ask):
-                yield one
+            async with aclosing(self._replica.generate(ask)) as answer:
+                async for one in answer:
+                    yield one
         except REFUSALS as error:
             yield Refusal(error)
 
@@ -48,9 +52,7 @@ class ReplicaDeployment:
             self._replica.close()
 
 
-@serve.deployment(name="ingress", max_ongoing_requests=1024)
-@serve.ingress()
-class IngressDeployment:
+class Ingress:
     """HTTP; it holds no model."""
 
     def __init__(self, replicas: Any, section: dict[str, Any]) -> None:
@@ -69,8 +71,18 @@ def build_application(args: dict[str, Any]) -> serve.Application:
     section = ServingSection.model_validate(args)
     told = section.model_dump(mode="json")
     engine = section.engine
-    replicas = ReplicaDeployment.options(
+    replicas = serve.deployment(
+        ReplicaProcess,
+        name="replica",
         max_ongoing_requests=engine.max_rows + engine.max_waiting + _BESIDE_ANSWERS,
+        health_check_period_s=5,
+        health_check_timeout_s=30,
         ray_actor_options={"num_cpus": section.threads or 1},
-    ).bind(told)
-    return IngressDeployment.options(ray_actor_options={"num_cpus": 0}).bind(replicas, told)
+    )
+    ingress = serve.deployment(
+        serve.ingress()(Ingress),
+        name="ingress",
+        max_ongoing_requests=_MOST_CONNECTIONS,
+        ray_actor_options={"num_cpus": 0},
+    )
+    return ingress.bind(replicas.bind(told), told)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,14 +41,15 @@ class RemoteBackend:
         """handle: of the deployment of `Replica`."""
         self._handle = handle
 
-    async def generate(self, ask: Ask) -> AsyncIterator[Served | Piece]:
+    async def generate(self, ask: Ask) -> AsyncGenerator[Served | Piece]:
         """See `Backend`. Raises ReplicaLost where the replica died after a piece had been told, or twice."""
         has_told = False
         for is_last in (False, True):
             try:
-                async for one in self._once(ask):
-                    has_told = True
-                    yield one
+                async with aclosing(self._once(ask)) as answer:
+                    async for one in answer:
+                        has_told = True
+                        yield one
                 return
             except ReplicaLost:
                 if has_told or is_last:
@@ -64,7 +66,7 @@ class RemoteBackend:
             return Readiness(False, "", {}, (f"replicas do not answer: {type(error).__name__}",))
         return combined(found)
 
-    async def _once(self, ask: Ask) -> AsyncIterator[Served | Piece]:
+    async def _once(self, ask: Ask) -> AsyncGenerator[Served | Piece]:
         """Who answers is told with the first piece; where nobody reads along, all of it at the end: until then the
         answer may come from another replica."""
         from ray.exceptions import RayError

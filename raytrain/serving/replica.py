@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -56,7 +56,7 @@ class Replica:
         )
         self._watch.start()
 
-    async def generate(self, ask: Ask) -> AsyncIterator[Served | Piece]:
+    async def generate(self, ask: Ask) -> AsyncGenerator[Served | Piece]:
         """See `Backend`."""
         route = await self._route(ask.model)
         request = self._request(ask, route)
