@@ -77,7 +77,7 @@ def test_the_card_says_what_is_known(subject: Subject, tmp_path: Path) -> None:
     card = texts["README.md"]
     front = yaml.safe_load(card.split("---")[1])
     assert front["license"] == "apache-2.0" and front["library_name"] == "transformers"
-    assert front["datasets"] == ["letters"] and front["base_model"] == str(subject.base_folder)
+    assert front["datasets"] == ["letters"] and front["base_model"] == "./base"
     for part in (
         subject.digest,
         "| letters | CC-BY-4.0 | 1,200 | 1,000 |",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import importlib
-import shutil
+import json
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,6 +12,7 @@ from pathlib import Path
 
 from raytrain.config.recipe import nearest
 from raytrain.errors import ConfigError, PlatformError
+from raytrain.models.base_places import travelling_record
 from raytrain.models.inference import TRAINING_RECORD
 from raytrain.models.model_files import first_line
 from raytrain.release.bundle.formats.material import Material
@@ -84,7 +85,9 @@ def write_format(form: Format, material: Material, folder: Path) -> None:
         material.write_description(place)
         form.write(material, place)
         # Whoever evaluates or loads what lies here finds its base model and its recipe by it.
-        shutil.copyfile(material.subject.folder / TRAINING_RECORD, place / TRAINING_RECORD)
+        record = material.subject.record
+        travelling = travelling_record(record, str(record["base_model"]))
+        (place / TRAINING_RECORD).write_text(json.dumps(travelling, indent=1, sort_keys=True))
 
 
 @contextmanager

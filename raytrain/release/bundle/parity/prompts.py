@@ -10,6 +10,7 @@ from typing import Any
 from raytrain.data.dataset import read_split
 from raytrain.errors import ConfigError, PlatformError
 from raytrain.evaluation.contamination.lineage import find_dataset
+from raytrain.release.bundle.lineage import without_paths
 from raytrain.runs.records import open_records
 from raytrain.storage.artifact import Artifact
 from raytrain.storage.manifest import digest_of
@@ -67,7 +68,7 @@ def held_out_prompts(subject: Artifact, most: int, *, has_template: bool) -> tup
         dataset = find_dataset(str(subject.location), records)
         rows = next((found for split in ("val", "test") if (found := _rows(dataset, split, most))), [])
     except PlatformError as error:
-        return [], f"no held-out rows: {error.why}"
+        return [], f"no held-out rows: {without_paths(error.why)}"
     finally:
         records.close()
     asked = [(f"held-out row {row['row_id'][:12]}", _asked_of(row, has_template)) for row in rows]
