@@ -28,8 +28,12 @@ OverridesArgument = Annotated[
     typer.Argument(metavar="[KEY=VALUE]...", help="Settings, for example export_check.float32.max_kl=1e-7."),
 ]
 PromptsOption = Annotated[
-    Path | None,
-    typer.Option("--prompts", help="File with the prompts to compare on: JSONL, or one text in a line."),
+    str | None,
+    typer.Option(
+        "--prompts",
+        metavar="FILE|EVALUATION",
+        help="Prompts to compare on: a file (JSONL, or one text in a line), or the items of an evaluation or baseline.",
+    ),
 ]
 
 
@@ -124,12 +128,22 @@ def check_export(
     return 0 if found.passed else IntegrityError.exit_code
 
 
-def _prompts(subject: Subject, file: Path | None, settings: ExportSettings) -> tuple[list[Prompt], list[str]]:
-    from raytrain.release.bundle.parity.prompts import held_out_prompts, packaged_prompts, read_prompts
+def _prompts(subject: Subject, given: str | None, settings: ExportSettings) -> tuple[list[Prompt], list[str]]:
+    from raytrain.release.bundle.parity.prompts import (
+        evaluation_prompts,
+        held_out_prompts,
+        is_evaluation,
+        packaged_prompts,
+        read_prompts,
+    )
+    from raytrain.storage.location import Location
 
     has_template = bool(subject.model.load_tokenizer().chat_template)
-    if file is not None:
-        return read_prompts(file, has_template=has_template), []
+    if given is not None and is_evaluation(given):
+        asked, note = evaluation_prompts(Location.parse(given), settings.export_check.evaluation_items)
+        return asked, [note]
+    if given is not None:
+        return read_prompts(Path(given), has_template=has_template), []
     most = settings.export_check.held_out_rows
     rows, why = held_out_prompts(subject.artifact, most, has_template=has_template)
     return [*packaged_prompts(has_template=has_template), *rows], [why] if why else []

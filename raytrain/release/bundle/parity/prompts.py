@@ -1,4 +1,5 @@
-"""What exported models are asked: rows that training held out, a person's own file, or a packaged handful."""
+"""What exported models are asked: rows that training held out, an evaluation's items, a person's own file, or a
+packaged handful."""
 
 from __future__ import annotations
 
@@ -10,10 +11,13 @@ from typing import Any
 from raytrain.data.dataset import read_split
 from raytrain.errors import ConfigError, PlatformError
 from raytrain.evaluation.contamination.lineage import find_dataset
+from raytrain.evaluation.records import ItemRecord
+from raytrain.evaluation.results import open_evaluation
 from raytrain.release.bundle.lineage import without_paths
 from raytrain.runs.records import open_records
 from raytrain.storage.artifact import Artifact
-from raytrain.storage.manifest import digest_of
+from raytrain.storage.location import Location
+from raytrain.storage.manifest import MANIFEST_NAME, digest_of
 
 Asked = str | list[dict[str, str]]
 
@@ -88,6 +92,42 @@ def _asked_of(row: dict[str, Any], has_template: bool) -> Asked | None:
             return asked[-1]["content"] if asked else None
         return asked or None
     return row.get("prompt") or row.get("text") or None
+
+
+def is_evaluation(reference: str) -> bool:
+    """Whether an artifact lies there, and no file of prompts."""
+    return "://" in reference or (Location.parse(reference) / MANIFEST_NAME).exists()
+
+
+def evaluation_prompts(place: Location, most: int) -> tuple[list[Prompt], str]:
+    """Of every suite of an evaluation or a baseline as many items, evenly spaced, as the model read them; and a note
+    which.
+
+    Raises IntegrityError where it is none or is damaged, ConfigError where its items hold no prompt.
+    """
+    found = open_evaluation(place)
+    asked = {name: [one for one in records if one.prompt] for name, records in found.records.items()}
+    asked = {name: records for name, records in asked.items() if records}
+    if not asked:
+        raise ConfigError(
+            f"{place} holds no prompt",
+            why="its items have none",
+            fix="give an evaluation that asks something",
+        )
+    share = max(1, most // len(asked))
+    prompts = [
+        Prompt(f"{name}: {one.item_id}", one.prompt)
+        for name, records in asked.items()
+        for one in _spaced(records, share)
+    ]
+    num_items = sum(map(len, asked.values()))
+    note = f"{len(prompts)} of {num_items} prompts of the {found.artifact.kind} {found.artifact.digest}"
+    return prompts, note
+
+
+def _spaced(records: list[ItemRecord], most: int) -> list[ItemRecord]:
+    wanted = min(most, len(records))
+    return [records[i * len(records) // wanted] for i in range(wanted)]
 
 
 def read_prompts(file: Path, *, has_template: bool) -> list[Prompt]:

@@ -69,6 +69,8 @@ class ExportCheckSection(Section):
     """Longer prompts are cut to their first tokens."""
     held_out_rows: Annotated[int, Field(ge=0, le=1000)] = 4
     """Prompts out of the rows that training held out, where they are at hand; the packaged ones come on top."""
+    evaluation_items: Annotated[int, Field(ge=1, le=1000)] = 16
+    """Prompts out of an evaluation that `--prompts` names, as many of each of its suites."""
 
     def limits(self, dtype: str) -> LimitsSection:
         found: LimitsSection = getattr(self, dtype)
