@@ -46,7 +46,7 @@ def export(
         list[str] | None,
         typer.Option(
             "--format",
-            help="adapter, merged, onnx, torch_export; again, or with commas, for several. By default adapter.",
+            help="adapter, merged, onnx, torch_export, torchserve; several with commas. By default adapter.",
         ),
     ] = None,
     out: Annotated[

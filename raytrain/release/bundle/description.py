@@ -20,7 +20,7 @@ from raytrain.storage.manifest import MANIFEST_NAME, digest_of, file_sha256
 BUNDLE_KIND = "bundle"
 DESCRIPTION_FILE = "bundle.json"
 
-FORMAT_FOLDERS = {"adapter": "adapter", "merged": "merged", "onnx": "onnx", "torch_export": "torch_export"}
+FORMAT_FOLDERS = {one: one for one in ("adapter", "merged", "onnx", "torch_export", "torchserve")}
 """Where in a bundle each format lies."""
 
 

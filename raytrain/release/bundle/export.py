@@ -64,7 +64,7 @@ def export(subject: Subject, wanted: ExportRequest, tell: Callable[[str], None])
         tempfile.TemporaryDirectory(prefix="raytrain-export-") as scratch,
     ):
         tell("loading the trained model")
-        material = Material(subject, subject.model.load())
+        material = Material(subject, subject.model.load(), wanted.settings.torchserve)
         trained = ask_trained(material, wanted.prompts, wanted.notes, section, Path(scratch), tell)
         for form in forms:
             tell(f"writing {form.name}")

@@ -75,7 +75,6 @@ def test_formats_are_found_once_and_in_one_order(adapter: Path) -> None:
     ("name", "told"),
     [
         ("gguf", "convert_hf_to_gguf.py"),
-        ("torchserve", "archived"),
         ("torchscript", "torch_export"),
         ("mergd", "did you mean `merged`"),
         ("adapter,", "is empty"),

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from raytrain.config.document import Document, apply_overrides
 from raytrain.config.recipe import build
 from raytrain.config.section import Section
+from raytrain.release.bundle.formats.torchserve_config import config_faults, model_config
 from raytrain.storage.section import StorageSection
 
 AtLeastZero = Annotated[float, Field(ge=0)]
@@ -82,8 +83,18 @@ class ExportSettings(Section):
 
     export_check: ExportCheckSection = ExportCheckSection()
     """When is an exported model the trained one."""
+    torchserve: dict[str, Any] = Field(default_factory=dict)
+    """Keys of model-config.yaml in a TorchServe archive, in TorchServe's own words, in place of the usual ones."""
     storage: StorageSection = StorageSection()
     """Where base models are found and bundles are written."""
+
+    @field_validator("torchserve")
+    @classmethod
+    def _check_torchserve(cls, value: dict[str, Any]) -> dict[str, Any]:
+        faults = config_faults(model_config(value, gpu=False))
+        if faults:
+            raise ValueError(faults[0])
+        return value
 
 
 def settings_from(overrides: list[str]) -> ExportSettings:
