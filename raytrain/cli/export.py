@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from contextlib import redirect_stdout
-from pathlib import Path
 from sys import stderr
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -25,14 +24,18 @@ OverridesArgument = Annotated[
     typer.Argument(metavar="[KEY=VALUE]...", help="Settings, for example export_check.float32.max_kl=1e-7."),
 ]
 PromptsOption = Annotated[
-    Path | None,
-    typer.Option("--prompts", help="File with the prompts to compare on: JSONL, or one text in a line."),
+    str | None,
+    typer.Option(
+        "--prompts",
+        metavar="FILE|EVALUATION",
+        help="Prompts to compare on: a file (JSONL, or one text in a line), or the items of an evaluation or baseline.",
+    ),
 ]
 FormatsOption = Annotated[
     list[str] | None,
     typer.Option(
         "--format",
-        help="adapter, merged, onnx, torch_export; again, or with commas, for several. By default adapter.",
+        help="adapter, merged, onnx, torch_export, torchserve; several with commas. By default adapter.",
     ),
 ]
 OutOption = Annotated[

@@ -68,7 +68,7 @@ def locate_base_model(reference: str) -> Path | str:
     path = Path(reference).expanduser().absolute()
     if path.exists():
         return path
-    if not _may_be_hub_id(reference):
+    if not may_be_hub_id(reference):
         raise ConfigError(
             f"there is no base model `{reference}`",
             why=f"tried the path {path}: not there; it cannot be a hub id (NAME or OWNER/NAME)",
@@ -117,7 +117,8 @@ def _resolve_path(reference: str, path: Path, cache: Location) -> ResolvedModel:
     return ResolvedModel(reference, str(artifact.path), artifact.digest, licence)
 
 
-def _may_be_hub_id(reference: str) -> bool:
+def may_be_hub_id(reference: str) -> bool:
+    """By its form alone: NAME or OWNER/NAME."""
     looks_like_path = reference.startswith((".", "/", "~")) or reference.lower().endswith(".gguf")
     return not looks_like_path and reference.count("/") <= 1 and "\\" not in reference
 
