@@ -94,7 +94,7 @@ def refusal_of(error: Exception, may_use: Callable[[str], bool]) -> ApiError | N
         case Overloaded():
             return ApiError(
                 429,
-                f"{error.waiting} requests wait already; try again later",
+                f"there is no room for this request now, and {error.waiting} others wait; try again later",
                 code="queue_full",
                 retry_after_s=max(1.0, error.retry_after_s),
             )

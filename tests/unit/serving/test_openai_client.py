@@ -9,6 +9,8 @@ from pathlib import Path
 import openai
 import pytest
 from answering_backends import BASE_DIGEST, EngineBackend, listening
+from openai.types import Completion
+from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
 from raytrain.models.inference import load_for_inference
 from raytrain.serving.engine.continuous import ContinuousEngine
@@ -36,6 +38,7 @@ def test_a_completion_has_openais_shape_and_says_who_answered(client: openai.Ope
         model="tiny", prompt=PROMPT, max_tokens=6, temperature=0, extra_headers={"x-request-id": "mine-1"}
     )
     answer = raw.parse()
+    Completion.model_validate(raw.http_response.json(), strict=True)  # the client itself checks nothing
     assert raw.headers["x-raytrain-digest"] == BASE_DIGEST
     assert raw.headers["x-raytrain-model"] == "tiny"
     assert raw.headers["x-request-id"] == "mine-1"
@@ -59,6 +62,9 @@ def test_what_is_streamed_is_what_is_answered_at_once(client: openai.OpenAI) -> 
     chunks = list(
         client.chat.completions.create(**asked, stream=True, stream_options={"include_usage": True})  # type: ignore[call-overload]
     )
+    ChatCompletion.model_validate(whole.model_dump())
+    for chunk in chunks:
+        ChatCompletionChunk.model_validate(chunk.model_dump())
     text = "".join(one.choices[0].delta.content or "" for one in chunks if one.choices)
     assert text == whole.choices[0].message.content
     assert chunks[0].choices[0].delta.role == "assistant"
