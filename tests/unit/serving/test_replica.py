@@ -279,7 +279,7 @@ def test_whoever_goes_away_leaves_his_place(start: Start) -> None:
         with pytest.raises(Overloaded):
             await ask(replica, "sums")
         await answer.aclose()
-        while replica.engine.stats().running:
+        while (now := replica.engine.stats()).running or now.waiting:
             await asyncio.sleep(0.02)
 
     asyncio.run(go_away())
