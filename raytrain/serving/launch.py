@@ -10,6 +10,9 @@ from ray.exceptions import RayError
 
 from raytrain.cluster.connection import connect
 from raytrain.errors import ClusterError
+from raytrain.models.base import resolve_base_model
+from raytrain.models.section import ModelSection
+from raytrain.serving.http.limits import Doorkeeper
 from raytrain.serving.section import ServingSection
 
 APPLICATION = "raytrain"
@@ -39,6 +42,8 @@ def start(section: ServingSection, address: str | None, tell: Callable[[str], No
 
     Raises ClusterError where Ray cannot be reached, or a replica cannot be started.
     """
+    if address is None:
+        _check_here(section)
     connect(address, verbose=verbose)
     from ray import serve
 
@@ -60,6 +65,14 @@ def start(section: ServingSection, address: str | None, tell: Callable[[str], No
                 fix="put that right, and start it again; --verbose shows what Ray logs",
             ) from error
     return f"http://{http.host}:{http.port}"
+
+
+def _check_here(section: ServingSection) -> None:
+    """What a replica would find wrong after Ray has started, several times. Raises what it would raise."""
+    resolve_base_model(
+        ModelSection.model_validate({"base_model": section.base_model}), section.storage.location
+    )
+    Doorkeeper(section.http)
 
 
 def _watch(running: Future[Any], tell: Callable[[str], None]) -> None:

@@ -1,0 +1,227 @@
+"""Two replicas on a real Ray Serve: asked by OpenAI's client, promoted under load, killed, ended."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import signal
+import threading
+import time
+import urllib.request
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import openai
+import psutil
+import pytest
+from bench import Bench, Running, end_ray, free_port, new_ray_folder, processes_below, wait_until
+from served_models import peft_answer
+from served_releases import Releases
+from tiny_models import save_tiny_llama
+from transformers import AutoTokenizer
+
+from raytrain.serving.engine.text_stream import TextStream
+
+END = 2
+PROMPTS = ["What is the sum", "five", "The answer is two and three", "of", "What what what"]
+NUM_TOKENS = 8
+
+
+@dataclass
+class Server:
+    bench: Bench
+    running: Running
+    releases: Releases
+    url: str
+    texts: dict[tuple[str, str], str] = field(default_factory=dict)
+    """What each digest answers to each prompt, by PEFT."""
+
+    @property
+    def client(self) -> openai.OpenAI:
+        return openai.OpenAI(base_url=f"{self.url}/v1", api_key="none", max_retries=0, timeout=60)
+
+    def ready(self) -> dict[str, Any]:
+        try:
+            with urllib.request.urlopen(f"{self.url}/ready", timeout=5) as answer:
+                return dict(json.loads(answer.read()))
+        except OSError as error:
+            return {"is_ready": False, "problems": [str(error)], "production": {}}
+
+    def replicas(self) -> list[psutil.Process]:
+        found = []
+        for process in processes_below(self.bench.ray_folder):
+            try:
+                if "ServeReplica:raytrain:replica" in " ".join(process.cmdline()):
+                    found.append(process)
+            except psutil.Error:
+                continue
+        return found
+
+    def wait_until_production_is(self, digest: str) -> None:
+        wait_until(
+            lambda: self.ready().get("production", {}).get("sums") == digest, 60, lambda: str(self.ready())
+        )
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    folder = tmp_path_factory.mktemp("serving")
+    releases = Releases(folder, save_tiny_llama(folder / "base"))
+    for seed, version in enumerate(("1.0.0", "1.1.0")):
+        releases.release("sums", version, seed=seed + 1)
+    releases.promote("sums@1.0.0")
+    tokenizer = AutoTokenizer.from_pretrained(releases.base)
+    texts: dict[tuple[str, str], str] = {}
+    for digest, adapter in releases.adapters.items():
+        for prompt in PROMPTS:
+            stream = TextStream(tokenizer)
+            tokens = peft_answer(
+                releases.base, adapter, tokenizer(prompt)["input_ids"], NUM_TOKENS, ends=[END]
+            )
+            texts[digest, prompt] = "".join(map(stream.take, tokens)) + stream.finish()
+    assert len(set(texts.values())) > len(PROMPTS), "the test can tell the versions apart"
+    port, ray_folder = free_port(), new_ray_folder()
+    config = folder / "serving.yaml"
+    config.write_text(
+        json.dumps(
+            {
+                "base_model": str(releases.base),
+                "releases": {"registry": releases.registry.place, "keys": str(releases.ring.folder)},
+                "replicas": {"num_replicas": 2, "cpus_per_replica": 0.5},
+                "http": {"insecure": True, "port": port},
+                "storage": {"path": str(folder / "cache")},
+            }
+        )
+    )
+    bench = Bench(folder / "bench", ray_folder)
+    running = bench.start("serve", "start", config)
+    wait_until(
+        lambda: "ready at" in running.files[0].read_text() or running.process.poll() is not None,
+        150,
+        lambda: running.files[1].read_text()[-3000:],
+    )
+    assert running.process.poll() is None, running.files[1].read_text()[-3000:]
+    yield Server(bench, running, releases, f"http://127.0.0.1:{port}", texts)
+    running.process.kill()
+    end_ray(ray_folder)
+
+
+@dataclass
+class Load:
+    """Clients that ask as soon as they are answered."""
+
+    server: Server
+    num_clients: int = 16
+    answers: list[tuple[str, str, str]] = field(default_factory=list)
+    """Digest, prompt and text."""
+    errors: list[str] = field(default_factory=list)
+    _stopping: threading.Event = field(default_factory=threading.Event)
+
+    def __enter__(self) -> Load:
+        self._threads = [threading.Thread(target=self._ask, args=(i,)) for i in range(self.num_clients)]
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stopping.set()
+        for thread in self._threads:
+            thread.join(90)
+
+    def _ask(self, number: int) -> None:
+        client = self.server.client
+        for turn in itertools.count(number):
+            if self._stopping.is_set():
+                return
+            prompt = PROMPTS[turn % len(PROMPTS)]
+            try:
+                raw = client.completions.with_raw_response.create(
+                    model="sums", prompt=prompt, max_tokens=NUM_TOKENS, temperature=0
+                )
+                text = raw.parse().choices[0].text
+                self.answers.append((raw.headers["x-raytrain-digest"], prompt, text))
+            except openai.OpenAIError as error:
+                self.errors.append(f"{type(error).__name__}: {error}")
+
+    def wrong(self) -> list[tuple[str, str, str]]:
+        return [one for one in self.answers if self.server.texts[one[0], one[1]] != one[2]]
+
+
+def test_openai_s_client_is_answered(server: Server) -> None:
+    first = next(iter(server.releases.adapters))
+    client = server.client
+    assert [one.id for one in client.models.list().data] == ["base", "sums", "sums@production"]
+    whole = client.completions.create(model="sums", prompt=PROMPTS[0], max_tokens=NUM_TOKENS, temperature=0)
+    assert whole.choices[0].text == server.texts[first, PROMPTS[0]]
+    told = client.chat.completions.create(
+        model="sums@1.0.0", messages=[{"role": "user", "content": "five"}], max_tokens=5, temperature=0
+    )
+    streamed = client.chat.completions.create(
+        model="sums", messages=[{"role": "user", "content": "five"}], max_tokens=5, temperature=0, stream=True
+    )
+    parts = [chunk.choices[0].delta.content or "" for chunk in streamed if chunk.choices]
+    assert "".join(parts) == told.choices[0].message.content
+    with pytest.raises(openai.NotFoundError, match="sums"):
+        client.completions.create(model="sum", prompt="x")
+    with pytest.raises(openai.BadRequestError, match="context"):
+        client.completions.create(model="sums", prompt=[5] * 300)
+
+
+def test_promoted_and_rolled_back_under_load(server: Server) -> None:
+    first, second = server.releases.adapters
+    with Load(server) as load:
+        for _ in range(4):
+            server.releases.promote("sums@1.1.0")
+            server.wait_until_production_is(second)
+            server.releases.roll_back("sums")
+            server.wait_until_production_is(first)
+    assert load.errors == []
+    assert load.wrong() == [], f"{len(load.wrong())} of {len(load.answers)}"
+    by = Counter(digest for digest, *_ in load.answers)
+    assert by[first] > 16 and by[second] > 0
+
+
+def test_a_replica_that_is_killed_takes_no_answer_with_it(server: Server) -> None:
+    assert len(server.replicas()) == 2
+    with Load(server, num_clients=8) as load:
+        wait_until(lambda: len(load.answers) > 20, 60, lambda: str(load.errors[:3]))
+        victim = server.replicas()[0]
+        victim.kill()
+        wait_until(
+            lambda: (
+                len([one for one in server.replicas() if one.pid != victim.pid]) == 2
+                and server.ready()["is_ready"]
+            ),
+            120,
+            lambda: str(server.ready()),
+        )
+        after = len(load.answers)
+        wait_until(lambda: len(load.answers) > after + 20, 60, lambda: str(load.errors[:3]))
+    assert load.errors == []
+    assert load.wrong() == []
+
+
+def test_ctrl_c_ends_all_of_it(server: Server) -> None:
+    """The last: the server is gone after it."""
+    server.running.send(signal.SIGINT)
+    outcome = server.running.ended(90)
+    assert outcome.code == 0, outcome.told()
+    deadline = time.monotonic() + 30
+    while processes_below(server.bench.ray_folder) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert processes_below(server.bench.ray_folder) == []
+    status = server.bench.run("serve", "status", "--url", server.url)
+    assert status.code == 4 and "nobody answers" in status.stdout + status.stderr
+
+
+def test_what_cannot_be_served_is_said(server: Server, tmp_path: Path) -> None:
+    config = tmp_path / "serving.yaml"
+    config.write_text(
+        json.dumps({"base_model": str(tmp_path / "nothing"), "http": {"insecure": True, "port": free_port()}})
+    )
+    started = server.bench.run("serve", "start", config)
+    assert started.code == 2, started.told()
+    assert str(tmp_path / "nothing") in started.stderr, started.told()
