@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -22,6 +24,9 @@ from raytrain.release.registry.registry import Registry
 from raytrain.release.registry.store import Store
 from raytrain.release.registry.versions import Version
 from raytrain.release.signing import sign
+from raytrain.storage.artifact import copy_artifact
+from raytrain.storage.location import Location
+from raytrain.storage.manifest import MANIFEST_NAME, read_manifest
 
 V1, V2 = Version(1, 0, 0), Version(1, 1, 0)
 
@@ -43,6 +48,19 @@ def release(registry: Registry, ring: KeyRing, version: Version, bundle: Path) -
 
 def move(registry: Registry, version: Version, expected: Version | None, alias: str = "production") -> None:
     registry.move("sums", alias, version, expected=expected, decision=None, why="a test")
+
+
+def of_another_day(bundle: Path, folder: Path, ring: KeyRing) -> Path:
+    """The same digest; its manifest, and so its signature, is another."""
+    copy_artifact(Location(str(bundle)), Location(str(folder)))
+    manifest = replace(read_manifest(Location(str(folder))), provenance={"seed": 9})
+    (folder / MANIFEST_NAME).write_bytes(manifest.to_json())
+    sign(folder, ring.signing_key("release"))
+    return folder
+
+
+def not_to_be_called(*_: object) -> None:
+    raise AssertionError("nothing is to be deleted")
 
 
 def faults_of(registry: Registry, ring: KeyRing) -> list[Fault]:
@@ -154,16 +172,73 @@ class RegistryContract:
         assert registry.entries("sums") == before and registry.orphans() == []
 
     def test_the_same_bundle_built_another_day_keeps_what_is_there(
-        self, registry: Registry, ring: KeyRing, bundles: list[Path]
+        self, registry: Registry, ring: KeyRing, bundles: list[Path], tmp_path: Path
     ) -> None:
-        """Its digest is the same, its manifest and so its signature are not."""
         release(registry, ring, V1, bundles[0])
-        manifest = bundles[0] / "manifest.json"
-        manifest.write_text(json.dumps({**json.loads(manifest.read_text()), "provenance": {"seed": 9}}))
-        sign(bundles[0], ring.signing_key("release"))
-        release(registry, ring, V2, bundles[0])
+        release(registry, ring, V2, of_another_day(bundles[0], tmp_path / "another day", ring))
         assert registry.find("sums@1.0.0").digest == registry.find("sums@1.1.0").digest
         assert faults_of(registry, ring) == []
+
+    def test_two_who_register_one_digest_of_two_days_leave_one_that_verifies(
+        self, registry: Registry, ring: KeyRing, bundles: list[Path], place: Place, tmp_path: Path
+    ) -> None:
+        """The second is through between the first one's look and its writing."""
+        other, between = Registry(place.open()), registry.store.put_bundle
+        another_day = of_another_day(bundles[0], tmp_path / "another day", ring)
+
+        def put_bundle(name: str, digest: str, bundle: Path) -> bool:
+            release(other, ring, V2, another_day)
+            return between(name, digest, bundle)
+
+        registry.store.put_bundle = put_bundle  # type: ignore[method-assign]
+        release(registry, ring, V1, bundles[0])
+        assert registry.find("sums@1.0.0").digest == registry.find("sums@1.1.0").digest
+        assert faults_of(registry, ring) == [] and registry.orphans() == []
+
+    @pytest.mark.parametrize("same", [True, False])
+    def test_what_another_is_about_to_sign_is_not_deleted(
+        self, registry: Registry, ring: KeyRing, bundles: list[Path], place: Place, tmp_path: Path, same: bool
+    ) -> None:
+        """Somebody looks while the bundle stands and its signature does not; then the first is through at once."""
+        other, go_on = Registry(place.open()), threading.Event()
+        seal, sign_there = other.store.seal, registry.store.put_signature
+        theirs = bundles[0] if same else of_another_day(bundles[0], tmp_path / "another day", ring)
+        first = threading.Thread(target=release, args=(registry, ring, V1, bundles[0]))
+
+        def put_signature(name: str, digest: str, content: bytes) -> None:
+            started.set()
+            assert go_on.wait(60)
+            sign_there(name, digest, content)
+
+        def looked(name: str, digest: str) -> tuple[bytes | None, bytes | None]:
+            found = seal(name, digest)
+            if not go_on.is_set():
+                go_on.set()
+                first.join()
+            return found
+
+        started = threading.Event()
+        registry.store.put_signature = put_signature  # type: ignore[method-assign]
+        other.store.seal = looked  # type: ignore[method-assign]
+        first.start()
+        assert started.wait(60)
+        other.store.delete_bundle = not_to_be_called  # type: ignore[method-assign]
+        release(other, ring, V2, theirs)
+        assert sorted(registry.state("sums").versions) == [V1, V2]
+        assert faults_of(registry, ring) == [] and registry.orphans() == []
+
+    def test_nobody_signs_over_a_key_that_their_ring_lacks(
+        self, registry: Registry, ring: KeyRing, bundles: list[Path], tmp_path: Path
+    ) -> None:
+        release(registry, ring, V1, bundles[0])
+        before = registry.entries("sums")
+        mine = KeyRing(tmp_path / "keys of another")
+        mine.generate("mine")
+        sign(bundles[0], mine.signing_key("mine"))
+        with pytest.raises(RefusedError, match="does not verify") as told:
+            release(registry, mine, V2, bundles[0])
+        assert "nobody here knows" in told.value.why and "raytrain keys trust" in told.value.fix
+        assert registry.entries("sums") == before and faults_of(registry, ring) == []
 
     def test_after_a_revoked_key_the_good_is_signed_again(
         self, registry: Registry, ring: KeyRing, bundles: list[Path]

@@ -7,8 +7,12 @@ NAME/bundles/<digest>.sig       its signature
 
 from __future__ import annotations
 
+import errno
 import os
+import shutil
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from raytrain.release.signing import SIGNATURE_SUFFIX, signature_place
@@ -20,6 +24,7 @@ from raytrain.storage.location import (
     translated_errors,
     write_atomically,
 )
+from raytrain.storage.manifest import MANIFEST_NAME
 
 _STAGED = ".staged-"
 
@@ -73,15 +78,38 @@ class FolderStore:
             there = _listed(self._bundles(name))
         return sorted({one.removesuffix(SIGNATURE_SUFFIX) for one in there if not one.startswith(".")})
 
-    def put_bundle(self, name: str, digest: str, bundle: Path) -> None:
+    def put_bundle(self, name: str, digest: str, bundle: Path) -> bool:
         place = self._bundles(name) / digest
-        copy_artifact(Location(str(bundle)), Location(str(place)))
+        if place.exists():
+            copy_artifact(Location(str(bundle)), Location(str(place)))  # what is whole stays
+        else:
+            self._put_first(bundle, place)
+        if self.seal(name, digest)[0] != (bundle / MANIFEST_NAME).read_bytes():
+            return False
         self.put_signature(name, digest, signature_place(bundle).read_bytes())
+        return True
+
+    def _put_first(self, bundle: Path, place: Path) -> None:
+        """Of several who put the same digest, one: a folder takes no other's place that has anything in it."""
+        staged = place.with_name(f"{_STAGED}{place.name[:12]}-{os.getpid()}-{uuid.uuid4().hex[:8]}")
+        try:
+            copy_artifact(Location(str(bundle)), Location(str(staged)))
+            with translated_errors(place, "write"):
+                with _unless_taken():
+                    staged.rename(place)
+                sync_folder(place.parent)
+        finally:
+            shutil.rmtree(staged, ignore_errors=True)
 
     def put_signature(self, name: str, digest: str, content: bytes) -> None:
         place = signature_place(self._bundles(name) / digest)
         with translated_errors(place, "write"):
             write_atomically(place, content)
+
+    def seal(self, name: str, digest: str) -> tuple[bytes | None, bytes | None]:
+        place = self._bundles(name) / digest
+        with translated_errors(place, "read"):
+            return _content_if_there(place / MANIFEST_NAME), _content_if_there(signature_place(place))
 
     def open_bundle(self, name: str, digest: str, scratch: Path | None = None) -> Path:  # noqa: ARG002
         return self._bundles(name) / digest
@@ -122,6 +150,23 @@ def _listed(folder: Path | str, *, folders: bool = False) -> list[str]:
             return sorted(one.name for one in found if not folders or one.is_dir())
     except FileNotFoundError:
         return []
+
+
+@contextmanager
+def _unless_taken() -> Iterator[None]:
+    """Another's folder stands there already."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+            raise
+
+
+def _content_if_there(file: Path) -> bytes | None:
+    try:
+        return file.read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
 
 
 def _content(path: str) -> bytes:

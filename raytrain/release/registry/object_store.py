@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
 
-from raytrain.errors import IntegrityError, StorageError
+from raytrain.errors import IntegrityError
 from raytrain.release.registry.entry_copies import EntryCopies
 from raytrain.release.registry.object_client import ObjectClient
 from raytrain.release.signing import SIGNATURE_SUFFIX, signature_place
@@ -61,26 +61,25 @@ class ObjectStore:
         return entries
 
     def create_entry(self, name: str, number: int, content: bytes) -> bool:
+        with self._client.told(f"write to the journal of {name}", _fix_of_entry(name)):
+            return self._create(_entry_key(name, number), content)
+
+    def _create(self, key: str, content: bytes) -> bool:
+        """What is not there yet; False where another content is there."""
+        from obstore.exceptions import AlreadyExistsError, BaseError, PreconditionError
+
         for is_last in (False, False, True):
             try:
-                return self._create_entry(name, number, content)
-            except StorageError:
+                self._store.put(key, content, mode="create", use_multipart=False)
+            except (AlreadyExistsError, PreconditionError):
+                return self._get(key) == content
+            except (BaseError, OSError):
                 # No client tries by itself again what is conditional; here a second try meets at worst the first.
                 if is_last:
                     raise
+            else:
+                return True
         raise AssertionError("the last try returns or raises")
-
-    def _create_entry(self, name: str, number: int, content: bytes) -> bool:
-        from obstore.exceptions import AlreadyExistsError, PreconditionError
-
-        try:
-            with self._client.told(f"write to the journal of {name}", _fix_of_entry(name)):
-                self._store.put(_entry_key(name, number), content, mode="create", use_multipart=False)
-        except StorageError as error:
-            if isinstance(error.__cause__, AlreadyExistsError | PreconditionError):
-                return self._entry(name, number) == content
-            raise
-        return True
 
     def entry_place(self, name: str, number: int) -> str:
         return f"{self._client.place}/{_entry_key(name, number)}"
@@ -90,18 +89,25 @@ class ObjectStore:
         found = {PurePosixPath(one).name for one in [*folders, *files]}
         return sorted({one.removesuffix(SIGNATURE_SUFFIX) for one in found})
 
-    def put_bundle(self, name: str, digest: str, bundle: Path) -> None:
+    def put_bundle(self, name: str, digest: str, bundle: Path) -> bool:
         key = f"bundles/{name}/{digest}"
         artifact = open_artifact(Location(str(bundle)), verify=False)
-        files = [*sorted(artifact.manifest.files), MANIFEST_NAME]
-        for one in files:
+        for one in sorted(artifact.manifest.files):
             with self._client.told("write a bundle"):
                 self._store.put(f"{key}/{one}", bundle / one)
+        with self._client.told("write a manifest"):
+            if not self._create(f"{key}/{MANIFEST_NAME}", (bundle / MANIFEST_NAME).read_bytes()):
+                return False
         self.put_signature(name, digest, signature_place(bundle).read_bytes())
+        return True
 
     def put_signature(self, name: str, digest: str, content: bytes) -> None:
         with self._client.told("write a signature"):
             self._store.put(f"bundles/{name}/{digest}{SIGNATURE_SUFFIX}", content)
+
+    def seal(self, name: str, digest: str) -> tuple[bytes | None, bytes | None]:
+        key = f"bundles/{name}/{digest}"
+        return self._get(f"{key}/{MANIFEST_NAME}"), self._get(f"{key}{SIGNATURE_SUFFIX}")
 
     def open_bundle(self, name: str, digest: str, scratch: Path | None = None) -> Path:
         folder = (scratch or _copies_folder()) / digest

@@ -7,21 +7,21 @@ leaves at worst a bundle that no entry names.
 from __future__ import annotations
 
 import re
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any
 
-from raytrain.errors import ConfigError, IntegrityError, PlatformError, RefusedError
+from raytrain.errors import ConfigError, PlatformError, RefusedError
 from raytrain.release.keys import KeyRing
 from raytrain.release.registry.findings import Fault, Orphan
 from raytrain.release.registry.folder_store import FolderStore
 from raytrain.release.registry.journal import Entry, Journal
+from raytrain.release.registry.standing import Standing
 from raytrain.release.registry.state import ALIASES, PREVIOUS, Released, State, state_of, without_collection
 from raytrain.release.registry.store import Store
 from raytrain.release.registry.versions import Version
-from raytrain.release.signing import Signed, signature_place, verify
-from raytrain.storage.manifest import MANIFEST_NAME
+from raytrain.release.signing import Signed, verify
+from raytrain.storage.manifest import digest_hex
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,99}")
 
@@ -97,46 +97,11 @@ class Registry:
                     fix="versions never change: take another number",
                 )
 
-        state = state_of(self.journal(name).read())
-        check(state)
-        self._put(
-            name, digest, bundle, ring, is_named=digest in {one.digest for one in state.versions.values()}
-        )
+        check(state_of(self.journal(name).read()))
+        standing = Standing(self.store, name, digest, ring)
+        standing.keep(bundle, lambda: digest_hex(digest) in self._named(name))
         self._append(name, "register", told, why, check)
         return self.state(name).versions[version]
-
-    def _put(self, name: str, digest: str, bundle: Path, ring: KeyRing, *, is_named: bool) -> None:
-        """Let a bundle be there whose signature counts. One that a version names is never exchanged."""
-        if _short(digest) in self.store.bundles(name):
-            try:
-                self._check(name, digest, ring)
-                return
-            except PlatformError as error:
-                if not is_named:
-                    self.store.delete_bundle(name, _short(digest))  # somebody was killed here
-                else:
-                    self._sign_anew(name, digest, bundle, error)
-        if not is_named:
-            self.store.put_bundle(name, _short(digest), bundle)
-        self._check(name, digest, ring)  # what is released is what lies there, whatever became of the other
-
-    def _sign_anew(self, name: str, digest: str, bundle: Path, fault: PlatformError) -> None:
-        """What is known to be good is signed again, after its key was revoked."""
-        with tempfile.TemporaryDirectory(prefix="raytrain-") as scratch:
-            theirs = self.store.open_bundle(name, _short(digest), Path(scratch)) / MANIFEST_NAME
-            is_same = theirs.is_file() and theirs.read_bytes() == (bundle / MANIFEST_NAME).read_bytes()
-        if not is_same:
-            raise RefusedError(
-                f"the bundle {digest} is there already, and does not verify",
-                why=f"{fault.what}: {fault.why}",
-                fix=f"sign the copy that `raytrain registry export {name}@VERSION` makes, and add that",
-            )
-        self.store.put_signature(name, _short(digest), signature_place(bundle).read_bytes())
-
-    def _check(self, name: str, digest: str, ring: KeyRing) -> None:
-        """Where it lies, not in a copy of this machine."""
-        with tempfile.TemporaryDirectory(prefix="raytrain-") as scratch:
-            self._verified(name, digest, ring, Path(scratch))
 
     def find(self, reference: str) -> Released:
         """By NAME@VERSION or NAME@ALIAS. Raises ConfigError where there is none."""
@@ -161,22 +126,7 @@ class Registry:
 
         Raises RefusedError or IntegrityError.
         """
-        return self._verified(reference.partition("@")[0], self.find(reference).digest, ring)
-
-    def _verified(self, name: str, digest: str, ring: KeyRing, scratch: Path | None = None) -> Signed:
-        try:
-            signed = verify(self.store.open_bundle(name, _short(digest), scratch), ring)
-        except IntegrityError:
-            if scratch is not None or not self.store.drop_copy(_short(digest)):
-                raise
-            signed = verify(self.store.open_bundle(name, _short(digest)), ring)  # only the copy was damaged
-        if signed.artifact.digest != digest:
-            raise IntegrityError(
-                f"{self.store.bundle_place(name, _short(digest))} is not the bundle that was released",
-                why=f"there: {signed.artifact.digest}, released: {digest}",
-                fix="put the right one back; find out who wrote there",
-            )
-        return signed
+        return Standing(self.store, reference.partition("@")[0], self.find(reference).digest, ring).verified()
 
     def move(
         self,
@@ -242,7 +192,7 @@ class Registry:
             return
         for version in sorted(versions):
             try:
-                self._check(name, versions[version].digest, ring)
+                Standing(self.store, name, versions[version].digest, ring).check()
             except PlatformError as error:
                 yield Fault(name, str(version), f"{error.what}: {error.why}")
 
@@ -290,11 +240,7 @@ class Registry:
 
     def _named(self, name: str) -> set[str]:
         """Digests of all bundles that entries name."""
-        return {_short(one.digest) for one in state_of(self.journal(name).read()).versions.values()}
+        return {digest_hex(one.digest) for one in state_of(self.journal(name).read()).versions.values()}
 
     def _names(self) -> list[str]:
         return [one for one in self.store.names() if _NAME.fullmatch(one)]
-
-
-def _short(digest: str) -> str:
-    return digest.removeprefix("sha256:")

@@ -36,11 +36,18 @@ class Store(Protocol):
     def bundles(self, name: str) -> list[str]:
         """Digests of which anything is there."""
 
-    def put_bundle(self, name: str, digest: str, bundle: Path) -> None:
-        """Copy an artifact and the signature beside it to where nothing of that digest is, the signature last."""
+    def put_bundle(self, name: str, digest: str, bundle: Path) -> bool:
+        """Copy an artifact and the signature beside it, the signature last.
+
+        The same digest may have been built twice, with two manifests, and a signature is of one: where another manifest
+        stands it stays, no signature is put beside it, and False says so.
+        """
 
     def put_signature(self, name: str, digest: str, content: bytes) -> None:
         """Put another signature beside a bundle that is there."""
+
+    def seal(self, name: str, digest: str) -> tuple[bytes | None, bytes | None]:
+        """The manifest and the signature that lie there now; None: there is none."""
 
     def open_bundle(self, name: str, digest: str, scratch: Path | None = None) -> Path:
         """A folder on this machine with what is there, its signature beside it: neither is verified.

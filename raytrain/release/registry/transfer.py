@@ -32,6 +32,7 @@ from raytrain.release.registry.state import Released, state_of
 from raytrain.release.registry.versions import Version
 from raytrain.release.signing import SIGNATURE_SUFFIX, Signed, signature_place, verify
 from raytrain.storage.location import sync_folder, translated_errors
+from raytrain.storage.manifest import digest_hex
 
 _FORMAT = 1
 _VERSION, _JOURNAL, _KEY, _BUNDLE, _PROOF = "version.json", "journal.jsonl", "key.pem", "bundle", "proof"
@@ -126,7 +127,7 @@ def import_version(registry: Registry, file: Path, ring: KeyRing, *, why: str) -
         if released.version not in {one.version for one in registry.released(name)}:
             # Before the entry: whoever is killed here leaves what is about no version, and imports again.
             for kind, one in proof:
-                shelf_of(registry, name, kind).keep(one)
+                shelf_of(registry, name, kind).keep(one, ring)
         made = registry.register(
             name, released.version, bundle, ring, made_from=released.made_from, why=why, details=details
         )
@@ -152,7 +153,7 @@ def _read_proof(
             except IntegrityError as error:
                 raise _broken(file, f"{error.what}: {error.why}".replace(f"{folder}/", "")) from error
             digest, about = signed.artifact.digest, signed.artifact.manifest.parents.get("bundle")
-            if digest.removeprefix("sha256:") != one.name or about != bundle:
+            if digest_hex(digest) != one.name or about != bundle:
                 raise _broken(file, f"{_PROOF}/{kind}/{one.name} is {digest}, about {about}")
             found.append((kind, one))
     return found, left

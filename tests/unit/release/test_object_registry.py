@@ -17,6 +17,7 @@ pytest.importorskip("moto", reason="it is of the extra raytrain[dev]")
 from bundles import signed_bundle
 from object_server import CREDENTIALS, Failure, Proxy, object_server
 from registry_contract import V1, Place, RegistryContract, faults_of, release, script, state_told, states_of
+from shelf_contract import ShelfContract
 
 from raytrain.cli.main import run
 from raytrain.errors import ConfigError, StorageError
@@ -80,6 +81,11 @@ class TestS3(RegistryContract):
     start_method = "spawn"  # the client has threads
 
 
+@pytest.mark.slow
+class TestShelfOnS3(ShelfContract):
+    pass
+
+
 @dataclass(frozen=True)
 class ObjectsOnDisk:
     """obstore's own store in a folder: the same code without a server."""
@@ -113,6 +119,12 @@ class TestObjectsOnDisk(RegistryContract):
     ) -> None:
         super().test_of_many_promoters_one_wins_and_the_others_are_told(registry, ring, bundles, place)
 
+    @pytest.fixture
+    def place(self, tmp_path: Path) -> ObjectsOnDisk:
+        return ObjectsOnDisk(tmp_path / "objects")
+
+
+class TestShelfOfObjectsOnDisk(ShelfContract):
     @pytest.fixture
     def place(self, tmp_path: Path) -> ObjectsOnDisk:
         return ObjectsOnDisk(tmp_path / "objects")

@@ -14,6 +14,7 @@ import pytest
 from bundles import signed_bundle
 from killed_at_a_change import run_until
 from registry_contract import V1, RegistryContract, faults_of, release, script, state_told, states_of
+from shelf_contract import ShelfContract
 
 from raytrain.errors import StorageError
 from raytrain.release.keys import KeyRing
@@ -52,6 +53,10 @@ def bundles(tmp_path: Path, ring: KeyRing) -> list[Path]:
 
 
 class TestFolder(RegistryContract):
+    pass
+
+
+class TestShelfInAFolder(ShelfContract):
     pass
 
 
