@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from registry_contract import Place
 
-from raytrain.errors import RefusedError
+from raytrain.errors import IntegrityError, RefusedError
 from raytrain.release.keys import KeyRing
 from raytrain.release.registry import shelf as shelf_module
 from raytrain.release.registry.registry import Registry
@@ -84,6 +84,39 @@ class ShelfContract:
             place.write(f"{shelf.place}/{first.digest[7:]}/{name}", content)
             assert put(shelf, ring).digest == first.digest
             assert shelf.get(first.digest, ring).artifact.digest == first.digest
+
+    def test_who_reads_while_it_is_written_has_it_afterwards(
+        self, shelf: Shelf, place: Place, ring: KeyRing, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """On another machine than the writer's."""
+        digest = put(shelf_of(Registry(tmp_path / "elsewhere"), "sums", "records"), ring).digest
+        assert shelf.about(BUNDLE) == []
+        for name, content in (("record.json", b"GO"), ("checklist.md", b"all is well")):
+            place.write(f"{shelf.place}/{digest[7:]}/{name}", content)
+            assert shelf.about(BUNDLE) == []
+        with monkeypatch.context() as elsewhere:
+            elsewhere.setenv("RAYTRAIN_HOME", str(tmp_path / "home of the writer"))
+            assert put(shelf, ring).digest == digest
+        assert [one.name for one in shelf.about(BUNDLE)] == [digest[7:]]
+        assert shelf.get(digest, ring).key.name == "release"
+
+    def test_a_damaged_copy_on_this_machine_changes_nothing(
+        self, shelf: Shelf, ring: KeyRing, home: Path
+    ) -> None:
+        digest = put(shelf, ring).digest
+        shelf.get(digest, ring)
+        for file in (home / "cache").rglob("*"):
+            if file.is_file():
+                file.write_bytes(b"x" * file.stat().st_size)
+        (found,) = shelf.about(BUNDLE)
+        assert (found / "record.json").read_bytes() == b"GO"
+        for file in (home / "cache").rglob("record.json"):
+            file.write_bytes(b"OG")
+        (found,) = shelf.about(BUNDLE)
+        assert (found / "record.json").read_bytes() == b"GO"
+        for file in (home / "cache").rglob("record.json"):
+            file.write_bytes(b"OG")
+        assert (shelf.get(digest, ring).artifact.path / "record.json").read_bytes() == b"GO"
 
     def test_nobody_signs_over_a_key_that_their_ring_lacks(
         self, shelf: Shelf, ring: KeyRing, tmp_path: Path

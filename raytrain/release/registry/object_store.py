@@ -23,13 +23,16 @@ from raytrain.release.signing import SIGNATURE_SUFFIX, signature_place
 from raytrain.storage.artifact import open_artifact
 from raytrain.storage.home import raytrain_home
 from raytrain.storage.location import Location, translated_errors, write_atomically
-from raytrain.storage.manifest import MANIFEST_NAME
+from raytrain.storage.manifest import MANIFEST_NAME, read_manifest, unlisted
 
 _NUM_CONNECTIONS = 16
 
 
 class ObjectStore:
-    """One prefix of one bucket. Bundles are read through copies below RAYTRAIN_HOME, which whoever reads verifies."""
+    """One prefix of one bucket. Bundles are read through copies below RAYTRAIN_HOME, which whoever reads verifies.
+
+    A copy that does not hold all that its manifest lists is fetched again.
+    """
 
     def __init__(self, client: ObjectClient) -> None:
         self._client = client
@@ -114,6 +117,8 @@ class ObjectStore:
         signature = self._get(f"bundles/{name}/{digest}{SIGNATURE_SUFFIX}")
         with translated_errors(folder, "write"):
             folder.parent.mkdir(parents=True, exist_ok=True)
+            if scratch is None and not _is_all(folder):
+                self.drop_copy(digest)  # it was fetched while somebody wrote it
             if not folder.is_dir():
                 self._fetch(f"bundles/{name}/{digest}", folder)
             if signature is None:
@@ -127,7 +132,8 @@ class ObjectStore:
         if not folder.is_dir():
             return False
         aside = Path(tempfile.mkdtemp(prefix=".dropped-", dir=folder.parent))
-        folder.rename(aside / digest)
+        with suppress(FileNotFoundError):  # another process was as quick
+            folder.rename(aside / digest)
         shutil.rmtree(aside, ignore_errors=True)
         return True
 
@@ -191,6 +197,17 @@ class ObjectStore:
         with self._client.told("list"):
             found = self._store.list_with_delimiter(f"{prefix}/")
         return list(found["common_prefixes"]), [one["path"] for one in found["objects"]]
+
+
+def _is_all(folder: Path) -> bool:
+    """Whether a copy has a manifest and every file that it lists; what is in them, whoever reads them verifies."""
+    try:
+        manifest = read_manifest(Location(str(folder)))
+    except IntegrityError:
+        return False
+    listed = {folder / name: one.size_bytes for name, one in manifest.files.items()}
+    is_whole = all(file.is_file() and file.stat().st_size == size for file, size in listed.items())
+    return is_whole and next(unlisted(folder, manifest), None) is None
 
 
 def _entry_key(name: str, number: int) -> str:

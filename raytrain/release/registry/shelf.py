@@ -18,7 +18,7 @@ from raytrain.release.registry.registry import Registry
 from raytrain.release.registry.standing import Standing
 from raytrain.release.registry.store import Store
 from raytrain.release.signing import Signed, sign
-from raytrain.storage.artifact import Artifact, ArtifactWriter, copy_artifact
+from raytrain.storage.artifact import Artifact, ArtifactWriter, copy_artifact, open_artifact
 from raytrain.storage.location import Location
 from raytrain.storage.manifest import MANIFEST_NAME, digest_hex, read_manifest
 from raytrain.storage.provenance import collect_provenance
@@ -75,7 +75,7 @@ class Shelf:
 
     def about(self, bundle: str) -> list[Path]:
         """Of everything that was put there, signed or not, what its manifest says to be about this bundle."""
-        found = [self.store.open_bundle(self.name, one) for one in self.store.bundles(self.name)]
+        found = [self._opened(one) for one in self.store.bundles(self.name)]
         whole = [one for one in found if (one / MANIFEST_NAME).is_file()]
         return [one for one in whole if read_manifest(Location(str(one))).parents.get("bundle") == bundle]
 
@@ -88,6 +88,16 @@ class Shelf:
     def place(self) -> str:
         """As a person finds it."""
         return self.store.bundle_place(self.name, "").rstrip("/")
+
+    def _opened(self, digest: str) -> Path:
+        """What is there, whole or not; from no copy on this machine that is damaged."""
+        place = self.store.open_bundle(self.name, digest)
+        try:
+            open_artifact(Location(str(place)))
+        except IntegrityError:
+            if self.store.drop_copy(digest):
+                return self.store.open_bundle(self.name, digest)
+        return place
 
     def _copied(self, digest: str, scratch: Path) -> Path | None:
         """What stands there of this content, without its signature; None where nothing whole does."""
