@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -332,7 +333,8 @@ class RegistryContract:
         orphans = registry.orphans()
         assert [one.digest for one in orphans] == ["0" * 64, "1" * 64]
         assert faults_of(registry, ring) == []
-        registry.delete(orphans)
+        assert registry.delete(orphans) == [], "they are young"
+        assert registry.delete(registry.orphans(), grace_s=0) != []
         assert registry.orphans() == [] and registry.store.bundles("sums") == [released]
         assert faults_of(registry, ring) == []
 
@@ -342,8 +344,89 @@ class RegistryContract:
         """Somebody registers between the look and the deletion."""
         release(registry, ring, V1, bundles[0])
         digest = registry.find("sums@1.0.0").digest[7:]
-        registry.delete([Orphan("sums", digest, registry.store.bundle_place("sums", digest))])
+        place = registry.store.bundle_place("sums", digest)
+        assert registry.delete([Orphan("sums", digest, place, 9999.0)], grace_s=0) == []
         assert faults_of(registry, ring) == []
+
+    def test_what_is_deleted_while_somebody_registers_it_is_there_nevertheless(
+        self, registry: Registry, ring: KeyRing, bundles: list[Path], place: Place
+    ) -> None:
+        """Somebody has looked for orphans before the entry, and spares nothing."""
+        other, write = Registry(place.open()), registry.store.create_entry
+        deleted: list[Orphan] = []
+
+        def create_entry(name: str, number: int, content: bytes) -> bool:
+            deleted.extend(other.delete(other.orphans(), grace_s=0))
+            return write(name, number, content)
+
+        registry.store.create_entry = create_entry  # type: ignore[method-assign]
+        release(registry, ring, V1, bundles[0])
+        assert len(deleted) == 1
+        assert faults_of(registry, ring) == [] and registry.orphans() == []
+
+    def test_what_was_left_long_ago_is_young_again_once_somebody_registers_it(
+        self, registry: Registry, ring: KeyRing, bundles: list[Path], place: Place
+    ) -> None:
+        release(registry, ring, V1, bundles[0])
+        digest = registry.find("sums@1.0.0").digest[7:]
+        place.write(registry.store.entry_place("sums", 1), None)
+        age_s, write, ages = registry.store.age_s, registry.store.create_entry, []
+        time.sleep(1.2)
+
+        def create_entry(name: str, number: int, content: bytes) -> bool:
+            ages.append(age_s("sums", digest))
+            return write(name, number, content)
+
+        ages.append(age_s("sums", digest))
+        registry.store.create_entry = create_entry  # type: ignore[method-assign]
+        release(registry, ring, V1, bundles[0])
+        assert ages[1] < ages[0], ages
+
+    def test_a_first_registration_that_was_killed_is_found(
+        self, registry: Registry, ring: KeyRing, bundles: list[Path]
+    ) -> None:
+        digest = read_manifest(Location(str(bundles[0]))).digest[7:]
+        registry.store.put_bundle("sums", digest, bundles[0])
+        assert [one.digest for one in registry.orphans()] == [digest] and registry.names() == []
+        registry.delete(registry.orphans(), grace_s=0)
+        assert registry.orphans() == [] and registry.store.names() in ([], ["sums"])
+
+    def test_what_is_left_on_a_shelf_is_found(self, registry: Registry, place: Place) -> None:
+        """A record that nobody has signed; what was signed and is broken is told, and nobody's to delete."""
+        unsigned, broken = "0" * 64, "1" * 64
+        for shelf in ("_records.sums", "_approvals.sums"):
+            place.write(f"{registry.store.bundle_place(shelf, unsigned)}/record.json", b"half")
+            place.write(f"{registry.store.bundle_place(shelf, broken)}/manifest.json", b"{")
+            place.write(f"{registry.store.bundle_place(shelf, broken)}.sig", b"{}")
+        with pytest.raises(IntegrityError, match="is not a manifest"):
+            registry.orphans()
+        faults: list[Fault] = []
+        orphans = registry.orphans(faults.append)
+        assert (
+            [one.name for one in orphans]
+            == [one.name for one in faults]
+            == [
+                "_approvals.sums",
+                "_records.sums",
+            ]
+        )
+        assert registry.delete(orphans, grace_s=0) == orphans
+        assert registry.orphans(lambda _: None) == []
+        assert registry.store.bundles("_records.sums") == [broken]
+
+    def test_one_broken_journal_is_told_and_the_others_are_read(
+        self, registry: Registry, ring: KeyRing, bundles: list[Path], place: Place
+    ) -> None:
+        release(registry, ring, V1, bundles[0])
+        registry.register("words", V1, bundles[0], ring, made_from={}, why="a test")
+        place.write(registry.store.entry_place("sums", 1), b"{}")
+        place.write(f"{registry.store.bundle_place('words', '0' * 64)}/card.md", b"half")
+        for look in (registry.states, registry.orphans):
+            with pytest.raises(IntegrityError, match="the journal is broken"):
+                look()
+            faults: list[Fault] = []
+            assert len(look(faults.append)) == 1  # type: ignore[operator]
+            assert [(one.name, one.thing) for one in faults] == [("sums", "journal")]
 
     def test_a_bundle_that_a_killed_writer_left_is_taken_up(
         self, registry: Registry, ring: KeyRing, bundles: list[Path], place: Place

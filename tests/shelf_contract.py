@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from registry_contract import Place
 
-from raytrain.errors import IntegrityError, RefusedError
+from raytrain.errors import RefusedError
 from raytrain.release.keys import KeyRing
 from raytrain.release.registry import shelf as shelf_module
 from raytrain.release.registry.registry import Registry

@@ -10,9 +10,10 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from raytrain.release.signing import SIGNATURE_SUFFIX, signature_place
@@ -38,6 +39,9 @@ class FolderStore:
     @property
     def place(self) -> str:
         return str(self.folder)
+
+    def is_there(self) -> bool:
+        return self.folder.exists()
 
     def names(self) -> list[str]:
         with translated_errors(self.folder, "read"):
@@ -125,17 +129,20 @@ class FolderStore:
         Location(str(signature_place(place))).delete()
         Location(str(place)).delete()
 
-    def strays(self, name: str) -> list[str]:
-        return [str(one) for one in self._strays(name)]
+    def age_s(self, name: str, digest: str) -> float:
+        place = self._bundles(name) / digest
+        with translated_errors(place, "read"):
+            return _age_s(place, signature_place(place))
 
-    def delete_strays(self, name: str) -> None:
-        for one in self._strays(name):
-            Location(str(one)).delete()
-
-    def _strays(self, name: str) -> list[Path]:
+    def strays(self, name: str) -> dict[str, float]:
         bundles, journal = self._bundles(name), self._journal(name)
-        found = [bundles / one for one in _listed(bundles) if one.startswith(".")]
-        return found + [journal / one for one in _listed(journal) if one.startswith(_STAGED)]
+        with translated_errors(bundles, "read"):
+            found = [bundles / one for one in _listed(bundles) if one.startswith(".")]
+            found += [journal / one for one in _listed(journal) if one.startswith(_STAGED)]
+            return {str(one): _age_s(one) for one in found}
+
+    def delete_stray(self, name: str, place: str) -> None:  # noqa: ARG002
+        Location(place).delete()
 
     def _journal(self, name: str) -> Path:
         return self.folder / name / "journal"
@@ -160,6 +167,16 @@ def _unless_taken() -> Iterator[None]:
     except OSError as error:
         if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
             raise
+
+
+def _age_s(*places: Path) -> float:
+    """Since the newest change of what is there. A copy's files keep the times of the original, but not of this."""
+    files = [one for place in places for one in (place, *place.rglob("*"))]
+    changed = []
+    for one in files:
+        with suppress(FileNotFoundError, NotADirectoryError):  # a writer is at it
+            changed.append(one.lstat().st_ctime)
+    return max(0.0, time.time() - max(changed, default=0.0))
 
 
 def _content_if_there(file: Path) -> bytes | None:

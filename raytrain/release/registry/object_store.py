@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
@@ -43,8 +44,14 @@ class ObjectStore:
     def place(self) -> str:
         return self._client.place
 
+    def is_there(self) -> bool:
+        with self._client.told("list"):
+            found = self._store.list_with_delimiter()
+        return bool(found["common_prefixes"] or found["objects"])
+
     def names(self) -> list[str]:
-        return sorted(PurePosixPath(one).name for one in self._listed("journals")[0])
+        folders = [one for kind in ("journals", "bundles") for one in self._listed(kind)[0]]
+        return sorted({PurePosixPath(one).name for one in folders})
 
     def entries(self, name: str, *, fresh: bool = False) -> list[tuple[int, bytes]]:
         files = (PurePosixPath(one).name for one in self._listed(f"journals/{name}")[1])
@@ -150,11 +157,20 @@ class ObjectStore:
                 with suppress(FileNotFoundError):
                     self._store.delete(one)
 
-    def strays(self, name: str) -> list[str]:  # noqa: ARG002
-        return []  # an object stands whole or not at all
+    def age_s(self, name: str, digest: str) -> float:
+        key = f"bundles/{name}/{digest}"
+        with self._client.told("list"):
+            found = [one for part in self._store.list(f"{key}/") for one in part]
+            with suppress(FileNotFoundError):
+                found.append(self._store.head(f"{key}{SIGNATURE_SUFFIX}"))
+        newest = max((one["last_modified"].timestamp() for one in found), default=0.0)
+        return max(0.0, time.time() - newest)
 
-    def delete_strays(self, name: str) -> None:
-        """There are none."""
+    def strays(self, name: str) -> dict[str, float]:  # noqa: ARG002
+        return {}  # an object stands whole or not at all
+
+    def delete_stray(self, name: str, place: str) -> None:
+        """There is none."""
 
     def _fetch(self, key: str, folder: Path) -> None:
         with self._client.told("read a bundle"):

@@ -74,10 +74,13 @@ class Shelf:
         return standing.verified(scratch)
 
     def about(self, bundle: str) -> list[Path]:
-        """Of everything that was put there, signed or not, what its manifest says to be about this bundle."""
+        """Of everything that was put there, signed or not, what its manifest says to be about this bundle.
+
+        So may be what has a manifest that cannot be read: whoever verifies it says why it does not count.
+        """
         found = [self._opened(one) for one in self.store.bundles(self.name)]
         whole = [one for one in found if (one / MANIFEST_NAME).is_file()]
-        return [one for one in whole if read_manifest(Location(str(one))).parents.get("bundle") == bundle]
+        return [one for one in whole if _is_about(one, bundle)]
 
     def keep(self, folder: Path, ring: KeyRing) -> None:
         """A copy of what another registry's shelf holds, with the signature beside it, under its digest."""
@@ -107,6 +110,13 @@ class Shelf:
         except IntegrityError:
             return None
         return copy if read_manifest(Location(str(copy))).digest == digest else None
+
+
+def _is_about(folder: Path, bundle: str) -> bool:
+    try:
+        return read_manifest(Location(str(folder))).parents.get("bundle") == bundle
+    except IntegrityError:
+        return True
 
 
 def _counts(standing: Standing) -> bool:

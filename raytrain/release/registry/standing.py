@@ -45,6 +45,17 @@ class Standing:
         """Anything of it."""
         return self._short in self.store.bundles(self.name)
 
+    def seal(self) -> tuple[bytes | None, bytes | None]:
+        """Manifest and signature as they stand there."""
+        return self.store.seal(self.name, self._short)
+
+    def renewed(self) -> tuple[bytes | None, bytes | None]:
+        """The seal, its signature written once more: whoever deletes what nobody names spares what is young."""
+        manifest, signature = self.seal()
+        if signature is not None:
+            self.store.put_signature(self.name, self._short, signature)
+        return manifest, signature
+
     def verified(self, scratch: Path | None = None) -> Signed:
         """Raises RefusedError or IntegrityError where it does not stand there, signed by a key that counts.
 
@@ -82,7 +93,7 @@ class Standing:
     def _mend(
         self, step: str, bundle: Path, ours: bytes, fault: PlatformError, is_named: Callable[[], bool]
     ) -> None:
-        manifest, signature = self.store.seal(self.name, self._short)
+        manifest, signature = self.seal()
         if manifest is None:
             self.store.put_bundle(self.name, self._short, bundle)
             return
@@ -108,7 +119,7 @@ class Standing:
         end = time.monotonic() + _PATIENCE_S
         while time.monotonic() < end:
             time.sleep(_PATIENCE_S / 20)
-            if self.store.seal(self.name, self._short)[1] is not None:
+            if self.seal()[1] is not None:
                 return True
         return False
 

@@ -21,8 +21,11 @@ class Store(Protocol):
     def place(self) -> str:
         """As a person names it."""
 
+    def is_there(self) -> bool:
+        """Whether anything is at this place."""
+
     def names(self) -> list[str]:
-        """Of which anything is there, sorted."""
+        """Of which anything is there, an entry or a bundle, sorted."""
 
     def entries(self, name: str, *, fresh: bool = False) -> list[tuple[int, bytes]]:
         """What was written under each number, in order; `fresh`: read where it lies, from no copy of this machine."""
@@ -64,11 +67,14 @@ class Store(Protocol):
     def delete_bundle(self, name: str, digest: str) -> None:
         """With its signature; nothing happens where it is not there."""
 
-    def strays(self, name: str) -> list[str]:
-        """Places of files that a killed writer did not finish; they mean nothing."""
+    def age_s(self, name: str, digest: str) -> float:
+        """How long ago anything of a bundle or its signature was written, as far as the clocks agree."""
 
-    def delete_strays(self, name: str) -> None:
-        """What `strays` names."""
+    def strays(self, name: str) -> dict[str, float]:
+        """Places of files that no writer has finished, which mean nothing, and how long ago they were written to."""
+
+    def delete_stray(self, name: str, place: str) -> None:
+        """One that `strays` names; nothing happens where it is not there."""
 
 
 def open_store(place: str) -> Store:

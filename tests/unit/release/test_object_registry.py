@@ -168,7 +168,7 @@ def test_a_service_that_goes_away_at_any_request_leaves_the_old_state_or_the_new
         assert "run" in told.value.fix, told.value
         done = expected.index(state_told(registry)) + 1 if registry.names() else 0
         if point % 2:
-            registry.delete(registry.orphans())
+            registry.delete(registry.orphans(), grace_s=0)
             assert registry.orphans() == []
         for step in script(registry, ring, bundles)[done:2]:
             step()

@@ -84,7 +84,7 @@ def test_killed_at_any_change_it_is_the_old_state_or_the_new(
         orphans = registry.orphans()
         num_with_orphans += bool(orphans)
         if num_points % 2:
-            registry.delete(orphans)
+            registry.delete(orphans, grace_s=0)
             assert registry.orphans() == [], f"point {num_points}"
         rest = script(registry, ring, bundles)[done:]
         assert run_until(0, place.path, *rest) == 0, f"point {num_points}: it does not go on"
@@ -140,5 +140,5 @@ def test_files_that_were_not_finished_are_strays(place: Folder, ring: KeyRing, b
     for stray in ("journal/.staged-1-abc", "bundles/.staging-abc-1-0/card.md"):
         place.write(str(place.path / "sums" / stray), b"{")
     assert [Path(one.place).name for one in registry.orphans()] == [".staging-abc-1-0", ".staged-1-abc"]
-    registry.delete(registry.orphans())
+    registry.delete(registry.orphans(), grace_s=0)
     assert registry.orphans() == [] and faults_of(registry, ring) == []
