@@ -196,9 +196,17 @@ class RegistryContract:
         assert registry.find("sums@1.0.0").digest == registry.find("sums@1.1.0").digest
         assert faults_of(registry, ring) == [] and registry.orphans() == []
 
+    @pytest.mark.parametrize("when", ["before it looks again", "after that"])
     @pytest.mark.parametrize("same", [True, False])
     def test_what_another_is_about_to_sign_is_not_deleted(
-        self, registry: Registry, ring: KeyRing, bundles: list[Path], place: Place, tmp_path: Path, same: bool
+        self,
+        registry: Registry,
+        ring: KeyRing,
+        bundles: list[Path],
+        place: Place,
+        tmp_path: Path,
+        same: bool,
+        when: str,
     ) -> None:
         """Somebody looks while the bundle stands and its signature does not; then the first is through at once."""
         other, go_on = Registry(place.open()), threading.Event()
@@ -216,7 +224,7 @@ class RegistryContract:
             if not go_on.is_set():
                 go_on.set()
                 first.join()
-            return found
+            return found if when == "after that" else seal(name, digest)
 
         started = threading.Event()
         registry.store.put_signature = put_signature  # type: ignore[method-assign]

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from registry_contract import Place
 
-from raytrain.errors import RefusedError
+from raytrain.errors import IntegrityError, RefusedError
 from raytrain.release.keys import KeyRing
 from raytrain.release.registry import shelf as shelf_module
 from raytrain.release.registry.registry import Registry
@@ -77,6 +77,17 @@ class ShelfContract:
         ring.generate("grace")
         assert put(shelf, ring, "grace").manifest == first.manifest
         assert shelf.get(first.digest, ring).key.name == "grace"
+
+    def test_what_cannot_be_read_may_be_about_anything(
+        self, shelf: Shelf, place: Place, ring: KeyRing
+    ) -> None:
+        """Whoever verifies it says why it does not count; what else is there is found nevertheless."""
+        whole, broken = put(shelf, ring).digest, "0" * 64
+        place.write(f"{shelf.place}/{broken}/manifest.json", b"{")
+        place.write(f"{shelf.place}/{broken}.sig", place.read(f"{shelf.place}/{whole[7:]}.sig"))
+        assert [one.name for one in shelf.about(BUNDLE)] == [broken, whole[7:]]
+        with pytest.raises(IntegrityError, match="is not a manifest"):
+            shelf.get(f"sha256:{broken}", ring)
 
     def test_what_is_damaged_is_put_anew(self, shelf: Shelf, place: Place, ring: KeyRing) -> None:
         first = put(shelf, ring)

@@ -105,13 +105,13 @@ class Standing:
             else:
                 self.store.put_bundle(self.name, self._short, bundle)
             return
-        if signature is None and self._is_signed_soon():
-            return
+        if (signature is None and self._is_signed_soon()) or self._fault() is None:
+            return  # somebody was at it
         if is_named():
             raise _refused(
                 self, fault, "sign the copy that `raytrain registry export` makes of it, and add that"
             )
-        self.store.delete_bundle(self.name, self._short)  # somebody was killed here
+        self.store.delete_bundle(self.name, self._short)  # whoever was at it was killed
         self.store.drop_copy(self._short)
         self.store.put_bundle(self.name, self._short, bundle)
 
