@@ -24,7 +24,7 @@ from raytrain.release.registry.journal import Entry, Journal, content_of
 from raytrain.release.registry.registry import Registry
 from raytrain.release.registry.store import Store
 from raytrain.release.registry.versions import Version
-from raytrain.release.signing import sign
+from raytrain.release.signing import sign, signature_place
 from raytrain.storage.artifact import copy_artifact
 from raytrain.storage.location import Location
 from raytrain.storage.manifest import MANIFEST_NAME, read_manifest
@@ -195,6 +195,21 @@ class RegistryContract:
         release(registry, ring, V1, bundles[0])
         assert registry.find("sums@1.0.0").digest == registry.find("sums@1.1.0").digest
         assert faults_of(registry, ring) == [] and registry.orphans() == []
+
+    def test_of_two_manifests_of_one_digest_the_first_stays(
+        self, registry: Registry, ring: KeyRing, bundles: list[Path], tmp_path: Path
+    ) -> None:
+        """And no signature of the other one stands beside it."""
+        digest, store = read_manifest(Location(str(bundles[0]))).digest[7:], registry.store
+        assert store.seal("sums", digest) == (None, None)
+        assert store.put_bundle("sums", digest, bundles[0])
+        seal = store.seal("sums", digest)
+        assert seal == tuple(
+            place.read_bytes() for place in (bundles[0] / MANIFEST_NAME, signature_place(bundles[0]))
+        )
+        assert not store.put_bundle("sums", digest, of_another_day(bundles[0], tmp_path / "other", ring))
+        assert store.seal("sums", digest) == seal
+        assert store.put_bundle("sums", digest, bundles[0]), "the same once more is no other"
 
     @pytest.mark.parametrize("when", ["before it looks again", "after that"])
     @pytest.mark.parametrize("same", [True, False])
