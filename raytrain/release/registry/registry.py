@@ -13,18 +13,10 @@ from typing import Any
 
 from raytrain.errors import ConfigError, PlatformError, RefusedError
 from raytrain.release.keys import KeyRing
+from raytrain.release.registry import leftovers
 from raytrain.release.registry.findings import Fault, Orphan, Tell, passed_over
 from raytrain.release.registry.folder_store import FolderStore
 from raytrain.release.registry.journal import Entry, Journal
-from raytrain.release.registry.leftovers import (
-    GRACE_S,
-    age_of,
-    is_shelf,
-    is_signed,
-    orphan_of,
-    strays_of,
-    unfinished,
-)
 from raytrain.release.registry.standing import Standing
 from raytrain.release.registry.state import ALIASES, PREVIOUS, Released, State, state_of, without_collection
 from raytrain.release.registry.store import Store
@@ -113,8 +105,8 @@ class Registry:
 
         check(state_of(self.journal(name).read()))
         standing = Standing(self.store, name, digest, ring)
-        was_left = standing.is_there and not self._is_needed(name, digest_hex(digest))
-        standing.keep(bundle, lambda: self._is_needed(name, digest_hex(digest)))
+        was_left = standing.is_there and digest_hex(digest) not in self._named(name)
+        standing.keep(bundle, lambda: digest_hex(digest) in self._named(name))
         seal = standing.renewed() if was_left else standing.seal()
         self._append(name, "register", told, why, check)
         if standing.seal() != seal:  # whoever has looked for orphans before this entry may have deleted it
@@ -217,34 +209,12 @@ class Registry:
     def orphans(self, tell: Tell | None = None) -> list[Orphan]:
         """What writers left that were killed, or have not finished yet: bundles that no entry names, files that are not
         whole, records and approvals that nobody signed. tell: of what is broken, which otherwise is raised."""
-        found: list[Orphan] = []
-        for name in self.store.names():
-            if is_shelf(name):
-                found += unfinished(self.store, name, tell)
-            elif _NAME.fullmatch(name):
-                with passed_over(name, "journal", tell):
-                    named = self._named(name)
-                    there = [one for one in self.store.bundles(name) if one not in named]
-                    found += [orphan_of(self.store, name, one) for one in there]
-                    found += strays_of(self.store, name)
-        return found
+        return leftovers.find(self.store, _NAME, self._named, tell)
 
-    def delete(self, orphans: Sequence[Orphan], *, grace_s: float = GRACE_S) -> list[Orphan]:
+    def delete(self, orphans: Sequence[Orphan], *, grace_s: float = leftovers.GRACE_S) -> list[Orphan]:
         """What `orphans` found, unless it means something by now, or somebody wrote there within the grace and may be
         at it. Returns what was deleted."""
-        deleted = []
-        for one in orphans:
-            if age_of(self.store, one) < grace_s or (one.digest and self._is_needed(one.name, one.digest)):
-                continue
-            if one.digest is None:
-                self.store.delete_stray(one.name, one.place)
-            else:
-                self.store.delete_bundle(one.name, one.digest)
-            deleted.append(one)
-        return deleted
-
-    def _is_needed(self, name: str, digest: str) -> bool:
-        return is_signed(self.store, name, digest) if is_shelf(name) else digest in self._named(name)
+        return leftovers.delete(self.store, orphans, self._named, grace_s)
 
     def journal(self, name: str) -> Journal:
         """Raises ConfigError where this cannot be a name."""
