@@ -7,7 +7,10 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import threading
+import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +24,10 @@ from raytrain.release.registry.findings import Fault, Orphan
 from raytrain.release.registry.journal import Entry, Journal, content_of
 from raytrain.release.registry.registry import Registry
 from raytrain.release.registry.versions import Version
-from raytrain.release.signing import sign
+from raytrain.release.signing import sign, signature_place
+from raytrain.storage.artifact import copy_artifact
+from raytrain.storage.location import Location
+from raytrain.storage.manifest import MANIFEST_NAME, read_manifest
 
 V1, V2 = Version(1, 0, 0), Version(1, 1, 0)
 
@@ -32,6 +38,19 @@ def release(registry: Registry, ring: KeyRing, version: Version, bundle: Path) -
 
 def move(registry: Registry, version: Version, expected: Version | None, alias: str = "production") -> None:
     registry.move("sums", alias, version, expected=expected, decision=None, why="a test")
+
+
+def of_another_day(bundle: Path, folder: Path, ring: KeyRing) -> Path:
+    """The same digest; its manifest, and so its signature, is another."""
+    copy_artifact(Location(str(bundle)), Location(str(folder)))
+    manifest = replace(read_manifest(Location(str(folder))), provenance={"seed": 9})
+    (folder / MANIFEST_NAME).write_bytes(manifest.to_json())
+    sign(folder, ring.signing_key("release"))
+    return folder
+
+
+def not_to_be_called(*_: object) -> None:
+    raise AssertionError("nothing is to be deleted")
 
 
 def faults_of(registry: Registry, ring: KeyRing) -> list[Fault]:
@@ -139,16 +158,96 @@ class RegistryContract:
         assert registry.entries("sums") == before and registry.orphans() == []
 
     def test_the_same_bundle_built_another_day_keeps_what_is_there(
-        self, registry: Registry, ring: KeyRing, bundles: list[Path]
+        self, registry: Registry, ring: KeyRing, bundles: list[Path], tmp_path: Path
     ) -> None:
-        """Its digest is the same, its manifest and so its signature are not."""
         release(registry, ring, V1, bundles[0])
-        manifest = bundles[0] / "manifest.json"
-        manifest.write_text(json.dumps({**json.loads(manifest.read_text()), "provenance": {"seed": 9}}))
-        sign(bundles[0], ring.signing_key("release"))
-        release(registry, ring, V2, bundles[0])
+        release(registry, ring, V2, of_another_day(bundles[0], tmp_path / "another day", ring))
         assert registry.find("sums@1.0.0").digest == registry.find("sums@1.1.0").digest
         assert faults_of(registry, ring) == []
+
+    def test_two_who_register_one_digest_of_two_days_leave_one_that_verifies(
+        self, registry: Registry, ring: KeyRing, bundles: list[Path], place: Place, tmp_path: Path
+    ) -> None:
+        """The second is through between the first one's look and its writing."""
+        other, between = Registry(place.open()), registry.store.put_bundle
+        another_day = of_another_day(bundles[0], tmp_path / "another day", ring)
+
+        def put_bundle(name: str, digest: str, bundle: Path) -> bool:
+            release(other, ring, V2, another_day)
+            return between(name, digest, bundle)
+
+        registry.store.put_bundle = put_bundle  # type: ignore[method-assign]
+        release(registry, ring, V1, bundles[0])
+        assert registry.find("sums@1.0.0").digest == registry.find("sums@1.1.0").digest
+        assert faults_of(registry, ring) == [] and registry.orphans() == []
+
+    def test_of_two_manifests_of_one_digest_the_first_stays(
+        self, registry: Registry, ring: KeyRing, bundles: list[Path], tmp_path: Path
+    ) -> None:
+        """And no signature of the other one stands beside it."""
+        digest, store = read_manifest(Location(str(bundles[0]))).digest[7:], registry.store
+        assert store.seal("sums", digest) == (None, None)
+        assert store.put_bundle("sums", digest, bundles[0])
+        seal = store.seal("sums", digest)
+        assert seal == tuple(
+            place.read_bytes() for place in (bundles[0] / MANIFEST_NAME, signature_place(bundles[0]))
+        )
+        assert not store.put_bundle("sums", digest, of_another_day(bundles[0], tmp_path / "other", ring))
+        assert store.seal("sums", digest) == seal
+        assert store.put_bundle("sums", digest, bundles[0]), "the same once more is no other"
+
+    @pytest.mark.parametrize("when", ["before it looks again", "after that"])
+    @pytest.mark.parametrize("same", [True, False])
+    def test_what_another_is_about_to_sign_is_not_deleted(
+        self,
+        registry: Registry,
+        ring: KeyRing,
+        bundles: list[Path],
+        place: Place,
+        tmp_path: Path,
+        same: bool,
+        when: str,
+    ) -> None:
+        """Somebody looks while the bundle stands and its signature does not; then the first is through at once."""
+        other, go_on = Registry(place.open()), threading.Event()
+        seal, sign_there = other.store.seal, registry.store.put_signature
+        theirs = bundles[0] if same else of_another_day(bundles[0], tmp_path / "another day", ring)
+        first = threading.Thread(target=release, args=(registry, ring, V1, bundles[0]))
+
+        def put_signature(name: str, digest: str, content: bytes) -> None:
+            started.set()
+            assert go_on.wait(60)
+            sign_there(name, digest, content)
+
+        def looked(name: str, digest: str) -> tuple[bytes | None, bytes | None]:
+            found = seal(name, digest)
+            if not go_on.is_set():
+                go_on.set()
+                first.join()
+            return found if when == "after that" else seal(name, digest)
+
+        started = threading.Event()
+        registry.store.put_signature = put_signature  # type: ignore[method-assign]
+        other.store.seal = looked  # type: ignore[method-assign]
+        first.start()
+        assert started.wait(60)
+        other.store.delete_bundle = not_to_be_called  # type: ignore[method-assign]
+        release(other, ring, V2, theirs)
+        assert sorted(registry.state("sums").versions) == [V1, V2]
+        assert faults_of(registry, ring) == [] and registry.orphans() == []
+
+    def test_nobody_signs_over_a_key_that_their_ring_lacks(
+        self, registry: Registry, ring: KeyRing, bundles: list[Path], tmp_path: Path
+    ) -> None:
+        release(registry, ring, V1, bundles[0])
+        before = registry.entries("sums")
+        mine = KeyRing(tmp_path / "keys of another")
+        mine.generate("mine")
+        sign(bundles[0], mine.signing_key("mine"))
+        with pytest.raises(RefusedError, match="does not verify") as told:
+            release(registry, mine, V2, bundles[0])
+        assert "nobody here knows" in told.value.why and "raytrain keys trust" in told.value.fix
+        assert registry.entries("sums") == before and faults_of(registry, ring) == []
 
     def test_after_a_revoked_key_the_good_is_signed_again(
         self, registry: Registry, ring: KeyRing, bundles: list[Path]
@@ -286,7 +385,8 @@ class RegistryContract:
         orphans = registry.orphans()
         assert [one.digest for one in orphans] == ["0" * 64, "1" * 64]
         assert faults_of(registry, ring) == []
-        registry.delete(orphans)
+        assert registry.delete(orphans) == [], "they are young"
+        assert registry.delete(registry.orphans(), grace_s=0) != []
         assert registry.orphans() == [] and registry.store.bundles("sums") == [released]
         assert faults_of(registry, ring) == []
 
@@ -296,8 +396,89 @@ class RegistryContract:
         """Somebody registers between the look and the deletion."""
         release(registry, ring, V1, bundles[0])
         digest = registry.find("sums@1.0.0").digest[7:]
-        registry.delete([Orphan("sums", digest, registry.store.bundle_place("sums", digest))])
+        place = registry.store.bundle_place("sums", digest)
+        assert registry.delete([Orphan("sums", digest, place, 9999.0)], grace_s=0) == []
         assert faults_of(registry, ring) == []
+
+    def test_what_is_deleted_while_somebody_registers_it_is_there_nevertheless(
+        self, registry: Registry, ring: KeyRing, bundles: list[Path], place: Place
+    ) -> None:
+        """Somebody has looked for orphans before the entry, and spares nothing."""
+        other, write = Registry(place.open()), registry.store.create_entry
+        deleted: list[Orphan] = []
+
+        def create_entry(name: str, number: int, content: bytes) -> bool:
+            deleted.extend(other.delete(other.orphans(), grace_s=0))
+            return write(name, number, content)
+
+        registry.store.create_entry = create_entry  # type: ignore[method-assign]
+        release(registry, ring, V1, bundles[0])
+        assert len(deleted) == 1
+        assert faults_of(registry, ring) == [] and registry.orphans() == []
+
+    def test_what_was_left_long_ago_is_young_again_once_somebody_registers_it(
+        self, registry: Registry, ring: KeyRing, bundles: list[Path], place: Place
+    ) -> None:
+        release(registry, ring, V1, bundles[0])
+        digest = registry.find("sums@1.0.0").digest[7:]
+        place.write(registry.store.entry_place("sums", 1), None)
+        age_s, write, ages = registry.store.age_s, registry.store.create_entry, []
+        time.sleep(1.2)
+
+        def create_entry(name: str, number: int, content: bytes) -> bool:
+            ages.append(age_s("sums", digest))
+            return write(name, number, content)
+
+        ages.append(age_s("sums", digest))
+        registry.store.create_entry = create_entry  # type: ignore[method-assign]
+        release(registry, ring, V1, bundles[0])
+        assert ages[1] < ages[0], ages
+
+    def test_a_first_registration_that_was_killed_is_found(
+        self, registry: Registry, ring: KeyRing, bundles: list[Path]
+    ) -> None:
+        digest = read_manifest(Location(str(bundles[0]))).digest[7:]
+        registry.store.put_bundle("sums", digest, bundles[0])
+        assert [one.digest for one in registry.orphans()] == [digest] and registry.names() == []
+        registry.delete(registry.orphans(), grace_s=0)
+        assert registry.orphans() == [] and registry.store.names() in ([], ["sums"])
+
+    def test_what_is_left_on_a_shelf_is_found(self, registry: Registry, place: Place) -> None:
+        """A record that nobody has signed; what was signed and is broken is told, and nobody's to delete."""
+        unsigned, broken = "0" * 64, "1" * 64
+        for shelf in ("_records.sums", "_approvals.sums"):
+            place.write(f"{registry.store.bundle_place(shelf, unsigned)}/record.json", b"half")
+            place.write(f"{registry.store.bundle_place(shelf, broken)}/manifest.json", b"{")
+            place.write(f"{registry.store.bundle_place(shelf, broken)}.sig", b"{}")
+        with pytest.raises(IntegrityError, match="is not a manifest"):
+            registry.orphans()
+        faults: list[Fault] = []
+        orphans = registry.orphans(faults.append)
+        assert (
+            [one.name for one in orphans]
+            == [one.name for one in faults]
+            == [
+                "_approvals.sums",
+                "_records.sums",
+            ]
+        )
+        assert registry.delete(orphans, grace_s=0) == orphans
+        assert registry.orphans(lambda _: None) == []
+        assert registry.store.bundles("_records.sums") == [broken]
+
+    def test_one_broken_journal_is_told_and_the_others_are_read(
+        self, registry: Registry, ring: KeyRing, bundles: list[Path], place: Place
+    ) -> None:
+        release(registry, ring, V1, bundles[0])
+        registry.register("words", V1, bundles[0], ring, made_from={}, why="a test")
+        place.write(registry.store.entry_place("sums", 1), b"{}")
+        place.write(f"{registry.store.bundle_place('words', '0' * 64)}/card.md", b"half")
+        for look in (registry.states, registry.orphans):
+            with pytest.raises(IntegrityError, match="the journal is broken"):
+                look()
+            faults: list[Fault] = []
+            assert len(look(faults.append)) == 1  # type: ignore[operator]
+            assert [(one.name, one.thing) for one in faults] == [("sums", "journal")]
 
     def test_a_bundle_that_a_killed_writer_left_is_taken_up(
         self, registry: Registry, ring: KeyRing, bundles: list[Path], place: Place

@@ -16,7 +16,9 @@ from raytrain.cli.registry_place import (
     PlaceOption,
     ReferenceArgument,
     registry_of,
+    registry_there,
     released_object,
+    show_faults,
     show_rows,
     state_object,
     withdrawn_object,
@@ -29,6 +31,7 @@ from raytrain.errors import ConfigError, IntegrityError
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from raytrain.release.registry.findings import Fault
     from raytrain.release.registry.state import State
     from raytrain.release.registry.versions import Version
 
@@ -90,22 +93,24 @@ def add(
 
 @app.command("list")
 def list_names(place: PlaceOption = None, as_json: JsonOption = False) -> int:
-    """All names, their newest version and their aliases."""
+    """All names, their newest version and their aliases; exit code 5 if a journal cannot be followed."""
     from raytrain.release.registry.state import without_collection
 
+    faults: list[Fault] = []
     with without_collection():
-        states = registry_of(place).states()
+        states = registry_there(place).states(faults.append)
 
         def show(console: Console) -> None:
             rows = [(name, str(max(state.versions)), _aliases(state)) for name, state in states.items()]
             if rows:
                 show_rows(console, ("name", "newest", "aliases"), rows)
-            else:
+            elif not faults:
                 console.print("nothing is released yet: raytrain registry add")
+            show_faults(console, faults)
 
         told = [{"name": name, **state_object(state)} for name, state in states.items()] if as_json else []
-        emit({"names": told}, as_json, show)
-    return 0
+        emit({"names": told, "faults": [asdict(one) for one in faults]}, as_json, show)
+    return IntegrityError.exit_code if faults else 0
 
 
 @app.command("show")
@@ -186,7 +191,7 @@ def audit(place: PlaceOption = None, ring: RingOption = None, as_json: JsonOptio
     from raytrain.release.registry.state import state_of
 
     faults, withdrawn, num_names, progress = [], [], 0, stderr_console()
-    registry = registry_of(place)
+    registry = registry_there(place)
     for name, found in look(registry, ring_of(ring)):
         if progress.is_terminal or found:
             progress.print(
@@ -203,7 +208,9 @@ def audit(place: PlaceOption = None, ring: RingOption = None, as_json: JsonOptio
 
     def show(console: Console) -> None:
         if faults:
-            show_rows(console, ("name", "", ""), [(one.name, one.thing, one.what) for one in faults])
+            show_faults(console, faults)
+        elif not num_names:
+            console.print("nothing was ever registered here")
         else:
             console.print(f"{counted(num_names, 'name')}: all is as it was written")
         for one in withdrawn:

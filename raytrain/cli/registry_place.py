@@ -7,9 +7,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from raytrain.errors import ConfigError
+
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from raytrain.release.registry.findings import Fault
     from raytrain.release.registry.registry import Registry
     from raytrain.release.registry.state import Released, State
     from raytrain.release.registry.versions import Version
@@ -31,6 +34,18 @@ def registry_of(place: str | None) -> Registry:
     from raytrain.storage.home import raytrain_home
 
     return Registry(open_store(place or str(raytrain_home() / "registry")))
+
+
+def registry_there(place: str | None) -> Registry:
+    """For who only looks. Raises ConfigError where nothing is at the place that somebody names."""
+    registry = registry_of(place)
+    if place is not None and not registry.store.is_there():
+        raise ConfigError(
+            f"there is no registry at {registry.place}",
+            why="nothing is there",
+            fix="check --registry; where there is to be one, the first `raytrain registry add` makes it",
+        )
+    return registry
 
 
 def released_object(released: Released) -> dict[str, Any]:
@@ -62,6 +77,11 @@ def state_object(state: State) -> dict[str, Any]:
         ],
         "aliases": {alias: str(version) for alias, version in sorted(state.aliases.items())},
     }
+
+
+def show_faults(console: Console, faults: Sequence[Fault]) -> None:
+    if faults:
+        show_rows(console, ("name", "", ""), [(one.name, one.thing, one.what) for one in faults])
 
 
 def show_rows(console: Console, headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

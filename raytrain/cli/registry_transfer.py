@@ -27,11 +27,18 @@ def export_version(
     from raytrain.release.registry.transfer import export_version as write
 
     check_outputs([file], replace=replace)
-    signed = write(registry_of(place), reference, file.absolute(), ring_of(ring))
-    size = file.stat().st_size
-    told = {"reference": reference, "file": str(file), "size_bytes": size, "digest": signed.artifact.digest}
+    done = write(registry_of(place), reference, file.absolute(), ring_of(ring))
+    signed, size = done.signed, file.stat().st_size
+    told = {
+        "reference": reference,
+        "file": str(file),
+        "size_bytes": size,
+        "digest": signed.artifact.digest,
+        "proof_left_out": done.left_out,
+    }
     text = f"{file}: {reference}, {size / 1e6:,.1f} MB, signed by {signed.key.name} ({signed.key.short_id})"
-    emit(told, as_json, lambda console: console.print(text, highlight=False, soft_wrap=True, markup=False))
+    lines = "\n".join([text, *(f"left out, it does not verify: {one}" for one in done.left_out)])
+    emit(told, as_json, lambda console: console.print(lines, highlight=False, soft_wrap=True, markup=False))
     return 0
 
 

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict
+from datetime import timedelta
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from raytrain.cli.output import JsonOption, emit
-from raytrain.cli.registry_place import PlaceOption, registry_of
-from raytrain.errors import ConfigError
+from raytrain.cli.registry_place import PlaceOption, registry_there
+from raytrain.errors import ConfigError, IntegrityError
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from raytrain.release.registry.findings import Fault, Orphan
     from raytrain.release.registry.mirror import Mirror
     from raytrain.release.registry.registry import Registry
 
@@ -32,9 +34,24 @@ def doctor(
 ) -> int:
     """Find what killed writers left: it takes room, and means nothing. `raytrain registry gc` deletes it.
 
-    With --mlflow or --wandb also in what that mirror differs; `raytrain registry publish` makes it alike.
+    Exit code 5 if a journal, a record or an approval cannot be read. With --mlflow or --wandb also in what that mirror
+    differs; `raytrain registry publish` makes it alike.
     """
-    return _orphans(place, _mirrors(mlflow, wandb), delete=False, as_json=as_json)
+    registry, faults = registry_there(place), list["Fault"]()
+    orphans = registry.orphans(faults.append)
+    mirrors = _mirrors(mlflow, wandb)
+    drift = _drift(registry, mirrors)
+
+    def show(console: Console) -> None:
+        for one in orphans:
+            _print(console, _with_age(one))
+        _show_faults(console, orphans, faults)
+        for told in drift:
+            _print(console, told)
+
+    told = {"orphans": [asdict(one) for one in orphans], "faults": [asdict(one) for one in faults]}
+    emit(told | ({"drift": drift} if mirrors else {}), as_json, show)
+    return IntegrityError.exit_code if faults else 0
 
 
 def publish(
@@ -51,7 +68,7 @@ def publish(
     from raytrain.release.registry.mirror import follow
     from raytrain.release.registry.wandb_mirror import WandbMirror
 
-    registry, mirrors = registry_of(place), _mirrors(mlflow, wandb)
+    registry, mirrors = registry_there(place), _mirrors(mlflow, wandb)
     if not mirrors:
         raise ConfigError(
             "it is not said where to publish",
@@ -82,30 +99,49 @@ def publish(
 def collect(
     place: PlaceOption = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be deleted.")] = False,
+    grace_minutes: Annotated[
+        float, typer.Option(min=0, help="Spare what somebody wrote to within so many minutes.")
+    ] = 60,
     as_json: JsonOption = False,
 ) -> int:
-    """Delete what `doctor` finds: bundles that no entry names, and files that were not finished. Versions stay."""
-    return _orphans(place, [], delete=not dry_run, as_json=as_json)
-
-
-def _orphans(place: str | None, mirrors: Sequence[Mirror], *, delete: bool, as_json: bool) -> int:
-    registry = registry_of(place)
-    orphans = registry.orphans()
-    if delete:
-        registry.delete(orphans)
-    drift = _drift(registry, mirrors)
+    """Delete what `doctor` finds: bundles that no entry names, records that nobody signed, and files that were not
+    finished. Versions stay, and so does what is young: somebody may be about to register it."""
+    registry, faults, grace_s = registry_there(place), list["Fault"](), grace_minutes * 60
+    orphans = registry.orphans(faults.append)
+    if dry_run:
+        chosen = [one for one in orphans if one.age_s >= grace_s]
+    else:
+        chosen = registry.delete(orphans, grace_s=grace_s)
+    done = "to be deleted" if dry_run else "deleted"
 
     def show(console: Console) -> None:
         for one in orphans:
-            console.print(f"{'deleted ' if delete else ''}{one.place}", highlight=False, soft_wrap=True)
-        if not orphans:
-            console.print("nothing was left by anybody")
-        for told in drift:
-            console.print(told, highlight=False, soft_wrap=True, markup=False)
+            _print(console, f"{done if one in chosen else 'spared'} {_with_age(one)}")
+        _show_faults(console, orphans, faults)
 
-    told = {"orphans": [asdict(one) for one in orphans], "deleted": delete}
-    emit(told | ({"drift": drift} if mirrors else {}), as_json, show)
-    return 0
+    told = {
+        "orphans": [asdict(one) for one in orphans],
+        "deleted": [] if dry_run else [one.place for one in chosen],
+        "spared": [one.place for one in orphans if one not in chosen],
+        "faults": [asdict(one) for one in faults],
+    }
+    emit(told, as_json, show)
+    return IntegrityError.exit_code if faults else 0
+
+
+def _with_age(orphan: Orphan) -> str:
+    return f"{orphan.place} (written to {timedelta(seconds=round(orphan.age_s))} ago)"
+
+
+def _show_faults(console: Console, orphans: Sequence[Orphan], faults: Sequence[Fault]) -> None:
+    if not orphans and not faults:
+        _print(console, "nothing was left by anybody")
+    for one in faults:
+        _print(console, f"{one.name}, {one.thing}: {one.what}")
+
+
+def _print(console: Console, text: str) -> None:
+    console.print(text, highlight=False, soft_wrap=True, markup=False)
 
 
 def _mirrors(mlflow: str | None, wandb: str | None) -> list[Mirror]:

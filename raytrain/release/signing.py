@@ -81,6 +81,19 @@ def verify(folder: Path, ring: KeyRing, signature: Path | None = None) -> Signed
     return Signed(artifact, key)
 
 
+def may_be_replaced(signature: bytes | None, ring: KeyRing) -> bool:
+    """Whether nobody loses by another signature in this one's place: there is none, nobody can have made it, or its key
+    was revoked here. One by a key that this ring lacks may count for others."""
+    try:
+        material = json.loads(signature or b"")["verificationMaterial"]
+        if "certificate" in material:
+            return False
+        hint = str(material["publicKey"]["hint"])
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return True
+    return hint in {one.id for one in ring.known()}
+
+
 def differences_from(error: Exception, folder: Path, place: Path) -> str:
     """Which files are not as they were signed; the error's own words where that is not what it is about."""
     try:

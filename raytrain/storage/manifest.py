@@ -95,9 +95,14 @@ def digest_of(value: object) -> str:
     return "sha256:" + hashlib.sha256(canonical.encode("utf-8", "surrogatepass")).hexdigest()
 
 
+def digest_hex(digest: str) -> str:
+    """A digest without its algorithm, as it names folders."""
+    return digest.removeprefix("sha256:")
+
+
 def short_digest(digest: str) -> str:
     """Twelve hex digits of a digest, for names and tables."""
-    return digest.removeprefix("sha256:")[:12]
+    return digest_hex(digest)[:12]
 
 
 def file_sha256(path: Path) -> str:

@@ -6,6 +6,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from raytrain.errors import ConfigError
 from raytrain.release.bundle.description import BUNDLE_KIND, describe
@@ -19,6 +20,7 @@ from raytrain.release.bundle.parity.section import ExportSettings
 from raytrain.release.bundle.subject import Subject
 from raytrain.release.inventory.writing import write_inventory
 from raytrain.release.scans.scan import scan
+from raytrain.release.signing import SIGNATURE_SUFFIX
 from raytrain.storage.artifact import Artifact, ArtifactWriter, remove_stale_staging
 from raytrain.storage.location import Location
 from raytrain.storage.manifest import MANIFEST_NAME, short_digest
@@ -84,7 +86,17 @@ def export(subject: Subject, wanted: ExportRequest, tell: Callable[[str], None])
         scanned = scan(writer.path, subject=subject.digest, documents={MANIFEST_NAME: provenance})
         scanned.write(writer.path)
         scanned.raise_if_failed()
-        return Exported(writer.commit(provenance, replace=wanted.replace), checked)
+        return Exported(commit(writer, provenance, replace=wanted.replace), checked)
+
+
+def commit(writer: ArtifactWriter, provenance: dict[str, Any], *, replace: bool) -> Artifact:
+    """As the writer does. A signature that stands beside what is replaced is of something else by now, and goes."""
+    manifest = writer.destination / MANIFEST_NAME
+    before = manifest.read_bytes() if manifest.exists() else b""
+    artifact = writer.commit(provenance, replace=replace)
+    if manifest.read_bytes() != before:
+        (writer.destination.parent / f"{writer.destination.name}{SIGNATURE_SUFFIX}").delete()
+    return artifact
 
 
 def default_destination(subject: Subject, settings: ExportSettings) -> Location:

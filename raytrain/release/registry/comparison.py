@@ -12,7 +12,7 @@ from raytrain.evaluation.decision.suite_comparison import compare_suite
 from raytrain.evaluation.decision.verdicts import corrected, judge_suite
 from raytrain.evaluation.results import Evaluation, open_evaluation
 from raytrain.evaluation.statistics.gains import Verdict, gain_test
-from raytrain.release.registry.evidence import evaluation_of, recorded_evaluations
+from raytrain.release.registry.evidence import evaluation_of, recorded_evaluations, recorded_metrics
 from raytrain.release.registry.registry import Registry
 from raytrain.release.registry.state import Released
 from raytrain.runs.compare import flat
@@ -94,7 +94,7 @@ def _side(
             notes.append(f"{reference}: {one['place']} holds by now another evaluation than {one['digest']}")
             continue
         opened.append(evaluation)
-    metrics = {str(key): float(value) for key, value in released.entry.details.get("metrics", {}).items()}
+    metrics = recorded_metrics(released)
     for evaluation in opened:
         for name, suite in evaluation.report.suites.items():
             metrics |= {f"{name}/{key}": float(value) for key, value in suite.metrics.items()}

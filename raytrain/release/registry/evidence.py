@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from raytrain.errors import RefusedError
+from raytrain.errors import IntegrityError, RefusedError
 from raytrain.evaluation.results import Evaluation, open_evaluation
 from raytrain.release.registry.state import Released
 from raytrain.storage.artifact import Artifact
@@ -52,6 +52,32 @@ def metrics_of(evaluation: Evaluation) -> dict[str, float]:
 
 
 def recorded_evaluations(released: Released) -> list[dict[str, str]]:
-    """`digest` and `place` of each that was named when it was released."""
+    """`digest` and `place` of each that was named when it was released. Raises IntegrityError where the entry says
+    something else there."""
     found = released.entry.details.get("evaluations", [])
-    return [{"digest": str(one["digest"]), "place": str(one["place"])} for one in found]
+    if not isinstance(found, list) or not all(isinstance(one, dict) for one in found):
+        raise _no_evidence(released, "evaluations", "a list of digests and places")
+    told = [{"digest": one.get("digest"), "place": one.get("place")} for one in found]
+    if not all(isinstance(value, str) for one in told for value in one.values()):
+        raise _no_evidence(released, "evaluations", "a list of digests and places")
+    return told
+
+
+def recorded_metrics(released: Released) -> dict[str, float]:
+    """`suite/metric` to its value, as it was released. Raises IntegrityError where the entry says something else."""
+    found = released.entry.details.get("metrics", {})
+    if not isinstance(found, dict) or not all(map(_is_number, found.values())):
+        raise _no_evidence(released, "metrics", "numbers by their names")
+    return {key: float(value) for key, value in found.items()}
+
+
+def _is_number(value: object) -> bool:
+    return type(value) is float or (type(value) is int and abs(value) < 1 << 1000)
+
+
+def _no_evidence(released: Released, thing: str, form: str) -> IntegrityError:
+    return IntegrityError(
+        f"entry {released.entry.number} of the journal has no {thing}",
+        why=f"what stands there is not {form}",
+        fix="put back a copy of the registry that is whole; find out who wrote there",
+    )

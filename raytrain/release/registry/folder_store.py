@@ -7,8 +7,13 @@ NAME/bundles/<digest>.sig       its signature
 
 from __future__ import annotations
 
+import errno
 import os
+import shutil
+import time
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from raytrain.release.signing import SIGNATURE_SUFFIX, signature_place
@@ -20,6 +25,7 @@ from raytrain.storage.location import (
     translated_errors,
     write_atomically,
 )
+from raytrain.storage.manifest import MANIFEST_NAME
 
 _STAGED = ".staged-"
 
@@ -33,6 +39,9 @@ class FolderStore:
     @property
     def place(self) -> str:
         return str(self.folder)
+
+    def is_there(self) -> bool:
+        return self.folder.exists()
 
     def names(self) -> list[str]:
         with translated_errors(self.folder, "read"):
@@ -73,15 +82,38 @@ class FolderStore:
             there = _listed(self._bundles(name))
         return sorted({one.removesuffix(SIGNATURE_SUFFIX) for one in there if not one.startswith(".")})
 
-    def put_bundle(self, name: str, digest: str, bundle: Path) -> None:
+    def put_bundle(self, name: str, digest: str, bundle: Path) -> bool:
         place = self._bundles(name) / digest
-        copy_artifact(Location(str(bundle)), Location(str(place)))
+        if place.exists():
+            copy_artifact(Location(str(bundle)), Location(str(place)))  # what is whole stays
+        else:
+            self._put_first(bundle, place)
+        if self.seal(name, digest)[0] != (bundle / MANIFEST_NAME).read_bytes():
+            return False
         self.put_signature(name, digest, signature_place(bundle).read_bytes())
+        return True
+
+    def _put_first(self, bundle: Path, place: Path) -> None:
+        """Of several who put the same digest, one: a folder takes no other's place that has anything in it."""
+        staged = place.with_name(f"{_STAGED}{place.name[:12]}-{os.getpid()}-{uuid.uuid4().hex[:8]}")
+        try:
+            copy_artifact(Location(str(bundle)), Location(str(staged)))
+            with translated_errors(place, "write"):
+                with _unless_taken():
+                    staged.rename(place)
+                sync_folder(place.parent)
+        finally:
+            shutil.rmtree(staged, ignore_errors=True)
 
     def put_signature(self, name: str, digest: str, content: bytes) -> None:
         place = signature_place(self._bundles(name) / digest)
         with translated_errors(place, "write"):
             write_atomically(place, content)
+
+    def seal(self, name: str, digest: str) -> tuple[bytes | None, bytes | None]:
+        place = self._bundles(name) / digest
+        with translated_errors(place, "read"):
+            return _content_if_there(place / MANIFEST_NAME), _content_if_there(signature_place(place))
 
     def open_bundle(self, name: str, digest: str, scratch: Path | None = None) -> Path:  # noqa: ARG002
         return self._bundles(name) / digest
@@ -97,17 +129,20 @@ class FolderStore:
         Location(str(signature_place(place))).delete()
         Location(str(place)).delete()
 
-    def strays(self, name: str) -> list[str]:
-        return [str(one) for one in self._strays(name)]
+    def age_s(self, name: str, digest: str) -> float:
+        place = self._bundles(name) / digest
+        with translated_errors(place, "read"):
+            return _age_s(place, signature_place(place))
 
-    def delete_strays(self, name: str) -> None:
-        for one in self._strays(name):
-            Location(str(one)).delete()
-
-    def _strays(self, name: str) -> list[Path]:
+    def strays(self, name: str) -> dict[str, float]:
         bundles, journal = self._bundles(name), self._journal(name)
-        found = [bundles / one for one in _listed(bundles) if one.startswith(".")]
-        return found + [journal / one for one in _listed(journal) if one.startswith(_STAGED)]
+        with translated_errors(bundles, "read"):
+            found = [bundles / one for one in _listed(bundles) if one.startswith(".")]
+            found += [journal / one for one in _listed(journal) if one.startswith(_STAGED)]
+            return {str(one): _age_s(one) for one in found}
+
+    def delete_stray(self, name: str, place: str) -> None:  # noqa: ARG002
+        Location(place).delete()
 
     def _journal(self, name: str) -> Path:
         return self.folder / name / "journal"
@@ -122,6 +157,33 @@ def _listed(folder: Path | str, *, folders: bool = False) -> list[str]:
             return sorted(one.name for one in found if not folders or one.is_dir())
     except FileNotFoundError:
         return []
+
+
+@contextmanager
+def _unless_taken() -> Iterator[None]:
+    """Another's folder stands there already."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+            raise
+
+
+def _age_s(*places: Path) -> float:
+    """Since the newest change of what is there. A copy's files keep the times of the original, but not of this."""
+    files = [one for place in places for one in (place, *place.rglob("*"))]
+    changed = []
+    for one in files:
+        with suppress(FileNotFoundError, NotADirectoryError):  # a writer is at it
+            changed.append(one.lstat().st_ctime)
+    return max(0.0, time.time() - max(changed, default=0.0))
+
+
+def _content_if_there(file: Path) -> bytes | None:
+    try:
+        return file.read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
 
 
 def _content(path: str) -> bytes:

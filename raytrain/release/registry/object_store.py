@@ -12,24 +12,28 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
 
-from raytrain.errors import IntegrityError, StorageError
+from raytrain.errors import IntegrityError
 from raytrain.release.registry.entry_copies import EntryCopies
 from raytrain.release.registry.object_client import ObjectClient
 from raytrain.release.signing import SIGNATURE_SUFFIX, signature_place
 from raytrain.storage.artifact import open_artifact
 from raytrain.storage.home import raytrain_home
 from raytrain.storage.location import Location, translated_errors, write_atomically
-from raytrain.storage.manifest import MANIFEST_NAME
+from raytrain.storage.manifest import MANIFEST_NAME, read_manifest, unlisted
 
 _NUM_CONNECTIONS = 16
 
 
 class ObjectStore:
-    """One prefix of one bucket. Bundles are read through copies below RAYTRAIN_HOME, which whoever reads verifies."""
+    """One prefix of one bucket. Bundles are read through copies below RAYTRAIN_HOME, which whoever reads verifies.
+
+    A copy that does not hold all that its manifest lists is fetched again.
+    """
 
     def __init__(self, client: ObjectClient) -> None:
         self._client = client
@@ -40,8 +44,14 @@ class ObjectStore:
     def place(self) -> str:
         return self._client.place
 
+    def is_there(self) -> bool:
+        with self._client.told("list"):
+            found = self._store.list_with_delimiter()
+        return bool(found["common_prefixes"] or found["objects"])
+
     def names(self) -> list[str]:
-        return sorted(PurePosixPath(one).name for one in self._listed("journals")[0])
+        folders = [one for kind in ("journals", "bundles") for one in self._listed(kind)[0]]
+        return sorted({PurePosixPath(one).name for one in folders})
 
     def entries(self, name: str, *, fresh: bool = False) -> list[tuple[int, bytes]]:
         files = (PurePosixPath(one).name for one in self._listed(f"journals/{name}")[1])
@@ -61,26 +71,25 @@ class ObjectStore:
         return entries
 
     def create_entry(self, name: str, number: int, content: bytes) -> bool:
+        with self._client.told(f"write to the journal of {name}", _fix_of_entry(name)):
+            return self._create(_entry_key(name, number), content)
+
+    def _create(self, key: str, content: bytes) -> bool:
+        """What is not there yet; False where another content is there."""
+        from obstore.exceptions import AlreadyExistsError, BaseError, PreconditionError
+
         for is_last in (False, False, True):
             try:
-                return self._create_entry(name, number, content)
-            except StorageError:
+                self._store.put(key, content, mode="create", use_multipart=False)
+            except (AlreadyExistsError, PreconditionError):
+                return self._get(key) == content
+            except (BaseError, OSError):
                 # No client tries by itself again what is conditional; here a second try meets at worst the first.
                 if is_last:
                     raise
+            else:
+                return True
         raise AssertionError("the last try returns or raises")
-
-    def _create_entry(self, name: str, number: int, content: bytes) -> bool:
-        from obstore.exceptions import AlreadyExistsError, PreconditionError
-
-        try:
-            with self._client.told(f"write to the journal of {name}", _fix_of_entry(name)):
-                self._store.put(_entry_key(name, number), content, mode="create", use_multipart=False)
-        except StorageError as error:
-            if isinstance(error.__cause__, AlreadyExistsError | PreconditionError):
-                return self._entry(name, number) == content
-            raise
-        return True
 
     def entry_place(self, name: str, number: int) -> str:
         return f"{self._client.place}/{_entry_key(name, number)}"
@@ -90,24 +99,33 @@ class ObjectStore:
         found = {PurePosixPath(one).name for one in [*folders, *files]}
         return sorted({one.removesuffix(SIGNATURE_SUFFIX) for one in found})
 
-    def put_bundle(self, name: str, digest: str, bundle: Path) -> None:
+    def put_bundle(self, name: str, digest: str, bundle: Path) -> bool:
         key = f"bundles/{name}/{digest}"
         artifact = open_artifact(Location(str(bundle)), verify=False)
-        files = [*sorted(artifact.manifest.files), MANIFEST_NAME]
-        for one in files:
+        for one in sorted(artifact.manifest.files):
             with self._client.told("write a bundle"):
                 self._store.put(f"{key}/{one}", bundle / one)
+        with self._client.told("write a manifest"):
+            if not self._create(f"{key}/{MANIFEST_NAME}", (bundle / MANIFEST_NAME).read_bytes()):
+                return False
         self.put_signature(name, digest, signature_place(bundle).read_bytes())
+        return True
 
     def put_signature(self, name: str, digest: str, content: bytes) -> None:
         with self._client.told("write a signature"):
             self._store.put(f"bundles/{name}/{digest}{SIGNATURE_SUFFIX}", content)
+
+    def seal(self, name: str, digest: str) -> tuple[bytes | None, bytes | None]:
+        key = f"bundles/{name}/{digest}"
+        return self._get(f"{key}/{MANIFEST_NAME}"), self._get(f"{key}{SIGNATURE_SUFFIX}")
 
     def open_bundle(self, name: str, digest: str, scratch: Path | None = None) -> Path:
         folder = (scratch or _copies_folder()) / digest
         signature = self._get(f"bundles/{name}/{digest}{SIGNATURE_SUFFIX}")
         with translated_errors(folder, "write"):
             folder.parent.mkdir(parents=True, exist_ok=True)
+            if scratch is None and not _is_all(folder):
+                self.drop_copy(digest)  # it was fetched while somebody wrote it
             if not folder.is_dir():
                 self._fetch(f"bundles/{name}/{digest}", folder)
             if signature is None:
@@ -121,7 +139,8 @@ class ObjectStore:
         if not folder.is_dir():
             return False
         aside = Path(tempfile.mkdtemp(prefix=".dropped-", dir=folder.parent))
-        folder.rename(aside / digest)
+        with suppress(FileNotFoundError):  # another process was as quick
+            folder.rename(aside / digest)
         shutil.rmtree(aside, ignore_errors=True)
         return True
 
@@ -138,11 +157,20 @@ class ObjectStore:
                 with suppress(FileNotFoundError):
                     self._store.delete(one)
 
-    def strays(self, name: str) -> list[str]:  # noqa: ARG002
-        return []  # an object stands whole or not at all
+    def age_s(self, name: str, digest: str) -> float:
+        key = f"bundles/{name}/{digest}"
+        with self._client.told("list"):
+            found = [one for part in self._store.list(f"{key}/") for one in part]
+            with suppress(FileNotFoundError):
+                found.append(self._store.head(f"{key}{SIGNATURE_SUFFIX}"))
+        newest = max((one["last_modified"].timestamp() for one in found), default=0.0)
+        return max(0.0, time.time() - newest)
 
-    def delete_strays(self, name: str) -> None:
-        """There are none."""
+    def strays(self, name: str) -> dict[str, float]:  # noqa: ARG002
+        return {}  # an object stands whole or not at all
+
+    def delete_stray(self, name: str, place: str) -> None:
+        """There is none."""
 
     def _fetch(self, key: str, folder: Path) -> None:
         with self._client.told("read a bundle"):
@@ -185,6 +213,17 @@ class ObjectStore:
         with self._client.told("list"):
             found = self._store.list_with_delimiter(f"{prefix}/")
         return list(found["common_prefixes"]), [one["path"] for one in found["objects"]]
+
+
+def _is_all(folder: Path) -> bool:
+    """Whether a copy has a manifest and every file that it lists; what is in them, whoever reads them verifies."""
+    try:
+        manifest = read_manifest(Location(str(folder)))
+    except IntegrityError:
+        return False
+    listed = {folder / name: one.size_bytes for name, one in manifest.files.items()}
+    is_whole = all(file.is_file() and file.stat().st_size == size for file, size in listed.items())
+    return is_whole and next(unlisted(folder, manifest), None) is None
 
 
 def _entry_key(name: str, number: int) -> str:

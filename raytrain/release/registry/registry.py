@@ -14,14 +14,16 @@ from typing import Any
 from raytrain.config.recipe import nearest
 from raytrain.errors import ConfigError, PlatformError, RefusedError
 from raytrain.release.keys import KeyRing
-from raytrain.release.registry.bundles import Bundles, short_name
-from raytrain.release.registry.findings import Fault, Orphan
+from raytrain.release.registry import leftovers
+from raytrain.release.registry.findings import Fault, Orphan, Tell, passed_over
 from raytrain.release.registry.folder_store import FolderStore
 from raytrain.release.registry.journal import Entry, Journal
+from raytrain.release.registry.standing import Standing
 from raytrain.release.registry.state import ALIASES, PREVIOUS, Released, State, state_of, without_collection
 from raytrain.release.registry.store import Store
 from raytrain.release.registry.versions import Version
 from raytrain.release.signing import Signed, verify
+from raytrain.storage.manifest import digest_hex
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,99}")
 
@@ -41,11 +43,16 @@ class Registry:
         """Of all that was ever registered here."""
         return [one for one in self._names() if self.store.entries(one)]
 
-    def states(self) -> dict[str, State]:
-        """Of every name."""
+    def states(self, tell: Tell | None = None) -> dict[str, State]:
+        """Of every name. tell: of those whose journal is broken, which otherwise is raised."""
+        found = {}
         with without_collection():
-            found = {name: self.journal(name).read() for name in self._names()}
-            return {name: state_of(entries) for name, entries in found.items() if entries}
+            for name in self._names():
+                with passed_over(name, "journal", tell):
+                    entries = self.journal(name).read()
+                    if entries:
+                        found[name] = state_of(entries)
+        return found
 
     def entries(self, name: str) -> list[Entry]:
         """All that happened to a name. Raises ConfigError where there is no such name."""
@@ -98,11 +105,14 @@ class Registry:
                     fix="versions never change: take another number",
                 )
 
-        state = state_of(self.journal(name).read())
-        check(state)
-        is_named = digest in {one.digest for one in state.versions.values()}
-        self._bundles(name, ring).put(digest, bundle, is_named=is_named)
+        check(state_of(self.journal(name).read()))
+        standing = Standing(self.store, name, digest, ring)
+        was_left = standing.is_there and digest_hex(digest) not in self._named(name)
+        standing.keep(bundle, lambda: digest_hex(digest) in self._named(name))
+        seal = standing.renewed() if was_left else standing.seal()
         self._append(name, "register", told, why, check)
+        if standing.seal() != seal:  # whoever has looked for orphans before this entry may have deleted it
+            standing.keep(bundle, lambda: True)
         return self.state(name).versions[version]
 
     def find(self, reference: str) -> Released:
@@ -128,7 +138,7 @@ class Registry:
 
         Raises RefusedError or IntegrityError.
         """
-        return self._bundles(reference.partition("@")[0], ring).verified(self.find(reference).digest)
+        return Standing(self.store, reference.partition("@")[0], self.find(reference).digest, ring).verified()
 
     def move(
         self,
@@ -230,27 +240,19 @@ class Registry:
             return
         for version in sorted(state.versions.keys() - state.withdrawn.keys()):
             try:
-                self._bundles(name, ring).check(state.versions[version].digest)
+                Standing(self.store, name, state.versions[version].digest, ring).check()
             except PlatformError as error:
                 yield Fault(name, str(version), f"{error.what}: {error.why}")
 
-    def orphans(self) -> list[Orphan]:
-        """What writers left that were killed: bundles that no entry names, and files that were not finished."""
-        found: list[Orphan] = []
-        for name in self._names():
-            named = self._named(name)
-            there = [one for one in self.store.bundles(name) if one not in named]
-            found += [Orphan(name, one, self.store.bundle_place(name, one)) for one in there]
-            found += [Orphan(name, None, one) for one in self.store.strays(name)]
-        return found
+    def orphans(self, tell: Tell | None = None) -> list[Orphan]:
+        """What writers left that were killed, or have not finished yet: bundles that no entry names, files that are not
+        whole, records and approvals that nobody signed. tell: of what is broken, which otherwise is raised."""
+        return leftovers.find(self.store, _NAME, self._named, tell)
 
-    def delete(self, orphans: Sequence[Orphan]) -> None:
-        """What `orphans` found, unless an entry names it by now."""
-        for one in orphans:
-            if one.digest is None:
-                self.store.delete_strays(one.name)
-            elif one.digest not in self._named(one.name):
-                self.store.delete_bundle(one.name, one.digest)
+    def delete(self, orphans: Sequence[Orphan], *, grace_s: float = leftovers.GRACE_S) -> list[Orphan]:
+        """What `orphans` found, unless it means something by now, or somebody wrote there within the grace and may be
+        at it. Returns what was deleted."""
+        return leftovers.delete(self.store, orphans, self._named, grace_s)
 
     def journal(self, name: str) -> Journal:
         """Raises ConfigError where this cannot be a name."""
@@ -276,12 +278,9 @@ class Registry:
             if entry is not None:
                 return entry
 
-    def _bundles(self, name: str, ring: KeyRing) -> Bundles:
-        return Bundles(self.store, name, ring)
-
     def _named(self, name: str) -> set[str]:
         """Digests of all bundles that entries name."""
-        return {short_name(one.digest) for one in state_of(self.journal(name).read()).versions.values()}
+        return {digest_hex(one.digest) for one in state_of(self.journal(name).read()).versions.values()}
 
     def _names(self) -> list[str]:
         return [one for one in self.store.names() if _NAME.fullmatch(one)]

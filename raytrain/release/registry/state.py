@@ -104,6 +104,11 @@ def _take(state: State, entry: Entry, details: dict[str, Any]) -> None:
         raise ValueError("no such action is known")
 
 
+def is_tag(text: str) -> bool:
+    """Whether it can be shown as one: 1 to 100 printable signs."""
+    return bool(text.strip()) and len(text) <= 100 and text.isprintable()
+
+
 @contextmanager
 def without_collection() -> Iterator[None]:
     """For states of thousands of names, none of them garbage: to look for it takes as long as the work itself."""

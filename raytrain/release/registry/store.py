@@ -21,8 +21,11 @@ class Store(Protocol):
     def place(self) -> str:
         """As a person names it."""
 
+    def is_there(self) -> bool:
+        """Whether anything is at this place."""
+
     def names(self) -> list[str]:
-        """Of which anything is there, sorted."""
+        """Of which anything is there, an entry or a bundle, sorted."""
 
     def entries(self, name: str, *, fresh: bool = False) -> list[tuple[int, bytes]]:
         """What was written under each number, in order; `fresh`: read where it lies, from no copy of this machine."""
@@ -36,11 +39,18 @@ class Store(Protocol):
     def bundles(self, name: str) -> list[str]:
         """Digests of which anything is there."""
 
-    def put_bundle(self, name: str, digest: str, bundle: Path) -> None:
-        """Copy an artifact and the signature beside it to where nothing of that digest is, the signature last."""
+    def put_bundle(self, name: str, digest: str, bundle: Path) -> bool:
+        """Copy an artifact and the signature beside it, the signature last.
+
+        The same digest may have been built twice, with two manifests, and a signature is of one: where another manifest
+        stands it stays, no signature is put beside it, and False says so.
+        """
 
     def put_signature(self, name: str, digest: str, content: bytes) -> None:
         """Put another signature beside a bundle that is there."""
+
+    def seal(self, name: str, digest: str) -> tuple[bytes | None, bytes | None]:
+        """The manifest and the signature that lie there now; None: there is none."""
 
     def open_bundle(self, name: str, digest: str, scratch: Path | None = None) -> Path:
         """A folder on this machine with what is there, its signature beside it: neither is verified.
@@ -57,11 +67,14 @@ class Store(Protocol):
     def delete_bundle(self, name: str, digest: str) -> None:
         """With its signature; nothing happens where it is not there."""
 
-    def strays(self, name: str) -> list[str]:
-        """Places of files that a killed writer did not finish; they mean nothing."""
+    def age_s(self, name: str, digest: str) -> float:
+        """How long ago anything of a bundle or its signature was written, as far as the clocks agree."""
 
-    def delete_strays(self, name: str) -> None:
-        """What `strays` names."""
+    def strays(self, name: str) -> dict[str, float]:
+        """Places of files that no writer has finished, which mean nothing, and how long ago they were written to."""
+
+    def delete_stray(self, name: str, place: str) -> None:
+        """One that `strays` names; nothing happens where it is not there."""
 
 
 def open_store(place: str) -> Store:

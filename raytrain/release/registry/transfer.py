@@ -20,18 +20,23 @@ import tempfile
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from raytrain.errors import ConfigError, DataError, IntegrityError, PlatformError, RefusedError
+from raytrain.release.bundle.description import ingredients_of
 from raytrain.release.keys import KeyRing
+from raytrain.release.registry.evidence import recorded_evaluations, recorded_metrics, subject_of
 from raytrain.release.registry.journal import Entry, chained
 from raytrain.release.registry.registry import Registry
 from raytrain.release.registry.shelf import SHELVES, ShelfKind, shelf_of
-from raytrain.release.registry.state import Released, state_of
+from raytrain.release.registry.state import Released, is_tag, state_of
 from raytrain.release.registry.versions import Version
 from raytrain.release.signing import SIGNATURE_SUFFIX, Signed, signature_place, verify
+from raytrain.storage.artifact import Artifact
 from raytrain.storage.location import sync_folder, translated_errors
+from raytrain.storage.manifest import digest_hex
 
 _FORMAT = 1
 _VERSION, _JOURNAL, _KEY, _BUNDLE, _PROOF = "version.json", "journal.jsonl", "key.pem", "bundle", "proof"
@@ -39,8 +44,17 @@ _OF_PROOF = re.compile(rf"{_PROOF}/({'|'.join(SHELVES)})/[0-9a-f]{{64}}(\.sig|/.
 _LARGEST_DOCUMENT = 1 << 28
 
 
-def export_version(registry: Registry, reference: str, file: Path, ring: KeyRing) -> Signed:
-    """Write a version, once it is verified, to a file that stands whole or not at all.
+@dataclass(frozen=True)
+class Exported:
+    """What was written."""
+
+    signed: Signed
+    left_out: list[str]
+    """Records and approvals that do not verify here, with the reason: whoever imports them would refuse the file."""
+
+
+def export_version(registry: Registry, reference: str, file: Path, ring: KeyRing) -> Exported:
+    """Write a version, once it and what was decided about it are verified, to a file that stands whole or not at all.
 
     Raises ConfigError, RefusedError or IntegrityError where there is nothing to move, StorageError where the file
     cannot be written.
@@ -56,7 +70,8 @@ def export_version(registry: Registry, reference: str, file: Path, ring: KeyRing
         _JOURNAL: b"".join(contents),
         _KEY: signed.key.pem.encode(),
     }
-    folders = {_BUNDLE: signed.artifact.path, **_proof_of(registry, name, released.digest)}
+    proof, left_out = _proof_of(registry, name, released.digest, ring)
+    folders = {_BUNDLE: signed.artifact.path, **proof}
     staged = file.with_name(f".{file.name}.{os.getpid()}-{uuid.uuid4().hex[:8]}.tmp")
     with translated_errors(file, "write"):
         try:
@@ -72,22 +87,28 @@ def export_version(registry: Registry, reference: str, file: Path, ring: KeyRing
             sync_folder(file.parent)
         finally:
             staged.unlink(missing_ok=True)
-    return signed
+    return Exported(signed, left_out)
 
 
-def _proof_of(registry: Registry, name: str, digest: str) -> dict[str, Path]:
-    return {
-        f"{_PROOF}/{kind}/{folder.name}": folder
-        for kind in SHELVES
-        for folder in shelf_of(registry, name, kind).about(digest)
-    }
+def _proof_of(registry: Registry, name: str, digest: str, ring: KeyRing) -> tuple[dict[str, Path], list[str]]:
+    """What verifies here; and what does not, with the reason."""
+    found: dict[str, Path] = {}
+    left: list[str] = []
+    for kind in SHELVES:
+        shelf = shelf_of(registry, name, kind)
+        for folder in shelf.about(digest):
+            try:
+                shelf.get(f"sha256:{folder.name}", ring)
+            except (RefusedError, IntegrityError) as error:
+                left.append(f"{kind}/{folder.name}: {error.what}: {error.why}")
+            else:
+                found[f"{_PROOF}/{kind}/{folder.name}"] = folder
+    return found, left
 
 
 def _add_signed(tar: tarfile.TarFile, name: str, folder: Path) -> None:
-    """An artifact, and the signature beside it; one that nobody has signed yet proves nothing, and stays."""
+    """An artifact, and the signature beside it."""
     signature = signature_place(folder)
-    if not signature.is_file():
-        return
     inside = {f"{name}/{one.relative_to(folder).as_posix()}": one for one in sorted(folder.rglob("*"))}
     for member, path in {**inside, name + SIGNATURE_SUFFIX: signature}.items():
         if path.is_file():
@@ -115,21 +136,27 @@ def import_version(registry: Registry, file: Path, ring: KeyRing, *, why: str) -
         released = _released(file, told, entries)
         with _key_told(file, folder):
             signed = verify(folder / _BUNDLE, ring)
+            made_from = released.made_from | ingredients_of(signed.artifact)
         if signed.artifact.digest != released.digest:
             raise _broken(
                 file, f"its bundle is {signed.artifact.digest}, its journal released {released.digest}"
             )
         name = str(told["name"])
         proof, left = _read_proof(file, folder, released.digest, ring)
-        details = _carried(released, told, entries)
-        details["imported"]["proof_left_out"] = left
+        details = _carried(file, released, signed.artifact, entries)
+        details["imported"] = {
+            "registry": str(told.get("registry")),
+            "num_entries": len(entries),
+            "entries": [vars(one) for one in entries if one.details.get("version") == str(released.version)],
+            "proof_left_out": left,
+        }
         bundle = folder / _BUNDLE
         if released.version not in {one.version for one in registry.released(name)}:
             # Before the entry: whoever is killed here leaves what is about no version, and imports again.
             for kind, one in proof:
-                shelf_of(registry, name, kind).keep(one)
+                shelf_of(registry, name, kind).keep(one, ring)
         made = registry.register(
-            name, released.version, bundle, ring, made_from=released.made_from, why=why, details=details
+            name, released.version, bundle, ring, made_from=made_from, why=why, details=details
         )
     return name, made
 
@@ -153,28 +180,28 @@ def _read_proof(
             except IntegrityError as error:
                 raise _broken(file, f"{error.what}: {error.why}".replace(f"{folder}/", "")) from error
             digest, about = signed.artifact.digest, signed.artifact.manifest.parents.get("bundle")
-            if digest.removeprefix("sha256:") != one.name or about != bundle:
+            if digest_hex(digest) != one.name or about != bundle:
                 raise _broken(file, f"{_PROOF}/{kind}/{one.name} is {digest}, about {about}")
             found.append((kind, one))
     return found, left
 
 
-def _carried(released: Released, told: dict[str, Any], entries: list[Entry]) -> dict[str, Any]:
-    """What the entry says beside version and digest: tags, evidence, and what happened to it where it came from."""
-    of_version = [vars(one) for one in entries if one.details.get("version") == str(released.version)]
-    kept = {
-        key: value
-        for key, value in released.entry.details.items()
-        if key in ("subject", "evaluations", "metrics")
-    }
+def _carried(file: Path, released: Released, artifact: Artifact, entries: list[Entry]) -> dict[str, Any]:
+    """What the entry says beside version and digest. Nobody has signed the journal: what the bundle says itself is
+    taken from there, and of tags and evidence at least the form is checked."""
+    tags = sorted(state_of(entries).tags[released.version])
+    odd = [one for one in tags if not is_tag(one)]
+    if odd:
+        raise _broken(file, f"its journal has a tag that is none: {odd[0]!r:.120}")
+    try:
+        evaluations, metrics = recorded_evaluations(released), recorded_metrics(released)
+    except IntegrityError as error:
+        raise _broken(file, f"{error.what}: {error.why}") from error
     return {
-        **kept,
-        "tags": sorted(state_of(entries).tags[released.version]),
-        "imported": {
-            "registry": str(told.get("registry")),
-            "num_entries": len(entries),
-            "entries": of_version,
-        },
+        "subject": subject_of(artifact),
+        "evaluations": evaluations,
+        "metrics": metrics,
+        "tags": tags,
     }
 
 

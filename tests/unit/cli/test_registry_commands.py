@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import shutil
 import tarfile
 from collections.abc import Callable, Iterator
@@ -17,8 +18,10 @@ from raytrain.errors import PlatformError
 from raytrain.evaluation.report import EvaluatedModel, EvaluationReport
 from raytrain.evaluation.results import write_evaluation
 from raytrain.release.keys import KeyRing
+from raytrain.release.registry.journal import Entry, content_of
 from raytrain.release.registry.registry import Registry
 from raytrain.release.registry.transfer import import_version
+from raytrain.release.registry.versions import Version
 from raytrain.storage.artifact import ArtifactWriter, open_artifact
 from raytrain.storage.location import Location
 
@@ -152,7 +155,7 @@ def test_a_version_moves_with_its_proof(told: Told, adapters: list[Path], tmp_pa
     stranger = ("--ring", tmp_path / "ring-of-another")
     code, error = told("registry", "import", file, *there, *stranger)
     assert code == 5 and "key that nobody here knows" in error["error"]["what"]
-    assert told("registry", "list", *there)[1] == {"names": []}
+    assert not (tmp_path / "elsewhere").exists()
     with tarfile.open(file) as tar:
         key = tar.extractfile("key.pem")
         assert key is not None
@@ -244,6 +247,59 @@ def test_what_was_tampered_with_is_not_taken(told: Told, adapters: list[Path], t
         refused(goal, bad, ring, f"cut at {cut}")
     bad.unlink()
     assert sorted(tmp_path.iterdir()) == outside, "nothing was written beside it"
+
+
+def forged(file: Path, target: Path, version: str, **details: object) -> None:
+    """With a journal of its own, whose hashes agree."""
+    with tarfile.open(file) as tar:
+        stream = tar.extractfile("journal.jsonl")
+        assert stream is not None
+        found = json.loads(stream.read())
+    found["details"] |= {"version": version, **details}
+    contents = {"journal.jsonl": content_of(Entry(**found))}
+
+    def change(name: str, content: bytes) -> tuple[str, bytes]:
+        if name == "version.json":
+            content = json.dumps({**json.loads(content), "version": version}).encode()
+        return name, contents.get(name, content)
+
+    changed(file, target, change)
+
+
+def test_what_a_bundle_says_itself_is_not_taken_from_the_journal(
+    told: Told, adapters: list[Path], tmp_path: Path
+) -> None:
+    """Nobody signs a journal: whoever has a signed bundle can write another one around it."""
+    file, bad, ring = tmp_path / "sums.tar", tmp_path / "bad.tar", KeyRing()
+    goal = Registry(tmp_path / "goal")
+    made_from = told("registry", "add", "sums", adapters[0], "--why", "first")[1]["made_from"]
+    told("registry", "export", "sums@1.0.0", file)
+    for what in (
+        {"evaluations": "abc"},
+        {"evaluations": ["abc"]},
+        {"evaluations": [{"digest": 1, "place": None}]},
+        {"metrics": [1]},
+        {"metrics": {"sums/score": "1"}},
+        {"metrics": {"sums/score": True}},
+        {"metrics": {"sums/score": 10**400}},
+        {"tags": ["\x1b[2J"]},
+        {"tags": 5},
+    ):
+        forged(file, bad, "9.9.9", **what)
+        refused(goal, bad, ring, str(what))
+    forged(file, bad, "9.9.9", subject="sha256:other", made_from={"base_model": "sha256:other", "note": "x"})
+    _, found = import_version(goal, bad, ring, why="x")
+    assert found.made_from == {**made_from, "note": "x"}
+    assert found.entry.details["subject"] == digest_of(adapters[0])
+
+
+def test_an_entry_with_odd_evidence_is_told(told: Told, adapters: list[Path], tmp_path: Path) -> None:
+    for number, odd in enumerate(({"evaluations": "abc"}, {"metrics": "abc"})):
+        registry = Registry(tmp_path / "home" / "registry")
+        version = Version(1, number, 0)
+        registry.register("sums", version, adapters[0], KeyRing(), made_from={}, why="x", details=odd)
+        code, error = told("registry", "compare", f"sums@{version}", f"sums@{version}")
+        assert code == 5 and f"has no {next(iter(odd))}" in error["error"]["what"]
 
 
 def refused(goal: Registry, file: Path, ring: KeyRing, what: str) -> None:

@@ -63,7 +63,7 @@ def test_from_an_adapter_to_a_version_that_is_audited(
     assert [one["why"] for one in journal["entries"]] == list(made)
     assert told("registry", "verify", "sums@1.2.0")[0] == 0
     assert told("registry", "audit") == (0, {"whole": True, "faults": [], "withdrawn": []})
-    assert told("registry", "doctor")[1] == {"orphans": [], "deleted": False}
+    assert told("registry", "doctor")[1] == {"orphans": [], "faults": []}
     for command in (
         ["list"],
         ["show", "sums"],
@@ -82,7 +82,7 @@ def test_each_refusal_has_its_exit_code(told: Told, tmp_path: Path) -> None:
     told("keys", "generate")
     assert told("verify", folder)[0] == 5, "it is not signed"
     assert told("registry", "add", "sums", folder, "--why", "new")[0] == 5
-    assert told("registry", "list") == (0, {"names": []})
+    assert told("registry", "list") == (0, {"names": [], "faults": []})
     told("sign", folder)
     assert told("registry", "add", "sums@1.0", folder, "--why", "new")[0] == 2
     assert told("registry", "add", "sums@1.0.0", folder, "--why", "new")[0] == 0
@@ -102,7 +102,51 @@ def test_each_refusal_has_its_exit_code(told: Told, tmp_path: Path) -> None:
     assert told("registry", "verify", "sums@1.0.0")[0] == 5
 
 
-def test_what_the_killed_left_is_deleted_and_nothing_else(told: Told, tmp_path: Path) -> None:
+def test_what_is_broken_is_named_and_the_rest_is_shown(
+    told: Told, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    told("keys", "generate")
+    told("sign", adapter(tmp_path / "adapter"))
+    for name in ("sums", "words"):
+        told("registry", "add", name, tmp_path / "adapter", "--why", "new")
+    registry = tmp_path / "home" / "registry"
+    (registry / "sums" / "journal" / "00000001.json").write_text("{}")
+    left = registry / "words" / "bundles" / ("0" * 64)
+    left.mkdir()
+    approval = registry / "_approvals.words" / "bundles" / ("1" * 64)
+    approval.mkdir(parents=True)
+    (approval / "manifest.json").write_text("{")
+    (approval.parent / f"{approval.name}.sig").write_text("{}")
+    code, found = told("registry", "list")
+    assert code == 5 and [one["name"] for one in found["names"]] == ["words"]
+    assert [one["name"] for one in found["faults"]] == ["sums"]
+    for command in (["doctor"], ["gc", "--grace-minutes", 0]):
+        code, found = told("registry", *command)
+        assert code == 5 and [one["place"] for one in found["orphans"]] == [str(left)]
+        assert [one["name"] for one in found["faults"]] == ["_approvals.words", "sums"]
+        assert "is not a manifest" in found["faults"][0]["what"]
+        assert "00000001.json" in found["faults"][1]["what"]
+    assert not left.exists() and approval.exists()
+    for one in ("list", "doctor", "gc"):
+        assert run(["registry", one]) == 5
+        assert "00000001.json" in capsys.readouterr().out.replace("\n", "")
+
+
+def test_a_place_where_nothing_is_has_no_registry(told: Told, tmp_path: Path) -> None:
+    typed = ("--registry", tmp_path / "typo")
+    for command in (["list"], ["audit"], ["doctor"], ["gc"]):
+        assert told("registry", *command)[0] == 0, "by default it is not there until something is added"
+        code, error = told("registry", *command, *typed)
+        assert code == 2 and "there is no registry" in error["error"]["what"]
+    told("keys", "generate")
+    told("sign", adapter(tmp_path / "adapter"))
+    assert told("registry", "add", "sums", tmp_path / "adapter", "--why", "new", *typed)[0] == 0
+    assert told("registry", "audit", *typed)[0] == 0
+
+
+def test_what_the_killed_left_is_deleted_and_nothing_else(
+    told: Told, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     told("keys", "generate")
     told("sign", adapter(tmp_path / "adapter"))
     told("registry", "add", "sums", tmp_path / "adapter", "--why", "new")
@@ -112,9 +156,16 @@ def test_what_the_killed_left_is_deleted_and_nothing_else(told: Told, tmp_path: 
     shutil.copytree(released, left)
     for command in (["doctor"], ["gc", "--dry-run"]):
         code, found = told("registry", *command)
-        assert (code, [one["place"] for one in found["orphans"]], found["deleted"]) == (0, [str(left)], False)
+        assert (code, [one["place"] for one in found["orphans"]]) == (0, [str(left)])
         assert left.exists()
-    assert told("registry", "gc")[1]["deleted"]
+    code, found = told("registry", "gc")
+    assert (found["deleted"], found["spared"]) == ([], [str(left)]), "somebody may be about to register it"
+    assert run(["registry", "gc"]) == 0
+    shown = capsys.readouterr().out
+    assert shown.startswith(f"spared {left}") and "deleted" not in shown
+    assert told("registry", "gc", "--dry-run", "--grace-minutes", 0)[1]["spared"] == [] and left.exists()
+    code, found = told("registry", "gc", "--grace-minutes", 0)
+    assert (code, found["deleted"], found["spared"]) == (0, [str(left)], [])
     assert not left.exists() and told("registry", "audit")[0] == 0
 
 

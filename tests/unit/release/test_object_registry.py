@@ -25,6 +25,7 @@ from registry_contract import (
     states_of,
 )
 from registry_places import OnDisk, Place
+from shelf_contract import ShelfContract
 
 from raytrain.cli.main import run
 from raytrain.errors import ConfigError, StorageError
@@ -83,6 +84,11 @@ class TestS3(RegistryContract):
     start_method = "spawn"  # the client has threads
 
 
+@pytest.mark.slow
+class TestShelfOnS3(ShelfContract):
+    pass
+
+
 @dataclass(frozen=True)
 class ObjectsOnDisk(OnDisk):
     """obstore's own store in a folder: the same code without a server."""
@@ -104,6 +110,12 @@ class TestObjectsOnDisk(RegistryContract):
     ) -> None:
         super().test_of_many_promoters_one_wins_and_the_others_are_told(registry, ring, bundles, place)
 
+    @pytest.fixture
+    def place(self, tmp_path: Path) -> ObjectsOnDisk:
+        return ObjectsOnDisk(tmp_path / "objects")
+
+
+class TestShelfOfObjectsOnDisk(ShelfContract):
     @pytest.fixture
     def place(self, tmp_path: Path) -> ObjectsOnDisk:
         return ObjectsOnDisk(tmp_path / "objects")
@@ -147,7 +159,7 @@ def test_a_service_that_goes_away_at_any_request_leaves_the_old_state_or_the_new
         assert "run" in told.value.fix, told.value
         done = expected.index(state_told(registry)) + 1 if registry.names() else 0
         if point % 2:
-            registry.delete(registry.orphans())
+            registry.delete(registry.orphans(), grace_s=0)
             assert registry.orphans() == []
         for step in script(registry, ring, bundles)[done:2]:
             step()

@@ -14,6 +14,7 @@ import pytest
 from killed_at_a_change import run_until
 from registry_contract import V1, RegistryContract, faults_of, release, script, state_told, states_of
 from registry_places import OnDisk
+from shelf_contract import ShelfContract
 
 from raytrain.errors import StorageError
 from raytrain.release.keys import KeyRing
@@ -35,6 +36,10 @@ def place(tmp_path: Path) -> Folder:
 
 
 class TestFolder(RegistryContract):
+    pass
+
+
+class TestShelfInAFolder(ShelfContract):
     pass
 
 
@@ -62,7 +67,7 @@ def test_killed_at_any_change_it_is_the_old_state_or_the_new(
         orphans = registry.orphans()
         num_with_orphans += bool(orphans)
         if num_points % 2:
-            registry.delete(orphans)
+            registry.delete(orphans, grace_s=0)
             assert registry.orphans() == [], f"point {num_points}"
         rest = script(registry, ring, bundles)[done:]
         assert run_until(0, place.path, *rest) == 0, f"point {num_points}: it does not go on"
@@ -118,5 +123,5 @@ def test_files_that_were_not_finished_are_strays(place: Folder, ring: KeyRing, b
     for stray in ("journal/.staged-1-abc", "bundles/.staging-abc-1-0/card.md"):
         place.write(str(place.path / "sums" / stray), b"{")
     assert [Path(one.place).name for one in registry.orphans()] == [".staging-abc-1-0", ".staged-1-abc"]
-    registry.delete(registry.orphans())
+    registry.delete(registry.orphans(), grace_s=0)
     assert registry.orphans() == [] and faults_of(registry, ring) == []

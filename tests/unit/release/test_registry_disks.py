@@ -63,7 +63,7 @@ def test_a_full_and_a_read_only_disk(small_disk: Path, tmp_path: Path, ring: Key
             assert sorted(one.name for one in small_disk.iterdir()) == ["filler", "registry"]
         filler.unlink()
         assert state_told(registry) == before and faults_of(registry, ring) == [], spare
-        registry.delete(registry.orphans())
+        registry.delete(registry.orphans(), grace_s=0)
         assert registry.orphans() == []
     subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
     for action in (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import tarfile
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 from gates import promoted, team_policy, wanted
 from releases import Evidence
 
+from raytrain.cli.main import run
 from raytrain.errors import IntegrityError
 from raytrain.release.gate.about import about_bundle
 from raytrain.release.gate.approvals import statement_of, write_approval
@@ -63,6 +65,23 @@ def test_what_nobody_there_knows_is_left_out_and_told(
     assert names_of(goal)["approvals"] == [] and len(names_of(goal)["records"]) == 1
     ((told,),) = [goal.entries("sums")[0].details["imported"]["proof_left_out"]]
     assert told.startswith("approvals/") and "a laptop was lost" in told
+
+
+def test_what_does_not_verify_is_not_exported_and_told(
+    desk: Desk, exported: Path, reviewers: KeyRing, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store, goal = desk.registry.store, Registry(tmp_path / "goal")
+    record, approval = names_of(desk.registry)["records"][0], names_of(desk.registry)["approvals"][0]
+    Path(f"{store.bundle_place('_approvals.sums', approval)}.sig").write_text("{}")
+    place = ("--registry", store.place, "--ring", str(reviewers.folder))
+    file = str(tmp_path / "again.tar")
+    assert run(["registry", "export", "sums@1.0.0", file, *place, "--json"]) == 0
+    (left,) = json.loads(capsys.readouterr().out)["proof_left_out"]
+    assert left.startswith(f"approvals/{approval}: ") and "no signature" in left
+    assert run(["registry", "export", "sums@1.0.0", file, *place, "--replace"]) == 0
+    assert f"left out, it does not verify: approvals/{approval}" in capsys.readouterr().out
+    import_version(goal, Path(file), reviewers, why="a test")
+    assert names_of(goal) == {"approvals": [], "records": [record]}
 
 
 @pytest.mark.parametrize("suffix", ["record.json", "checklist.md", "statement.json"])
