@@ -63,7 +63,7 @@ class TargetSection(Section):
     signed_evidence: bool = False
     """Whether reports must be signed, too: then nobody can have written one, or its time, without a key."""
     max_age_days: Annotated[float, Field(gt=0.0)] | None = 30.0
-    """So old reports and the bundle may be, by the time in their manifests; null = any age."""
+    """So old reports may be, by the time in their manifests; null = any age. A bundle never changes, and has none."""
     baseline: Digest | None = None
     """The frozen baseline that the evaluation must have been compared with; null = any that the promoter chooses."""
     golden: Digest | None = None

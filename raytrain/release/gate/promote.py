@@ -15,7 +15,6 @@ from raytrain.release.gate.enforce import require_released
 from raytrain.release.gate.evidence import Shelves, collect, gather
 from raytrain.release.gate.policy import Policy
 from raytrain.release.gate.record import Judged, Override, record_of, write_record
-from raytrain.release.gate.reports import time_of
 from raytrain.release.gate.rules import Facts, decide
 from raytrain.release.keys import KeyRing, SigningKey
 from raytrain.release.registry.registry import Registry
@@ -107,7 +106,6 @@ def judge(desk: Desk, wanted: Wanted) -> Judged:
         desk.ring,
         statement,
     )
-    made, text = time_of(signed.artifact)
     facts = Facts(
         name=name,
         version=str(released.version),
@@ -116,8 +114,6 @@ def judge(desk: Desk, wanted: Wanted) -> Judged:
         subject=about.subject,
         signer_id=signed.key.id,
         signer_name=signed.key.name,
-        bundle_made=made,
-        bundle_made_text=text,
         now=desk.clock(),
         readings=(*read_documents(signed.artifact, about), *found.readings),
         strays=found.strays,

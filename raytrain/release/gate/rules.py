@@ -96,8 +96,6 @@ class Facts:
     signer_id: str | None
     signer_name: str | None
     """None where no signature counts."""
-    bundle_made: float | None
-    bundle_made_text: str
     now: float
     readings: tuple[Reading, ...] = ()
     strays: tuple[Stray, ...] = ()
@@ -150,7 +148,7 @@ def decide(policy: Policy, facts: Facts) -> Outcome:
         one.thing == "evaluation" and one.suites for one in facts.readings
     ):
         rules.append(_covered(facts))
-    if target.max_age_days is not None:
+    if target.max_age_days is not None and _reports(target, facts):
         rules.append(_fresh(target, facts))
     if target.signed_evidence:
         rules.append(_signed_evidence(target, facts))
@@ -217,13 +215,17 @@ def _covered(facts: Facts) -> Rule:
     return Rule(name, "failed", value, limit, f"not looked for: {told}", digests, _MAKE["contamination"])
 
 
+def _reports(target: TargetSection, facts: Facts) -> list[Reading]:
+    return [one for one in facts.readings if one.thing in target.reports]
+
+
 def _fresh(target: TargetSection, facts: Facts) -> Rule:
-    """By what manifests say; a signature is what keeps somebody from saying otherwise."""
+    """By what manifests say; a signature is what keeps somebody from saying otherwise. What lies in the bundle has no
+    age: made again it has the same digest, and a version's first copy stays."""
     assert target.max_age_days is not None, "asked only where there is a limit"
     limit = f"at most {target.max_age_days:g} days"
-    outside = [one for one in facts.readings if one.thing in target.reports]
-    made = [("the bundle", facts.bundle, facts.bundle_made, facts.bundle_made_text)]
-    made += [(one.thing.replace("_", " "), one.digest, one.made, one.made_text) for one in outside]
+    outside = _reports(target, facts)
+    made = [(one.thing.replace("_", " "), one.digest, one.made, one.made_text) for one in outside]
     stale = [
         (digest, f"{name} {'does not say when it was made' if at is None else f'is of {text}'}")
         for name, digest, at, text in made
@@ -251,7 +253,7 @@ def _fresh(target: TargetSection, facts: Facts) -> Rule:
 
 
 def _signed_evidence(target: TargetSection, facts: Facts) -> Rule:
-    outside = [one for one in facts.readings if one.thing in target.reports]
+    outside = _reports(target, facts)
     unsigned = [one for one in outside if one.signed_by is None]
     value, digests = f"{len(outside) - len(unsigned)} of {len(outside)}", tuple(one.digest for one in outside)
     if not unsigned:

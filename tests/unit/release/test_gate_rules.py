@@ -63,8 +63,6 @@ def facts(**changes: Any) -> Facts:
         subject="sha256:subject",
         signer_id="c" * 64,
         signer_name="release",
-        bundle_made=NOW - DAY,
-        bundle_made_text="yesterday",
         now=NOW,
         readings=tuple(map(reading, (*DOCUMENTS, *REPORTS))),
         approvals=(
@@ -127,7 +125,6 @@ TABLE: list[tuple[str, Facts, str, str, str]] = [
         (f"{one} is stale", with_reading(one, made=NOW - 8 * DAY), "NO-GO", FRESH, name_of(one))
         for one in REPORTS
     ),
-    ("the bundle is stale", facts(bundle_made=NOW - 8 * DAY), "NO-GO", FRESH, "the bundle"),
     ("no time", with_reading("drift", made=None), "NO-GO", FRESH, "does not say when"),
     ("from tomorrow", with_reading("drift", made=NOW + DAY), "NO-GO", FRESH, "drift"),
     *(
