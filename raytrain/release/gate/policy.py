@@ -45,7 +45,7 @@ class ApprovalRules(Section):
     role: Name
     """One of `roles`."""
     needed: int = Field(default=1, ge=1)
-    """So many of the role's keys must have signed, each counted once."""
+    """So many of the role's people must have signed; keys of one name are one."""
 
 
 class TargetSection(Section):

@@ -272,9 +272,9 @@ def _signed_evidence(target: TargetSection, facts: Facts) -> Rule:
 
 
 def _approved(asked: ApprovalRules, policy: Policy, facts: Facts) -> Rule:
-    """By different keys; two statements by one key are one approval."""
+    """By different names: whoever rotates a key and signs with both has approved once."""
     keys = policy.keys_of(asked.role)
-    found = {one.key_id: one for one in _of_role(facts.approvals, asked.role, keys)}
+    found = {one.key_name: one for one in _of_role(facts.approvals, asked.role, keys)}
     value = (
         f"{len(found)} of {asked.needed}: {', '.join(sorted(one.key_name for one in found.values()))}".rstrip(
             ": "

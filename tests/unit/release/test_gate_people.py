@@ -46,6 +46,8 @@ def test_two_of_three_approve(desk: Desk, evidence: Evidence, reviewers: KeyRing
     assert first.judged.outcome.verdict == "ESCALATE" and not first.moved
     approve(desk, policy, "ada")
     approve(desk, policy, "ada")
+    reviewers.rotate("ada")
+    approve(desk, policy, "ada")
     assert judge(desk, asked).outcome.held_by[0].value == "1 of 2: ada"
     with pytest.raises(RefusedError, match="mallory does not speak for reviewer"):
         approve(desk, policy, "mallory")

@@ -141,6 +141,13 @@ TABLE: list[tuple[str, Facts, str, str, str]] = [
     ("nobody approved", facts(approvals=()), "ESCALATE", PEOPLE, "ada, grace, katherine"),
     ("one approved", approved_by(ADAS), "ESCALATE", PEOPLE, "grace, katherine"),
     ("one approved twice", approved_by(ADAS, ADAS), "ESCALATE", PEOPLE, "grace"),
+    (
+        "one approved with a new key, too",
+        approved_by(ADAS, ("reviewer", GRACE, "ada")),
+        "ESCALATE",
+        PEOPLE,
+        "grace",
+    ),
     ("a stranger approved", approved_by(ADAS, ("reviewer", GRACE, "mallory")), "ESCALATE", PEOPLE, "grace"),
     ("in another role", approved_by(ADAS, ("owner", GRACE, "grace")), "ESCALATE", PEOPLE, "grace"),
     ("a replay", OTHERS, "ESCALATE", PEOPLE, "another bundle"),
@@ -202,6 +209,15 @@ def test_what_is_not_asked_does_not_hold(changes: dict[str, Any], known: Facts) 
 
 def test_a_short_piece_of_an_id_is_no_key() -> None:
     assert decide(policy(signed_by=["c" * 11]), facts(signer_name="renamed")).verdict == "NO-GO"
+
+
+def test_two_names_for_one_key_are_one_person() -> None:
+    plain = policy(approvals=[{"role": "reviewer", "needed": 2}])
+    both = plain.section.model_copy(
+        update={"roles": [plain.section.roles[0].model_copy(update={"keys": ["ada", ADA[:12], GRACE[:12]]})]}
+    )
+    once = approved_by(ADAS, ("reviewer", GRACE, "ada"))
+    assert decide(Policy(both, plain.contract), once).verdict == "ESCALATE"
 
 
 def test_the_contract_s_approvals_are_asked_as_well() -> None:
