@@ -78,6 +78,8 @@ class TargetSection(Section):
     """How grave a failure may be that the safety report has, and no graver; secrets in answers never pass."""
     approvals: list[ApprovalRules] = Field(default_factory=list)
     """Who must have signed `raytrain approve`. Until they have, the verdict is ESCALATE."""
+    promoted_by: list[Name] = Field(default_factory=list)
+    """Roles that may sign the record which lets a version in; empty = any key of the ring that was not revoked."""
     override_by: list[Name] = Field(default_factory=list)
     """Roles that may let a version through that the gate holds; empty = nobody."""
 
@@ -118,7 +120,7 @@ class PolicySection(Section):
                 raise ValueError(f"`{key}` has two of one name")
         size = {one.role: len(set(one.keys)) for one in self.roles}
         for target in self.targets:
-            for role in [*(one.role for one in target.approvals), *target.override_by]:
+            for role in [*(one.role for one in target.approvals), *target.promoted_by, *target.override_by]:
                 if role not in size:
                     raise ValueError(f"`targets` names the role {role}, which `roles` does not have")
             for one in target.approvals:

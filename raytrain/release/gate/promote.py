@@ -10,7 +10,8 @@ from typing import Any
 
 from raytrain.errors import ConfigError, IntegrityError, RefusedError
 from raytrain.release.gate.about import about_bundle, read_documents
-from raytrain.release.gate.approvals import Statement, check_speaks_for, read_approvals
+from raytrain.release.gate.approvals import Statement, read_approvals
+from raytrain.release.gate.authority import check_promotes, check_speaks_for
 from raytrain.release.gate.enforce import require_released
 from raytrain.release.gate.evidence import Shelves, collect, gather
 from raytrain.release.gate.policy import Policy
@@ -127,11 +128,13 @@ def promote(desk: Desk, wanted: Wanted, key: SigningKey, *, override_as: str | N
     """Let the alias name the version if the gate says GO, or if the key's role may override it. The record is written
     and signed whatever was decided.
 
-    Raises RefusedError where the alias was moved by somebody else meanwhile; what `judge` raises; for an override
+    Raises RefusedError where the alias was moved by somebody else meanwhile, and where the policy does not let the key
+    promote; what `judge` raises; for an override
     RefusedError where policy or key do not allow it, ConfigError where no reason is given.
     """
     name = wanted.reference.partition("@")[0]
     before = desk.registry.state(name).aliases.get(wanted.target)
+    check_promotes(wanted.policy, wanted.target, key.public)
     override = None if override_as is None else _override(wanted, key, override_as)
     judged = judge(desk, wanted)
     if override is not None and judged.outcome.verdict != "GO":
@@ -163,7 +166,7 @@ def _override(wanted: Wanted, key: SigningKey, role: str) -> Override:
             why=f"the policy {wanted.policy.section.policy} lets {', '.join(allowed) or 'nobody'} do so",
             fix="bring what the gate asks for, or change `override_by` in the policy",
         )
-    check_speaks_for(wanted.policy, role, key)
+    check_speaks_for(wanted.policy, role, key.public)
     if not wanted.why.strip():
         raise ConfigError("an override needs a reason", why="none is given", fix="say --why TEXT")
     return Override(role, key.public.id, key.public.name, wanted.why.strip())

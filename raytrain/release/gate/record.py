@@ -9,7 +9,6 @@ from typing import Any
 
 import yaml
 
-from raytrain.errors import IntegrityError
 from raytrain.release.gate.checklist import render_checklist
 from raytrain.release.gate.policy import Policy
 from raytrain.release.gate.rules import Facts, Outcome
@@ -19,6 +18,7 @@ from raytrain.storage.artifact import Artifact
 
 PROMOTION_KIND = "promotion"
 RECORD_FILE, CHECKLIST_FILE = "record.json", "checklist.md"
+POLICY_FILE, CONTRACT_FILE = "policy.yaml", "contract.yaml"
 FORMAT = 1
 
 
@@ -91,8 +91,8 @@ def write_record(shelf: Shelf, judged: Judged, key: SigningKey, ring: KeyRing) -
         (place / RECORD_FILE).write_text(content + "\n", encoding="utf-8")
         (place / CHECKLIST_FILE).write_text(checklist_of(judged), encoding="utf-8")
         for name, asked in (
-            ("policy.yaml", judged.policy.asked),
-            ("contract.yaml", judged.policy.contract.asked),
+            (POLICY_FILE, judged.policy.asked),
+            (CONTRACT_FILE, judged.policy.contract.asked),
         ):
             text = yaml.safe_dump(asked, sort_keys=False, allow_unicode=True)
             (place / name).write_text(text, encoding="utf-8")
@@ -105,15 +105,3 @@ def checklist_of(judged: Judged) -> str:
     policy, one = judged.policy, judged.override
     told = None if one is None else f"by {one.who} as {one.role}: {one.why}"
     return render_checklist(judged.facts, judged.outcome, f"{policy.title} ({policy.digest[7:19]})", told)
-
-
-def read_record(artifact: Artifact) -> dict[str, Any]:
-    """Raises IntegrityError where it cannot be read."""
-    place = artifact.path / RECORD_FILE
-    try:
-        found: dict[str, Any] = json.loads(place.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise IntegrityError(
-            f"{place} cannot be read", why=str(error), fix="promote again; find out who wrote there"
-        ) from error
-    return found
