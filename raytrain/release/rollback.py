@@ -10,10 +10,11 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from raytrain.errors import ConfigError, PlatformError, RefusedError
+from raytrain.errors import ConfigError, IntegrityError, PlatformError, RefusedError
 from raytrain.release.bundle.description import BundleDescription, read_description
 from raytrain.release.fitting import Fit, check_weights, compatible, load_in_fresh_process, refuse_unfit
-from raytrain.release.gate.enforce import ROLLBACK_KIND, require_released
+from raytrain.release.gate.enforce import ROLLBACK_KIND, kind_of_move, require_released
+from raytrain.release.gate.record import PROMOTION_KIND
 from raytrain.release.keys import KeyRing, SigningKey
 from raytrain.release.registry.journal import Entry
 from raytrain.release.registry.registry import Registry
@@ -80,27 +81,40 @@ class Rollback:
         }
 
 
-def good_versions(entries: Iterable[Entry]) -> list[Version]:
+IsPromotion = Callable[[Entry], bool]
+"""Whether a move of production was let in by the gate, and is no way back."""
+
+
+def good_versions(entries: Iterable[Entry], is_promotion: IsPromotion) -> list[Version]:
     """Versions that production can go back through, the one that serves now last. Pure.
 
     Going back to a version takes those after it off the list: whoever goes back twice gets two versions back, and never
-    to what was just left.
+    to what was just left. One that is promoted again comes last, and what served until then before it.
     """
     stack: list[Version] = []
-    for one in entries:
-        if one.action == "move" and one.details["alias"] == PRODUCTION:
-            version = Version.parse(one.details["version"])
-            stack = stack[: stack.index(version)] if version in stack else stack
-            stack.append(version)
+    for one in _moves(entries):
+        version = Version.parse(one.details["version"])
+        if version in stack:
+            if is_promotion(one):
+                stack.remove(version)
+            else:
+                stack = stack[: stack.index(version)]
+        stack.append(version)
     return stack
 
 
-def choose_target(entries: list[Entry], name: str, to: Version | None) -> tuple[Version, Version]:
+def _moves(entries: Iterable[Entry]) -> list[Entry]:
+    return [one for one in entries if one.action == "move" and one.details["alias"] == PRODUCTION]
+
+
+def choose_target(
+    entries: list[Entry], name: str, to: Version | None, is_promotion: IsPromotion
+) -> tuple[Version, Version]:
     """(what serves now, what to go back to). Pure.
 
     Raises RefusedError where there is nothing to go back to, ConfigError where `to` never was in production.
     """
-    stack = good_versions(entries)
+    stack = good_versions(entries, is_promotion)
     if not stack:
         raise RefusedError(
             f"{name} has nothing in production",
@@ -116,9 +130,8 @@ def choose_target(entries: list[Entry], name: str, to: Version | None) -> tuple[
                 fix="name one that was there with --to VERSION, or promote another",
             )
         return now, stack[-2]
-    moves = [one.details for one in entries if one.action == "move" and one.details["alias"] == PRODUCTION]
-    was_there = {Version.parse(one["version"]) for one in moves}
-    if to not in was_there or to == now:
+    was_there = {Version.parse(one.details["version"]) for one in _moves(entries)}
+    if to not in was_there:
         others = ", ".join(map(str, sorted(was_there - {now}, reverse=True))) or "none"
         raise ConfigError(
             f"{name} cannot go back to {to}",
@@ -135,7 +148,13 @@ def roll_back(hangar: Hangar, name: str, key: SigningKey | None, options: Rollba
     in by the gate, does not fit or does not load, and where somebody else moved production meanwhile.
     """
     registry = hangar.registry
-    now, to = choose_target(registry.entries(name), name, options.to)
+
+    def is_promotion(move: Entry) -> bool:
+        return kind_of_move(registry, name, move) == PROMOTION_KIND
+
+    now, to = choose_target(registry.entries(name), name, options.to, is_promotion)
+    if to == now:
+        _refuse_standing(hangar, name, now)
     done = Rollback(name, now, to)
     with _timed(hangar, done, "verify"):
         admitted = require_released(registry, f"{name}@{to}", hangar.ring, alias=PRODUCTION)
@@ -160,6 +179,20 @@ def roll_back(hangar: Hangar, name: str, key: SigningKey | None, options: Rollba
         registry.move(name, PRODUCTION, to, expected=now, decision=done.record.digest, why=why)
     done.moved = True
     return done
+
+
+def _refuse_standing(hangar: Hangar, name: str, now: Version) -> None:
+    """What serves now is gone back to only where the record by which it came does not count any more: whoever signs
+    now says that it stays."""
+    try:
+        require_released(hangar.registry, f"{name}@{PRODUCTION}", hangar.ring)
+    except (RefusedError, IntegrityError):
+        return
+    raise ConfigError(
+        f"{name} cannot go back to {now}",
+        why="it serves that version, by a record that counts",
+        fix=f"name another that was in production: raytrain registry log {name}",
+    )
 
 
 def _compare(hangar: Hangar, done: Rollback, wanted: BundleDescription, options: RollbackOptions) -> None:

@@ -34,12 +34,17 @@ PLAIN = RollbackOptions()
 
 
 def moves(*versions: str) -> list[Entry]:
-    """Of production, with what else may happen between."""
+    """Of production, with what else may happen between. `1.0.0 again` = promoted once more."""
     found = [Entry(0, "", "", "", "move", {"alias": "staging", "version": "7.0.0"}, "")]
     for version in versions:
-        found.append(Entry(0, "", "", "", "register", {"version": version}, ""))
-        found.append(Entry(0, "", "", "", "move", {"alias": "production", "version": version}, ""))
+        number, _, how = version.partition(" ")
+        found.append(Entry(0, "", "", "", "register", {"version": number}, ""))
+        found.append(Entry(0, "", "", "", "move", {"alias": "production", "version": number}, how))
     return found
+
+
+def is_promotion(move: Entry) -> bool:
+    return move.why == "again"
 
 
 @pytest.mark.parametrize(
@@ -52,27 +57,32 @@ def moves(*versions: str) -> list[Entry]:
         (["1.0.0", "1.1.0", "1.2.0", "1.1.0", "1.0.0"], ["1.0.0"]),
         (["1.0.0", "1.1.0", "1.0.0", "1.2.0"], ["1.0.0", "1.2.0"]),
         (["1.0.0", "1.1.0", "1.0.0", "1.1.0"], ["1.0.0", "1.1.0"]),
+        (["1.0.0", "1.1.0", "1.0.0 again"], ["1.1.0", "1.0.0"]),
+        (["1.0.0", "1.1.0", "1.0.0 again", "1.1.0"], ["1.1.0"]),
+        (["1.0.0", "1.1.0", "1.1.0 again"], ["1.0.0", "1.1.0"]),
+        (["1.0.0", "1.1.0", "1.2.0", "1.0.0 again", "1.2.0"], ["1.1.0", "1.2.0"]),
     ],
 )
 def test_going_back_takes_what_was_left_off_the_list(history: list[str], left: list[str]) -> None:
-    assert [str(one) for one in good_versions(moves(*history))] == left
+    assert [str(one) for one in good_versions(moves(*history), is_promotion)] == left
 
 
 def test_who_goes_back_twice_gets_two_versions_back_unless_another_is_named() -> None:
     first, second, third = Version(1, 0, 0), Version(1, 1, 0), Version(1, 2, 0)
     history = ["1.0.0", "1.1.0", "1.2.0"]
-    assert choose_target(moves(*history), "sums", None) == (third, second)
-    assert choose_target(moves(*history, "1.1.0"), "sums", None) == (second, first)
-    assert choose_target(moves(*history, "1.1.0"), "sums", third) == (second, third), "forth again, if asked"
+    assert choose_target(moves(*history), "sums", None, is_promotion) == (third, second)
+    assert choose_target(moves(*history, "1.1.0"), "sums", None, is_promotion) == (second, first)
+    assert choose_target(moves(*history, "1.1.0"), "sums", third, is_promotion) == (second, third), (
+        "forth again, if asked"
+    )
     for known, to, kind, words in (
         (moves(), None, RefusedError, "nothing in production"),
         (moves("1.0.0"), None, RefusedError, "no version before 1.0.0"),
         (moves(*history, "1.1.0", "1.0.0"), None, RefusedError, "no version before 1.0.0"),
-        (moves(*history), third, ConfigError, "it serves 1.2.0"),
         (moves(*history), Version(7, 0, 0), ConfigError, "in production were besides: 1.1.0, 1.0.0"),
     ):
         with pytest.raises(kind) as caught:
-            choose_target(known, "sums", to)
+            choose_target(known, "sums", to, is_promotion)
         assert words in str(caught.value)
 
 
@@ -132,6 +142,39 @@ def test_it_goes_back_and_further_back_and_serving_takes_it(hangar: Hangar) -> N
     assert back(hangar, RollbackOptions(to=Version(1, 2, 0), why="it was not to blame")) == "1.2.0"
     assert hangar.registry.state("sums").moved["production"].why == "it was not to blame"
     require_released(hangar.registry, "sums@production", hangar.ring)
+
+
+def test_an_older_version_that_was_promoted_again_is_gone_back_from(hangar: Hangar) -> None:
+    let_in(hangar.registry, hangar.ring, "1.0.0")
+    assert back(hangar) == "1.2.0", "what served until then"
+    assert back(hangar) == "1.1.0"
+    with pytest.raises(RefusedError, match="no version before"):
+        back(hangar)
+
+
+def test_what_serves_now_is_gone_back_to_where_its_record_counts_no_more(hangar: Hangar) -> None:
+    ring, registry = hangar.ring, hangar.registry
+    on_call = ring.generate("on-call")
+    roll_back(hangar, "sums", ring.signing_key("on-call"), PLAIN)
+    stays = RollbackOptions(to=Version(1, 1, 0))
+    with pytest.raises(ConfigError, match="by a record that counts") as caught:
+        back(hangar, stays)
+    assert caught.value.what == "sums cannot go back to 1.1.0"
+    ring.revoke(on_call.id, "a laptop was lost")
+    with pytest.raises(RefusedError, match="revoked"):
+        require_released(registry, "sums@production", ring)
+    assert back(hangar, stays) == "1.1.0"
+    require_released(registry, "sums@production", ring)
+    assert str(registry.state("sums").aliases["previous"]) == "1.2.0"
+    assert back(hangar) == "1.0.0"
+
+
+def test_a_way_back_by_a_revoked_key_does_not_bar_the_next_one(hangar: Hangar) -> None:
+    on_call = hangar.ring.generate("on-call")
+    roll_back(hangar, "sums", hangar.ring.signing_key("on-call"), PLAIN)
+    let_in(hangar.registry, hangar.ring, "1.2.0")
+    hangar.ring.revoke(on_call.id, "a laptop was lost")
+    assert back(hangar) == "1.1.0"
 
 
 def test_each_step_tells_how_long_it_took(hangar: Hangar) -> None:
