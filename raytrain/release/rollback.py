@@ -13,8 +13,9 @@ from typing import Any
 from raytrain.errors import ConfigError, IntegrityError, PlatformError, RefusedError
 from raytrain.release.bundle.description import BundleDescription, read_description
 from raytrain.release.fitting import Fit, check_weights, compatible, load_in_fresh_process, refuse_unfit
-from raytrain.release.gate.enforce import ROLLBACK_KIND, kind_of_move, require_released
-from raytrain.release.gate.record import PROMOTION_KIND
+from raytrain.release.gate.enforce import require_released
+from raytrain.release.gate.record import PROMOTION_KIND, ROLLBACK_KIND
+from raytrain.release.gate.recorded import kind_of_move
 from raytrain.release.keys import KeyRing, SigningKey
 from raytrain.release.registry.journal import Entry
 from raytrain.release.registry.registry import Registry

@@ -5,20 +5,23 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from raytrain.errors import PlatformError, RefusedError
+from raytrain.errors import RefusedError
 from raytrain.release.gate.about import About, about_bundle, read_documents
-from raytrain.release.gate.record import PROMOTION_KIND
-from raytrain.release.gate.recorded import Recorded, check_bundle_signer, check_own_policy, read_record
+from raytrain.release.gate.record import PROMOTION_KIND, ROLLBACK_KIND
+from raytrain.release.gate.recorded import (
+    Recorded,
+    check_bundle_signer,
+    check_own_policy,
+    kind_of_move,
+    read_record,
+)
+from raytrain.release.gate.succession import check_succession, last_promotion
 from raytrain.release.keys import KeyRing
 from raytrain.release.registry.journal import Entry
 from raytrain.release.registry.registry import Registry
 from raytrain.release.registry.shelf import shelf_of
 from raytrain.release.registry.state import ALIASES, PREVIOUS, PRODUCTION
 from raytrain.release.signing import Signed
-from raytrain.storage.location import Location
-from raytrain.storage.manifest import read_manifest
-
-ROLLBACK_KIND = "rollback"
 
 
 @dataclass(frozen=True)
@@ -57,9 +60,8 @@ def require_released(
     about = about_bundle(signed.artifact)
     if wanted in ALIASES:
         alias = PRODUCTION if wanted == PREVIOUS else wanted
-    moves = [
-        one for one in registry.entries(name) if one.action == "move" and one.details["version"] == version
-    ]
+    entries = registry.entries(name)
+    moves = [one for one in entries if one.action == "move" and one.details["version"] == version]
     moves = [one for one in moves if alias is None or one.details["alias"] == alias]
     if not moves:
         raise _refused(reference, "the journal has no entry that lets it become one", "raytrain promote")
@@ -70,25 +72,14 @@ def require_released(
     )
     if let_in is None:
         raise _refused(reference, "it came back by a rollback, and was never promoted", "raytrain promote")
-    admitted = _admitted(reference, _record(registry, name, let_in, ring), let_in, signed, about)
+    record = _record(registry, name, let_in, ring)
+    earlier = (one for one in entries if one.number < let_in.number)
+    before = last_promotion(registry, name, let_in.details["alias"], earlier)
+    admitted = _admitted(reference, (record, before), let_in, signed, about)
     if policies is not None and admitted.policy not in policies:
         why = f"it was let in by another policy than {', '.join(one[7:19] for one in policies)}"
         raise _refused(reference, why, "promote it under one of these")
     return admitted
-
-
-def kind_of_move(registry: Registry, name: str, move: Entry) -> str | None:
-    """Of the record that the journal names, whoever signed it; None where there is none that can be read."""
-    digest = move.details.get("decision")
-    if digest is None:
-        return None
-    shelf = shelf_of(registry, name, "records")
-    try:
-        place = shelf.store.open_bundle(shelf.name, digest.removeprefix("sha256:"))
-        manifest = read_manifest(Location(str(place)))
-    except PlatformError:
-        return None
-    return manifest.kind if manifest.digest == digest else None
 
 
 def _record(registry: Registry, name: str, move: Entry, ring: KeyRing) -> Signed:
@@ -105,7 +96,11 @@ def _check_rollback(reference: str, record: Signed, about: About) -> None:
         raise _refused(reference, why, "roll back again")
 
 
-def _admitted(reference: str, record: Signed, move: Entry, signed: Signed, about: About) -> Admitted:
+def _admitted(
+    reference: str, records: tuple[Signed, Recorded | None], move: Entry, signed: Signed, about: About
+) -> Admitted:
+    """records: what let it in, and the promotion to the same alias before."""
+    record, before = records
     if record.artifact.kind != PROMOTION_KIND:
         why = f"{record.artifact.digest} is a {record.artifact.kind}, no promotion"
         raise _refused(reference, why, "raytrain promote")
@@ -119,19 +114,16 @@ def _admitted(reference: str, record: Signed, move: Entry, signed: Signed, about
         if theirs != ours:
             why = f"the record {told.digest} is about another {thing}: {theirs}, not {ours}"
             raise _refused(reference, why, "raytrain promote; find out who moved it")
-    _check_signers(reference, told, record, signed)
+    try:
+        check_own_policy(told, record.key)
+        check_succession(before, told, record.key)
+        check_bundle_signer(told, signed.key)
+    except RefusedError as error:
+        raise _refused(reference, f"{error.what}: {error.why}", error.fix) from error
     for one in read_documents(signed.artifact, about):
         if one.thing.replace("_", " ") in told.passed and one.status != "passed":
             raise _refused(reference, f"{one.thing} of the bundle: {one.why}", "export and promote again")
     return Admitted(signed, about, told.digest, told.override is not None, told.policy.digest)
-
-
-def _check_signers(reference: str, told: Recorded, record: Signed, bundle: Signed) -> None:
-    try:
-        check_own_policy(told, record.key)
-        check_bundle_signer(told, bundle.key)
-    except RefusedError as error:
-        raise _refused(reference, f"{error.what}: {error.why}", error.fix) from error
 
 
 def _refused(reference: str, why: str, fix: str) -> RefusedError:

@@ -16,7 +16,7 @@ from raytrain.release.keys import KeyRing, SigningKey
 from raytrain.release.registry.shelf import Shelf
 from raytrain.storage.artifact import Artifact
 
-PROMOTION_KIND = "promotion"
+PROMOTION_KIND, ROLLBACK_KIND = "promotion", "rollback"
 RECORD_FILE, CHECKLIST_FILE = "record.json", "checklist.md"
 POLICY_FILE, CONTRACT_FILE = "policy.yaml", "contract.yaml"
 FORMAT = 1
@@ -35,6 +35,28 @@ class Override:
 
 
 @dataclass(frozen=True)
+class PolicyChange:
+    """Somebody puts another policy in the place of the one that an alias was last moved under."""
+
+    before: str
+    """Digest of that policy."""
+    title: str
+    """Its name and version."""
+    role: str
+    """Of who says so, as that policy names it; empty where it knows none."""
+    key: str
+    """Id of the key."""
+    who: str
+    """Name of the key."""
+    why: str
+
+    def told(self) -> str:
+        """On a line."""
+        as_role = f" as {self.role}" if self.role else ""
+        return f"from {self.title} ({self.before[7:19]}) by {self.who}{as_role}: {self.why}"
+
+
+@dataclass(frozen=True)
 class Judged:
     """A version with what was decided on it."""
 
@@ -42,6 +64,7 @@ class Judged:
     facts: Facts
     outcome: Outcome
     override: Override | None = None
+    policy_change: PolicyChange | None = None
 
     @property
     def released(self) -> bool:
@@ -65,6 +88,7 @@ def record_of(judged: Judged) -> dict[str, Any]:
         "verdict": judged.outcome.verdict,
         "released": judged.released,
         "override": None if judged.override is None else asdict(judged.override),
+        "policy_change": None if judged.policy_change is None else asdict(judged.policy_change),
         "rules": [asdict(one) for one in judged.outcome.rules],
         "readings": [_reading(asdict(one)) for one in facts.readings],
         "strays": [asdict(one) for one in facts.strays],
@@ -102,6 +126,7 @@ def write_record(shelf: Shelf, judged: Judged, key: SigningKey, ring: KeyRing) -
 
 def checklist_of(judged: Judged) -> str:
     """As Markdown, for a pull request."""
-    policy, one = judged.policy, judged.override
-    told = None if one is None else f"by {one.who} as {one.role}: {one.why}"
-    return render_checklist(judged.facts, judged.outcome, f"{policy.title} ({policy.digest[7:19]})", told)
+    policy, one, change = judged.policy, judged.override, judged.policy_change
+    loud = {} if change is None else {"POLICY CHANGED": change.told()}
+    loud |= {} if one is None else {"OVERRIDDEN": f"by {one.who} as {one.role}: {one.why}"}
+    return render_checklist(judged.facts, judged.outcome, f"{policy.title} ({policy.digest[7:19]})", loud)

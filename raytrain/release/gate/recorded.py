@@ -5,16 +5,22 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import yaml
 
-from raytrain.errors import IntegrityError, RefusedError
+from raytrain.errors import IntegrityError, PlatformError, RefusedError
 from raytrain.evaluation.decision.contract import ContractSection
 from raytrain.release.gate.authority import check_promotes, check_speaks_for
 from raytrain.release.gate.policy import Policy, PolicySection, is_among
-from raytrain.release.gate.record import CONTRACT_FILE, POLICY_FILE, RECORD_FILE, Override
+from raytrain.release.gate.record import CONTRACT_FILE, POLICY_FILE, RECORD_FILE, Override, PolicyChange
 from raytrain.release.keys import PublicKey
+from raytrain.release.registry.journal import Entry
+from raytrain.release.registry.registry import Registry
+from raytrain.release.registry.shelf import shelf_of
 from raytrain.storage.artifact import Artifact
+from raytrain.storage.location import Location
+from raytrain.storage.manifest import digest_of, read_manifest
 
 
 @dataclass(frozen=True)
@@ -27,9 +33,13 @@ class Recorded:
     subject: str
     target: str
     policy: Policy
+    """As this raytrain reads it."""
+    policy_digest: str
+    """As it was written."""
     verdict: str
     released: bool
     override: Override | None
+    policy_change: PolicyChange | None
     passed: frozenset[str]
     """Names of the rules that had passed."""
 
@@ -39,20 +49,25 @@ def read_record(artifact: Artifact) -> Recorded:
     place = artifact.path / RECORD_FILE
     try:
         told = json.loads(place.read_text(encoding="utf-8"))
-        policy = _policy(artifact.path)
-        if policy.digest != told["policy"]["digest"]:
-            raise ValueError(f"its policy is {told['policy']['digest']}, and beside it lies {policy.digest}")
+        asked, contract = _yaml(artifact.path / POLICY_FILE), _yaml(artifact.path / CONTRACT_FILE)
+        named = {"policy": told["policy"]["digest"], "contract": asked.pop("contract")}
+        for thing, found in (("policy", {**asked, "contract": named["contract"]}), ("contract", contract)):
+            if digest_of(found) != named[thing]:
+                raise ValueError(f"its {thing} is {named[thing]}, and beside it lies {digest_of(found)}")
+        policy = Policy(PolicySection.model_validate(asked), ContractSection.model_validate(contract))
         policy.target(str(told["target"]))
-        override = told["override"]
+        override, change = told["override"], told["policy_change"]
         return Recorded(
             artifact.digest,
             str(told["bundle"]),
             str(told["subject"]),
             str(told["target"]),
             policy,
+            str(named["policy"]),
             str(told["verdict"]),
             told["released"] is True,
             None if override is None else Override(**override),
+            None if change is None else PolicyChange(**change),
             frozenset(one["name"] for one in told["rules"] if one["status"] == "passed"),
         )
     except (OSError, ValueError, KeyError, TypeError, RecursionError, yaml.YAMLError) as error:
@@ -63,15 +78,7 @@ def read_record(artifact: Artifact) -> Recorded:
         ) from error
 
 
-def _policy(folder: Path) -> Policy:
-    """As it was when the record was written."""
-    asked = _yaml(folder / POLICY_FILE)
-    section = {key: one for key, one in asked.items() if key != "contract"}
-    contract = ContractSection.model_validate(_yaml(folder / CONTRACT_FILE))
-    return Policy(PolicySection.model_validate(section), contract)
-
-
-def _yaml(place: Path) -> dict[str, object]:
+def _yaml(place: Path) -> dict[str, Any]:
     found = yaml.safe_load(place.read_text(encoding="utf-8"))
     if not isinstance(found, dict):
         raise TypeError(f"{place.name} holds no mapping")
@@ -106,6 +113,20 @@ def check_bundle_signer(recorded: Recorded, signer: PublicKey) -> None:
             why=f"its policy {recorded.policy.title} takes {', '.join(allowed)}",
             fix="let one of these sign it again; find out who wrote there",
         )
+
+
+def kind_of_move(registry: Registry, name: str, move: Entry) -> str | None:
+    """Of the record that the journal names, whoever signed it; None where there is none that can be read."""
+    digest = move.details.get("decision")
+    if digest is None:
+        return None
+    shelf = shelf_of(registry, name, "records")
+    try:
+        place = shelf.store.open_bundle(shelf.name, digest.removeprefix("sha256:"))
+        manifest = read_manifest(Location(str(place)))
+    except PlatformError:
+        return None
+    return manifest.kind if manifest.digest == digest else None
 
 
 def _refused(recorded: Recorded, why: str) -> RefusedError:

@@ -103,7 +103,16 @@ def test_approvals_and_an_override(told: Told, tmp_path: Path, capsys: pytest.Ca
     later = ["promote", "sums@1.1.0", "--to", "production", "--policy", asked, "--override"]
     assert told(*later)[0] == 2
     assert told(*later, "--role", "on-call")[1]["error"]["what"] == "an override needs a reason"
-    assert run([*map(str, later), "--role", "on-call", "--why", "it is on fire"]) == 0
+    insisted = [*map(str, later), "--role", "on-call", "--why", "it is on fire"]
+    code, found = told(*insisted, "--dry-run")
+    assert code == 0 and found["override"]["who"] == "default" and found["released"] and not found["moved"]
+    assert told(*insisted, "--dry-run", "--key", "nobody")[0] == 2
+    assert run([*insisted, "--dry-run"]) == 0
+    said = capsys.readouterr()
+    assert "ESCALATE would be set aside by default" in said.err and "would become production" in said.out
+    code, found = told(*[one for one in insisted if one != "--override"])
+    assert code == 2 and found["error"]["what"] == "--role on-call is for nothing here"
+    assert run(insisted) == 0
     said = capsys.readouterr()
     assert "OVERRIDE: ESCALATE was set aside by default as on-call: it is on fire" in said.err
     assert "ESCALATE, set aside: sums@" in said.out
@@ -114,6 +123,14 @@ def test_approvals_and_an_override(told: Told, tmp_path: Path, capsys: pytest.Ca
     )
     assert run(["adapter", "rollback", "sums", "--why", "it was not"]) == 0
     assert "sums@production is 1.0.0 now" in capsys.readouterr().out
+    other = ["promote", "sums@1.1.0", "--to", "production"]
+    code, found = told(*other)
+    assert code == 5 and "under another policy than default 1" in found["error"]["what"]
+    changing = [*other, "--change-policy", "--role", "on-call", "--why", "we left"]
+    code, found = told(*changing, "--dry-run")
+    assert code == 5 and found["verdict"] == "NO-GO" and found["policy_change"]["title"] == "team 1"
+    assert run(changing) == 5
+    assert "POLICY CHANGED from team 1" in capsys.readouterr().err
     code, found = told("promote", "sums@1.0.0", "--to", "live", "--policy", asked)
     assert code == 2 and "lets nothing into" in found["error"]["what"]
     next((tmp_path / "home" / "keys").glob("default-*.pem")).chmod(0o640)
