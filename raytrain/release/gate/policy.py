@@ -61,7 +61,8 @@ class TargetSection(Section):
     """Keys that may have signed the bundle, as in `roles`; empty = any of the ring that was not revoked. A bundle
     without a signature that counts never passes."""
     signed_evidence: bool = False
-    """Whether reports must be signed, too: then nobody can have written one, or its time, without a key."""
+    """Whether reports must be signed, too, with every evaluation and baseline that a decision is made from: then nobody
+    can have written one, or its time, without a key."""
     max_age_days: Annotated[float, Field(gt=0.0)] | None = 30.0
     """So old reports may be, by the time in their manifests; null = any age. A bundle never changes, and has none."""
     baseline: Digest | None = None

@@ -13,7 +13,7 @@ from raytrain.release.gate.about import about_bundle, read_documents
 from raytrain.release.gate.approvals import Statement, read_approvals
 from raytrain.release.gate.authority import check_promotes, check_speaks_for
 from raytrain.release.gate.enforce import require_released
-from raytrain.release.gate.evidence import Shelves, collect, gather
+from raytrain.release.gate.evidence import Finder, Shelves, gather, open_evidence
 from raytrain.release.gate.policy import Policy
 from raytrain.release.gate.record import Judged, Override, record_of, write_record
 from raytrain.release.gate.recorded import Recorded
@@ -101,7 +101,8 @@ def judge(desk: Desk, wanted: Wanted) -> Judged:
     signed = desk.registry.verified(f"{name}@{released.version}", desk.ring)
     about = about_bundle(signed.artifact)
     desk.tell("reading the evidence")
-    found = gather(collect(wanted.evidence, desk.ring), about, wanted.policy, target, desk.shelves)
+    given = open_evidence(wanted.evidence, desk.ring)
+    found = gather(given, about, wanted.policy, target, Finder(desk.shelves, desk.ring))
     statement = Statement(about.bundle, about.subject, wanted.target, wanted.policy.digest, "", "", "")
     approvals, refused = read_approvals(
         shelf_of(desk.registry, name, "approvals").about(about.bundle),

@@ -52,6 +52,13 @@ class Reading:
     """Name of the key, where its signature counts."""
     suites: tuple[str, ...] = ()
     """Digests of the suites that it is about."""
+    rests_on: tuple[tuple[str, str | None], ...] = ()
+    """Digests of the other artifacts that it was decided by, and `signed_by` of each."""
+
+    @property
+    def unsigned(self) -> list[str]:
+        """Digests of what of it, and of what it rests on, has no signature that counts."""
+        return [digest for digest, by in ((self.digest, self.signed_by), *self.rests_on) if by is None]
 
 
 @dataclass(frozen=True)
@@ -231,9 +238,9 @@ def _fresh(target: TargetSection, facts: Facts) -> Rule:
         for name, digest, at, text in made
         if at is None or not -_CLOCKS_APART_S <= facts.now - at <= target.max_age_days * _DAY_S
     ]
-    unsigned = sum(one.signed_by is None for one in outside)
+    unsigned = sum(bool(one.unsigned) for one in outside)
     trust = (
-        f"; {counted(unsigned, 'report')} without a signature: the time is the word of whoever wrote it"
+        f"; {counted(unsigned, 'report')} not signed throughout: the time is the word of whoever wrote it"
         if unsigned
         else ""
     )
@@ -253,22 +260,16 @@ def _fresh(target: TargetSection, facts: Facts) -> Rule:
 
 
 def _signed_evidence(target: TargetSection, facts: Facts) -> Rule:
+    """Reports, and what they were decided by: a decision is worth what its evaluations are."""
     outside = _reports(target, facts)
-    unsigned = [one for one in outside if one.signed_by is None]
-    value, digests = f"{len(outside) - len(unsigned)} of {len(outside)}", tuple(one.digest for one in outside)
+    digests = dict.fromkeys(d for one in outside for d in (one.digest, *(other for other, _ in one.rests_on)))
+    unsigned = {digest: one.thing.replace("_", " ") for one in outside for digest in one.unsigned}
+    value = f"{len(digests) - len(unsigned)} of {len(digests)}"
     if not unsigned:
-        return Rule("signed evidence", "passed", value, "all", "by keys that count", digests)
-    told = ", ".join(f"{one.thing.replace('_', ' ')} {one.digest[7:19]}" for one in unsigned)
-    digests = tuple(one.digest for one in unsigned)
-    return Rule(
-        "signed evidence",
-        "failed",
-        value,
-        "all",
-        f"not signed: {told}",
-        digests,
-        "raytrain sign each of them",
-    )
+        return Rule("signed evidence", "passed", value, "all", "by keys that count", tuple(digests))
+    told = ", ".join(f"{digest[7:19]} of {thing}" for digest, thing in unsigned.items())
+    change = "raytrain sign each of them, and give those that lie elsewhere than on this disk with --evidence"
+    return Rule("signed evidence", "failed", value, "all", f"not signed: {told}", tuple(unsigned), change)
 
 
 def _approved(asked: ApprovalRules, policy: Policy, facts: Facts) -> Rule:

@@ -214,21 +214,6 @@ def test_stale_evidence_holds_it(desk: Desk, evidence: Evidence) -> None:
     )
 
 
-def test_signed_evidence_is_verified_and_may_be_asked_for(
-    desk: Desk, evidence: Evidence, ring: KeyRing
-) -> None:
-    policy = team_policy(signed_evidence=True)
-    assert "not signed: contamination" in held(desk, wanted(evidence, policy))["signed evidence"]
-    for name in ("decision", "pipeline", "contamination", "safety", "drift"):
-        sign(evidence.folder / name, ring.signing_key("release"))
-    assert held(desk, wanted(evidence, policy)) == {}
-    ring.generate("other")
-    sign(evidence.folder / "safety", ring.signing_key("other"))
-    ring.revoke(next(one.id for one in ring.known() if one.name == "other"), "lost")
-    with pytest.raises(RefusedError, match="revoked"):
-        judge(desk, wanted(evidence, policy))
-
-
 def test_what_is_no_evidence_or_damaged_is_an_error(desk: Desk, evidence: Evidence, tmp_path: Path) -> None:
     before = desk.registry.entries("sums")
     (tmp_path / "empty").mkdir()
@@ -340,17 +325,6 @@ def test_a_drift_report_whose_items_say_otherwise(desk: Desk, evidence: Evidence
         (writer.path / "items.jsonl").write_text(items)
         writer.commit(report.manifest.provenance, replace=True)
     assert held(desk, wanted(evidence))["drift"] == "its items do not add up to that"
-
-
-def test_of_one_report_in_two_places_what_is_known_of_either_counts(
-    desk: Desk, evidence: Evidence, ring: KeyRing, tmp_path: Path
-) -> None:
-    copies = tmp_path / "copies"
-    for name in ("decision", "pipeline", "contamination", "safety", "drift"):
-        shutil.copytree(evidence.folder / name, copies / name)
-        sign(copies / name, ring.signing_key("release"))
-    asked = wanted(evidence, team_policy(signed_evidence=True), evidence=(*evidence.places, str(copies)))
-    assert held(desk, asked) == {}
 
 
 def test_a_registry_that_cannot_be_written_to_stays_as_it_is(desk: Desk, evidence: Evidence) -> None:

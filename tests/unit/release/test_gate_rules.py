@@ -132,6 +132,13 @@ TABLE: list[tuple[str, Facts, str, str, str]] = [
         for one in REPORTS
     ),
     (
+        "a baseline is unsigned",
+        with_reading("evaluation", rests_on=(("sha256:own", "release"), ("sha256:the baseline", None))),
+        "NO-GO",
+        SIGNED,
+        "the baseline of evaluation",
+    ),
+    (
         "a suite not looked for",
         with_reading("contamination", suites=()),
         "NO-GO",
