@@ -129,7 +129,7 @@ def _read(
             return read_decision(artifact, about, Asked(policy.contract, target.baseline), finder.evaluation)
         if artifact.kind in READERS:
             return READERS[artifact.kind](artifact, about, target)
-    except (OSError, KeyError, TypeError, ValueError, AttributeError) as error:
+    except (OSError, KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise IntegrityError(
             f"{artifact.location} cannot be read as a {artifact.kind}",
             why=f"{type(error).__name__}: {error}",
