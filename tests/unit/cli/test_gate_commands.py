@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -162,6 +163,27 @@ def released_adapter(folder: Path, tiny_llama: Path, *, factor: float) -> Path:
         save_file(spoiled, writer.path / "adapter" / "adapter_model.safetensors", metadata={"format": "pt"})
         writer.commit(was.manifest.provenance, replace=True)
     return folder
+
+
+def test_who_only_judges_needs_public_keys_alone(told: Told, tmp_path: Path) -> None:
+    """As docs/gate.md has it on GitHub: ring.json from the base branch, and no key that signs."""
+    evidence = Evidence(tmp_path / "evidence").write()
+    make_release(tmp_path / "bundle", Trained())
+    told("keys", "generate")
+    told("adapter", "deploy", tmp_path / "bundle", "--name", "sums", "--to", "dev")
+    public = tmp_path / "base" / "keys"
+    public.mkdir(parents=True)
+    ring = (tmp_path / "home" / "keys" / "ring.json").read_bytes()
+    (public / "ring.json").write_bytes(ring)
+    shutil.move(tmp_path / "home" / "keys", tmp_path / "elsewhere")
+    assert told("registry", "audit", "--ring", public)[0] == 0
+    words = ["promote", "sums@1.0.0", "--to", "production", "--ring", public]
+    code, found = told(*words, *evidence_options(evidence), "--dry-run")
+    assert code == 0 and found["verdict"] == "GO" and not found["moved"]
+    assert told(*words, "--dry-run")[0] == 5
+    code, found = told(*words, *evidence_options(evidence))
+    assert code == 2 and "private half" in found["error"]["what"]
+    assert [one.name for one in public.iterdir()] == ["ring.json"]
 
 
 def test_an_adapter_is_tested_against_production_and_its_golden_set(
