@@ -1,4 +1,5 @@
-"""Back to the version before: verified, held against what serves now, seen to load; then one entry of the journal."""
+"""Back to the version before: verified, held against what serves now, its weights seen to be whole; then one entry of
+the journal."""
 
 from __future__ import annotations
 
@@ -48,7 +49,8 @@ class RollbackOptions:
     other_base: bool = False
     """Also to a version over another base model or tokenizer."""
     load: bool = False
-    """Load it for real, in a fresh process, before the switch: seconds to minutes instead of milliseconds."""
+    """Load it for real, in a fresh process, before the switch. That takes longer than a rollback should: most of it is
+    the import of torch and transformers."""
     why: str = ""
 
 
@@ -62,6 +64,8 @@ class Rollback:
     moved: bool = False
     fits: list[Fit] = field(default_factory=list)
     weights: str = ""
+    loaded: bool = False
+    """It was loaded for real, and has answered."""
     notes: list[str] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
     """Of each step, in their order."""
@@ -76,6 +80,7 @@ class Rollback:
             "moved": self.moved,
             "fits": [{**asdict(one), "same": one.same} for one in self.fits],
             "weights": self.weights,
+            "loaded": self.loaded,
             "notes": self.notes,
             "seconds": {step: round(taken, 3) for step, taken in self.seconds.items()},
             "record": None if record is None else {"place": str(record.location), "digest": record.digest},
@@ -143,7 +148,8 @@ def choose_target(
 
 
 def roll_back(hangar: Hangar, name: str, key: SigningKey | None, options: RollbackOptions) -> Rollback:
-    """Let production name an earlier version that still verifies, fits and loads. key: None only at a rehearsal.
+    """Let production name an earlier version that still verifies and fits, and whose weights are whole by their
+    headers; whether it loads is seen where the options say so. key: None only at a rehearsal.
 
     Raises what `choose_target` raises; RefusedError or IntegrityError where that version does not verify, was never let
     in by the gate, does not fit or does not load, and where somebody else moved production meanwhile.
@@ -170,6 +176,7 @@ def roll_back(hangar: Hangar, name: str, key: SigningKey | None, options: Rollba
     if options.load:
         with _timed(hangar, done, "load"):
             done.notes.append(load_in_fresh_process(folder, description, hangar.cache))
+            done.loaded = True
     if options.rehearse:
         return done
     assert key is not None, "only a rehearsal goes without"
@@ -219,6 +226,7 @@ def _write_record(hangar: Hangar, done: Rollback, bundle: str, key: SigningKey, 
         "bundle": bundle,
         "fits": [asdict(one) for one in done.fits],
         "weights": done.weights,
+        "loaded": done.loaded,
         "notes": done.notes,
         "why": why,
         "who": key.public.name,

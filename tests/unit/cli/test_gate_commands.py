@@ -123,7 +123,8 @@ def test_approvals_and_an_override(told: Told, tmp_path: Path, capsys: pytest.Ca
         code == 0 and not found["moved"] and found["after"] == "1.0.0" and set(found["seconds"]) >= {"verify"}
     )
     assert run(["adapter", "rollback", "sums", "--why", "it was not"]) == 0
-    assert "sums@production is 1.0.0 now" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "sums@production is 1.0.0 now" in out and "; not loaded (--load does)" in out
     other = ["promote", "sums@1.1.0", "--to", "production"]
     code, found = told(*other)
     assert code == 5 and "under another policy than default 1" in found["error"]["what"]
