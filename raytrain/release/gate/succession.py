@@ -51,7 +51,7 @@ def changed_policy(
         raise RefusedError(
             f"{to} is under another policy than {policy.title} ({policy.digest[7:19]})",
             why=f"it was last moved under {old}",
-            fix=f"name that one with --policy; or say --change-policy {who}--why TEXT, which the journal keeps",
+            fix=f"name that one with --policy; or raytrain promote --change-policy {who}--why TEXT: it is kept",
         )
     _check_changes(before.policy, to, role, speaker)
     if not why.strip():
