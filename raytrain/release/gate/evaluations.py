@@ -59,11 +59,11 @@ def read_decision(artifact: Artifact, about: About, asked: Asked, find: Find) ->
         )
         return _failed(artifact, *told, change="give these with --evidence as well")
     judged = decide_anew(asked, baseline, candidates, about)
-    times = [(judged.made, judged.made_text), time_of(artifact)]
-    # A decision of today on an evaluation of last year is of last year.
-    made, text = min(
-        (one for one in times if one[0] is not None), key=lambda one: one[0] or 0.0, default=times[1]
-    )
+    made, text = judged.made, judged.made_text
+    decided, decided_text = time_of(artifact)
+    # A decision of today on an evaluation of last year is of last year, and on one without a time has none.
+    if made is not None and decided is not None and decided < made:
+        made, text = decided, decided_text
     rests_on = ((judged.digest, None), *judged.rests_on)
     return replace(judged, digest=artifact.digest, made=made, made_text=text, rests_on=rests_on)
 

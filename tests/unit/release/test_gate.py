@@ -180,8 +180,7 @@ def test_without_a_decision_the_gate_decides_and_a_baseline_must_be_frozen(
     desk: Desk, evidence: Evidence
 ) -> None:
     places = tuple(one for one in evidence.places if not one.endswith("/decision"))
-    policy = team_policy(max_age_days=None)
-    assert held(desk, wanted(evidence, policy, evidence=places)) == {}
+    assert held(desk, wanted(evidence, team_policy(), evidence=places)) == {}
     loose = open_evaluation(Location(str(evidence.folder / "base")))
     write_decision(evidence.place_of("decision"), decide(default_contract(), loose, [evidence.evaluation()]))
     told = held(desk, wanted(evidence, evidence=(*evidence.places, str(evidence.folder / "base"))))
@@ -212,6 +211,9 @@ def test_stale_evidence_holds_it(desk: Desk, evidence: Evidence) -> None:
     assert held(desk, wanted(evidence))["fresh"] == "evaluation is of 2020-01-01T00:00:00+00:00", (
         "decided today"
     )
+    own.artifact.location.delete()
+    write_evaluation(own.artifact.location, own.report, own.records)
+    assert held(desk, wanted(evidence))["fresh"] == "evaluation does not say when it was made"
 
 
 def test_what_is_no_evidence_or_damaged_is_an_error(desk: Desk, evidence: Evidence, tmp_path: Path) -> None:

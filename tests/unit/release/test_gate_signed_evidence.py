@@ -63,7 +63,7 @@ def test_a_signed_decision_is_worth_what_its_evaluations_are(
 def test_a_baseline_that_the_gate_finds_itself_is_asked_for_its_signature(
     desk: Desk, evidence: Evidence, ring: KeyRing
 ) -> None:
-    policy = team_policy(signed_evidence=True, max_age_days=None)
+    policy = team_policy(signed_evidence=True)
     sign_all(evidence.folder, ring, *REPORTS, "candidate")
     shelf = desk.shelves.storage.path / "baselines"
     shutil.copytree(evidence.folder / "frozen", shelf / "frozen")
