@@ -85,12 +85,12 @@ def promote(
     if checklist is not None:
         check_outputs([checklist], inputs=[] if policy is None else [policy], replace=True)
     wanted = Wanted(reference, to, policy_of(policy), tuple(evidence or ()), why)
-    keys = ring_of(ring)
-    # Before anything is read: a key that others may read, or that is not there, ends it here.
-    signing_key = None if dry_run else keys.signing_key(key)
+    registry_of(place).find(reference)
+    # Before the bundle is read: a key that others may read, or that is not there, ends it here.
+    signing_key = None if dry_run else ring_of(ring).signing_key(key)
     with desk_of(place, ring, quiet=as_json) as desk:
         if signing_key is None:
-            speaker = _active_key(keys, key) if override or change_policy else None
+            speaker = _active_key(desk.ring, key) if override or change_policy else None
             done = Promotion(consider(desk, wanted, speaker, insisted), None, None, moved=False)
         else:
             done = promote_version(desk, wanted, signing_key, insisted)
@@ -150,10 +150,11 @@ def approve(
     from raytrain.release.gate.approvals import statement_of, write_approval
     from raytrain.release.registry.shelf import shelf_of
 
+    registry, asked = registry_of(place), policy_of(policy)
+    name, version = reference.partition("@")[0], registry.find(reference).version
+    registry.state(name).refuse_withdrawn(name, version)
     keys = ring_of(ring)
     signing_key = keys.signing_key(key)
-    registry, asked = registry_of(place), policy_of(policy)
-    name = reference.partition("@")[0]
     about = about_bundle(registry.verified(reference, keys).artifact)
     statement = statement_of(about, asked, to, role, signing_key, why)
     written = write_approval(shelf_of(registry, name, "approvals"), statement, signing_key, keys)

@@ -95,10 +95,16 @@ def good_versions(entries: Iterable[Entry], is_promotion: IsPromotion) -> list[V
     """Versions that production can go back through, the one that serves now last. Pure.
 
     Going back to a version takes those after it off the list: whoever goes back twice gets two versions back, and never
-    to what was just left. One that is promoted again comes last, and what served until then before it.
+    to what was just left. One that is promoted again comes last, and what served until then before it. What was
+    withdrawn is not on it.
     """
     stack: list[Version] = []
-    for one in _moves(entries):
+    withdrawn: set[Version] = set()
+    for one in entries:
+        if one.action == "withdraw":
+            withdrawn.add(Version.parse(one.details["version"]))
+        if not _is_of_production(one):
+            continue
         version = Version.parse(one.details["version"])
         if version in stack:
             if is_promotion(one):
@@ -106,11 +112,11 @@ def good_versions(entries: Iterable[Entry], is_promotion: IsPromotion) -> list[V
             else:
                 stack = stack[: stack.index(version)]
         stack.append(version)
-    return stack
+    return [one for one in stack if one not in withdrawn]
 
 
-def _moves(entries: Iterable[Entry]) -> list[Entry]:
-    return [one for one in entries if one.action == "move" and one.details["alias"] == PRODUCTION]
+def _is_of_production(entry: Entry) -> bool:
+    return entry.action == "move" and entry.details["alias"] == PRODUCTION
 
 
 def choose_target(
@@ -132,11 +138,11 @@ def choose_target(
         if len(stack) < 2:
             raise RefusedError(
                 f"{name} has no version before {now}",
-                why="it is the first in production, or all before it were gone back from",
+                why="it is the first in production, or all before it were gone back from or withdrawn",
                 fix="name one that was there with --to VERSION, or promote another",
             )
         return now, stack[-2]
-    was_there = {Version.parse(one.details["version"]) for one in _moves(entries)}
+    was_there = {Version.parse(one.details["version"]) for one in entries if _is_of_production(one)}
     if to not in was_there:
         others = ", ".join(map(str, sorted(was_there - {now}, reverse=True))) or "none"
         raise ConfigError(
@@ -152,7 +158,7 @@ def roll_back(hangar: Hangar, name: str, key: SigningKey | None, options: Rollba
     headers; whether it loads is seen where the options say so. key: None only at a rehearsal.
 
     Raises what `choose_target` raises; RefusedError or IntegrityError where that version does not verify, was never let
-    in by the gate, does not fit or does not load, and where somebody else moved production meanwhile.
+    in by the gate, was withdrawn, does not fit or does not load, and where somebody else moved production meanwhile.
     """
     registry = hangar.registry
 

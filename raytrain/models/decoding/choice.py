@@ -40,6 +40,11 @@ def rows_of(
     return known[setting](reader, prompts, pad_id, num_places, max_new_tokens)
 
 
+def can_join(reader: Reader) -> bool:
+    """Whether prompts can be read packed and join rows that are being continued, each in a slot of its own."""
+    return reader.can_share and _keeps_all(reader.model) and _is_proven(_packed, reader, 0)
+
+
 def _ways(reader: Reader) -> Iterator[Way]:
     if reader.can_share and _keeps_all(reader.model):
         yield _packed

@@ -1,0 +1,1 @@
+"""Ray Serve in front of a base model and its adapters: engine, adapters, HTTP."""

@@ -1,0 +1,1 @@
+"""Adapters by their digest: verified, read, kept within a budget of memory."""

@@ -1,0 +1,228 @@
+"""Many adapters over one base model in one forward pass.
+
+The matrices of all adapters of a module lie under each other in two banks, and each adapter has a range of ranks, the
+same in all modules. A pass multiplies with the window of the banks in which its adapters lie; each token keeps the
+ranks of its own adapter, the others are multiplied by zero. This is two matrix products a module however many adapters
+answer, instead of two for each of them, as in PEFT, or a pass over the whole model for each.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from raytrain.errors import RefusedError
+from raytrain.serving.adapters.weights import AdapterWeights, Matrices
+
+_GAP = 64
+"""Ranks of others between two windows which it takes less time to multiply by zero than to begin another product."""
+
+
+class NoRoomError(RefusedError):
+    """The banks are full."""
+
+
+@dataclass(frozen=True)
+class Window:
+    """A stretch of the banks in which a pass has adapters."""
+
+    start: int
+    stop: int
+    owners: frozenset[int]
+    """Numbers of the adapters in it that the pass uses."""
+
+
+def windows_of(ranges: Mapping[int, tuple[int, int]], gap: int = _GAP) -> list[Window]:
+    """The fewest windows over these adapters' ranges, of which none spans more than `gap` unused ranks in one place."""
+    found: list[Window] = []
+    for number, (start, stop) in sorted(ranges.items(), key=lambda one: one[1]):
+        if found and start - found[-1].stop <= gap:
+            last = found.pop()
+            found.append(Window(last.start, stop, last.owners | {number}))
+        else:
+            found.append(Window(start, stop, frozenset({number})))
+    return found
+
+
+def first_fit(taken: Sequence[tuple[int, int]], size: int, capacity: int) -> int | None:
+    """Where a range of this size begins; None where no gap is large enough."""
+    at = 0
+    for start, stop in sorted(taken):
+        if start - at >= size:
+            return at
+        at = stop
+    return at if capacity - at >= size else None
+
+
+@dataclass
+class _Plan:
+    """What the pass that runs now multiplies; one object that all modules share."""
+
+    windows: tuple[tuple[int, int, Tensor | None], ...] = ()
+    """Start, stop, and 1 where a rank is of the token's own adapter, (tokens, ranks); None where all are."""
+
+
+class _BankedLinear(nn.Module):
+    """A linear module, and what the adapters of a pass add to it."""
+
+    def __init__(self, base: nn.Linear, plan: _Plan, num_ranks: int) -> None:
+        super().__init__()
+        self.base, self._plan = base, plan
+        device = base.weight.device
+        self.a = torch.zeros((num_ranks, base.in_features), dtype=torch.float32, device=device)
+        self.b = torch.zeros((num_ranks, base.out_features), dtype=torch.float32, device=device)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        outputs: Tensor = self.base(inputs)
+        windows = self._plan.windows
+        if not windows:
+            return outputs
+        rows = inputs.reshape(-1, inputs.shape[-1]).float()
+        is_float32 = outputs.dtype == torch.float32
+        flat = outputs.view(-1, outputs.shape[-1])
+        added = flat if is_float32 else flat.float()
+        for start, stop, mask in windows:
+            inner = rows @ self.a[start:stop].T
+            if mask is not None:
+                inner.mul_(mask)
+            added.addmm_(inner, self.b[start:stop])
+        return outputs if is_float32 else added.to(outputs.dtype).view_as(outputs)
+
+    def resize(self, num_ranks: int) -> None:
+        for name in ("a", "b"):
+            old: Tensor = getattr(self, name)
+            new = old.new_zeros((num_ranks, old.shape[1]))
+            kept = min(num_ranks, len(old))
+            new[:kept] = old[:kept]
+            setattr(self, name, new)
+
+
+class AdapterBank:
+    """Of one model, and for one thread. Under torch.inference_mode() only: outputs are added to in place."""
+
+    def __init__(self, model: nn.Module, most_bytes: int) -> None:
+        """most_bytes: that the banks of all modules may take."""
+        self._model, self._most_bytes = model, most_bytes
+        self._plan = _Plan()
+        self._modules: dict[str, _BankedLinear] = {}
+        self._ranges: dict[str, tuple[int, int]] = {}
+        self._numbers: dict[str, int] = {}
+        self._count = itertools.count()
+        self._num_ranks = 0
+        self._owners = torch.empty(0, dtype=torch.long, device=self._device)
+
+    @property
+    def _device(self) -> torch.device:
+        return next(self._model.parameters()).device
+
+    def __contains__(self, digest: str) -> bool:
+        return digest in self._ranges
+
+    def num_bytes(self, digest: str) -> int:
+        """That its ranks take in the banks."""
+        start, stop = self._ranges[digest]
+        return (stop - start) * self._bytes_per_rank(self._modules)
+
+    def put(self, digest: str, weights: AdapterWeights) -> None:
+        """Let an adapter be used. Raises RefusedError where it does not fit the model, or what memory is left."""
+        if digest in self._ranges:
+            return
+        found = {name: self._linear(name, one) for name, one in weights.modules.items()}
+        widths = {name: one.base if isinstance(one, _BankedLinear) else one for name, one in found.items()}
+        at = self._make_room(digest, weights.rank, {**self._modules, **widths})
+        for name, module in found.items():
+            if not isinstance(module, _BankedLinear):
+                self._modules[name] = self._wrap(name, module)
+            matrices, banked = weights.modules[name], self._modules[name]
+            rank = len(matrices.a)
+            banked.a[at : at + rank] = matrices.a
+            banked.b[at : at + rank] = matrices.b
+        self._ranges[digest] = (at, at + weights.rank)
+        self._numbers[digest] = number = next(self._count)
+        self._owners[at : at + weights.rank] = number
+
+    def drop(self, digest: str) -> None:
+        """Forget an adapter; its ranks are free."""
+        start, stop = self._ranges.pop(digest)
+        del self._numbers[digest]
+        self._owners[start:stop] = -1
+        for module in self._modules.values():
+            # Another may get a part of them in some modules only.
+            module.a[start:stop] = 0
+            module.b[start:stop] = 0
+
+    def use(self, adapters: Sequence[tuple[str | None, int]]) -> None:
+        """For the next passes: digests and how many tokens of each follow each other, in the order of the pass."""
+        wanted = {digest for digest, _ in adapters if digest is not None}
+        windows = windows_of({self._numbers[one]: self._ranges[one] for one in wanted})
+        is_one = len({digest for digest, _ in adapters}) == 1
+        owners = None if is_one else self._token_owners(adapters)
+        self._plan.windows = tuple(
+            (one.start, one.stop, None if owners is None else self._mask(one, owners)) for one in windows
+        )
+
+    def _token_owners(self, adapters: Sequence[tuple[str | None, int]]) -> Tensor:
+        numbers = [-2 if digest is None else self._numbers[digest] for digest, _ in adapters]
+        counts = torch.tensor([count for _, count in adapters], device=self._device)
+        return torch.tensor(numbers, device=self._device).repeat_interleave(counts)
+
+    def _mask(self, window: Window, owners: Tensor) -> Tensor:
+        return (self._owners[window.start : window.stop] == owners[:, None]).float()
+
+    def _linear(self, name: str, matrices: Matrices) -> nn.Linear | _BankedLinear:
+        try:
+            module = self._model.get_submodule(name)
+        except AttributeError:
+            raise _misfit(f"the base model has no module {name}") from None
+        base = module.base if isinstance(module, _BankedLinear) else module
+        if not isinstance(base, nn.Linear):
+            raise _misfit(f"{name} is a {type(base).__name__}, and no linear module")
+        shape, wanted = (matrices.a.shape[1], matrices.b.shape[1]), (base.in_features, base.out_features)
+        if shape != wanted:
+            raise _misfit(f"{name} takes {wanted[0]} and gives {wanted[1]} numbers, the adapter's {shape}")
+        return module  # type: ignore[return-value]
+
+    def _wrap(self, name: str, base: nn.Linear) -> _BankedLinear:
+        parent, _, last = name.rpartition(".")
+        banked = _BankedLinear(base, self._plan, self._num_ranks)
+        setattr(self._model.get_submodule(parent), last, banked)
+        return banked
+
+    def _make_room(self, digest: str, rank: int, modules: Mapping[str, nn.Linear | _BankedLinear]) -> int:
+        at = first_fit(list(self._ranges.values()), rank, self._num_ranks)
+        most = self._most_bytes // self._bytes_per_rank(modules)
+        if at is None or self._num_ranks > most:
+            used = max((stop for _, stop in self._ranges.values()), default=0)
+            if used + rank > most:
+                raise NoRoomError(
+                    f"there is no room for the adapter {digest}",
+                    why=f"it has rank {rank}; {used} of {most} ranks are taken, which is all that "
+                    f"{self._most_bytes >> 20} MiB hold",
+                    fix="unload another, or give adapters more memory",
+                )
+            at = used
+            self._resize(min(most, max(used + rank, 2 * self._num_ranks)))
+        return at
+
+    def _resize(self, num_ranks: int) -> None:
+        for module in self._modules.values():
+            module.resize(num_ranks)
+        owners = torch.full((num_ranks,), -1, dtype=torch.long, device=self._device)
+        kept = min(num_ranks, self._num_ranks)
+        owners[:kept] = self._owners[:kept]
+        self._owners, self._num_ranks = owners, num_ranks
+
+    @staticmethod
+    def _bytes_per_rank(modules: Mapping[str, nn.Linear | _BankedLinear]) -> int:
+        bases = [one.base if isinstance(one, _BankedLinear) else one for one in modules.values()]
+        return 4 * sum(one.in_features + one.out_features for one in bases)
+
+
+def _misfit(why: str) -> RefusedError:
+    return RefusedError(
+        "the adapter does not fit the base model", why=why, fix="serve it over the model it was trained on"
+    )

@@ -1,0 +1,104 @@
+"""A released version, verified and read."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+
+from raytrain.errors import RefusedError
+from raytrain.release.bundle.description import FORMAT_FOLDERS, read_description
+from raytrain.release.gate.enforce import require_released
+from raytrain.release.keys import KeyRing
+from raytrain.release.registry.registry import Registry
+from raytrain.serving.adapters.weights import AdapterWeights, read_adapter
+
+ADAPTER = "adapter"
+
+
+@dataclass(frozen=True)
+class Admitted:
+    """A version that was let in, and fits the base model. Its weights are not read yet."""
+
+    name: str
+    version: str
+    digest: str
+    """Of its bundle: what caches and routes are keyed by."""
+    folder: Path
+    """With the adapter in PEFT's layout."""
+    chat_template: str | None
+    """Its own."""
+    created: int
+    """Seconds since 1970, when it was registered."""
+
+    def read(self) -> AdapterWeights:
+        """Raises RefusedError or IntegrityError."""
+        return read_adapter(self.folder)
+
+
+@dataclass(frozen=True)
+class Door:
+    """Whom this base model takes."""
+
+    registry: Registry
+    ring: KeyRing
+    base_digest: str
+    tokenizer: str
+    """Digest of what turns text into tokens."""
+    policies: Collection[str] | None = None
+
+    def admit(self, reference: str) -> Admitted:
+        """NAME@ALIAS or NAME@VERSION, signed, let in by the gate, and of this base model and tokenizer.
+
+        Raises ConfigError where there is no such version, RefusedError or IntegrityError where it may not be served,
+        StorageError where the registry cannot be read.
+        """
+        from datetime import datetime
+
+        admitted = require_released(self.registry, reference, self.ring, policies=self.policies)
+        artifact = admitted.signed.artifact
+        description = read_description(artifact.path)
+        if ADAPTER not in description.formats:
+            raise _refused(
+                reference, f"its bundle holds {', '.join(description.formats)}", "export the adapter as well"
+            )
+        for thing, theirs, ours in (
+            ("base model", description.base_model.digest, self.base_digest),
+            ("tokenizer", description.tokenizer, self.tokenizer),
+        ):
+            if theirs != ours:
+                raise OtherBaseError(
+                    f"{reference} may not be served here",
+                    why=f"it was trained with the {thing} {theirs}, served is {ours}",
+                    fix="serve it over its own base model",
+                )
+        released = self.registry.find(reference)
+        folder = artifact.path / FORMAT_FOLDERS[ADAPTER]
+        return Admitted(
+            name=reference.partition("@")[0],
+            version=str(released.version),
+            digest=artifact.digest,
+            folder=folder,
+            chat_template=_template_of(folder),
+            created=int(datetime.fromisoformat(released.entry.time).timestamp()),
+        )
+
+
+class OtherBaseError(RefusedError):
+    """The version is of another base model."""
+
+
+def _template_of(folder: Path) -> str | None:
+    """As transformers saves it: in a file of its own, or in the tokenizer's settings."""
+    own, settings = folder / "chat_template.jinja", folder / "tokenizer_config.json"
+    if own.is_file():
+        return own.read_text(encoding="utf-8")
+    if not settings.is_file():
+        return None
+    template = json.loads(settings.read_text(encoding="utf-8")).get("chat_template")
+    return template if isinstance(template, str) else None
+
+
+def _refused(reference: str, why: str, fix: str) -> RefusedError:
+    return RefusedError(f"{reference} may not be served here", why=why, fix=fix)

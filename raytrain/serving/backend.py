@@ -1,0 +1,108 @@
+"""What stands between HTTP and whoever answers: a replica in this process, or replicas behind Ray Serve."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from raytrain.serving.engine.request import Piece, Sampling
+
+Message = dict[str, str]
+"""Of a conversation: role and content."""
+
+
+@dataclass(frozen=True)
+class Ask:
+    """A prompt for a model by its name."""
+
+    id: str
+    """Of the HTTP request, and told in logs; one request with n answers makes n of these, with `-K` behind."""
+    model: str
+    """The base model's name, `name`, `name@alias` or `name@1.2.0`."""
+    prompt: str | tuple[int, ...] | tuple[Message, ...]
+    """A text, its token ids, or messages for the chat template."""
+    sampling: Sampling
+    """With 0 max_new_tokens the answer may fill the context."""
+    is_streamed: bool = True
+    """Whether anybody reads along; where not, an answer that is lost can be asked for again."""
+
+
+@dataclass(frozen=True)
+class Served:
+    """Who answers: told before the first piece, and held to until the last."""
+
+    model: str
+    """As `name@1.2.0`, or the base model's name."""
+    digest: str
+    """Of the bundle whose adapter answers; of the base model where it answers by itself."""
+    base_digest: str
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """One line of /v1/models."""
+
+    id: str
+    digest: str
+    created: int
+    """Seconds since 1970."""
+    aliases: tuple[str, ...] = ()
+    is_loaded: bool = False
+    """Whether it answers without being read first."""
+
+
+@dataclass(frozen=True)
+class Readiness:
+    """Of one replica, or of all."""
+
+    is_ready: bool
+    """The base model is loaded, and every production adapter is verified and can answer."""
+    base: str
+    production: dict[str, str]
+    """Digest of each adapter in production that can answer, by its name."""
+    problems: tuple[str, ...] = ()
+    """What is not as the registry says, or cannot be asked of it; is_ready may be true nonetheless."""
+    details: dict[str, Any] = field(default_factory=dict)
+    """The engine's numbers."""
+
+
+class UnknownModel(Exception):
+    """No model of that name answers here."""
+
+    def __init__(self, model: str, known: tuple[str, ...]) -> None:
+        super().__init__(model, known)
+        self.model, self.known = model, known
+
+
+class RefusedModel(Exception):
+    """The version is known and may not be loaded: revoked, withdrawn, damaged, or over another base."""
+
+
+class BadPrompt(Exception):
+    """The prompt cannot be read, or leaves no room: `param` names what is wrong with it."""
+
+    def __init__(self, message: str, param: str) -> None:
+        super().__init__(message, param)
+        self.message, self.param = message, param
+
+
+class ReplicaLost(Exception):
+    """The replica that answered has died, and the answer with it: it may be asked for again."""
+
+
+class Backend(Protocol):
+    """Whoever answers."""
+
+    def generate(self, ask: Ask) -> AsyncGenerator[Served | Piece]:
+        """First who answers, then the pieces; ReplicaLost may be raised in their place. Closing it cancels
+        the request.
+
+        Raises UnknownModel, RefusedModel, BadPrompt, ConfigError (a JSON schema) and engine.request.Overloaded, all
+        before the first item.
+        """
+        ...
+
+    async def models(self) -> list[ModelCard]: ...
+
+    async def readiness(self) -> Readiness: ...

@@ -1,0 +1,87 @@
+"""One answer while it is written."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection
+from typing import TYPE_CHECKING
+
+from raytrain.serving.engine.choosing import Chooser, Chosen
+from raytrain.serving.engine.json_texts import JsonText
+from raytrain.serving.engine.request import Finish, FinishReason, GenerationRequest, Piece, Tell, Token
+from raytrain.serving.engine.text_stream import TextStream
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+class Answer:
+    """From a request's arrival to its last piece. For the engine's thread, but for `is_cancelled`."""
+
+    def __init__(self, request: GenerationRequest, tell: Tell, tokenizer: PreTrainedTokenizerBase) -> None:
+        self.request, self._tell, self._tokenizer = request, tell, tokenizer
+        self.chooser = Chooser(request.sampling)
+        self.json: JsonText | None = None
+        self.is_cancelled = False
+        self.is_ended = False
+        self.num_cached = 0
+        self._stream = TextStream(tokenizer, request.sampling.stop)
+        self._num_new = 0
+        self._arrived = time.perf_counter()
+        self._queue_s = self._first_token_s = 0.0
+
+    def begin(self) -> None:
+        """Its prompt is about to be read."""
+        self._queue_s = time.perf_counter() - self._arrived
+
+    def take(self, chosen: Chosen, end_tokens: Collection[int]) -> None:
+        """The next token; whether it ends the answer is told by `is_ended`."""
+        if chosen.id < 0:
+            self.end("error")
+            return
+        self._num_new += 1
+        if self._num_new == 1:
+            self._first_token_s = time.perf_counter() - self._arrived
+        if chosen.id in end_tokens:
+            self.end("stop")
+            return
+        if self.json is not None:
+            self.json.take(chosen.id)
+        text = self._stream.take(chosen.id)
+        tokens = self._told(chosen)
+        if self._stream.is_stopped or (self.json is not None and self.json.is_complete):
+            self.end("stop", text, tokens)
+        elif self._num_new >= self.request.sampling.max_new_tokens:
+            self.end("length", text, tokens)
+        elif text or tokens:
+            self._tell(Piece(text, tokens))
+
+    def end(self, reason: FinishReason, text: str = "", tokens: tuple[Token, ...] = ()) -> None:
+        """Its last piece; what was held back goes with it."""
+        if self.is_ended:
+            return
+        self.is_ended = True
+        text += self._stream.finish()
+        finish = Finish(
+            "stop" if self._stream.is_stopped else reason,
+            len(self.request.prompt),
+            self.num_cached,
+            self._num_new,
+            self._queue_s,
+            self._first_token_s,
+        )
+        self._tell(Piece(text, tokens, finish))
+
+    @property
+    def num_new(self) -> int:
+        """Tokens that were written, the end token among them."""
+        return self._num_new
+
+    def _told(self, chosen: Chosen) -> tuple[Token, ...]:
+        if self.request.sampling.top_logprobs is None:
+            return ()
+        alternatives = tuple((token, self._text(token), logprob) for token, logprob in chosen.alternatives)
+        return (Token(chosen.id, self._text(chosen.id), chosen.logprob, alternatives),)
+
+    def _text(self, token: int) -> str:
+        return str(self._tokenizer.decode([token]))

@@ -1,0 +1,185 @@
+"""From a request to its answers: whole, or as they are written."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from contextlib import aclosing
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.types import Receive, Scope, Send
+
+from raytrain.serving.backend import Backend
+from raytrain.serving.http.answers import Answers, while_waited_for
+from raytrain.serving.http.asking import asks_of, is_model_name
+from raytrain.serving.http.bodies import ChatBody, CompletionBody
+from raytrain.serving.http.chat import ChatWriter
+from raytrain.serving.http.completions import CompletionWriter
+from raytrain.serving.http.errors import ApiError, ClientGone, internal_error, refusal_of, unknown_model
+from raytrain.serving.http.reading import read_body
+from raytrain.serving.http.record import Record, record_of
+from raytrain.serving.http.section import HttpSection
+from raytrain.serving.http.writing import Head, Writer, Written
+
+_log = logging.getLogger(__name__)
+
+
+class Answering:
+    """Of all requests of one app."""
+
+    def __init__(self, backend: Backend, section: HttpSection) -> None:
+        self._backend, self._section = backend, section
+
+    async def answer(self, request: Request, model: type[CompletionBody] | type[ChatBody]) -> Response:
+        """Raises ApiError, or ClientGone."""
+        body = await read_body(request, model, self._section)
+        record = record_of(request)
+        await self._check_model(body.model, record)
+        asks = asks_of(body, record.id, self._section.max_answers)
+        record.num_answers, record.is_stream = body.n or 1, bool(body.stream)
+        answers = Answers(self._backend, asks)
+        left_s = self._section.answer_time_s - record.elapsed_s
+        one = _Request(answers, record, body, time.monotonic() + left_s)
+        try:
+            if not body.stream:
+                return await while_waited_for(request.receive, one.whole())
+            await while_waited_for(request.receive, one.begin())
+        except Exception as error:
+            told = refusal_of(error, record.may_use)
+            if told is None:
+                raise
+            raise told from error
+        return EventStream(one.events(), one.headers, answers.close, self._section.stall_time_s)
+
+    async def _check_model(self, model: str, record: Record) -> None:
+        if not is_model_name(model):
+            cards = await self._backend.models()
+            raise unknown_model(model, [one.id for one in cards if record.may_use(one.id)])
+        record.model = model
+        if not record.may_use(model):
+            raise ApiError(
+                403, f"this API key may not ask `{model}`", code="model_not_in_scope", param="model"
+            )
+
+
+class _Request:
+    """One, from the moment at which its body is understood."""
+
+    def __init__(
+        self, answers: Answers, record: Record, body: CompletionBody | ChatBody, deadline: float
+    ) -> None:
+        self._answers, self._record, self._body, self._deadline = answers, record, body, deadline
+
+    @property
+    def _writer(self) -> Writer:
+        if isinstance(self._body, ChatBody):
+            return ChatWriter(self._head, 0 if self._body.logprobs else None)
+        return CompletionWriter(self._head, self._body.logprobs)
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return self._head.headers
+
+    async def begin(self) -> None:
+        """Closes the answers where it raises."""
+        try:
+            async with self._time_limit():
+                await self._answers.begin()
+        except BaseException:
+            await self._answers.close()
+            raise
+        self._record.served = self._answers.served
+        kind = "chatcmpl" if isinstance(self._body, ChatBody) else "cmpl"
+        self._head = Head(f"{kind}-{self._record.id}", self._answers.served)
+
+    async def whole(self) -> Response:
+        await self.begin()
+        written: dict[int, Written] = {}
+        try:
+            async with self._time_limit():
+                while (told := await self._answers.next()) is not None:
+                    place, piece = told
+                    self._record.note(place, piece)
+                    written.setdefault(place, Written()).add(piece)
+        finally:
+            await self._answers.close()
+        whole = [written[place] for place in sorted(written)]
+        return JSONResponse(self._writer.whole(whole, self._record.usage), headers=self.headers)
+
+    async def events(self) -> AsyncGenerator[bytes, None]:
+        """Server-sent events. What goes wrong after the first is told in one more, and `[DONE]` is missing."""
+        writer, begun = self._writer, set[int]()
+        try:
+            while True:
+                async with self._time_limit():
+                    told = await self._answers.next()
+                if told is None:
+                    break
+                place, piece = told
+                self._record.note(place, piece)
+                opening = None if place in begun else writer.opening(place)
+                begun.add(place)
+                chunks = [] if opening is None else [opening]
+                for chunk in [*chunks, *writer.chunks(place, piece)]:
+                    yield _event(chunk)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the client is told that this is no end
+            fault = refusal_of(error, self._record.may_use)
+            if fault is None:
+                _log.error("a stream failed (%s): %s", self._record.id, type(error).__name__)
+                fault = internal_error(self._record.id)
+            self._record.error = fault.code
+            yield _event(fault.answer())
+            return
+        options = self._body.stream_options
+        if options is not None and options.include_usage:
+            yield _event(writer.closing(self._record.usage))
+        yield b"data: [DONE]\n\n"
+
+    def _time_limit(self) -> asyncio.Timeout:
+        left_s = self._deadline - time.monotonic()
+        return asyncio.timeout(max(0.0, left_s))
+
+
+def _event(value: Mapping[str, Any]) -> bytes:
+    return f"data: {json.dumps(value, ensure_ascii=False, separators=(',', ':'))}\n\n".encode()
+
+
+class EventStream(Response):
+    """Sends events no faster than they are taken, and closes what makes them when nobody takes them any more."""
+
+    media_type = "text/event-stream"
+
+    def __init__(
+        self,
+        events: AsyncGenerator[bytes, None],
+        headers: Mapping[str, str],
+        close: Callable[[], Awaitable[None]],
+        stall_time_s: float,
+    ) -> None:
+        # No proxy may keep events back until there are more of them.
+        super().__init__(headers={**headers, "cache-control": "no-store", "x-accel-buffering": "no"})
+        del self.headers["content-length"]
+        self._events, self._close, self._stall_time_s = events, close, stall_time_s
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - ASGI's
+        try:
+            await while_waited_for(receive, self._send(send))
+        finally:
+            await self._close()
+
+    async def _send(self, send: Send) -> None:
+        head = {"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers}
+        try:
+            async with aclosing(self._events) as events:
+                await send(head)
+                async for event in events:
+                    async with asyncio.timeout(self._stall_time_s):
+                        await send({"type": "http.response.body", "body": event, "more_body": True})
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
+        except (OSError, TimeoutError) as error:
+            raise ClientGone from error

@@ -1,0 +1,112 @@
+"""The answers to one request: begun together, all by one digest, and ended together."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, Coroutine, Sequence
+from dataclasses import replace
+from typing import Any, TypeVar, cast
+
+from starlette.types import Receive
+
+from raytrain.serving.backend import Ask, Backend, Served
+from raytrain.serving.engine.request import Piece
+from raytrain.serving.http.errors import ApiError, ClientGone
+
+_log = logging.getLogger(__name__)
+ResultT = TypeVar("ResultT")
+_Open = AsyncGenerator[Served | Piece, None]
+
+
+class Answers:
+    """`close` them, whatever happens: until then they take places of the engine."""
+
+    def __init__(self, backend: Backend, asks: Sequence[Ask]) -> None:
+        self._backend, self._asks = backend, asks
+        self.served = Served("", "", "")
+        self._open: list[_Open] = []
+        self._reading: dict[asyncio.Future[Piece | None], int] = {}
+        self._left: set[int] = set()
+
+    async def begin(self) -> None:
+        """Returns when it is known who answers. Raises what `Backend.generate` raises.
+
+        What the first answer is told to come from, the others are asked of by its version: an alias may move between.
+        """
+        for place, ask in enumerate(self._asks):
+            named = replace(ask, model=self.served.model) if place else ask
+            # Closing is a part of Backend's contract, and generators alone can be closed.
+            answer = cast(_Open, self._backend.generate(named))
+            self._open.append(answer)
+            served = await anext(answer)
+            assert isinstance(served, Served), "who answers is told before the first piece"
+            if place and served.digest != self.served.digest:
+                raise ApiError(503, "the model was replaced meanwhile", code="model_changed", retry_after_s=1)
+            self.served = served
+        self._left = set(range(len(self._asks)))
+
+    async def next(self) -> tuple[int, Piece] | None:
+        """A piece and the place of its answer; None after the last. No more than one piece of each answer is held.
+
+        Raises ApiError where an answer ends otherwise than by itself or its limit.
+        """
+        if not self._left:
+            return None
+        place, piece = await self._next_of_one() if len(self._open) == 1 else await self._next_of_many()
+        finish = None if piece is None else piece.finish
+        if piece is None or (finish is not None and finish.reason == "cancelled"):
+            raise ApiError(503, "the server ended this answer; ask again", code="cancelled", retry_after_s=1)
+        if finish is not None:
+            self._left.discard(place)
+            if finish.reason == "error":
+                raise ApiError(500, "the model gave what is no number", code="engine_error")
+        return place, piece
+
+    async def _next_of_one(self) -> tuple[int, Piece | None]:
+        return 0, await _piece(self._open[0])
+
+    async def _next_of_many(self) -> tuple[int, Piece | None]:
+        busy = set(self._reading.values())
+        for place in sorted(self._left - busy):
+            self._reading[asyncio.ensure_future(_piece(self._open[place]))] = place
+        done, _ = await asyncio.wait(self._reading, return_when=asyncio.FIRST_COMPLETED)
+        first = min(done, key=lambda one: self._reading[one])
+        return self._reading.pop(first), first.result()
+
+    async def close(self) -> None:
+        """Whatever has not ended is cancelled."""
+        reading, self._reading = self._reading, {}
+        opened, self._open, self._left = self._open, [], set()
+        for task in reading:
+            task.cancel()
+        await asyncio.gather(*reading, return_exceptions=True)
+        for fault in await asyncio.gather(*(one.aclose() for one in opened), return_exceptions=True):
+            if isinstance(fault, Exception):
+                _log.error("an answer could not be closed: %s", type(fault).__name__)
+
+
+async def _piece(answer: _Open) -> Piece | None:
+    return cast(Piece | None, await anext(answer, None))
+
+
+async def while_waited_for(receive: Receive, work: Coroutine[Any, Any, ResultT]) -> ResultT:
+    """What `work` gives. When the client goes it is cancelled, has ended, and ClientGone is raised.
+
+    The request's body has been read: nothing but its end is received any more.
+    """
+    task, gone = asyncio.ensure_future(work), asyncio.ensure_future(_gone(receive))
+    try:
+        await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            raise ClientGone
+        return task.result()
+    finally:
+        task.cancel()
+        gone.cancel()
+        await asyncio.gather(task, gone, return_exceptions=True)
+
+
+async def _gone(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass

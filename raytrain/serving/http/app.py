@@ -1,0 +1,136 @@
+"""The application: all routes over one backend."""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+from typing import Any
+
+from fastapi import FastAPI, Request
+from pydantic.json_schema import models_json_schema
+from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
+from starlette.responses import Response
+
+from raytrain.serving.backend import Backend
+from raytrain.serving.http.answering import Answering
+from raytrain.serving.http.bodies import ChatBody, CompletionBody
+from raytrain.serving.http.errors import ApiError, ErrorAnswer
+from raytrain.serving.http.gate import Gate
+from raytrain.serving.http.health import health_routes
+from raytrain.serving.http.limits import Doorkeeper
+from raytrain.serving.http.metrics import Metrics
+from raytrain.serving.http.models import model_routes
+from raytrain.serving.http.record import record_of
+from raytrain.serving.http.section import HttpSection
+from raytrain.serving.http.shapes import ChatAnswer, CompletionAnswer
+
+_REFUSALS = (400, 401, 403, 404, 408, 413, 415, 429, 500, 503, 504)
+_REF = "#/components/schemas/{model}"
+_EVENTS = "text/event-stream"
+
+
+def build_app(backend: Backend, section: HttpSection) -> FastAPI:
+    """Raises ConfigError where nobody could ask, RefusedError where others may read the keys."""
+    app = FastAPI(
+        title="raytrain",
+        version=version("raytrain"),
+        summary="OpenAI's API over a base model and its released adapters.",
+        docs_url=None,  # these pages take their scripts from elsewhere
+        redoc_url=None,
+        redirect_slashes=False,
+    )
+    metrics = Metrics()
+    app.add_exception_handler(ApiError, _refuse)
+    app.add_exception_handler(HTTPException, _refuse_route)
+    app.include_router(health_routes(backend, section, metrics))
+    app.include_router(model_routes(backend))
+    _add_answers(app, Answering(backend, section))
+    app.add_middleware(Gate, section=section, keeper=Doorkeeper(section), metrics=metrics)
+    if section.cors_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=list(section.cors_origins),
+            allow_methods=["GET", "POST"],
+            allow_headers=["authorization", "content-type", "x-request-id"],
+            expose_headers=["x-request-id", "x-raytrain-digest", "x-raytrain-model", "retry-after"],
+        )
+    _complete_openapi(app)
+    return app
+
+
+def _add_answers(app: FastAPI, answering: Answering) -> None:
+    @app.post("/v1/completions", tags=["answers"], **_described(CompletionBody, CompletionAnswer))
+    async def complete(request: Request) -> Response:
+        """Continues each prompt."""
+        return await answering.answer(request, CompletionBody)
+
+    @app.post("/v1/chat/completions", tags=["answers"], **_described(ChatBody, ChatAnswer))
+    async def chat(request: Request) -> Response:
+        """Answers the last turn of a conversation."""
+        return await answering.answer(request, ChatBody)
+
+
+def _described(body: type[CompletionBody] | type[ChatBody], answer: Any) -> dict[str, Any]:
+    """Bodies are read by hand, for limits while they are read; what they are is told here."""
+    content = {"application/json": {"schema": {"$ref": _REF.format(model=body.__name__)}}}
+    origin = {
+        name: {"schema": {"type": "string"}, "description": "Which version answered."}
+        for name in ("x-raytrain-model", "x-raytrain-digest")
+    }
+    return {
+        "response_model": None,
+        "openapi_extra": {"requestBody": {"required": True, "content": content}},
+        "responses": {
+            200: {"model": answer, "content": {_EVENTS: {"schema": {"type": "string"}}}, "headers": origin}
+        },
+    }
+
+
+async def _refuse(request: Request, error: Exception) -> Response:
+    assert isinstance(error, ApiError)
+    record_of(request).error = error.code
+    return error.response()
+
+
+async def _refuse_route(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    words = {404: "there is no such route", 405: "this route knows no such method"}
+    codes = {404: "route_not_found", 405: "method_not_allowed"}
+    told = ApiError(
+        error.status_code,
+        words.get(error.status_code, "the request was refused"),
+        code=codes.get(error.status_code, "refused"),
+    )
+    response = await _refuse(request, told)
+    response.headers.update(error.headers or {})
+    return response
+
+
+def _complete_openapi(app: FastAPI) -> None:
+    """Adds what bodies and refusals are, and that a key is needed."""
+    written = app.openapi()
+    bodies: list[Any] = [(CompletionBody, "validation"), (ChatBody, "validation")]
+    schemas = written.setdefault("components", {}).setdefault("schemas", {})
+    schemas |= models_json_schema(bodies, ref_template=_REF)[1]["$defs"]
+    schemas |= _error_schemas()
+    written["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
+    refusal = {
+        "description": "OpenAI's errors",
+        "content": {"application/json": {"schema": {"$ref": _REF.format(model="ErrorAnswer")}}},
+    }
+    for path, methods in written["paths"].items():
+        for operation in methods.values():
+            if path.startswith("/v1/") or path == "/metrics":
+                operation["security"] = [{"key": []}]
+                operation["responses"].pop("422", None)
+                operation["responses"] |= {str(one): refusal for one in _REFUSALS}
+    for name in ("HTTPValidationError", "ValidationError"):
+        schemas.pop(name, None)
+    app.openapi_schema = written
+
+
+def _error_schemas() -> dict[str, Any]:
+    from pydantic import TypeAdapter
+
+    schema = TypeAdapter(ErrorAnswer).json_schema(ref_template=_REF)
+    return {**schema.pop("$defs"), "ErrorAnswer": schema}

@@ -1,0 +1,112 @@
+"""What every request passes: it gets an id, shows its key, is counted, and leaves a line in the log."""
+
+from __future__ import annotations
+
+import logging
+import re
+import traceback
+import uuid
+from collections.abc import MutableMapping
+from typing import Any
+
+from starlette.requests import HTTPConnection
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from raytrain.serving.http.access_log import line_of, open_access_log
+from raytrain.serving.http.errors import ApiError, ClientGone, internal_error
+from raytrain.serving.http.limits import Doorkeeper
+from raytrain.serving.http.metrics import Metrics
+from raytrain.serving.http.record import UNMATCHED, Record
+from raytrain.serving.http.section import HttpSection
+
+_log = logging.getLogger(__name__)
+_OPEN = frozenset({"/health", "/ready", "/version", "/openapi.json"})
+"""Asked by probes and by those who have no key yet; they tell no more than that."""
+_COUNTED = "/v1/"
+_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_CLIENT_GONE = 499
+"""Stands in log and metrics alone: nobody is there to be told."""
+
+
+class Gate:
+    """ASGI, outside of all routes and inside of nothing but CORS."""
+
+    def __init__(self, app: ASGIApp, section: HttpSection, keeper: Doorkeeper, metrics: Metrics) -> None:
+        self._app, self._keeper, self._metrics = app, keeper, metrics
+        self._is_metrics_open = section.open_metrics
+        self._access_log = open_access_log() if section.access_log else None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        record = scope["raytrain.record"] = Record(_id_of(scope), scope["method"])
+
+        async def sending(message: MutableMapping[str, Any]) -> None:
+            if message["type"] == "http.response.start":
+                record.status = message["status"]
+                message["headers"] = [
+                    *message["headers"],
+                    (b"x-request-id", record.id.encode()),
+                    (b"x-content-type-options", b"nosniff"),
+                ]
+            await send(message)
+
+        self._metrics.began()
+        try:
+            await self._pass(scope, receive, sending, record)
+        except ClientGone:
+            record.status, record.error = _CLIENT_GONE, "client_gone"
+        except Exception as error:  # noqa: BLE001 - no client is told what it was, and no log what was asked
+            _log.error("request %s failed: %s\n%s", record.id, type(error).__name__, _places(error))
+            fault = internal_error(record.id)
+            record.error = fault.code
+            if not record.status:
+                await fault.response()(scope, receive, sending)
+        finally:
+            record.route = _route_of(scope)
+            self._metrics.ended(record)
+            if self._access_log is not None:
+                self._access_log.info(line_of(record))
+
+    async def _pass(self, scope: Scope, receive: Receive, send: Send, record: Record) -> None:
+        path = scope["path"]
+        connection = HTTPConnection(scope)
+        try:
+            if path not in _OPEN or "authorization" in connection.headers:
+                self._admit(path, connection, record)
+        except ApiError as error:
+            record.error = error.code
+            await error.response()(scope, receive, send)
+            return
+        await self._app(scope, receive, send)
+
+    def _admit(self, path: str, connection: HTTPConnection, record: Record) -> None:
+        if path == "/metrics" and self._is_metrics_open:
+            return
+        try:
+            record.key = self._keeper.admit(connection.headers.get("authorization"))
+        except ApiError:
+            if path in _OPEN:
+                return
+            raise
+        if path == "/metrics" and record.key is not None and not record.key.is_operator:
+            raise ApiError(403, "the metrics are shown to an operator's key", code="not_an_operator")
+        if path.startswith(_COUNTED):
+            self._keeper.count(record.key)
+
+
+def _id_of(scope: Scope) -> str:
+    """The client's own if it is a plain word, else a new one."""
+    asked = HTTPConnection(scope).headers.get("x-request-id", "")
+    return asked if _ID.fullmatch(asked) else f"req-{uuid.uuid4().hex}"
+
+
+def _route_of(scope: Scope) -> str:
+    route = scope.get("route")
+    return str(getattr(route, "path", UNMATCHED))
+
+
+def _places(error: Exception) -> str:
+    """Where it was raised, without its message: that may hold a prompt."""
+    return "".join(traceback.format_tb(error.__traceback__))

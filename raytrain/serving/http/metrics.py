@@ -1,0 +1,72 @@
+"""Numbers for Prometheus, in a registry of their own. No label holds a digest, an id or a path: each would be a series
+of its own."""
+
+from __future__ import annotations
+
+from numbers import Real
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+from raytrain.serving.backend import Readiness
+from raytrain.serving.http.record import Record
+
+_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
+
+
+class Metrics:
+    """Of one app in one process."""
+
+    def __init__(self) -> None:
+        self._registry = registry = CollectorRegistry()
+        self._requests = Counter(
+            "raytrain_http_requests", "Requests that ended", ["route", "status"], registry=registry
+        )
+        self._errors = Counter(
+            "raytrain_http_errors", "Requests that were refused or failed", ["code"], registry=registry
+        )
+        self._running = Gauge(
+            "raytrain_http_requests_running", "Requests that are being answered", registry=registry
+        )
+        self._tokens = Counter(
+            "raytrain_tokens", "Tokens of prompts, of those that had been read, and written", ["kind"],
+            registry=registry,
+        )  # fmt: skip
+        self._duration = Histogram(
+            "raytrain_http_request_seconds", "From arrival to end", ["route"], buckets=_SECONDS, registry=registry
+        )  # fmt: skip
+        self._first = Histogram(
+            "raytrain_time_to_first_token_seconds", "From arrival to the first piece of an answer",
+            buckets=_SECONDS, registry=registry,
+        )  # fmt: skip
+        self._queue = Histogram(
+            "raytrain_queue_seconds", "Until a prompt began to be read", buckets=_SECONDS, registry=registry
+        )
+        self._ready = Gauge("raytrain_ready", "1 where /ready says 200", registry=registry)
+        self._engine = Gauge("raytrain_engine", "The engine's numbers", ["number"], registry=registry)
+
+    def began(self) -> None:
+        self._running.inc()
+
+    def ended(self, record: Record) -> None:
+        self._running.dec()
+        self._requests.labels(record.route, str(record.status)).inc()
+        self._duration.labels(record.route).observe(record.elapsed_s)
+        if record.error is not None:
+            self._errors.labels(record.error).inc()
+        if record.first_piece_s is not None:
+            self._first.observe(record.first_piece_s)
+        for finish in record.finishes.values():
+            self._queue.observe(finish.queue_s)
+            self._tokens.labels("prompt").inc(finish.num_prompt_tokens)
+            self._tokens.labels("cached").inc(finish.num_cached_tokens)
+            self._tokens.labels("completion").inc(finish.num_new_tokens)
+
+    def page(self, readiness: Readiness | None) -> bytes:
+        """As Prometheus reads it. readiness: None where it cannot be told."""
+        self._ready.set(0 if readiness is None else int(readiness.is_ready))
+        for name, value in ({} if readiness is None else readiness.details).items():
+            if isinstance(value, Real):
+                self._engine.labels(name).set(float(value))
+            elif isinstance(value, dict):
+                self._engine.labels(name).set(len(value))
+        return generate_latest(self._registry)

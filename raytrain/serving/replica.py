@@ -1,0 +1,244 @@
+"""A replica: one base model, its engine, and the versions that the registry has released over it."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncGenerator
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from raytrain.errors import PlatformError
+from raytrain.models.inference import LoadedModel, load_for_inference, tokenizer_digest
+from raytrain.models.text_generation import ids_of
+from raytrain.release.keys import KeyRing
+from raytrain.release.registry.registry import Registry
+from raytrain.release.registry.state import PRODUCTION
+from raytrain.release.registry.store import open_store
+from raytrain.serving.adapters.bank import NoRoomError
+from raytrain.serving.adapters.opening import Admitted, Door
+from raytrain.serving.adapters.residents import Residents
+from raytrain.serving.backend import Ask, BadPrompt, ModelCard, Readiness, RefusedModel, Served, UnknownModel
+from raytrain.serving.engine.continuous import ContinuousEngine
+from raytrain.serving.engine.request import GenerationRequest, Overloaded, Piece
+from raytrain.serving.routes import Routes
+from raytrain.serving.section import ServingSection
+from raytrain.storage.home import raytrain_home
+
+_CHARACTERS_PER_TOKEN = 32
+"""No tokenizer's tokens are so long on average: longer prompts are refused without being read."""
+
+_ADAPTER_RETRY_S = 5.0
+"""Until one of the adapters that answer now may have made room."""
+
+
+class Replica:
+    """A `Backend` in this process. Ready once it is made; `close` it."""
+
+    def __init__(self, section: ServingSection) -> None:
+        """Reads the base model, verifies and loads what is in production. Raises what either does."""
+        self._loaded = _load(section)
+        self.engine = ContinuousEngine(self._loaded, section.engine)
+        self.residents = Residents(self.engine)
+        self.base = _name_of(section.base_model)
+        self._base_digest = str(self._loaded.base.digest)
+        releases = section.releases
+        registry = Registry(open_store(releases.registry or str(raytrain_home() / "registry")))
+        ring = KeyRing(None if releases.keys is None else Path(releases.keys))
+        self._door = Door(
+            registry, ring, self._base_digest, tokenizer_digest(self._loaded.tokenizer), releases.policies
+        )
+        self.routes = Routes(self._door, self.residents, releases.names)
+        self.routes.refresh()
+        self._watch = threading.Thread(
+            target=self.routes.follow, args=(releases.poll_s,), name="registry", daemon=True
+        )
+        self._watch.start()
+
+    async def generate(self, ask: Ask) -> AsyncGenerator[Served | Piece]:
+        """See `Backend`."""
+        route = await self._route(ask.model)
+        request = self._request(ask, route)
+        loop, told = asyncio.get_running_loop(), asyncio.Queue[Piece]()
+
+        def tell(piece: Piece) -> None:
+            loop.call_soon_threadsafe(told.put_nowait, piece)
+
+        async with _Entered(self.residents, route):
+            self.engine.submit(request, tell)
+            try:
+                yield self._served(route)
+                while True:
+                    piece = await told.get()
+                    yield piece
+                    if piece.finish is not None:
+                        break
+            finally:
+                self.engine.cancel(request.id)
+
+    async def models(self) -> list[ModelCard]:
+        resident = set(self.residents.resident())
+        table = self.routes.table
+        cards = [ModelCard(self.base, self._base_digest, 0, (), True)]
+        for reference, one in sorted(table.aliases.items()):
+            name, _, alias = reference.partition("@")
+            held = one.digest in resident
+            if alias == PRODUCTION:
+                also = [key for key, other in table.aliases.items() if other.digest == one.digest]
+                aliases = tuple(key.partition("@")[2] for key in also if key.partition("@")[0] == name)
+                cards.append(ModelCard(name, one.digest, one.created, aliases, held))
+            cards.append(ModelCard(reference, one.digest, one.created, (alias,), held))
+        return cards
+
+    async def readiness(self) -> Readiness:
+        table, resident = self.routes.table, set(self.residents.resident())
+        production = {name: one.digest for name, one in table.production.items() if one.digest in resident}
+        cold = sorted(table.production.keys() - production.keys())
+        problems = [f"{reference}: {why}" for reference, why in sorted(table.refused.items())]
+        problems += [f"{name} is in production and not loaded" for name in cold]
+        problems += [f"the registry cannot be read: {table.complaint}"] if table.complaint else []
+        problems += [] if self.engine.is_alive else ["the engine has ended"]
+        numbers = asdict(self.engine.stats())
+        residents = self.residents
+        numbers |= {"hits": residents.hits, "loads": residents.loads, "evictions": residents.evictions}
+        is_ready = self.engine.is_alive and not cold
+        return Readiness(is_ready, self.base, production, tuple(problems), numbers)
+
+    def close(self) -> None:
+        self.routes.stop()
+        self.engine.close()
+        self._watch.join()
+
+    async def _route(self, model: str) -> Admitted | None:
+        """None for the base model by itself."""
+        if model == self.base:
+            return None
+        table = self.routes.table
+        reference = model if "@" in model else f"{model}@{PRODUCTION}"
+        found = table.aliases.get(reference)
+        if found is not None:
+            return found
+        if reference in table.refused:
+            raise RefusedModel(model)
+        name, _, wanted = reference.partition("@")
+        served = {one.partition("@")[0] for one in table.aliases}
+        if name not in served or not wanted[:1].isdigit():
+            raise UnknownModel(model, tuple(card.id for card in await self.models()))
+        return await self._version(reference)
+
+    async def _version(self, reference: str) -> Admitted:
+        """By its number, verified at each request unless an alias names it: it may have been revoked."""
+        for one in self.routes.table.aliases.values():
+            if f"{one.name}@{one.version}" == reference:
+                return one
+        try:
+            return await asyncio.to_thread(self._door.admit, reference)
+        except PlatformError as error:
+            if error.kind == "config":
+                raise UnknownModel(reference, tuple(card.id for card in await self.models())) from error
+            raise RefusedModel(reference) from error
+
+    def _request(self, ask: Ask, route: Admitted | None) -> GenerationRequest:
+        prompt = ask.prompt
+        most = self.engine.max_context_tokens
+        if prompt and isinstance(prompt[0], int):
+            ids = tuple(int(one) for one in prompt)  # type: ignore[arg-type]
+            top = len(self._loaded.tokenizer)
+            if any(not 0 <= one < top for one in ids):
+                raise BadPrompt(f"a token of the prompt is none of the {top} that the model has", "prompt")
+        else:
+            ids = self._encoded(prompt, route, most)  # type: ignore[arg-type]
+        if not ids:
+            raise BadPrompt("the prompt is empty", "prompt")
+        room = most - len(ids)
+        if room < 1:
+            raise BadPrompt(
+                f"the prompt has {len(ids)} tokens, and the model's context is {most} with the answer",
+                "prompt",
+            )
+        wanted = ask.sampling.max_new_tokens
+        if wanted > room:
+            raise BadPrompt(
+                f"{len(ids)} tokens of prompt and {wanted} of answer exceed the model's context of {most}",
+                "max_tokens",
+            )
+        sampling = ask.sampling if wanted else replace(ask.sampling, max_new_tokens=room)
+        if sampling.json_schema is not None:
+            self.engine.check_schema(sampling.json_schema)
+        return GenerationRequest(ask.id, ids, sampling, None if route is None else route.digest)
+
+    def _encoded(
+        self, prompt: str | tuple[dict[str, str], ...], route: Admitted | None, most: int
+    ) -> tuple[int, ...]:
+        tokenizer = self._loaded.tokenizer
+        if isinstance(prompt, str):
+            _refuse_long(len(prompt), most)
+            return tuple(ids_of(tokenizer, prompt))
+        _refuse_long(sum(len(one["content"]) for one in prompt), most)
+        template = (route.chat_template if route is not None else None) or tokenizer.chat_template
+        if not template:
+            raise BadPrompt("the model has no chat template: ask /v1/completions", "messages")
+        from jinja2 import TemplateError
+
+        try:
+            text = tokenizer.apply_chat_template(
+                list(prompt), chat_template=template, tokenize=False, add_generation_prompt=True
+            )
+        except (TemplateError, ValueError, TypeError) as error:
+            raise BadPrompt(f"the chat template refuses these messages: {error}", "messages") from error
+        return tuple(tokenizer(str(text), add_special_tokens=False)["input_ids"])
+
+    def _served(self, route: Admitted | None) -> Served:
+        if route is None:
+            return Served(self.base, self._base_digest, self._base_digest)
+        return Served(f"{route.name}@{route.version}", route.digest, self._base_digest)
+
+
+class _Entered:
+    """An adapter that can answer, and stays while it does."""
+
+    def __init__(self, residents: Residents, route: Admitted | None) -> None:
+        self._residents, self._route = residents, route
+
+    async def __aenter__(self) -> None:
+        route = self._route
+        while route is not None and not self._residents.enter(route.digest):
+            try:
+                await asyncio.to_thread(self._residents.load, route.digest, route.read)
+            except NoRoomError as error:
+                raise Overloaded(0, _ADAPTER_RETRY_S) from error
+            except PlatformError as error:
+                raise RefusedModel(f"{route.name}@{route.version}") from error
+
+    async def __aexit__(self, *_: Any) -> None:
+        if self._route is not None:
+            self._residents.leave(self._route.digest)
+
+
+def _load(section: ServingSection) -> LoadedModel:
+    import torch
+
+    if section.threads is not None:
+        torch.set_num_threads(section.threads)
+    device = section.device
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    return load_for_inference(
+        section.base_model, cache=section.storage.location, dtype=section.dtype, device=device
+    )
+
+
+def _name_of(reference: str) -> str:
+    """A hub's own, or the last part of a path without what tells its kind."""
+    if "://" not in reference and not Path(reference).exists():
+        return reference
+    return Path(reference.rpartition("://")[2]).name.removesuffix(".gguf")
+
+
+def _refuse_long(num_characters: int, most_tokens: int) -> None:
+    if num_characters > most_tokens * _CHARACTERS_PER_TOKEN:
+        raise BadPrompt(
+            f"the prompt has {num_characters} characters, and the model's context is {most_tokens} tokens",
+            "prompt",
+        )

@@ -1,0 +1,130 @@
+"""What operators see: probes, metrics, the access log, CORS; and what starting the HTTP side does not need."""
+
+from __future__ import annotations
+
+import json
+import logging
+import subprocess
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import requests
+from answering_backends import ToldBackend, listening
+from prometheus_client.parser import text_string_to_metric_families
+
+from raytrain.serving.backend import Readiness
+from raytrain.serving.http.access_log import ACCESS_LOG
+from raytrain.serving.http.app import build_app
+from raytrain.serving.http.section import HttpSection
+
+TEXT: dict[str, Any] = {"model": "helper", "prompt": "a very private prompt"}
+
+
+@pytest.fixture
+def lines() -> Iterator[list[dict[str, Any]]]:
+    """Of the access log, from now on."""
+    found: list[dict[str, Any]] = []
+
+    class Keeping(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            found.append(json.loads(record.getMessage()))
+
+    handler, logger = Keeping(), logging.getLogger(ACCESS_LOG)
+    logger.addHandler(handler)
+    yield found
+    logger.removeHandler(handler)
+
+
+def test_a_line_says_who_asked_what_and_no_word_of_it(lines: list[dict[str, Any]]) -> None:
+    with listening(build_app(ToldBackend(), HttpSection(insecure=True))) as url:
+
+        def ask(name: str, **body: Any) -> None:
+            headers = {"x-request-id": name}
+            requests.post(f"{url}/v1/completions", json={**TEXT, **body}, headers=headers, timeout=30)
+
+        ask("whole")
+        ask("streamed", stream=True)
+        ask("unknown", model="a private name")
+        requests.get(f"{url}/private/path?private=query", headers={"x-request-id": "nowhere"}, timeout=30)
+    # A client may have its answer before the line is written.
+    by_id = {one["id"]: one for one in lines}
+    whole, streamed, unknown, nowhere = (by_id[one] for one in ("whole", "streamed", "unknown", "nowhere"))
+    for line in (whole, streamed):
+        assert (line["route"], line["status"], line["error"]) == ("/v1/completions", 200, None)
+        assert (line["model"], line["served"], line["digest"]) == ("helper", "helper@1.2.0", "1" * 64)
+        assert (line["prompt_tokens"], line["cached_tokens"], line["completion_tokens"]) == (5, 2, 2)
+        assert 0 <= line["first_piece_s"] <= line["duration_s"]
+        assert line["finish"] == ["stop"]
+    assert (unknown["status"], unknown["error"], unknown["model"]) == (404, "model_not_found", None)
+    assert (nowhere["status"], nowhere["route"]) == (404, "unmatched")
+    assert "private" not in json.dumps(lines)
+    assert "Hello" not in json.dumps(lines)
+
+
+def test_metrics_count_what_was_answered() -> None:
+    backend = ToldBackend()
+    with listening(build_app(backend, HttpSection(insecure=True))) as url:
+        for n in (1, 2):
+            requests.post(f"{url}/v1/completions", json={**TEXT, "n": n}, timeout=30)
+        requests.post(f"{url}/v1/completions", data="x", timeout=30)
+        page = requests.get(f"{url}/metrics", timeout=30).text
+    told = {
+        (sample.name, *sorted(sample.labels.values())): sample.value
+        for family in text_string_to_metric_families(page)
+        for sample in family.samples
+    }
+    assert told["raytrain_http_requests_total", "/v1/completions", "200"] == 2
+    assert told["raytrain_http_requests_total", "/v1/completions", "415"] == 1
+    assert told["raytrain_http_errors_total", "unsupported_media_type"] == 1
+    assert told["raytrain_tokens_total", "completion"] == 6
+    assert told["raytrain_tokens_total", "cached"] == 6
+    assert told["raytrain_time_to_first_token_seconds_count",] == 2
+    assert told["raytrain_http_requests_running",] == 1, "the one that reads this"
+    assert told["raytrain_engine", "waiting"] == 3
+    assert told["raytrain_ready",] == 1
+    assert "1" * 12 not in page, "no digest makes a series of its own"
+
+
+def test_ready_is_what_the_backend_says_and_health_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    backend = ToldBackend(
+        readiness_told=Readiness(False, "tiny", {}, ("helper is in production and not loaded",))
+    )
+    with listening(build_app(backend, HttpSection(insecure=True))) as url:
+        response = requests.get(f"{url}/ready", timeout=30)
+        assert response.status_code == 503
+        assert response.json()["problems"] == ["helper is in production and not loaded"]
+
+        async def failing() -> Readiness:
+            raise RuntimeError("no replica")
+
+        monkeypatch.setattr(backend, "readiness", failing)
+        assert requests.get(f"{url}/ready", timeout=30).status_code == 503
+        assert "raytrain_ready 0.0" in requests.get(f"{url}/metrics", timeout=30).text
+        assert requests.get(f"{url}/health", timeout=30).status_code == 200
+
+
+def test_web_pages_may_ask_only_from_origins_that_are_named() -> None:
+    ask = {"origin": "https://app.example", "access-control-request-method": "POST"}
+    with listening(build_app(ToldBackend(), HttpSection(insecure=True))) as url:
+        refused = requests.options(f"{url}/v1/completions", headers=ask, timeout=30)
+        assert refused.status_code == 405
+        told = requests.get(f"{url}/health", headers=ask, timeout=30)
+        assert not [one for one in [*refused.headers, *told.headers] if one.startswith("access-control")]
+    section = HttpSection(insecure=True, cors_origins=("https://app.example",))
+    with listening(build_app(ToldBackend(), section)) as url:
+        allowed = requests.options(f"{url}/v1/completions", headers=ask, timeout=30)
+        assert allowed.headers["access-control-allow-origin"] == "https://app.example"
+        other = requests.options(
+            f"{url}/v1/completions", headers={**ask, "origin": "https://other.example"}, timeout=30
+        )
+        assert "access-control-allow-origin" not in other.headers
+
+
+def test_http_needs_neither_torch_nor_ray() -> None:
+    code = "import sys, raytrain.serving.http.app; print({'torch', 'ray', 'transformers'} & set(sys.modules))"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120
+    )
+    assert done.stdout.strip() == "set()"
