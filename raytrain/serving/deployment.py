@@ -66,8 +66,7 @@ class Ingress:
 
 
 def build_application(args: dict[str, Any]) -> serve.Application:
-    """What `import_path` of a Serve config names. args: a ServingSection's keys; how many replicas there are and what
-    each takes is said under `deployments:` of the Serve config."""
+    """What `import_path` of a Serve config names. args: a ServingSection's keys."""
     section = ServingSection.model_validate(args)
     told = section.model_dump(mode="json")
     engine = section.engine
@@ -77,7 +76,11 @@ def build_application(args: dict[str, Any]) -> serve.Application:
         max_ongoing_requests=engine.max_rows + engine.max_waiting + _BESIDE_ANSWERS,
         health_check_period_s=5,
         health_check_timeout_s=30,
-        ray_actor_options={"num_cpus": section.threads or 1},
+        ray_actor_options={
+            "num_cpus": section.replicas.cpus_per_replica,
+            "num_gpus": section.replicas.gpus_per_replica,
+        },
+        **section.replicas.scaling,
     )
     ingress = serve.deployment(
         serve.ingress()(Ingress),

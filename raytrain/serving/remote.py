@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from raytrain.errors import PlatformError
@@ -43,13 +43,23 @@ class RemoteBackend:
 
     async def generate(self, ask: Ask) -> AsyncGenerator[Served | Piece]:
         """See `Backend`. Raises ReplicaLost where the replica died after a piece had been told, or twice."""
+        served: Served | None = None
         has_told = False
         for is_last in (False, True):
+            # Asked again by its version: an alias may have moved, and who answers has been told.
+            again = ask if served is None else replace(ask, model=served.model)
             try:
-                async with aclosing(self._once(ask)) as answer:
+                async with aclosing(self._once(again)) as answer:
                     async for one in answer:
-                        has_told = True
-                        yield one
+                        if isinstance(one, Served):
+                            if served is None:
+                                yield one
+                            elif one != served:
+                                raise ReplicaLost(ask.id)
+                            served = one
+                        else:
+                            has_told = True
+                            yield one
                 return
             except ReplicaLost:
                 if has_told or is_last:
@@ -67,24 +77,27 @@ class RemoteBackend:
         return combined(found)
 
     async def _once(self, ask: Ask) -> AsyncGenerator[Served | Piece]:
-        """Who answers is told with the first piece; where nobody reads along, all of it at the end: until then the
-        answer may come from another replica."""
+        """Where nobody reads along, the pieces are told together at the end: until then the answer may come from
+        another replica."""
         from ray.exceptions import RayError
         from ray.serve.exceptions import BackPressureError
 
         stream = self._handle.options(stream=True).generate.remote(ask)
-        held: list[Served | Piece] = []
+        held: list[Piece] = []
         has_ended = False
         try:
             async for one in stream:
                 if isinstance(one, Refusal):
                     has_ended = True
                     raise one.error
+                if isinstance(one, Served):
+                    yield one
+                    continue
                 held.append(one)
-                has_ended = isinstance(one, Piece) and one.finish is not None
-                if has_ended or (ask.is_streamed and isinstance(one, Piece)):
-                    for told in held:
-                        yield told
+                has_ended = one.finish is not None
+                if has_ended or ask.is_streamed:
+                    for piece in held:
+                        yield piece
                     held = []
             if not has_ended:
                 raise ReplicaLost(ask.id)

@@ -219,8 +219,7 @@ class _Entered:
 def _load(section: ServingSection) -> LoadedModel:
     import torch
 
-    if section.threads is not None:
-        torch.set_num_threads(section.threads)
+    torch.set_num_threads(section.num_threads)
     device = section.device
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"

@@ -52,7 +52,11 @@ class Handle:
 
     def __init__(self, *scripts: list[Any]) -> None:
         self.streams = [Stream(one) for one in scripts]
-        self.num_asked = 0
+        self.asked: list[Ask] = []
+
+    @property
+    def num_asked(self) -> int:
+        return len(self.asked)
 
     def options(self, *, stream: bool) -> Handle:
         assert stream
@@ -62,8 +66,8 @@ class Handle:
     def generate(self) -> Handle:
         return self
 
-    def remote(self, _: Ask) -> Stream:
-        self.num_asked += 1
+    def remote(self, ask: Ask) -> Stream:
+        self.asked.append(ask)
         return self.streams[self.num_asked - 1]
 
 
@@ -114,6 +118,16 @@ def test_what_somebody_has_read_is_not() -> None:
     with pytest.raises(ReplicaLost):
         run(handle)
     assert handle.num_asked == 1
+
+
+def test_an_answer_is_never_put_together_from_two_versions() -> None:
+    other = [Served("sums@1.1.0", "sha256:c", "sha256:b"), *WORDS]
+    handle = Handle([SERVED, WORDS[0], died()], other)
+    with pytest.raises(ReplicaLost):
+        run(handle, is_streamed=False)
+    assert [one.model for one in handle.asked] == ["sums", "sums@1.0.0"], (
+        "it is asked of the version that was told"
+    )
 
 
 def test_lost_twice_is_lost() -> None:

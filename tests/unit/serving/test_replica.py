@@ -273,7 +273,8 @@ def test_whoever_goes_away_leaves_his_place(start: Start) -> None:
     replica = start(engine={"max_rows": 1, "max_waiting": 0})
 
     async def go_away() -> None:
-        answer = replica.generate(Ask("gone", "sums", PROMPT, Sampling(max_new_tokens=200)))
+        endless = {"type": "string", "minLength": 5000}
+        answer = replica.generate(Ask("gone", "sums", PROMPT, Sampling(200, json_schema=endless)))
         await anext(answer)
         with pytest.raises(Overloaded):
             await ask(replica, "sums")
