@@ -22,7 +22,7 @@ from raytrain.release.bundle.parity.prompts import Prompt
 from raytrain.release.bundle.parity.section import ExportSettings
 from raytrain.release.bundle.subject import find_subject
 from raytrain.release.gate.policy import Policy
-from raytrain.release.gate.promote import Desk, Promotion, Wanted, promote
+from raytrain.release.gate.promote import Desk, Insisted, Promotion, Wanted, promote
 from raytrain.release.keys import KeyRing, SigningKey
 from raytrain.release.registry.next_version import register_next
 from raytrain.release.registry.state import PRODUCTION
@@ -116,7 +116,7 @@ def admitted(
     """The gate to production. override_as: role of who lets it through whatever the gate says."""
     reference = f"{release.name}@{version}"
     wanted = Wanted(reference, PRODUCTION, release.policy, (str(decision.location),), why)
-    return promote(release.desk, wanted, release.key, override_as=override_as)
+    return promote(release.desk, wanted, release.key, Insisted(override_as))
 
 
 def rolled_back(release: Release, why: str) -> Rollback:

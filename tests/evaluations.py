@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +81,9 @@ def evaluation_of(
         for name, records in suites.items()
     }
     location = Location.parse(str(place))
-    written = write_evaluation(location, EvaluationReport(model, dict(settings), reports), suites)
+    made = {"created_at": datetime.now(UTC).isoformat()}
+    report = EvaluationReport(model, dict(settings), reports)
+    written = write_evaluation(location, report, suites, provenance=made)
     if timings is not None:
         write_timings(written, timings)
     return open_evaluation(location)

@@ -9,7 +9,7 @@ from releases import Evidence
 
 from raytrain.evaluation.decision.contract import default_contract
 from raytrain.release.gate.policy import Policy, PolicySection, default_policy
-from raytrain.release.gate.promote import Desk, Promotion, Wanted, judge, promote
+from raytrain.release.gate.promote import NOTHING, Desk, Insisted, Promotion, Wanted, judge, promote
 
 
 def wanted(known: Evidence, policy: Policy | None = None, **more: Any) -> Wanted:
@@ -17,8 +17,8 @@ def wanted(known: Evidence, policy: Policy | None = None, **more: Any) -> Wanted
     return replace(plain, **more)
 
 
-def promoted(desk: Desk, asked: Wanted, **more: Any) -> Promotion:
-    return promote(desk, asked, desk.ring.signing_key("release"), **more)
+def promoted(desk: Desk, asked: Wanted, insisted: Insisted = NOTHING) -> Promotion:
+    return promote(desk, asked, desk.ring.signing_key("release"), insisted)
 
 
 def held(desk: Desk, asked: Wanted) -> dict[str, str]:

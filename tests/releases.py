@@ -45,6 +45,7 @@ class Trained:
     recipe: str = digest_of("recipe")
     base_reference: str = "models/base"
     rank: int = 2
+    layers: int = 1
 
     @property
     def subject(self) -> str:
@@ -125,7 +126,7 @@ def make_release(
     parents = {"subject": trained.subject, "base_model": trained.base_model, "dataset": trained.dataset}
     with ArtifactWriter(Location(str(folder)), kind="bundle", parents=parents) as writer:
         description.write(writer.path)
-        write_adapter(writer.path / "adapter", rank=trained.rank)
+        write_adapter(writer.path / "adapter", rank=trained.rank, layers=trained.layers)
         write_json(
             writer.path / "adapter" / "training.json", {"recipe": trained.recipe, "base_model": "models/base"}
         )

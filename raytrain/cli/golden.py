@@ -53,7 +53,7 @@ def golden(
     from raytrain.cli.ask import find_model
     from raytrain.evaluation.answering.settings import settings_from
     from raytrain.evaluation.evaluate import evaluate
-    from raytrain.release.gate.evaluations import subject_of
+    from raytrain.release.gate.evaluations import trained_digest
     from raytrain.release.golden import GoldenLimits, find_drift
     from raytrain.release.runnable import find_runnable
 
@@ -66,7 +66,7 @@ def golden(
     if result.evaluation is None:
         emit(result.as_dict(), as_json, lambda console: console.print(f"stopped by {result.stopped_by}"))
         return exit_code_when_stopped(result.stopped_by)
-    subject = asked.subject or subject_of(result.evaluation.report.model)
+    subject = asked.subject or trained_digest(result.evaluation.report.model)
     if subject is None:
         raise ConfigError(
             f"{model} has no digest", why="it is an endpoint", fix="name the model that answers there"

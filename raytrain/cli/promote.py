@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from raytrain.release.gate.policy import Policy
     from raytrain.release.gate.promote import Desk, Promotion
+    from raytrain.release.keys import KeyRing, PublicKey
 
 VersionArgument = Annotated[str, typer.Argument(help="NAME@VERSION or NAME@ALIAS.")]
 TargetOption = Annotated[str, typer.Option("--to", help="dev, staging or production.")]
@@ -49,7 +50,17 @@ def promote(
         bool,
         typer.Option("--override", help="Let it through whatever the gate says; needs --role and --why."),
     ] = False,
-    role: Annotated[str | None, typer.Option(help="Of who overrides, as the policy names it.")] = None,
+    change_policy: Annotated[
+        bool,
+        typer.Option(
+            "--change-policy",
+            help="Put this policy in the place of the one that the alias was last moved under; needs --why, and "
+            "--role where that one names roles.",
+        ),
+    ] = False,
+    role: Annotated[
+        str | None, typer.Option(help="Of who overrides or changes the policy, as the policy names it.")
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only tell; nothing is written.")] = False,
     checklist: ChecklistOption = None,
     place: PlaceOption = None,
@@ -57,13 +68,20 @@ def promote(
     as_json: JsonOption = False,
 ) -> int:
     """Let an alias name a version if the gate says GO; exit code 5 at NO-GO and at ESCALATE."""
-    from raytrain.release.gate.promote import Promotion, Wanted, judge
+    from raytrain.release.gate.promote import Insisted, Promotion, Wanted, consider
     from raytrain.release.gate.promote import promote as promote_version
 
     if override and role is None:
         raise ConfigError(
             "an override needs a role", why="--role is missing", fix="say --role ROLE --why TEXT"
         )
+    if role is not None and not override and not change_policy:
+        raise ConfigError(
+            f"--role {role} is for nothing here",
+            why="only who overrides, or changes the policy, speaks for a role",
+            fix="say --override or --change-policy, or leave it out",
+        )
+    insisted = Insisted(role if override else None, (role or "") if change_policy else None)
     if checklist is not None:
         check_outputs([checklist], inputs=[] if policy is None else [policy], replace=True)
     wanted = Wanted(reference, to, policy_of(policy), tuple(evidence or ()), why)
@@ -72,10 +90,23 @@ def promote(
     signing_key = None if dry_run else ring_of(ring).signing_key(key)
     with desk_of(place, ring, quiet=as_json) as desk:
         if signing_key is None:
-            done = Promotion(judge(desk, wanted), None, None, moved=False)
+            speaker = _active_key(desk.ring, key) if override or change_policy else None
+            done = Promotion(consider(desk, wanted, speaker, insisted), None, None, moved=False)
         else:
-            done = promote_version(desk, wanted, signing_key, override_as=role if override else None)
+            done = promote_version(desk, wanted, signing_key, insisted)
     return tell_promotion(done, checklist, as_json, dry_run=dry_run)
+
+
+def _active_key(keys: KeyRing, name: str) -> PublicKey:
+    """Without its private half: a dry run signs nothing."""
+    found = next((one for one in keys.known() if one.name == name and one.state == "active"), None)
+    if found is None:
+        raise ConfigError(
+            f"{name} has no active key",
+            why="whoever insists does so by a key",
+            fix="say --key NAME; raytrain keys list shows them",
+        )
+    return found
 
 
 def tell_promotion(done: Promotion, checklist: Path | None, as_json: bool, *, dry_run: bool = False) -> int:
@@ -84,9 +115,14 @@ def tell_promotion(done: Promotion, checklist: Path | None, as_json: bool, *, dr
 
     if checklist is not None:
         write_files({checklist: [checklist_of(done.judged)]})
-    if done.judged.override is not None:
-        one = done.judged.override
-        told = f"OVERRIDE: {done.judged.outcome.verdict} was set aside by {one.who} as {one.role}: {one.why}"
+    change, one = done.judged.policy_change, done.judged.override
+    loud = [] if change is None else [f"POLICY CHANGED {change.told()}"]
+    if one is not None:
+        was = "would be" if dry_run else "was"
+        loud.append(
+            f"OVERRIDE: {done.judged.outcome.verdict} {was} set aside by {one.who} as {one.role}: {one.why}"
+        )
+    for told in loud:
         stderr_console().print(told, style="bold red", markup=False, highlight=False, soft_wrap=True)
     refusal = done.refusal
     result = {

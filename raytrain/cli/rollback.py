@@ -25,7 +25,10 @@ def rollback(
     ] = None,
     rehearse: Annotated[bool, typer.Option("--rehearse", help="Everything but the switch.")] = False,
     load: Annotated[
-        bool, typer.Option("--load", help="Load it for real, in a fresh process, before the switch.")
+        bool,
+        typer.Option(
+            "--load", help="Also load it, in a fresh process, and ask it for a token; takes 10 s and more."
+        ),
     ] = False,
     other_base: Annotated[
         bool, typer.Option("--other-base", help="Also to a version over another base model or tokenizer.")
@@ -36,7 +39,8 @@ def rollback(
     ring: RingOption = None,
     as_json: JsonOption = False,
 ) -> int:
-    """Let production name the version before, after checking that it verifies, fits what serves now, and loads.
+    """Let production name the version before, after checking that it verifies and fits what serves now, and that its
+    weights are whole by their headers. That it loads is checked with --load alone.
 
     A second rollback goes one version further back. Exit code 5 where one of the checks does not hold.
     """
@@ -80,7 +84,7 @@ def _show(console: Console, done: Rollback) -> None:
         table.add_row(one.thing, one.serving[:19], one.wanted[:19])
     console.print(table)
     told = [
-        done.weights,
+        f"{done.weights}{'' if done.loaded else '; not loaded (--load does)'}",
         *done.notes,
         ", ".join(f"{step} {taken:.2f} s" for step, taken in done.seconds.items()),
     ]

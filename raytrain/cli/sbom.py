@@ -29,7 +29,8 @@ def sbom(
         table = Table(box=None, header_style="bold", pad_edge=False)
         for heading in ("type", "name", "version", "licence"):
             table.add_column(heading, overflow="fold")
-        for one in (document["metadata"]["component"], *document["components"]):
+        about = document.get("metadata", {}).get("component")
+        for one in ([about] if about else []) + document.get("components", []):
             row = (one["type"], one["name"], one.get("version", ""), _licences(one))
             table.add_row(*map(Text, row))
         console.print(table)

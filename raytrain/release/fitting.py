@@ -104,7 +104,7 @@ def _header(file: Path) -> Shapes:
                 raise _unfit(file, f"{name} of shape {one['shape']} does not fill the bytes {begin} to {end}")
             at, found[name] = end, list(one["shape"])
         left = file.stat().st_size - 8 - length - at
-    except (OSError, ValueError, KeyError, TypeError, struct.error) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError, struct.error) as error:
         raise _unfit(file, f"its header cannot be read: {type(error).__name__}: {error}") from error
     if left:
         raise _unfit(file, f"it has {left} bytes more than its tensors")
@@ -116,7 +116,7 @@ def _check_adapter(
 ) -> Iterator[str]:
     try:
         rank = int(json.loads((folder / ADAPTER_CONFIG).read_text(encoding="utf-8"))["r"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise _unfit(folder / ADAPTER_CONFIG, f"it cannot be read: {error}") from error
     if description.adapter is not None and description.adapter.rank != rank:
         raise _unfit(

@@ -13,8 +13,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from raytrain.errors import ConfigError, EndpointError, IntegrityError, RefusedError
-from raytrain.release.signing import all_files, differences_from, signature_place
+from raytrain.errors import ConfigError, EndpointError, RefusedError
+from raytrain.release.signing import all_files, differences_from, misfit, signature_place
 from raytrain.storage.artifact import Artifact, open_artifact
 from raytrain.storage.location import Location, translated_errors, write_atomically
 
@@ -84,9 +84,9 @@ def verify_keyless(
     try:
         config.verify(folder, place)
     except Error as error:
-        raise _refused(place, f"it is not by {identity.name} of {identity.provider}: {error}") from error
-    except (ValueError, KeyError, TypeError, IndexError, OSError) as error:
-        raise _refused(place, differences_from(error, folder, place)) from error
+        raise misfit(place, f"it is not by {identity.name} of {identity.provider}: {error}") from error
+    except (ValueError, KeyError, TypeError, IndexError, OSError, RecursionError) as error:
+        raise misfit(place, differences_from(error, folder, place)) from error
     return SignedByIdentity(artifact, identity)
 
 
@@ -141,19 +141,11 @@ def _check_is_keyless(place: Path) -> None:
     try:
         material = json.loads(place.read_bytes())["verificationMaterial"]
         is_keyless = "certificate" in material or "x509CertificateChain" in material
-    except (ValueError, KeyError, TypeError) as error:
-        raise _refused(place, f"it is no signature: {type(error).__name__}: {error}") from error
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise misfit(place, f"it is no signature: {type(error).__name__}: {error}") from error
     if not is_keyless:
         raise RefusedError(
             f"{place} is not a keyless signature",
             why="it names a key, and no identity",
             fix="verify it against the keys that count here, without --identity",
         )
-
-
-def _refused(place: Path, why: str) -> IntegrityError:
-    return IntegrityError(
-        f"{place} does not fit what it is said to sign",
-        why=why[:500],
-        fix="take another copy of both; do not use this one",
-    )

@@ -1,4 +1,5 @@
-"""Back to the version before: verified, held against what serves now, seen to load; then one entry of the journal."""
+"""Back to the version before: verified, held against what serves now, its weights seen to be whole; then one entry of
+the journal."""
 
 from __future__ import annotations
 
@@ -10,10 +11,12 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from raytrain.errors import ConfigError, PlatformError, RefusedError
+from raytrain.errors import ConfigError, IntegrityError, PlatformError, RefusedError
 from raytrain.release.bundle.description import BundleDescription, read_description
 from raytrain.release.fitting import Fit, check_weights, compatible, load_in_fresh_process, refuse_unfit
-from raytrain.release.gate.enforce import ROLLBACK_KIND, require_released
+from raytrain.release.gate.enforce import require_released
+from raytrain.release.gate.record import PROMOTION_KIND, ROLLBACK_KIND
+from raytrain.release.gate.recorded import kind_of_move
 from raytrain.release.keys import KeyRing, SigningKey
 from raytrain.release.registry.journal import Entry
 from raytrain.release.registry.registry import Registry
@@ -46,7 +49,8 @@ class RollbackOptions:
     other_base: bool = False
     """Also to a version over another base model or tokenizer."""
     load: bool = False
-    """Load it for real, in a fresh process, before the switch: seconds to minutes instead of milliseconds."""
+    """Load it for real, in a fresh process, before the switch. That takes longer than a rollback should: most of it is
+    the import of torch and transformers."""
     why: str = ""
 
 
@@ -60,6 +64,8 @@ class Rollback:
     moved: bool = False
     fits: list[Fit] = field(default_factory=list)
     weights: str = ""
+    loaded: bool = False
+    """It was loaded for real, and has answered."""
     notes: list[str] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
     """Of each step, in their order."""
@@ -74,36 +80,53 @@ class Rollback:
             "moved": self.moved,
             "fits": [{**asdict(one), "same": one.same} for one in self.fits],
             "weights": self.weights,
+            "loaded": self.loaded,
             "notes": self.notes,
             "seconds": {step: round(taken, 3) for step, taken in self.seconds.items()},
             "record": None if record is None else {"place": str(record.location), "digest": record.digest},
         }
 
 
-def good_versions(entries: Iterable[Entry]) -> list[Version]:
+IsPromotion = Callable[[Entry], bool]
+"""Whether a move of production was let in by the gate, and is no way back."""
+
+
+def good_versions(entries: Iterable[Entry], is_promotion: IsPromotion) -> list[Version]:
     """Versions that production can go back through, the one that serves now last. Pure.
 
     Going back to a version takes those after it off the list: whoever goes back twice gets two versions back, and never
-    to what was just left. What was withdrawn is not on it.
+    to what was just left. One that is promoted again comes last, and what served until then before it. What was
+    withdrawn is not on it.
     """
     stack: list[Version] = []
     withdrawn: set[Version] = set()
     for one in entries:
         if one.action == "withdraw":
             withdrawn.add(Version.parse(one.details["version"]))
-        if one.action == "move" and one.details["alias"] == PRODUCTION:
-            version = Version.parse(one.details["version"])
-            stack = stack[: stack.index(version)] if version in stack else stack
-            stack.append(version)
+        if not _is_of_production(one):
+            continue
+        version = Version.parse(one.details["version"])
+        if version in stack:
+            if is_promotion(one):
+                stack.remove(version)
+            else:
+                stack = stack[: stack.index(version)]
+        stack.append(version)
     return [one for one in stack if one not in withdrawn]
 
 
-def choose_target(entries: list[Entry], name: str, to: Version | None) -> tuple[Version, Version]:
+def _is_of_production(entry: Entry) -> bool:
+    return entry.action == "move" and entry.details["alias"] == PRODUCTION
+
+
+def choose_target(
+    entries: list[Entry], name: str, to: Version | None, is_promotion: IsPromotion
+) -> tuple[Version, Version]:
     """(what serves now, what to go back to). Pure.
 
     Raises RefusedError where there is nothing to go back to, ConfigError where `to` never was in production.
     """
-    stack = good_versions(entries)
+    stack = good_versions(entries, is_promotion)
     if not stack:
         raise RefusedError(
             f"{name} has nothing in production",
@@ -119,9 +142,8 @@ def choose_target(entries: list[Entry], name: str, to: Version | None) -> tuple[
                 fix="name one that was there with --to VERSION, or promote another",
             )
         return now, stack[-2]
-    moves = [one.details for one in entries if one.action == "move" and one.details["alias"] == PRODUCTION]
-    was_there = {Version.parse(one["version"]) for one in moves}
-    if to not in was_there or to == now:
+    was_there = {Version.parse(one.details["version"]) for one in entries if _is_of_production(one)}
+    if to not in was_there:
         others = ", ".join(map(str, sorted(was_there - {now}, reverse=True))) or "none"
         raise ConfigError(
             f"{name} cannot go back to {to}",
@@ -132,13 +154,20 @@ def choose_target(entries: list[Entry], name: str, to: Version | None) -> tuple[
 
 
 def roll_back(hangar: Hangar, name: str, key: SigningKey | None, options: RollbackOptions) -> Rollback:
-    """Let production name an earlier version that still verifies, fits and loads. key: None only at a rehearsal.
+    """Let production name an earlier version that still verifies and fits, and whose weights are whole by their
+    headers; whether it loads is seen where the options say so. key: None only at a rehearsal.
 
     Raises what `choose_target` raises; RefusedError or IntegrityError where that version does not verify, was never let
     in by the gate, was withdrawn, does not fit or does not load, and where somebody else moved production meanwhile.
     """
     registry = hangar.registry
-    now, to = choose_target(registry.entries(name), name, options.to)
+
+    def is_promotion(move: Entry) -> bool:
+        return kind_of_move(registry, name, move) == PROMOTION_KIND
+
+    now, to = choose_target(registry.entries(name), name, options.to, is_promotion)
+    if to == now:
+        _refuse_standing(hangar, name, now)
     done = Rollback(name, now, to)
     with _timed(hangar, done, "verify"):
         admitted = require_released(registry, f"{name}@{to}", hangar.ring, alias=PRODUCTION)
@@ -153,6 +182,7 @@ def roll_back(hangar: Hangar, name: str, key: SigningKey | None, options: Rollba
     if options.load:
         with _timed(hangar, done, "load"):
             done.notes.append(load_in_fresh_process(folder, description, hangar.cache))
+            done.loaded = True
     if options.rehearse:
         return done
     assert key is not None, "only a rehearsal goes without"
@@ -163,6 +193,20 @@ def roll_back(hangar: Hangar, name: str, key: SigningKey | None, options: Rollba
         registry.move(name, PRODUCTION, to, expected=now, decision=done.record.digest, why=why)
     done.moved = True
     return done
+
+
+def _refuse_standing(hangar: Hangar, name: str, now: Version) -> None:
+    """What serves now is gone back to only where the record by which it came does not count any more: whoever signs
+    now says that it stays."""
+    try:
+        require_released(hangar.registry, f"{name}@{PRODUCTION}", hangar.ring)
+    except (RefusedError, IntegrityError):
+        return
+    raise ConfigError(
+        f"{name} cannot go back to {now}",
+        why="it serves that version, by a record that counts",
+        fix=f"name another that was in production: raytrain registry log {name}",
+    )
 
 
 def _compare(hangar: Hangar, done: Rollback, wanted: BundleDescription, options: RollbackOptions) -> None:
@@ -188,6 +232,7 @@ def _write_record(hangar: Hangar, done: Rollback, bundle: str, key: SigningKey, 
         "bundle": bundle,
         "fits": [asdict(one) for one in done.fits],
         "weights": done.weights,
+        "loaded": done.loaded,
         "notes": done.notes,
         "why": why,
         "who": key.public.name,

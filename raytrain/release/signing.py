@@ -75,9 +75,9 @@ def verify(folder: Path, ring: KeyRing, signature: Path | None = None) -> Signed
         try:
             config.use_elliptic_key_verifier(public_key=public).verify(folder, place)
         except InvalidSignature as error:
-            raise _refused(place, "it is not a signature by the key that it names") from error
-        except (ValueError, KeyError, TypeError, IndexError, OSError) as error:
-            raise _refused(place, differences_from(error, folder, place)) from error
+            raise misfit(place, "it is not a signature by the key that it names") from error
+        except (ValueError, KeyError, TypeError, IndexError, OSError, RecursionError) as error:
+            raise misfit(place, differences_from(error, folder, place)) from error
     return Signed(artifact, key)
 
 
@@ -99,7 +99,7 @@ def differences_from(error: Exception, folder: Path, place: Path) -> str:
     try:
         payload = base64.b64decode(json.loads(place.read_bytes())["dsseEnvelope"]["payload"])
         signed = {one["name"]: one["digest"] for one in json.loads(payload)["predicate"]["resources"]}
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return str(error)[:300]
     files = [one for one in folder.rglob("*") if one.is_symlink() or one.is_file()]
     there = {one.relative_to(folder).as_posix(): one for one in files}
@@ -135,8 +135,8 @@ def _key_of(place: Path, ring: KeyRing) -> PublicKey:
                 fix="raytrain verify FOLDER --identity NAME --identity-provider URL",
             )
         hint = str(material["publicKey"]["hint"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise _refused(place, f"it is no signature by a key: {error}") from error
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise misfit(place, f"it is no signature by a key: {error}") from error
     key = next((one for one in ring.known() if one.id == hint), None)
     if key is None:
         raise RefusedError(
@@ -153,9 +153,10 @@ def _key_of(place: Path, ring: KeyRing) -> PublicKey:
     return key
 
 
-def _refused(place: Path, why: str) -> IntegrityError:
+def misfit(place: Path, why: str) -> IntegrityError:
+    """A signature is not one of what lies beside it."""
     return IntegrityError(
         f"{place} does not fit what it is said to sign",
-        why=why,
+        why=why[:500],
         fix="take another copy of both; do not use this one",
     )

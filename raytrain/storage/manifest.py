@@ -65,7 +65,7 @@ class Manifest:
                 provenance=body["provenance"],
             )
             stated = body["digest"]
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise IntegrityError(
                 f"{location / MANIFEST_NAME} is not a manifest",
                 why=f"it cannot be read: {error}",

@@ -127,6 +127,26 @@ def test_workflows_are_whole_and_their_commands_understood(block: Block) -> None
     assert len(faults) > 1 and {line: fault for line, fault in faults.items() if fault} == {}
 
 
+def test_what_a_pull_request_brings_does_not_judge_it() -> None:
+    """Of the workflow with the gate: policy and ring are the base branch's, nothing is secret, nothing of it is run."""
+    import yaml
+
+    (block,) = [one for one in all_blocks("yaml workflow") if "raytrain promote" in one.text]
+    found = yaml.load(block.text, Loader=yaml.BaseLoader)
+    assert found["on"].keys() == {"pull_request_target"} and "secrets." not in block.text
+    (job,) = found["jobs"].values()
+    checkouts = [step["with"] for step in job["steps"] if "checkout" in step.get("uses", "")]
+    assert [one["path"] for one in checkouts if "ref" not in one] == ["base"]
+    assert [one["path"] for one in checkouts if "ref" in one] == ["change"]
+    assert all(one["persist-credentials"] == "false" for one in checkouts)
+    lines = [line for step in job["steps"] for line in step.get("run", "").splitlines()]
+    (gate,) = [line for line in lines if line.startswith("raytrain promote")]
+    assert all(one in gate for one in ("--policy base/", "--ring base/", "--dry-run"))
+    assert [word for line in lines for word in line.split() if word.startswith("change/")] == [
+        "change/releases/reports"
+    ]
+
+
 @pytest.mark.parametrize("block", all_blocks("yaml", "yaml part"), ids=by_place)
 def test_recipes_are_valid(block: Block) -> None:
     validate(block)

@@ -136,7 +136,7 @@ def read_description(folder: Path) -> BundleDescription:
                 "formats": tuple(content["formats"]),
             }
         )
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise IntegrityError(
             f"{place} cannot be read",
             why=f"{type(error).__name__}: {error}",

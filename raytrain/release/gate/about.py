@@ -70,7 +70,7 @@ def about_bundle(artifact: Artifact) -> About:
 def _recipe(artifact: Artifact) -> str | None:
     for folder in ("", *(f"{one}/" for one in FORMAT_FOLDERS.values())):
         if f"{folder}{TRAINING_RECORD}" in artifact.manifest.files:
-            found = _json(artifact, f"{folder}{TRAINING_RECORD}").get("recipe")
+            found = read_json(artifact, f"{folder}{TRAINING_RECORD}").get("recipe")
             return None if found is None else str(found)
     return None
 
@@ -82,8 +82,8 @@ def read_documents(artifact: Artifact, about: About) -> Iterator[Reading]:
         if entry is None:
             continue
         try:
-            status, value, why = _READERS[thing](_json(artifact, name), about, artifact.manifest)
-        except (KeyError, TypeError, ValueError, AttributeError, IntegrityError) as error:
+            status, value, why = _READERS[thing](read_json(artifact, name), about, artifact.manifest)
+        except (KeyError, TypeError, ValueError, AttributeError, RecursionError, IntegrityError) as error:
             status, value, why = (
                 "failed",
                 "cannot be read",
@@ -163,9 +163,14 @@ _READERS: Mapping[str, Callable[[dict[str, Any], About, Manifest], Told]] = {
 }
 
 
-def _json(artifact: Artifact, name: str) -> dict[str, Any]:
+def read_json(artifact: Artifact, name: str) -> dict[str, Any]:
+    """A file of an artifact. Raises IntegrityError where it cannot be read."""
     try:
         found: dict[str, Any] = json.loads((artifact.path / name).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise IntegrityError(f"{artifact.path / name} cannot be read", why=str(error), fix=_AGAIN) from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise IntegrityError(
+            f"{artifact.path / name} cannot be read",
+            why=str(error),
+            fix="take another copy, or make it again",
+        ) from error
     return found

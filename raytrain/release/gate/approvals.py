@@ -7,9 +7,10 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from raytrain.errors import PlatformError, RefusedError
+from raytrain.errors import PlatformError
 from raytrain.release.gate.about import About
-from raytrain.release.gate.policy import Policy, is_among
+from raytrain.release.gate.authority import check_speaks_for
+from raytrain.release.gate.policy import Policy
 from raytrain.release.gate.rules import Approval, Refused
 from raytrain.release.keys import KeyRing, SigningKey
 from raytrain.release.registry.shelf import Shelf
@@ -35,24 +36,13 @@ class Statement:
     why: str
 
 
-def check_speaks_for(policy: Policy, role: str, key: SigningKey) -> None:
-    """Raises RefusedError where the policy does not give this key the role."""
-    keys = policy.keys_of(role)
-    if not is_among(keys, key.public.name, key.public.id):
-        raise RefusedError(
-            f"{key.public.name} does not speak for {role}",
-            why=f"the policy {policy.section.policy} gives that role to {', '.join(keys)}",
-            fix="let one of these sign, or change `roles` in the policy",
-        )
-
-
 def statement_of(
     about: About, policy: Policy, target: str, role: str, key: SigningKey, why: str
 ) -> Statement:
     """Raises ConfigError where policy, target or role do not fit, RefusedError where the key does not speak for the
     role."""
     policy.target(target)
-    check_speaks_for(policy, role, key)
+    check_speaks_for(policy, role, key.public)
     return Statement(about.bundle, about.subject, target, policy.digest, role, key.public.id, why)
 
 
@@ -103,7 +93,7 @@ def _read(folder: Path, ring: KeyRing, wanted: Statement) -> Approval | _NotCoun
         statement = Statement(**json.loads((folder / _FILE).read_text(encoding="utf-8")))
     except PlatformError as error:
         return _NotCounted(Refused(name, error.why))
-    except (OSError, ValueError, TypeError) as error:
+    except (OSError, ValueError, TypeError, RecursionError) as error:
         return _NotCounted(Refused(name, f"it cannot be read: {error}"))
     key = signed.key
     if statement.key != key.id:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from raytrain.evaluation.decision.visible import visible
 from raytrain.release.gate.rules import Facts, Outcome, Rule
 
@@ -9,11 +11,14 @@ _BOX = {"passed": "[x]", "failed": "[ ]", "pending": "[ ]"}
 _SIGN = {"passed": "", "failed": " **failed**", "pending": " **pending**"}
 
 
-def render_checklist(facts: Facts, outcome: Outcome, policy: str, override: str | None = None) -> str:
-    """Each rule with its number, its evidence, and what would change it. Boxes are ticked by the gate, not by hand."""
+def render_checklist(facts: Facts, outcome: Outcome, policy: str, loud: Mapping[str, str]) -> str:
+    """Each rule with its number, its evidence, and what would change it. Boxes are ticked by the gate, not by hand.
+
+    loud: what somebody took upon himself, by its word.
+    """
     lines = [f"# {outcome.verdict}: {facts.name} {facts.version} to {facts.target}", ""]
     lines += [f"- bundle `{facts.bundle}`", f"- of `{facts.subject}`", f"- policy {_text(policy)}"]
-    lines += [] if override is None else [f"- **OVERRIDDEN** {_text(override)}"]
+    lines += [f"- **{word}** {_text(told)}" for word, told in loud.items()]
     lines.append("")
     groups = {
         "Bundle": ("signature", "one subject", "export check", "scan", "sbom", "provenance"),

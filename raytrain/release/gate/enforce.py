@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection
 from dataclasses import dataclass
 
 from raytrain.errors import RefusedError
 from raytrain.release.gate.about import About, about_bundle, read_documents
-from raytrain.release.gate.record import PROMOTION_KIND, read_record
+from raytrain.release.gate.record import PROMOTION_KIND, ROLLBACK_KIND
+from raytrain.release.gate.recorded import (
+    Recorded,
+    check_bundle_signer,
+    check_own_policy,
+    kind_of_move,
+    read_record,
+)
+from raytrain.release.gate.succession import check_succession, last_promotion
 from raytrain.release.keys import KeyRing
 from raytrain.release.registry.journal import Entry
 from raytrain.release.registry.registry import Registry
 from raytrain.release.registry.shelf import shelf_of
 from raytrain.release.registry.state import ALIASES, PREVIOUS, PRODUCTION
 from raytrain.release.signing import Signed
-from raytrain.storage.artifact import Artifact
-
-ROLLBACK_KIND = "rollback"
 
 
 @dataclass(frozen=True)
@@ -30,6 +34,8 @@ class Admitted:
     """Digest of the record that let it in."""
     overridden: bool
     """Somebody let it through that the gate held."""
+    policy: str
+    """Digest of the policy under which it was let in."""
 
 
 def require_released(
@@ -41,10 +47,12 @@ def require_released(
     policies: Collection[str] | None = None,
 ) -> Admitted:
     """The bundle of NAME@ALIAS or NAME@VERSION, where its signature counts, it is the bundle that was released, and a
-    signed record that the journal names let it become that alias. alias: of NAME@VERSION; None = any.
+    signed record that the journal names let it become that alias. alias: of NAME@VERSION; None = any. Where the alias
+    came back to it by a rollback, that record is asked for as well.
 
     policies: digests of those that count; None = any. What the record says of documents in the bundle is looked at
-    again. Raises RefusedError or IntegrityError that says which of this does not hold, or that it was withdrawn.
+    again, and so are both signers, by the record's own policy. Raises RefusedError or IntegrityError that says which of
+    this does not hold, or that it was withdrawn.
     """
     name, _, wanted = reference.partition("@")
     released = registry.find(reference).version
@@ -54,68 +62,70 @@ def require_released(
     about = about_bundle(signed.artifact)
     if wanted in ALIASES:
         alias = PRODUCTION if wanted == PREVIOUS else wanted
-    moves = [
-        one for one in registry.entries(name) if one.action == "move" and one.details["version"] == version
-    ]
+    entries = registry.entries(name)
+    moves = [one for one in entries if one.action == "move" and one.details["version"] == version]
     moves = [one for one in moves if alias is None or one.details["alias"] == alias]
     if not moves:
         raise _refused(reference, "the journal has no entry that lets it become one", "raytrain promote")
-    admitted: Admitted | None = None
-    for move in reversed(moves):
-        record = _record(registry, name, move, ring)
-        if record.kind == ROLLBACK_KIND:
-            _check_rollback(reference, record, about)
-            continue
-        admitted = _admitted(reference, record, move, signed, about)
-        break
-    if admitted is None:
+    if wanted in ALIASES and kind_of_move(registry, name, moves[-1]) == ROLLBACK_KIND:
+        _check_rollback(reference, _record(registry, name, moves[-1], ring), about)
+    let_in = next(
+        (one for one in reversed(moves) if kind_of_move(registry, name, one) != ROLLBACK_KIND), None
+    )
+    if let_in is None:
         raise _refused(reference, "it came back by a rollback, and was never promoted", "raytrain promote")
-    if policies is not None and _policy(registry, name, admitted, ring) not in policies:
+    record = _record(registry, name, let_in, ring)
+    earlier = (one for one in entries if one.number < let_in.number)
+    before = last_promotion(registry, name, let_in.details["alias"], earlier)
+    admitted = _admitted(reference, (record, before), let_in, signed, about)
+    if policies is not None and admitted.policy not in policies:
         why = f"it was let in by another policy than {', '.join(one[7:19] for one in policies)}"
         raise _refused(reference, why, "promote it under one of these")
     return admitted
 
 
-def _record(registry: Registry, name: str, move: Entry, ring: KeyRing) -> Artifact:
+def _record(registry: Registry, name: str, move: Entry, ring: KeyRing) -> Signed:
     digest = move.details.get("decision")
     if digest is None:
         why = f"entry {move.number} of the journal, by {move.who}, names no decision"
         raise _refused(f"{name}@{move.details['alias']}", why, "raytrain promote; find out who moved it")
-    return shelf_of(registry, name, "records").get(digest, ring).artifact
+    return shelf_of(registry, name, "records").get(digest, ring)
 
 
-def _check_rollback(reference: str, record: Artifact, about: About) -> None:
-    if record.manifest.parents.get("bundle") != about.bundle:
-        raise _refused(reference, f"the rollback {record.digest} is about another bundle", "roll back again")
+def _check_rollback(reference: str, record: Signed, about: About) -> None:
+    if record.artifact.manifest.parents.get("bundle") != about.bundle:
+        why = f"the rollback {record.artifact.digest} is about another bundle"
+        raise _refused(reference, why, "roll back again")
 
 
-def _admitted(reference: str, record: Artifact, move: Entry, signed: Signed, about: About) -> Admitted:
-    if record.kind != PROMOTION_KIND:
-        raise _refused(reference, f"{record.digest} is a {record.kind}, no promotion", "raytrain promote")
-    told = read_record(record)
+def _admitted(
+    reference: str, records: tuple[Signed, Recorded | None], move: Entry, signed: Signed, about: About
+) -> Admitted:
+    """records: what let it in, and the promotion to the same alias before."""
+    record, before = records
+    if record.artifact.kind != PROMOTION_KIND:
+        why = f"{record.artifact.digest} is a {record.artifact.kind}, no promotion"
+        raise _refused(reference, why, "raytrain promote")
+    told = read_record(record.artifact)
     held = {
-        "bundle": (told["bundle"], about.bundle),
-        "subject": (told["subject"], about.subject),
-        "alias": (told["target"], move.details["alias"]),
+        "bundle": (told.bundle, about.bundle),
+        "subject": (told.subject, about.subject),
+        "alias": (told.target, move.details["alias"]),
     }
     for thing, (theirs, ours) in held.items():
         if theirs != ours:
-            why = f"the record {record.digest} is about another {thing}: {theirs}, not {ours}"
+            why = f"the record {told.digest} is about another {thing}: {theirs}, not {ours}"
             raise _refused(reference, why, "raytrain promote; find out who moved it")
-    if told["released"] is not True:
-        raise _refused(
-            reference, f"the record {record.digest} says {told['verdict']}", "find out who moved it"
-        )
-    passed = {one["name"].replace(" ", "_") for one in told["rules"] if one["status"] == "passed"}
+    try:
+        check_own_policy(told, record.key)
+        check_succession(before, told, record.key)
+        check_bundle_signer(told, signed.key)
+    except RefusedError as error:
+        raise _refused(reference, f"{error.what}: {error.why}", error.fix) from error
     for one in read_documents(signed.artifact, about):
-        if one.thing in passed and one.status != "passed":
+        if one.thing.replace("_", " ") in told.passed and one.status != "passed":
             raise _refused(reference, f"{one.thing} of the bundle: {one.why}", "export and promote again")
-    return Admitted(signed, about, record.digest, told["override"] is not None)
-
-
-def _policy(registry: Registry, name: str, admitted: Admitted, ring: KeyRing) -> str:
-    record = shelf_of(registry, name, "records").get(admitted.record, ring).artifact
-    return str(json.loads((record.path / "record.json").read_text(encoding="utf-8"))["policy"]["digest"])
+    return Admitted(signed, about, told.digest, told.override is not None, told.policy.digest)
 
 
 def _refused(reference: str, why: str, fix: str) -> RefusedError:

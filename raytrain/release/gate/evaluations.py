@@ -34,7 +34,7 @@ class Asked:
 _COMPARE = "raytrain compare BASELINE EVALUATION, with the contract of the policy"
 
 
-def subject_of(model: EvaluatedModel) -> str | None:
+def trained_digest(model: EvaluatedModel) -> str | None:
     """Digest of the trained artifact that answered."""
     return model.adapter_digest or model.base_digest
 
@@ -46,11 +46,11 @@ def read_decision(artifact: Artifact, about: About, asked: Asked, find: Find) ->
     found = {role: find(digest) for role, digest in wanted.items()}
     missing = [f"{role} {wanted[role]}" for role, one in found.items() if one is None]
     candidates = [one for role, one in found.items() if one is not None and role != "baseline"]
-    names = _who(artifact) | {subject_of(one.report.model) for one in candidates}
+    names = _who(artifact) | {trained_digest(one.report.model) for one in candidates}
     if about.subject not in names:
         return f"it is about {', '.join(map(str, names)) or 'nothing'}, the bundle of {about.subject}"
     baseline = found.get("baseline")
-    own = any(subject_of(one.report.model) == about.subject for one in candidates)
+    own = any(trained_digest(one.report.model) == about.subject for one in candidates)
     if missing or baseline is None or not own:
         told = (
             "not at hand",
@@ -58,13 +58,14 @@ def read_decision(artifact: Artifact, about: About, asked: Asked, find: Find) ->
             f"it cannot be decided anew without {'; '.join(missing) or 'its own'}",
         )
         return _failed(artifact, *told, change="give these with --evidence as well")
-    judged = judge(asked, baseline, candidates, about)
-    times = [(judged.made, judged.made_text), time_of(artifact)]
-    # A decision of today on an evaluation of last year is of last year.
-    made, text = min(
-        (one for one in times if one[0] is not None), key=lambda one: one[0] or 0.0, default=times[1]
-    )
-    return replace(judged, digest=artifact.digest, made=made, made_text=text)
+    judged = decide_anew(asked, baseline, candidates, about)
+    made, text = judged.made, judged.made_text
+    decided, decided_text = time_of(artifact)
+    # A decision of today on an evaluation of last year is of last year, and on one without a time has none.
+    if made is not None and decided is not None and decided < made:
+        made, text = decided, decided_text
+    rests_on = ((judged.digest, None), *judged.rests_on)
+    return replace(judged, digest=artifact.digest, made=made, made_text=text, rests_on=rests_on)
 
 
 def _who(artifact: Artifact) -> set[str | None]:
@@ -74,9 +75,18 @@ def _who(artifact: Artifact) -> set[str | None]:
     return {one.get("adapter_digest") or one.get("base_digest") for one in models}
 
 
-def judge(asked: Asked, baseline: Evaluation, candidates: Sequence[Evaluation], about: About) -> Reading:
-    """Candidates: the subject's evaluation, beside others where these were compared with it."""
-    own = [one for one in candidates if subject_of(one.report.model) == about.subject]
+def decide_anew(
+    asked: Asked, baseline: Evaluation, candidates: Sequence[Evaluation], about: About
+) -> Reading:
+    """A reading of the subject's evaluation, as if nothing that it rests on were signed. candidates: that one, beside
+    others where these were compared with it."""
+    reading = _decided(asked, baseline, candidates, about)
+    others = [one.artifact.digest for one in (baseline, *candidates) if one.artifact.digest != reading.digest]
+    return replace(reading, rests_on=tuple((one, None) for one in others))
+
+
+def _decided(asked: Asked, baseline: Evaluation, candidates: Sequence[Evaluation], about: About) -> Reading:
+    own = [one for one in candidates if trained_digest(one.report.model) == about.subject]
     artifact, digest = own[0].artifact, baseline.artifact.digest
     if baseline.artifact.kind != "baseline":
         told = ("not frozen", "a frozen baseline", f"{digest} is an {baseline.artifact.kind}")

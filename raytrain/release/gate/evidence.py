@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from raytrain.errors import ConfigError, IntegrityError
@@ -11,7 +11,7 @@ from raytrain.evaluation.results import KINDS as EVALUATION_KINDS
 from raytrain.evaluation.results import Evaluation, open_evaluation
 from raytrain.release.gate.about import About
 from raytrain.release.gate.approvals import APPROVAL_KIND
-from raytrain.release.gate.evaluations import Asked, judge, read_decision, subject_of
+from raytrain.release.gate.evaluations import Asked, decide_anew, read_decision, trained_digest
 from raytrain.release.gate.policy import Policy, TargetSection
 from raytrain.release.gate.reports import READERS
 from raytrain.release.gate.rules import Reading, Stray
@@ -53,7 +53,7 @@ class Gathered:
     """Of all that was read."""
 
 
-def collect(places: Sequence[str], ring: KeyRing) -> list[Found]:
+def open_evidence(places: Sequence[str], ring: KeyRing) -> list[Found]:
     """Every artifact at these places or, where a place is a folder of artifacts, in it; its files and, where it has
     one, its signature are verified.
 
@@ -88,28 +88,31 @@ def _opened(place: Location, ring: KeyRing, *, by_name: bool) -> Found:
 
 
 def gather(
-    found: Sequence[Found], about: About, policy: Policy, target: TargetSection, shelves: Shelves
+    found: Sequence[Found], about: About, policy: Policy, target: TargetSection, finder: Finder
 ) -> Gathered:
     """Hold each against the bundle. What was named itself and is about another is a stray; in a folder it is passed
     over. Raises ConfigError where an artifact that was named is no evidence."""
-    given = {
-        one.artifact.digest: open_evaluation(one.artifact.location) for one in found if _is_evaluation(one)
-    }
-    finder = _Finder(shelves, given)
+    finder.take(one for one in found if _is_evaluation(one))
     readings: list[Reading] = []
     strays: list[Stray] = []
     for one in found:
         told = _read(one, about, policy, target, finder)
         if isinstance(told, Reading):
-            readings.append(replace(told, signed_by=one.signed_by))
+            readings.append(_with_signers(told, one, finder))
         elif told is not None and one.by_name:
             strays.append(Stray(str(one.artifact.location), one.artifact.digest, told))
     if "evaluation" in target.reports and not any(one.thing == "evaluation" for one in readings):
-        readings += _decided_here(found, given, about, Asked(policy.contract, target.baseline))
+        asked = Asked(policy.contract, target.baseline)
+        readings += _decided_here(found, finder, about, asked)
     readings.sort(key=lambda one: (one.thing, one.digest))
     approvals = tuple(one.artifact for one in found if one.artifact.kind == APPROVAL_KIND)
     digests = tuple(sorted(one.digest for one in readings))
     return Gathered(tuple(readings), tuple(strays), approvals, digests)
+
+
+def _with_signers(reading: Reading, one: Found, finder: Finder) -> Reading:
+    rests_on = tuple((digest, finder.signed_by(digest)) for digest, _ in reading.rests_on)
+    return replace(reading, signed_by=one.signed_by, rests_on=rests_on)
 
 
 def _is_evaluation(one: Found) -> bool:
@@ -117,7 +120,7 @@ def _is_evaluation(one: Found) -> bool:
 
 
 def _read(
-    one: Found, about: About, policy: Policy, target: TargetSection, finder: _Finder
+    one: Found, about: About, policy: Policy, target: TargetSection, finder: Finder
 ) -> Reading | str | None:
     """None where it is not read by itself."""
     artifact = one.artifact
@@ -126,7 +129,7 @@ def _read(
             return read_decision(artifact, about, Asked(policy.contract, target.baseline), finder.evaluation)
         if artifact.kind in READERS:
             return READERS[artifact.kind](artifact, about, target)
-    except (OSError, KeyError, TypeError, ValueError, AttributeError) as error:
+    except (OSError, KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise IntegrityError(
             f"{artifact.location} cannot be read as a {artifact.kind}",
             why=f"{type(error).__name__}: {error}",
@@ -144,36 +147,45 @@ def _read(
     return None
 
 
-def _decided_here(
-    found: Sequence[Found], given: dict[str, Evaluation], about: About, asked: Asked
-) -> Iterator[Reading]:
+def _decided_here(found: Sequence[Found], finder: Finder, about: About, asked: Asked) -> Iterator[Reading]:
     """Where no decision is brought: the subject's evaluations against each baseline that was named."""
-    baselines = [
-        given[one.artifact.digest] for one in found if one.artifact.kind == "baseline" and one.by_name
-    ]
+    opened = {one.artifact.digest: finder.evaluation(one.artifact.digest) for one in found}
+    named = (opened[one.artifact.digest] for one in found if one.artifact.kind == "baseline" and one.by_name)
+    baselines = [one for one in named if one is not None]
     for one in found:
-        own = given.get(one.artifact.digest)
-        if own is None or own in baselines or subject_of(own.report.model) != about.subject:
+        own = opened[one.artifact.digest]
+        if own is None or own in baselines or trained_digest(own.report.model) != about.subject:
             continue
         for baseline in baselines:
-            yield replace(judge(asked, baseline, [own], about), signed_by=one.signed_by)
+            yield _with_signers(decide_anew(asked, baseline, [own], about), one, finder)
 
 
-class _Finder:
+class Finder:
     """Evaluations by digest: those given, then baselines in the storage, then what runs have recorded."""
 
-    def __init__(self, shelves: Shelves, given: dict[str, Evaluation]) -> None:
+    def __init__(self, shelves: Shelves, ring: KeyRing) -> None:
         self._shelves = shelves
-        self._given = given
+        self._ring = ring
+        self._known: dict[str, tuple[Evaluation, str | None]] = {}
+
+    def take(self, given: Iterable[Found]) -> None:
+        """Those that somebody gave."""
+        for one in given:
+            self._known[one.artifact.digest] = open_evaluation(one.artifact.location), one.signed_by
 
     def evaluation(self, digest: str) -> Evaluation | None:
-        if digest not in self._given:
+        """Raises RefusedError or IntegrityError where it has a signature that does not count."""
+        if digest not in self._known:
             place = self._place_of(digest)
             found = None if place is None else open_evaluation(place)
-            if found is None or found.artifact.digest != digest:
+            if place is None or found is None or found.artifact.digest != digest:
                 return None
-            self._given[digest] = found
-        return self._given[digest]
+            self._known[digest] = found, _opened(place, self._ring, by_name=True).signed_by
+        return self._known[digest][0]
+
+    def signed_by(self, digest: str) -> str | None:
+        """Name of the key that signed one which was found; None where it has no signature on this disk."""
+        return self._known[digest][1] if digest in self._known else None
 
     def _place_of(self, digest: str) -> Location | None:
         for place in (self._shelves.storage / "baselines").children():

@@ -45,7 +45,7 @@ class ApprovalRules(Section):
     role: Name
     """One of `roles`."""
     needed: int = Field(default=1, ge=1)
-    """So many of the role's keys must have signed, each counted once."""
+    """So many of the role's people must have signed; keys of one name are one."""
 
 
 class TargetSection(Section):
@@ -61,9 +61,10 @@ class TargetSection(Section):
     """Keys that may have signed the bundle, as in `roles`; empty = any of the ring that was not revoked. A bundle
     without a signature that counts never passes."""
     signed_evidence: bool = False
-    """Whether reports must be signed, too: then nobody can have written one, or its time, without a key."""
+    """Whether reports must be signed, too, with every evaluation and baseline that a decision is made from: then nobody
+    can have written one, or its time, without a key."""
     max_age_days: Annotated[float, Field(gt=0.0)] | None = 30.0
-    """So old reports and the bundle may be, by the time in their manifests; null = any age."""
+    """So old reports may be, by the time in their manifests; null = any age. A bundle never changes, and has none."""
     baseline: Digest | None = None
     """The frozen baseline that the evaluation must have been compared with; null = any that the promoter chooses."""
     golden: Digest | None = None
@@ -78,6 +79,8 @@ class TargetSection(Section):
     """How grave a failure may be that the safety report has, and no graver; secrets in answers never pass."""
     approvals: list[ApprovalRules] = Field(default_factory=list)
     """Who must have signed `raytrain approve`. Until they have, the verdict is ESCALATE."""
+    promoted_by: list[Name] = Field(default_factory=list)
+    """Roles that may sign the record which lets a version in; empty = any key of the ring that was not revoked."""
     override_by: list[Name] = Field(default_factory=list)
     """Roles that may let a version through that the gate holds; empty = nobody."""
 
@@ -118,7 +121,7 @@ class PolicySection(Section):
                 raise ValueError(f"`{key}` has two of one name")
         size = {one.role: len(set(one.keys)) for one in self.roles}
         for target in self.targets:
-            for role in [*(one.role for one in target.approvals), *target.override_by]:
+            for role in [*(one.role for one in target.approvals), *target.promoted_by, *target.override_by]:
                 if role not in size:
                     raise ValueError(f"`targets` names the role {role}, which `roles` does not have")
             for one in target.approvals:

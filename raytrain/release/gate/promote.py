@@ -10,14 +10,16 @@ from typing import Any
 
 from raytrain.errors import ConfigError, IntegrityError, RefusedError
 from raytrain.release.gate.about import about_bundle, read_documents
-from raytrain.release.gate.approvals import Statement, check_speaks_for, read_approvals
+from raytrain.release.gate.approvals import Statement, read_approvals
+from raytrain.release.gate.authority import check_promotes, check_speaks_for
 from raytrain.release.gate.enforce import require_released
-from raytrain.release.gate.evidence import Shelves, collect, gather
+from raytrain.release.gate.evidence import Finder, Shelves, gather, open_evidence
 from raytrain.release.gate.policy import Policy
 from raytrain.release.gate.record import Judged, Override, record_of, write_record
-from raytrain.release.gate.reports import time_of
+from raytrain.release.gate.recorded import Recorded
 from raytrain.release.gate.rules import Facts, decide
-from raytrain.release.keys import KeyRing, SigningKey
+from raytrain.release.gate.succession import changed_policy, last_promotion
+from raytrain.release.keys import KeyRing, PublicKey, SigningKey
 from raytrain.release.registry.registry import Registry
 from raytrain.release.registry.shelf import shelf_of
 from raytrain.release.registry.versions import Version
@@ -100,7 +102,8 @@ def judge(desk: Desk, wanted: Wanted) -> Judged:
     signed = desk.registry.verified(f"{name}@{released.version}", desk.ring)
     about = about_bundle(signed.artifact)
     desk.tell("reading the evidence")
-    found = gather(collect(wanted.evidence, desk.ring), about, wanted.policy, target, desk.shelves)
+    given = open_evidence(wanted.evidence, desk.ring)
+    found = gather(given, about, wanted.policy, target, Finder(desk.shelves, desk.ring))
     statement = Statement(about.bundle, about.subject, wanted.target, wanted.policy.digest, "", "", "")
     approvals, refused = read_approvals(
         shelf_of(desk.registry, name, "approvals").about(about.bundle),
@@ -108,7 +111,6 @@ def judge(desk: Desk, wanted: Wanted) -> Judged:
         desk.ring,
         statement,
     )
-    made, text = time_of(signed.artifact)
     facts = Facts(
         name=name,
         version=str(released.version),
@@ -117,8 +119,6 @@ def judge(desk: Desk, wanted: Wanted) -> Judged:
         subject=about.subject,
         signer_id=signed.key.id,
         signer_name=signed.key.name,
-        bundle_made=made,
-        bundle_made_text=text,
         now=desk.clock(),
         readings=(*read_documents(signed.artifact, about), *found.readings),
         strays=found.strays,
@@ -128,22 +128,50 @@ def judge(desk: Desk, wanted: Wanted) -> Judged:
     return Judged(wanted.policy, facts, decide(wanted.policy, facts))
 
 
-def promote(desk: Desk, wanted: Wanted, key: SigningKey, *, override_as: str | None = None) -> Promotion:
+@dataclass(frozen=True)
+class Insisted:
+    """What somebody takes upon himself, and the reason in `Wanted.why`. A role, or None where he does not."""
+
+    override_as: str | None = None
+    """Lets through what the gate holds; a role of the policy."""
+    change_policy_as: str | None = None
+    """Puts another policy in the place of the one that the alias was last moved under; a role of that one, or "" where
+    it knows none."""
+
+
+NOTHING = Insisted()
+
+
+def consider(desk: Desk, wanted: Wanted, speaker: PublicKey | None, insisted: Insisted = NOTHING) -> Judged:
+    """What `promote` would do if this key signed; None = one that nothing depends on. Writes nothing.
+
+    Raises what `promote` raises.
+    """
+    if speaker is not None:
+        check_promotes(wanted.policy, wanted.target, speaker)
+    before = _last_promotion(desk, wanted)
+    said = (insisted.change_policy_as, wanted.why)
+    change = changed_policy(before, wanted.policy, wanted.target, speaker, said)
+    override = None if insisted.override_as is None else _override(wanted, speaker, insisted.override_as)
+    judged = replace(judge(desk, wanted), policy_change=change)
+    is_held = judged.outcome.verdict != "GO"
+    return replace(judged, override=override) if is_held else judged
+
+
+def promote(desk: Desk, wanted: Wanted, key: SigningKey, insisted: Insisted = NOTHING) -> Promotion:
     """Let the alias name the version if the gate says GO, or if the key's role may override it. The record is written
     and signed whatever was decided.
 
-    Raises RefusedError where the alias was moved by somebody else meanwhile; what `judge` raises; for an override
-    RefusedError where policy or key do not allow it, ConfigError where no reason is given.
+    Raises RefusedError where the alias was moved by somebody else meanwhile, where the policy does not let the key
+    promote, and where the alias is under another policy and nobody who may says so; what `judge` raises; for an
+    override RefusedError where policy or key do not allow it, ConfigError where no reason is given.
     """
     name = wanted.reference.partition("@")[0]
     before = desk.registry.state(name).aliases.get(wanted.target)
-    override = None if override_as is None else _override(wanted, key, override_as)
-    judged = judge(desk, wanted)
-    if override is not None and judged.outcome.verdict != "GO":
-        judged = replace(judged, override=override)
+    judged = consider(desk, wanted, key.public, insisted)
     record = write_record(shelf_of(desk.registry, name, "records"), judged, key, desk.ring)
     version = Version.parse(judged.facts.version)
-    moved = judged.released and (before != version or not _stands(desk, f"{name}@{wanted.target}"))
+    moved = judged.released and (before != version or not _stands(desk, f"{name}@{wanted.target}", judged))
     if moved:
         desk.tell(f"moving {name}@{wanted.target} to {version}")
         why = _why(judged, wanted.why)
@@ -151,16 +179,24 @@ def promote(desk: Desk, wanted: Wanted, key: SigningKey, *, override_as: str | N
     return Promotion(judged, before, record, moved)
 
 
-def _stands(desk: Desk, reference: str) -> bool:
-    """Whether the record by which an alias came where it is still counts: its key may have been revoked since."""
+def _last_promotion(desk: Desk, wanted: Wanted) -> Recorded | None:
+    wanted.policy.target(wanted.target)
+    name = wanted.reference.partition("@")[0]
+    return last_promotion(desk.registry, name, wanted.target, desk.registry.entries(name))
+
+
+def _stands(desk: Desk, reference: str, judged: Judged) -> bool:
+    """Whether the record by which an alias came where it is still counts, under this policy, and says no less than
+    this one: its key may have been revoked since, and what was overridden then may be GO now."""
     try:
-        require_released(desk.registry, reference, desk.ring)
+        admitted = require_released(desk.registry, reference, desk.ring)
     except (RefusedError, IntegrityError):
         return False
-    return True
+    is_better = admitted.overridden and judged.override is None
+    return admitted.policy == judged.policy.digest and not is_better
 
 
-def _override(wanted: Wanted, key: SigningKey, role: str) -> Override:
+def _override(wanted: Wanted, key: PublicKey | None, role: str) -> Override:
     allowed = wanted.policy.target(wanted.target).override_by
     if role not in allowed:
         raise RefusedError(
@@ -168,15 +204,18 @@ def _override(wanted: Wanted, key: SigningKey, role: str) -> Override:
             why=f"the policy {wanted.policy.section.policy} lets {', '.join(allowed) or 'nobody'} do so",
             fix="bring what the gate asks for, or change `override_by` in the policy",
         )
+    if key is None:
+        raise ConfigError("an override needs a key", why="nobody speaks here", fix="name whose it is")
     check_speaks_for(wanted.policy, role, key)
     if not wanted.why.strip():
         raise ConfigError("an override needs a reason", why="none is given", fix="say --why TEXT")
-    return Override(role, key.public.id, key.public.name, wanted.why.strip())
+    return Override(role, key.id, key.name, wanted.why.strip())
 
 
 def _why(judged: Judged, why: str) -> str:
     """As it stands in the journal for good."""
-    if judged.override is None:
-        return why or f"GO by the policy {judged.policy.title}"
-    one = judged.override
-    return f"OVERRIDE of {judged.outcome.verdict} by {one.who} as {one.role}: {one.why}"
+    change, one = judged.policy_change, judged.override
+    told = [] if change is None else [f"POLICY CHANGED {change.told()}"]
+    if one is not None:
+        told.append(f"OVERRIDE of {judged.outcome.verdict} by {one.who} as {one.role}: {one.why}")
+    return "; ".join(told) or why or f"GO by the policy {judged.policy.title}"

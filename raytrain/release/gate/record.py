@@ -9,7 +9,6 @@ from typing import Any
 
 import yaml
 
-from raytrain.errors import IntegrityError
 from raytrain.release.gate.checklist import render_checklist
 from raytrain.release.gate.policy import Policy
 from raytrain.release.gate.rules import Facts, Outcome
@@ -17,8 +16,9 @@ from raytrain.release.keys import KeyRing, SigningKey
 from raytrain.release.registry.shelf import Shelf
 from raytrain.storage.artifact import Artifact
 
-PROMOTION_KIND = "promotion"
+PROMOTION_KIND, ROLLBACK_KIND = "promotion", "rollback"
 RECORD_FILE, CHECKLIST_FILE = "record.json", "checklist.md"
+POLICY_FILE, CONTRACT_FILE = "policy.yaml", "contract.yaml"
 FORMAT = 1
 
 
@@ -35,6 +35,28 @@ class Override:
 
 
 @dataclass(frozen=True)
+class PolicyChange:
+    """Somebody puts another policy in the place of the one that an alias was last moved under."""
+
+    before: str
+    """Digest of that policy."""
+    title: str
+    """Its name and version."""
+    role: str
+    """Of who says so, as that policy names it; empty where it knows none."""
+    key: str
+    """Id of the key."""
+    who: str
+    """Name of the key."""
+    why: str
+
+    def told(self) -> str:
+        """On a line."""
+        as_role = f" as {self.role}" if self.role else ""
+        return f"from {self.title} ({self.before[7:19]}) by {self.who}{as_role}: {self.why}"
+
+
+@dataclass(frozen=True)
 class Judged:
     """A version with what was decided on it."""
 
@@ -42,6 +64,7 @@ class Judged:
     facts: Facts
     outcome: Outcome
     override: Override | None = None
+    policy_change: PolicyChange | None = None
 
     @property
     def released(self) -> bool:
@@ -65,6 +88,7 @@ def record_of(judged: Judged) -> dict[str, Any]:
         "verdict": judged.outcome.verdict,
         "released": judged.released,
         "override": None if judged.override is None else asdict(judged.override),
+        "policy_change": None if judged.policy_change is None else asdict(judged.policy_change),
         "rules": [asdict(one) for one in judged.outcome.rules],
         "readings": [_reading(asdict(one)) for one in facts.readings],
         "strays": [asdict(one) for one in facts.strays],
@@ -91,8 +115,8 @@ def write_record(shelf: Shelf, judged: Judged, key: SigningKey, ring: KeyRing) -
         (place / RECORD_FILE).write_text(content + "\n", encoding="utf-8")
         (place / CHECKLIST_FILE).write_text(checklist_of(judged), encoding="utf-8")
         for name, asked in (
-            ("policy.yaml", judged.policy.asked),
-            ("contract.yaml", judged.policy.contract.asked),
+            (POLICY_FILE, judged.policy.asked),
+            (CONTRACT_FILE, judged.policy.contract.asked),
         ):
             text = yaml.safe_dump(asked, sort_keys=False, allow_unicode=True)
             (place / name).write_text(text, encoding="utf-8")
@@ -102,18 +126,7 @@ def write_record(shelf: Shelf, judged: Judged, key: SigningKey, ring: KeyRing) -
 
 def checklist_of(judged: Judged) -> str:
     """As Markdown, for a pull request."""
-    policy, one = judged.policy, judged.override
-    told = None if one is None else f"by {one.who} as {one.role}: {one.why}"
-    return render_checklist(judged.facts, judged.outcome, f"{policy.title} ({policy.digest[7:19]})", told)
-
-
-def read_record(artifact: Artifact) -> dict[str, Any]:
-    """Raises IntegrityError where it cannot be read."""
-    place = artifact.path / RECORD_FILE
-    try:
-        found: dict[str, Any] = json.loads(place.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise IntegrityError(
-            f"{place} cannot be read", why=str(error), fix="promote again; find out who wrote there"
-        ) from error
-    return found
+    policy, one, change = judged.policy, judged.override, judged.policy_change
+    loud = {} if change is None else {"POLICY CHANGED": change.told()}
+    loud |= {} if one is None else {"OVERRIDDEN": f"by {one.who} as {one.role}: {one.why}"}
+    return render_checklist(judged.facts, judged.outcome, f"{policy.title} ({policy.digest[7:19]})", loud)

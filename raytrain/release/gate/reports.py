@@ -5,12 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from datetime import datetime
-from typing import Any
 
 from raytrain.evaluation.contamination.report import REPORT_KIND as CONTAMINATION_KIND
 from raytrain.evaluation.safety.findings import SEVERITIES
 from raytrain.evaluation.safety.report_files import KIND as SAFETY_KIND
-from raytrain.release.gate.about import About
+from raytrain.release.gate.about import About, read_json
 from raytrain.release.gate.policy import TargetSection
 from raytrain.release.gate.rules import Reading, Status
 from raytrain.release.golden import GOLDEN_KIND
@@ -52,7 +51,7 @@ def _other(role: str, theirs: object, ours: str | None) -> str | None:
 
 
 def _pipeline(artifact: Artifact, about: About, _target: TargetSection) -> Reading | str:
-    content, parents = _json(artifact), artifact.manifest.parents
+    content, parents = read_json(artifact, "report.json"), artifact.manifest.parents
     wanted = {
         "base_model": (parents.get("base_model"), about.base_model),
         "dataset": (parents.get("dataset"), about.dataset),
@@ -74,7 +73,7 @@ def _pipeline(artifact: Artifact, about: About, _target: TargetSection) -> Readi
 def _contamination(artifact: Artifact, about: About, target: TargetSection) -> Reading | str:
     if why := _other("dataset", artifact.manifest.parents.get("dataset"), about.dataset):
         return why
-    content = _json(artifact)
+    content = read_json(artifact, "report.json")
     suite, found, items = content["suite"], int(content["num_suspects"]), int(content["num_items"])
     passed = "train" in content["splits"] and items > 0 and found <= target.max_suspects * items
     told = (
@@ -89,7 +88,7 @@ def _contamination(artifact: Artifact, about: About, target: TargetSection) -> R
 def _safety(artifact: Artifact, about: About, target: TargetSection) -> Reading | str:
     if why := _other("model", artifact.manifest.parents.get("model"), about.subject):
         return why
-    content = _json(artifact)
+    content = read_json(artifact, "report.json")
     allowed = SEVERITIES[SEVERITIES.index(target.worst_failure) :] if target.worst_failure != "none" else ()
     grave = [one for one in content["severities"] if one["name"] not in allowed]
     leaks = [one for one in content["leaks"] if one["name"].startswith("secrets")]
@@ -115,7 +114,7 @@ def _drift(artifact: Artifact, about: About, target: TargetSection) -> Reading |
     """By the policy's own limits; those that the check was made with do not count."""
     if why := _other("subject", artifact.manifest.parents.get("subject"), about.subject):
         return why
-    content, golden = _json(artifact), artifact.manifest.parents.get("baseline")
+    content, golden = read_json(artifact, "report.json"), artifact.manifest.parents.get("baseline")
     lost, right = int(content["num_lost"]), int(content["num_right"])
     lines = (artifact.path / "items.jsonl").read_text(encoding="utf-8").split("\n")
     items = [json.loads(line) for line in lines if line]
@@ -145,8 +144,3 @@ READERS: Mapping[str, Reader] = {
     GOLDEN_KIND: _drift,
 }
 """By the kind of their artifact. A decision is read by `evaluations`, as it names others."""
-
-
-def _json(artifact: Artifact) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((artifact.path / "report.json").read_text(encoding="utf-8"))
-    return found

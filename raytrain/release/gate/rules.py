@@ -52,6 +52,13 @@ class Reading:
     """Name of the key, where its signature counts."""
     suites: tuple[str, ...] = ()
     """Digests of the suites that it is about."""
+    rests_on: tuple[tuple[str, str | None], ...] = ()
+    """Digests of the other artifacts that it was decided by, and `signed_by` of each."""
+
+    @property
+    def unsigned(self) -> list[str]:
+        """Digests of what of it, and of what it rests on, has no signature that counts."""
+        return [digest for digest, by in ((self.digest, self.signed_by), *self.rests_on) if by is None]
 
 
 @dataclass(frozen=True)
@@ -96,8 +103,6 @@ class Facts:
     signer_id: str | None
     signer_name: str | None
     """None where no signature counts."""
-    bundle_made: float | None
-    bundle_made_text: str
     now: float
     readings: tuple[Reading, ...] = ()
     strays: tuple[Stray, ...] = ()
@@ -150,7 +155,7 @@ def decide(policy: Policy, facts: Facts) -> Outcome:
         one.thing == "evaluation" and one.suites for one in facts.readings
     ):
         rules.append(_covered(facts))
-    if target.max_age_days is not None:
+    if target.max_age_days is not None and _reports(target, facts):
         rules.append(_fresh(target, facts))
     if target.signed_evidence:
         rules.append(_signed_evidence(target, facts))
@@ -217,21 +222,25 @@ def _covered(facts: Facts) -> Rule:
     return Rule(name, "failed", value, limit, f"not looked for: {told}", digests, _MAKE["contamination"])
 
 
+def _reports(target: TargetSection, facts: Facts) -> list[Reading]:
+    return [one for one in facts.readings if one.thing in target.reports]
+
+
 def _fresh(target: TargetSection, facts: Facts) -> Rule:
-    """By what manifests say; a signature is what keeps somebody from saying otherwise."""
+    """By what manifests say; a signature is what keeps somebody from saying otherwise. What lies in the bundle has no
+    age: made again it has the same digest, and a version's first copy stays."""
     assert target.max_age_days is not None, "asked only where there is a limit"
     limit = f"at most {target.max_age_days:g} days"
-    outside = [one for one in facts.readings if one.thing in target.reports]
-    made = [("the bundle", facts.bundle, facts.bundle_made, facts.bundle_made_text)]
-    made += [(one.thing.replace("_", " "), one.digest, one.made, one.made_text) for one in outside]
+    outside = _reports(target, facts)
+    made = [(one.thing.replace("_", " "), one.digest, one.made, one.made_text) for one in outside]
     stale = [
         (digest, f"{name} {'does not say when it was made' if at is None else f'is of {text}'}")
         for name, digest, at, text in made
         if at is None or not -_CLOCKS_APART_S <= facts.now - at <= target.max_age_days * _DAY_S
     ]
-    unsigned = sum(one.signed_by is None for one in outside)
+    unsigned = sum(bool(one.unsigned) for one in outside)
     trust = (
-        f"; {counted(unsigned, 'report')} without a signature: the time is the word of whoever wrote it"
+        f"; {counted(unsigned, 'report')} not signed throughout: the time is the word of whoever wrote it"
         if unsigned
         else ""
     )
@@ -251,28 +260,22 @@ def _fresh(target: TargetSection, facts: Facts) -> Rule:
 
 
 def _signed_evidence(target: TargetSection, facts: Facts) -> Rule:
-    outside = [one for one in facts.readings if one.thing in target.reports]
-    unsigned = [one for one in outside if one.signed_by is None]
-    value, digests = f"{len(outside) - len(unsigned)} of {len(outside)}", tuple(one.digest for one in outside)
+    """Reports, and what they were decided by: a decision is worth what its evaluations are."""
+    outside = _reports(target, facts)
+    digests = dict.fromkeys(d for one in outside for d in (one.digest, *(other for other, _ in one.rests_on)))
+    unsigned = {digest: one.thing.replace("_", " ") for one in outside for digest in one.unsigned}
+    value = f"{len(digests) - len(unsigned)} of {len(digests)}"
     if not unsigned:
-        return Rule("signed evidence", "passed", value, "all", "by keys that count", digests)
-    told = ", ".join(f"{one.thing.replace('_', ' ')} {one.digest[7:19]}" for one in unsigned)
-    digests = tuple(one.digest for one in unsigned)
-    return Rule(
-        "signed evidence",
-        "failed",
-        value,
-        "all",
-        f"not signed: {told}",
-        digests,
-        "raytrain sign each of them",
-    )
+        return Rule("signed evidence", "passed", value, "all", "by keys that count", tuple(digests))
+    told = ", ".join(f"{digest[7:19]} of {thing}" for digest, thing in unsigned.items())
+    change = "raytrain sign each of them, and give those that lie elsewhere than on this disk with --evidence"
+    return Rule("signed evidence", "failed", value, "all", f"not signed: {told}", tuple(unsigned), change)
 
 
 def _approved(asked: ApprovalRules, policy: Policy, facts: Facts) -> Rule:
-    """By different keys; two statements by one key are one approval."""
+    """By different names: whoever rotates a key and signs with both has approved once."""
     keys = policy.keys_of(asked.role)
-    found = {one.key_id: one for one in _of_role(facts.approvals, asked.role, keys)}
+    found = {one.key_name: one for one in _of_role(facts.approvals, asked.role, keys)}
     value = (
         f"{len(found)} of {asked.needed}: {', '.join(sorted(one.key_name for one in found.values()))}".rstrip(
             ": "

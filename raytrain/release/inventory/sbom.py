@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from raytrain.errors import ConfigError, IntegrityError
+from raytrain.errors import ConfigError, IntegrityError, PlatformError
 from raytrain.release.inventory.packages import Environment, Package
 from raytrain.storage.manifest import digest_of
 
@@ -114,13 +114,15 @@ def read_sbom(folder: Path) -> Json:
         )
     try:
         document: Json = json.loads(place.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        validate_sbom(document)
+    except PlatformError:
+        raise
+    except (OSError, ValueError, RecursionError) as error:
         raise IntegrityError(
             f"{place} cannot be read",
             why=f"{type(error).__name__}: {error}",
             fix="name the folder of a bundle; take another copy of it, or export it again",
         ) from error
-    validate_sbom(document)
     return document
 
 
@@ -160,7 +162,7 @@ def _references(document: Json) -> Iterator[str]:
         yield from (one["ref"], *one.get("dependsOn", []))
     for one in document.get("compositions", []):
         yield from (*one.get("dependencies", []), *one.get("assemblies", []))
-    card = document["metadata"].get("component", {}).get("modelCard", {})
+    card = document.get("metadata", {}).get("component", {}).get("modelCard", {})
     yield from (one["ref"] for one in card.get("modelParameters", {}).get("datasets", []) if "ref" in one)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -90,7 +91,16 @@ def test_approvals_and_an_override(told: Told, tmp_path: Path, capsys: pytest.Ca
     later = ["promote", "sums@1.1.0", "--to", "production", "--policy", asked, "--override"]
     assert told(*later)[0] == 2
     assert told(*later, "--role", "on-call")[1]["error"]["what"] == "an override needs a reason"
-    assert run([*map(str, later), "--role", "on-call", "--why", "it is on fire"]) == 0
+    insisted = [*map(str, later), "--role", "on-call", "--why", "it is on fire"]
+    code, found = told(*insisted, "--dry-run")
+    assert code == 0 and found["override"]["who"] == "default" and found["released"] and not found["moved"]
+    assert told(*insisted, "--dry-run", "--key", "nobody")[0] == 2
+    assert run([*insisted, "--dry-run"]) == 0
+    said = capsys.readouterr()
+    assert "ESCALATE would be set aside by default" in said.err and "would become production" in said.out
+    code, found = told(*[one for one in insisted if one != "--override"])
+    assert code == 2 and found["error"]["what"] == "--role on-call is for nothing here"
+    assert run(insisted) == 0
     said = capsys.readouterr()
     assert "OVERRIDE: ESCALATE was set aside by default as on-call: it is on fire" in said.err
     assert "ESCALATE, set aside: sums@" in said.out
@@ -100,7 +110,16 @@ def test_approvals_and_an_override(told: Told, tmp_path: Path, capsys: pytest.Ca
         code == 0 and not found["moved"] and found["after"] == "1.0.0" and set(found["seconds"]) >= {"verify"}
     )
     assert run(["adapter", "rollback", "sums", "--why", "it was not"]) == 0
-    assert "sums@production is 1.0.0 now" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "sums@production is 1.0.0 now" in out and "; not loaded (--load does)" in out
+    other = ["promote", "sums@1.1.0", "--to", "production"]
+    code, found = told(*other)
+    assert code == 5 and "under another policy than default 1" in found["error"]["what"]
+    changing = [*other, "--change-policy", "--role", "on-call", "--why", "we left"]
+    code, found = told(*changing, "--dry-run")
+    assert code == 5 and found["verdict"] == "NO-GO" and found["policy_change"]["title"] == "team 1"
+    assert run(changing) == 5
+    assert "POLICY CHANGED from team 1" in capsys.readouterr().err
     code, found = told("promote", "sums@1.0.0", "--to", "live", "--policy", asked)
     assert code == 2 and "lets nothing into" in found["error"]["what"]
     next((tmp_path / "home" / "keys").glob("default-*.pem")).chmod(0o640)
@@ -132,6 +151,27 @@ def released_adapter(folder: Path, tiny_llama: Path, *, factor: float) -> Path:
         save_file(spoiled, writer.path / "adapter" / "adapter_model.safetensors", metadata={"format": "pt"})
         writer.commit(was.manifest.provenance, replace=True)
     return folder
+
+
+def test_who_only_judges_needs_public_keys_alone(told: Told, tmp_path: Path) -> None:
+    """As docs/gate.md has it on GitHub: ring.json from the base branch, and no key that signs."""
+    evidence = Evidence(tmp_path / "evidence").write()
+    make_release(tmp_path / "bundle", Trained())
+    told("keys", "generate")
+    told("adapter", "deploy", tmp_path / "bundle", "--name", "sums", "--to", "dev")
+    public = tmp_path / "base" / "keys"
+    public.mkdir(parents=True)
+    ring = (tmp_path / "home" / "keys" / "ring.json").read_bytes()
+    (public / "ring.json").write_bytes(ring)
+    shutil.move(tmp_path / "home" / "keys", tmp_path / "elsewhere")
+    assert told("registry", "audit", "--ring", public)[0] == 0
+    words = ["promote", "sums@1.0.0", "--to", "production", "--ring", public]
+    code, found = told(*words, *evidence_options(evidence), "--dry-run")
+    assert code == 0 and found["verdict"] == "GO" and not found["moved"]
+    assert told(*words, "--dry-run")[0] == 5
+    code, found = told(*words, *evidence_options(evidence))
+    assert code == 2 and "private half" in found["error"]["what"]
+    assert [one.name for one in public.iterdir()] == ["ring.json"]
 
 
 def test_an_adapter_is_tested_against_production_and_its_golden_set(

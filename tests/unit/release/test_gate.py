@@ -180,8 +180,7 @@ def test_without_a_decision_the_gate_decides_and_a_baseline_must_be_frozen(
     desk: Desk, evidence: Evidence
 ) -> None:
     places = tuple(one for one in evidence.places if not one.endswith("/decision"))
-    policy = team_policy(max_age_days=None)
-    assert held(desk, wanted(evidence, policy, evidence=places)) == {}
+    assert held(desk, wanted(evidence, team_policy(), evidence=places)) == {}
     loose = open_evaluation(Location(str(evidence.folder / "base")))
     write_decision(evidence.place_of("decision"), decide(default_contract(), loose, [evidence.evaluation()]))
     told = held(desk, wanted(evidence, evidence=(*evidence.places, str(evidence.folder / "base"))))
@@ -202,9 +201,7 @@ def test_a_contract_that_cites_a_suite_which_was_not_run(desk: Desk, evidence: E
 def test_stale_evidence_holds_it(desk: Desk, evidence: Evidence) -> None:
     late = replace(desk, clock=lambda: desk.clock() + 31 * 86_400)
     told = held(late, wanted(evidence))
-    assert (
-        list(told) == ["fresh"] and "drift is of 2" in told["fresh"] and "the bundle is of" in told["fresh"]
-    )
+    assert list(told) == ["fresh"] and "drift is of 2" in told["fresh"] and "bundle" not in told["fresh"]
     assert held(replace(desk, clock=lambda: desk.clock() + 29 * 86_400), wanted(evidence)) == {}
     own = evidence.evaluation()
     own.artifact.location.delete()
@@ -214,21 +211,9 @@ def test_stale_evidence_holds_it(desk: Desk, evidence: Evidence) -> None:
     assert held(desk, wanted(evidence))["fresh"] == "evaluation is of 2020-01-01T00:00:00+00:00", (
         "decided today"
     )
-
-
-def test_signed_evidence_is_verified_and_may_be_asked_for(
-    desk: Desk, evidence: Evidence, ring: KeyRing
-) -> None:
-    policy = team_policy(signed_evidence=True)
-    assert "not signed: contamination" in held(desk, wanted(evidence, policy))["signed evidence"]
-    for name in ("decision", "pipeline", "contamination", "safety", "drift"):
-        sign(evidence.folder / name, ring.signing_key("release"))
-    assert held(desk, wanted(evidence, policy)) == {}
-    ring.generate("other")
-    sign(evidence.folder / "safety", ring.signing_key("other"))
-    ring.revoke(next(one.id for one in ring.known() if one.name == "other"), "lost")
-    with pytest.raises(RefusedError, match="revoked"):
-        judge(desk, wanted(evidence, policy))
+    own.artifact.location.delete()
+    write_evaluation(own.artifact.location, own.report, own.records)
+    assert held(desk, wanted(evidence))["fresh"] == "evaluation does not say when it was made"
 
 
 def test_what_is_no_evidence_or_damaged_is_an_error(desk: Desk, evidence: Evidence, tmp_path: Path) -> None:
@@ -342,17 +327,6 @@ def test_a_drift_report_whose_items_say_otherwise(desk: Desk, evidence: Evidence
         (writer.path / "items.jsonl").write_text(items)
         writer.commit(report.manifest.provenance, replace=True)
     assert held(desk, wanted(evidence))["drift"] == "its items do not add up to that"
-
-
-def test_of_one_report_in_two_places_what_is_known_of_either_counts(
-    desk: Desk, evidence: Evidence, ring: KeyRing, tmp_path: Path
-) -> None:
-    copies = tmp_path / "copies"
-    for name in ("decision", "pipeline", "contamination", "safety", "drift"):
-        shutil.copytree(evidence.folder / name, copies / name)
-        sign(copies / name, ring.signing_key("release"))
-    asked = wanted(evidence, team_policy(signed_evidence=True), evidence=(*evidence.places, str(copies)))
-    assert held(desk, asked) == {}
 
 
 def test_a_registry_that_cannot_be_written_to_stays_as_it_is(desk: Desk, evidence: Evidence) -> None:

@@ -19,7 +19,7 @@ from raytrain.release.gate.approvals import statement_of, write_approval
 from raytrain.release.gate.audit import audit
 from raytrain.release.gate.enforce import require_released
 from raytrain.release.gate.policy import Policy, default_policy
-from raytrain.release.gate.promote import Desk, judge, promote
+from raytrain.release.gate.promote import Desk, Insisted, judge, promote
 from raytrain.release.gate.record import checklist_of
 from raytrain.release.keys import KeyRing
 from raytrain.release.registry.shelf import shelf_of
@@ -45,6 +45,8 @@ def test_two_of_three_approve(desk: Desk, evidence: Evidence, reviewers: KeyRing
     first = promoted(desk, asked)
     assert first.judged.outcome.verdict == "ESCALATE" and not first.moved
     approve(desk, policy, "ada")
+    approve(desk, policy, "ada")
+    reviewers.rotate("ada")
     approve(desk, policy, "ada")
     assert judge(desk, asked).outcome.held_by[0].value == "1 of 2: ada"
     with pytest.raises(RefusedError, match="mallory does not speak for reviewer"):
@@ -98,12 +100,15 @@ def test_an_override_needs_a_role_and_a_reason_and_is_loud(
         ("ada", "on-call", " ", ConfigError, "needs a reason"),
     ):
         with pytest.raises(kind, match=words):
-            promote(desk, replace(asked, why=why), reviewers.signing_key(who), override_as=role)
+            promote(desk, replace(asked, why=why), reviewers.signing_key(who), Insisted(override_as=role))
     assert desk.registry.state("sums").aliases == {}
     with pytest.raises(RefusedError, match="lets nobody do so"):
-        promoted(desk, wanted(evidence, why="x"), override_as="on-call")
+        promoted(desk, wanted(evidence, why="x"), Insisted(override_as="on-call"))
     done = promote(
-        desk, replace(asked, why="the old one is down"), reviewers.signing_key("ada"), override_as="on-call"
+        desk,
+        replace(asked, why="the old one is down"),
+        reviewers.signing_key("ada"),
+        Insisted(override_as="on-call"),
     )
     assert done.moved and done.judged.outcome.verdict == "NO-GO" and done.refusal is None
     told = json.loads(done.record.path.joinpath("record.json").read_text()) if done.record else {}
@@ -202,7 +207,9 @@ def test_what_a_revoked_key_let_in_is_promoted_anew(
     reviewers.revoke(next(one.id for one in reviewers.known() if one.name == "ada"), "a laptop was lost")
     with pytest.raises(RefusedError, match="revoked"):
         require_released(registry, "sums@production", reviewers)
-    done = promoted(desk, replace(asked, policy=team_policy()))
+    assert not promoted(desk, asked).moved, "the same record, signed anew"
+    require_released(registry, "sums@production", reviewers)
+    done = promoted(desk, replace(asked, policy=team_policy(), why="ours"), Insisted(change_policy_as=""))
     assert done.moved and done.before == V2
     require_released(registry, "sums@production", reviewers)
     assert registry.state("sums").aliases == {"production": V2, "previous": V1}, (

@@ -63,8 +63,6 @@ def facts(**changes: Any) -> Facts:
         subject="sha256:subject",
         signer_id="c" * 64,
         signer_name="release",
-        bundle_made=NOW - DAY,
-        bundle_made_text="yesterday",
         now=NOW,
         readings=tuple(map(reading, (*DOCUMENTS, *REPORTS))),
         approvals=(
@@ -127,12 +125,18 @@ TABLE: list[tuple[str, Facts, str, str, str]] = [
         (f"{one} is stale", with_reading(one, made=NOW - 8 * DAY), "NO-GO", FRESH, name_of(one))
         for one in REPORTS
     ),
-    ("the bundle is stale", facts(bundle_made=NOW - 8 * DAY), "NO-GO", FRESH, "the bundle"),
     ("no time", with_reading("drift", made=None), "NO-GO", FRESH, "does not say when"),
     ("from tomorrow", with_reading("drift", made=NOW + DAY), "NO-GO", FRESH, "drift"),
     *(
         (f"{one} is unsigned", with_reading(one, signed_by=None), "NO-GO", SIGNED, name_of(one))
         for one in REPORTS
+    ),
+    (
+        "a baseline is unsigned",
+        with_reading("evaluation", rests_on=(("sha256:own", "release"), ("sha256:the baseline", None))),
+        "NO-GO",
+        SIGNED,
+        "the baseline of evaluation",
     ),
     (
         "a suite not looked for",
@@ -144,6 +148,13 @@ TABLE: list[tuple[str, Facts, str, str, str]] = [
     ("nobody approved", facts(approvals=()), "ESCALATE", PEOPLE, "ada, grace, katherine"),
     ("one approved", approved_by(ADAS), "ESCALATE", PEOPLE, "grace, katherine"),
     ("one approved twice", approved_by(ADAS, ADAS), "ESCALATE", PEOPLE, "grace"),
+    (
+        "one approved with a new key, too",
+        approved_by(ADAS, ("reviewer", GRACE, "ada")),
+        "ESCALATE",
+        PEOPLE,
+        "grace",
+    ),
     ("a stranger approved", approved_by(ADAS, ("reviewer", GRACE, "mallory")), "ESCALATE", PEOPLE, "grace"),
     ("in another role", approved_by(ADAS, ("owner", GRACE, "grace")), "ESCALATE", PEOPLE, "grace"),
     ("a replay", OTHERS, "ESCALATE", PEOPLE, "another bundle"),
@@ -205,6 +216,15 @@ def test_what_is_not_asked_does_not_hold(changes: dict[str, Any], known: Facts) 
 
 def test_a_short_piece_of_an_id_is_no_key() -> None:
     assert decide(policy(signed_by=["c" * 11]), facts(signer_name="renamed")).verdict == "NO-GO"
+
+
+def test_two_names_for_one_key_are_one_person() -> None:
+    plain = policy(approvals=[{"role": "reviewer", "needed": 2}])
+    both = plain.section.model_copy(
+        update={"roles": [plain.section.roles[0].model_copy(update={"keys": ["ada", ADA[:12], GRACE[:12]]})]}
+    )
+    once = approved_by(ADAS, ("reviewer", GRACE, "ada"))
+    assert decide(Policy(both, plain.contract), once).verdict == "ESCALATE"
 
 
 def test_the_contract_s_approvals_are_asked_as_well() -> None:

@@ -11,13 +11,11 @@ from pathlib import Path
 
 import pytest
 from killed_at_a_change import run_until
-from releases import Trained, release, write_adapter
+from releases import Trained, release
 
 from raytrain.errors import ConfigError, IntegrityError, RefusedError
 from raytrain.models.base import resolve_base_model
 from raytrain.models.section import ModelSection
-from raytrain.release.bundle.description import read_description
-from raytrain.release.fitting import check_weights, load_in_fresh_process
 from raytrain.release.gate.enforce import require_released
 from raytrain.release.gate.evidence import Shelves
 from raytrain.release.gate.policy import default_policy
@@ -34,12 +32,17 @@ PLAIN = RollbackOptions()
 
 
 def moves(*versions: str) -> list[Entry]:
-    """Of production, with what else may happen between."""
+    """Of production, with what else may happen between. `1.0.0 again` = promoted once more."""
     found = [Entry(0, "", "", "", "move", {"alias": "staging", "version": "7.0.0"}, "")]
     for version in versions:
-        found.append(Entry(0, "", "", "", "register", {"version": version}, ""))
-        found.append(Entry(0, "", "", "", "move", {"alias": "production", "version": version}, ""))
+        number, _, how = version.partition(" ")
+        found.append(Entry(0, "", "", "", "register", {"version": number}, ""))
+        found.append(Entry(0, "", "", "", "move", {"alias": "production", "version": number}, how))
     return found
+
+
+def is_promotion(move: Entry) -> bool:
+    return move.why == "again"
 
 
 @pytest.mark.parametrize(
@@ -52,10 +55,14 @@ def moves(*versions: str) -> list[Entry]:
         (["1.0.0", "1.1.0", "1.2.0", "1.1.0", "1.0.0"], ["1.0.0"]),
         (["1.0.0", "1.1.0", "1.0.0", "1.2.0"], ["1.0.0", "1.2.0"]),
         (["1.0.0", "1.1.0", "1.0.0", "1.1.0"], ["1.0.0", "1.1.0"]),
+        (["1.0.0", "1.1.0", "1.0.0 again"], ["1.1.0", "1.0.0"]),
+        (["1.0.0", "1.1.0", "1.0.0 again", "1.1.0"], ["1.1.0"]),
+        (["1.0.0", "1.1.0", "1.1.0 again"], ["1.0.0", "1.1.0"]),
+        (["1.0.0", "1.1.0", "1.2.0", "1.0.0 again", "1.2.0"], ["1.1.0", "1.2.0"]),
     ],
 )
 def test_going_back_takes_what_was_left_off_the_list(history: list[str], left: list[str]) -> None:
-    assert [str(one) for one in good_versions(moves(*history))] == left
+    assert [str(one) for one in good_versions(moves(*history), is_promotion)] == left
 
 
 def test_what_was_withdrawn_is_passed_over(hangar: Hangar) -> None:
@@ -71,18 +78,19 @@ def test_what_was_withdrawn_is_passed_over(hangar: Hangar) -> None:
 def test_who_goes_back_twice_gets_two_versions_back_unless_another_is_named() -> None:
     first, second, third = Version(1, 0, 0), Version(1, 1, 0), Version(1, 2, 0)
     history = ["1.0.0", "1.1.0", "1.2.0"]
-    assert choose_target(moves(*history), "sums", None) == (third, second)
-    assert choose_target(moves(*history, "1.1.0"), "sums", None) == (second, first)
-    assert choose_target(moves(*history, "1.1.0"), "sums", third) == (second, third), "forth again, if asked"
+    assert choose_target(moves(*history), "sums", None, is_promotion) == (third, second)
+    assert choose_target(moves(*history, "1.1.0"), "sums", None, is_promotion) == (second, first)
+    assert choose_target(moves(*history, "1.1.0"), "sums", third, is_promotion) == (second, third), (
+        "forth again, if asked"
+    )
     for known, to, kind, words in (
         (moves(), None, RefusedError, "nothing in production"),
         (moves("1.0.0"), None, RefusedError, "no version before 1.0.0"),
         (moves(*history, "1.1.0", "1.0.0"), None, RefusedError, "no version before 1.0.0"),
-        (moves(*history), third, ConfigError, "it serves 1.2.0"),
         (moves(*history), Version(7, 0, 0), ConfigError, "in production were besides: 1.1.0, 1.0.0"),
     ):
         with pytest.raises(kind) as caught:
-            choose_target(known, "sums", to)
+            choose_target(known, "sums", to, is_promotion)
         assert words in str(caught.value)
 
 
@@ -144,10 +152,46 @@ def test_it_goes_back_and_further_back_and_serving_takes_it(hangar: Hangar) -> N
     require_released(hangar.registry, "sums@production", hangar.ring)
 
 
+def test_an_older_version_that_was_promoted_again_is_gone_back_from(hangar: Hangar) -> None:
+    let_in(hangar.registry, hangar.ring, "1.0.0")
+    assert back(hangar) == "1.2.0", "what served until then"
+    assert back(hangar) == "1.1.0"
+    with pytest.raises(RefusedError, match="no version before"):
+        back(hangar)
+
+
+def test_what_serves_now_is_gone_back_to_where_its_record_counts_no_more(hangar: Hangar) -> None:
+    ring, registry = hangar.ring, hangar.registry
+    on_call = ring.generate("on-call")
+    roll_back(hangar, "sums", ring.signing_key("on-call"), PLAIN)
+    stays = RollbackOptions(to=Version(1, 1, 0))
+    with pytest.raises(ConfigError, match="by a record that counts") as caught:
+        back(hangar, stays)
+    assert caught.value.what == "sums cannot go back to 1.1.0"
+    ring.revoke(on_call.id, "a laptop was lost")
+    with pytest.raises(RefusedError, match="revoked"):
+        require_released(registry, "sums@production", ring)
+    assert back(hangar, stays) == "1.1.0"
+    require_released(registry, "sums@production", ring)
+    assert str(registry.state("sums").aliases["previous"]) == "1.2.0"
+    assert back(hangar) == "1.0.0"
+
+
+def test_a_way_back_by_a_revoked_key_does_not_bar_the_next_one(hangar: Hangar) -> None:
+    on_call = hangar.ring.generate("on-call")
+    roll_back(hangar, "sums", hangar.ring.signing_key("on-call"), PLAIN)
+    let_in(hangar.registry, hangar.ring, "1.2.0")
+    hangar.ring.revoke(on_call.id, "a laptop was lost")
+    assert back(hangar) == "1.1.0"
+
+
 def test_each_step_tells_how_long_it_took(hangar: Hangar) -> None:
     done = roll_back(hangar, "sums", hangar.ring.signing_key("release"), PLAIN)
     assert list(done.seconds) == ["verify", "compatible", "weights", "record", "switch"]
-    assert min(done.seconds.values()) > 0
+    assert min(done.seconds.values()) > 0 and sum(done.seconds.values()) < 5
+    assert (
+        done.record is not None and not json.loads((done.record.path / "record.json").read_text())["loaded"]
+    )
 
 
 def spoil_weights(hangar: Hangar) -> None:
@@ -224,62 +268,25 @@ def test_one_that_moved_meanwhile_stays_where_it_was_moved(hangar: Hangar) -> No
     assert str(hangar.registry.state("sums").aliases["production"]) == "1.0.0"
 
 
-def test_weights_are_held_against_their_rank_and_their_base(
-    tiny_llama: Path, tmp_path: Path, hangar: Hangar
-) -> None:
-    cache = hangar.cache
-    found = resolve_base_model(ModelSection(base_model=str(tiny_llama)), cache)
-    plain = read_description(bundle_of(hangar, "1.1.0"))
-    base = replace(plain.base_model, reference=str(tiny_llama), digest=found.digest)
-    description = replace(plain, base_model=base)
-    write_adapter(tmp_path / "adapter")
-    assert "1 modules of rank 2; all fit the base model" in check_weights(tmp_path, description, cache)
-    assert "not on this machine" in check_weights(tmp_path, plain, cache)
-    other = replace(description, base_model=replace(base, digest="sha256:other"))
-    with pytest.raises(IntegrityError, match="another base model"):
-        check_weights(tmp_path, other, cache)
-    write_adapter(tmp_path / "adapter", size=48)
-    with pytest.raises(IntegrityError, match="cannot be loaded") as caught:
-        check_weights(tmp_path, description, cache)
-    assert "the base model's is [32, 32]" in caught.value.why
-    write_adapter(tmp_path / "adapter", rank=3)
-    with pytest.raises(IntegrityError) as caught:
-        check_weights(tmp_path, description, cache)
-    assert "its rank is 3, bundle.json says 2" in caught.value.why
-    weights = tmp_path / "adapter" / "adapter_model.safetensors"
-    whole = weights.read_bytes()
-    for content, words in (
-        (whole[:-4], "-4 bytes more than its tensors"),
-        (whole + b"more", "4 bytes more than its tensors"),
-        (b"\xff" * 8 + whole[8:], "it says that its header has"),
-        (whole[:20], "its header cannot be read"),
-        (whole.replace(b"[3,32]", b"[3,31]"), "does not fill the bytes"),
-    ):
-        weights.write_bytes(content)
-        with pytest.raises(IntegrityError) as caught:
-            check_weights(tmp_path, description, cache)
-        assert words in caught.value.why
-    weights.unlink()
-    with pytest.raises(IntegrityError, match="cannot be loaded"):
-        check_weights(tmp_path, description, cache)
-
-
 @pytest.mark.slow
-def test_it_is_loaded_for_real_in_a_process_of_its_own(
-    tiny_llama: Path, tmp_path: Path, hangar: Hangar
-) -> None:
-    cache = hangar.cache
-    found = resolve_base_model(ModelSection(base_model=str(tiny_llama)), cache)
-    description = read_description(bundle_of(hangar, "1.1.0"))
-    write_adapter(tmp_path / "adapter", layers=2)
-    training = {"base_model": str(tiny_llama), "base_digest": found.digest, "model": {"task": "causal_lm"}}
-    (tmp_path / "adapter" / "training.json").write_text(json.dumps(training))
-    told = load_in_fresh_process(tmp_path, description, cache)
-    assert "with the adapter, one token answered" in told
-    write_adapter(tmp_path / "adapter", size=48, layers=2)
-    (tmp_path / "adapter" / "training.json").write_text(json.dumps(training))
+def test_who_asks_for_it_sees_it_load_before_the_switch(tiny_llama: Path, tmp_path: Path) -> None:
+    ring, registry = KeyRing(tmp_path / "keys"), Registry(tmp_path / "registry")
+    ring.generate("release")
+    cache = Location(str(tmp_path / "cache"))
+    base = resolve_base_model(ModelSection(base_model=str(tiny_llama)), cache)
+    training = {"base_model": str(tiny_llama), "base_digest": base.digest, "model": {"task": "causal_lm"}}
+    trained = Trained(base_model=base.digest, base_reference=str(tiny_llama), layers=2)
+    for version, told in (("1.0.0", training), ("1.1.0", {"base_model": "nowhere"}), ("1.2.0", training)):
+        documents = {"adapter/training.json": {**told, "recipe": version}}
+        release(registry, ring, tmp_path / version, trained, version, documents=documents)
+        let_in(registry, ring, version)
+    hangar = Hangar(registry, ring, cache)
     with pytest.raises(IntegrityError, match="cannot be loaded"):
-        load_in_fresh_process(tmp_path, description, cache)
+        back(hangar, RollbackOptions(load=True))
+    assert str(registry.state("sums").aliases["production"]) == "1.2.0"
+    options = RollbackOptions(load=True, to=Version(1, 0, 0))
+    done = roll_back(hangar, "sums", ring.signing_key("release"), options)
+    assert done.moved and done.loaded and "one token answered" in done.notes[-1] and "load" in done.seconds
 
 
 @pytest.mark.slow

@@ -1,0 +1,94 @@
+"""Whether one policy may take another's place: only by somebody whom the one before it lets, and never unseen."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from raytrain.errors import ConfigError, PlatformError, RefusedError
+from raytrain.release.gate.authority import check_speaks_for
+from raytrain.release.gate.policy import Policy
+from raytrain.release.gate.record import PROMOTION_KIND, PolicyChange
+from raytrain.release.gate.recorded import Recorded, kind_of_move, read_record
+from raytrain.release.keys import PublicKey
+from raytrain.release.registry.journal import Entry
+from raytrain.release.registry.registry import Registry
+from raytrain.release.registry.shelf import shelf_of
+from raytrain.storage.artifact import open_artifact
+from raytrain.storage.location import Location
+
+
+def last_promotion(registry: Registry, name: str, alias: str, entries: Iterable[Entry]) -> Recorded | None:
+    """By which the alias last came somewhere through the gate: its policy is the alias's. One that cannot be read is
+    passed over, for `raytrain registry audit` to tell; whose key signed it is asked where something is loaded."""
+    shelf = shelf_of(registry, name, "records")
+    moves = [one for one in entries if one.action == "move" and one.details["alias"] == alias]
+    for move in reversed(moves):
+        if kind_of_move(registry, name, move) == PROMOTION_KIND:
+            digest = str(move.details["decision"])
+            try:
+                place = shelf.store.open_bundle(shelf.name, digest.removeprefix("sha256:"))
+                return read_record(open_artifact(Location(str(place))))
+            except PlatformError:
+                continue
+    return None
+
+
+def changed_policy(
+    before: Recorded | None, policy: Policy, to: str, speaker: PublicKey | None, said: tuple[str | None, str]
+) -> PolicyChange | None:
+    """None where the alias stays under the policy that it was last moved under, or never was moved.
+
+    said: role (None where nobody speaks of a change) and reason. Raises RefusedError where nobody says that the policy
+    is another, or somebody who may not; ConfigError where no reason is given.
+    """
+    if before is None or before.policy.digest == policy.digest:
+        return None
+    role, why = said
+    old = f"{before.policy.title} ({before.policy.digest[7:19]})"
+    roles = _who_changes(before.policy, to)
+    if role is None or speaker is None:
+        who = f"--role {' or '.join(roles)} " if roles else ""
+        raise RefusedError(
+            f"{to} is under another policy than {policy.title} ({policy.digest[7:19]})",
+            why=f"it was last moved under {old}",
+            fix=f"name that one with --policy; or raytrain promote --change-policy {who}--why TEXT: it is kept",
+        )
+    _check_changes(before.policy, to, role, speaker)
+    if not why.strip():
+        raise ConfigError("another policy needs a reason", why="none is given", fix="say --why TEXT")
+    return PolicyChange(
+        before.policy_digest, before.policy.title, role, speaker.id, speaker.name, why.strip()
+    )
+
+
+def check_succession(before: Recorded | None, recorded: Recorded, signer: PublicKey) -> None:
+    """before: the promotion to this alias before this one. Raises RefusedError where the policy is another since, and
+    the record does not say by whom, or by somebody who may not."""
+    if before is None or before.policy.digest == recorded.policy.digest:
+        return
+    change, old = recorded.policy_change, before.policy.title
+    if change is None or change.before != before.policy_digest or change.key != signer.id:
+        raise RefusedError(
+            f"the record {recorded.digest} is under another policy than the one before it",
+            why=f"{recorded.policy.title} instead of {old}, and its signer does not say so",
+            fix="promote under the policy from before, or with --change-policy; find out who moved it",
+        )
+    _check_changes(before.policy, recorded.target, change.role, signer)
+
+
+def _who_changes(policy: Policy, to: str) -> list[str]:
+    """Roles: whoever may set the gate aside may set another; else any that the policy knows. None = any key."""
+    return policy.target(to).override_by or [one.role for one in policy.section.roles]
+
+
+def _check_changes(policy: Policy, to: str, role: str, key: PublicKey) -> None:
+    roles = _who_changes(policy, to)
+    if not roles:
+        return
+    if role not in roles:
+        raise RefusedError(
+            f"{role or 'a key without a role'} may not put another policy in the place of {policy.title}",
+            why=f"that one lets {', '.join(roles)} do so",
+            fix=f"say --role {' or '.join(roles)} with a key that speaks for it",
+        )
+    check_speaks_for(policy, role, key)

@@ -1,0 +1,71 @@
+"""Whether weights fit what they are said to be of, by their headers; and whether they load."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from releases import Trained, make_release, write_adapter
+
+from raytrain.errors import IntegrityError
+from raytrain.models.base import resolve_base_model
+from raytrain.models.section import ModelSection
+from raytrain.release.bundle.description import read_description
+from raytrain.release.fitting import check_weights, load_in_fresh_process
+from raytrain.storage.location import Location
+
+
+def test_weights_are_held_against_their_rank_and_their_base(tiny_llama: Path, tmp_path: Path) -> None:
+    cache = Location(str(tmp_path / "cache"))
+    found = resolve_base_model(ModelSection(base_model=str(tiny_llama)), cache)
+    plain = read_description(make_release(tmp_path / "bundle", Trained()).path)
+    base = replace(plain.base_model, reference=str(tiny_llama), digest=found.digest)
+    description = replace(plain, base_model=base)
+    write_adapter(tmp_path / "adapter")
+    assert "1 modules of rank 2; all fit the base model" in check_weights(tmp_path, description, cache)
+    assert "not on this machine" in check_weights(tmp_path, plain, cache)
+    other = replace(description, base_model=replace(base, digest="sha256:other"))
+    with pytest.raises(IntegrityError, match="another base model"):
+        check_weights(tmp_path, other, cache)
+    write_adapter(tmp_path / "adapter", size=48)
+    with pytest.raises(IntegrityError, match="cannot be loaded") as caught:
+        check_weights(tmp_path, description, cache)
+    assert "the base model's is [32, 32]" in caught.value.why
+    write_adapter(tmp_path / "adapter", rank=3)
+    with pytest.raises(IntegrityError) as caught:
+        check_weights(tmp_path, description, cache)
+    assert "its rank is 3, bundle.json says 2" in caught.value.why
+    weights = tmp_path / "adapter" / "adapter_model.safetensors"
+    whole = weights.read_bytes()
+    for content, words in (
+        (whole[:-4], "-4 bytes more than its tensors"),
+        (whole + b"more", "4 bytes more than its tensors"),
+        (b"\xff" * 8 + whole[8:], "it says that its header has"),
+        (whole[:20], "its header cannot be read"),
+        (whole.replace(b"[3,32]", b"[3,31]"), "does not fill the bytes"),
+    ):
+        weights.write_bytes(content)
+        with pytest.raises(IntegrityError) as caught:
+            check_weights(tmp_path, description, cache)
+        assert words in caught.value.why
+    weights.unlink()
+    with pytest.raises(IntegrityError, match="cannot be loaded"):
+        check_weights(tmp_path, description, cache)
+
+
+@pytest.mark.slow
+def test_it_is_loaded_for_real_in_a_process_of_its_own(tiny_llama: Path, tmp_path: Path) -> None:
+    cache = Location(str(tmp_path / "cache"))
+    found = resolve_base_model(ModelSection(base_model=str(tiny_llama)), cache)
+    description = read_description(make_release(tmp_path / "bundle", Trained()).path)
+    write_adapter(tmp_path / "adapter", layers=2)
+    training = {"base_model": str(tiny_llama), "base_digest": found.digest, "model": {"task": "causal_lm"}}
+    (tmp_path / "adapter" / "training.json").write_text(json.dumps(training))
+    told = load_in_fresh_process(tmp_path, description, cache)
+    assert "with the adapter, one token answered" in told
+    write_adapter(tmp_path / "adapter", size=48, layers=2)
+    (tmp_path / "adapter" / "training.json").write_text(json.dumps(training))
+    with pytest.raises(IntegrityError, match="cannot be loaded"):
+        load_in_fresh_process(tmp_path, description, cache)
