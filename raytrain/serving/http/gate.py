@@ -17,7 +17,7 @@ from raytrain.serving.http.errors import ApiError, ClientGone, internal_error
 from raytrain.serving.http.limits import Doorkeeper
 from raytrain.serving.http.metrics import Metrics
 from raytrain.serving.http.record import UNMATCHED, Record
-from raytrain.serving.http.section import HttpSection
+from raytrain.serving.http.section import HttpSection, is_loopback
 
 _log = logging.getLogger(__name__)
 _OPEN = frozenset({"/health", "/ready", "/version", "/openapi.json"})
@@ -33,7 +33,7 @@ class Gate:
 
     def __init__(self, app: ASGIApp, section: HttpSection, keeper: Doorkeeper, metrics: Metrics) -> None:
         self._app, self._keeper, self._metrics = app, keeper, metrics
-        self._is_metrics_open = section.open_metrics
+        self._is_metrics_open, self._is_insecure = section.open_metrics, section.insecure
         self._access_log = open_access_log() if section.access_log else None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -73,6 +73,8 @@ class Gate:
         path = scope["path"]
         connection = HTTPConnection(scope)
         try:
+            if self._is_insecure:
+                _check_host(connection.headers.get("host", ""))
             if path not in _OPEN or "authorization" in connection.headers:
                 self._admit(path, connection, record)
         except ApiError as error:
@@ -94,6 +96,21 @@ class Gate:
             raise ApiError(403, "the metrics are shown to an operator's key", code="not_an_operator")
         if path.startswith(_COUNTED):
             self._keeper.count(record.key)
+
+
+def _check_host(host: str) -> None:
+    """Without keys, a web page whose name was made to lead to this machine could ask as if it were its own server."""
+    name = (
+        host
+        if host.endswith("]")
+        else host.partition(":")[0]
+        if host.count(":") < 2
+        else host.rpartition(":")[0]
+    )
+    if not is_loopback(name.strip("[]")):
+        raise ApiError(
+            403, "without API keys only this machine is answered, by its own name", code="wrong_host"
+        )
 
 
 def _id_of(scope: Scope) -> str:
