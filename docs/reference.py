@@ -17,6 +17,7 @@ from raytrain.evaluation.decision.contract import ContractSection
 from raytrain.evaluation.suite import SuiteSection
 from raytrain.release.bundle.parity.section import ExportSettings
 from raytrain.release.gate.policy import PolicySection
+from raytrain.serving.section import ServingSection
 from raytrain.training.spec import RunSpec
 
 _HEAD = """# Reference: every key of a recipe
@@ -39,6 +40,11 @@ _GATE_HEAD = """# Reference: gate policies
 Written by `python docs/reference.py` from the sections in the code; do not edit it by hand. What they are for:
 [gate.md](gate.md).
 """
+_SERVING_HEAD = """# Reference: serving configs
+
+Written by `python docs/reference.py` from the sections in the code; do not edit it by hand. What they are for:
+[serving.md](serving.md).
+"""
 _EXTENDS = [
     "`extends`",
     "text or list of text",
@@ -60,12 +66,14 @@ def pages() -> dict[Path, str]:
     ]
     export = _keys("`KEY=VALUE` of `raytrain export` and `raytrain check export`", ExportSettings, [])
     policy = _keys("A policy's file", PolicySection, [_EXTENDS])
+    serving = _keys("A serving config", ServingSection, [_EXTENDS])
     folder = Path(__file__).parent
     return {
         folder / "reference.md": "\n".join([_HEAD, *_keys("Top level", RunSpec, [_EXTENDS])]) + "\n",
         folder / "evaluation-reference.md": "\n".join([_EVALUATION_HEAD, *suites]) + "\n",
         folder / "export-reference.md": "\n".join([_EXPORT_HEAD, *export]) + "\n",
         folder / "gate-reference.md": "\n".join([_GATE_HEAD, *policy]) + "\n",
+        folder / "serving-reference.md": "\n".join([_SERVING_HEAD, *serving]) + "\n",
     }
 
 

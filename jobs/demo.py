@@ -28,6 +28,7 @@ from raytrain.errors import PlatformError, TrainingError
 from raytrain.evaluation.decision.contract import load_contract
 from raytrain.evaluation.decision.decide import Comparison
 from raytrain.evaluation.decision.headline import action, evidence, headline, outcome
+from raytrain.evaluation.decision.turns import turns_of
 from raytrain.evaluation.items import Suite, load_items
 from raytrain.evaluation.results import Evaluation
 from raytrain.evaluation.suite import load_suite
@@ -46,6 +47,8 @@ from raytrain.training.spec import RunSpec, load_spec
 
 JOBS = Path(__file__).parent
 NAME, KEY = "demo-tool-calls", "demo"
+BATCH_SIZE = 20
+"""Of answers; per answer it takes about 0.6 of the processor time that 8 take."""
 
 PROMPTS = [
     Prompt("a request", [{"role": "user", "content": "Wake me at 6:45, please."}]),
@@ -143,7 +146,7 @@ class Demo:
 
     def evaluated(self, model: str, spec: RunSpec) -> Evaluation:
         with ProgressBars(self.console) as bars:
-            return pipeline.evaluated(model, spec, self.suite, bars.show)
+            return pipeline.evaluated(model, spec, self.suite, bars.show, batch_size=BATCH_SIZE)
 
     @contextmanager
     def release(self, spec: RunSpec) -> Iterator[Release]:
@@ -197,7 +200,8 @@ def show_comparison(comparison: Comparison) -> None:
     console.print(f"{evidence(decision)}. {outcome(decision, comparison.contract)}\n", highlight=False)
     pairs = sorted(zip(*records, strict=True), key=lambda pair: -(pair[1].score or 0.0))
     for before, after in pairs[:1] + pairs[-1:]:
-        request = before.prompt.partition("user\n")[2].partition("<|im_end|>")[0]
+        turns = turns_of(before.prompt)
+        request = before.prompt if turns is None else turns[-1].text
         lines = [request, f"  base:    {before.output[:90]!r}", f"  adapter: {after.output[:120]}"]
         if not after.score:
             lines.append(f"           expected {after.references[0]}")

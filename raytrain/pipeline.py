@@ -50,9 +50,11 @@ def trained(spec: RunSpec, observer: RunObserver | None = None) -> TrainResult:
     return result
 
 
-def evaluated(model: str, spec: RunSpec, suite: Suite, on_progress: OnProgress) -> Evaluation:
+def evaluated(
+    model: str, spec: RunSpec, suite: Suite, on_progress: OnProgress, *, batch_size: int = 8
+) -> Evaluation:
     """A model's answers, asked in the words of the recipe's chat template. Raises Stopped."""
-    answering = AnsweringSection(chat_template=spec.model.chat_template)
+    answering = AnsweringSection(chat_template=spec.model.chat_template, batch_size=batch_size)
     settings = EvaluateSettings(answering=answering, storage=spec.storage)
     result = evaluate(model, [suite], settings, on_progress=on_progress)
     if result.evaluation is None:

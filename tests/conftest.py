@@ -1,10 +1,11 @@
 from __future__ import annotations
 
+import json
 import os
 import random
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -13,6 +14,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # tiny models: threads only wait 
 import pytest
 
 if TYPE_CHECKING:
+    from commands import Told
+
     from raytrain.storage.location import Location
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -25,6 +28,19 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("RAYTRAIN_HOME", str(folder))
     monkeypatch.delenv("RAYTRAIN_DATABASE", raising=False)
     return folder
+
+
+@pytest.fixture
+def told(capsys: pytest.CaptureFixture[str]) -> Told:
+    """Only what the command itself prints: what was printed before is gone."""
+    from raytrain.cli.main import run
+
+    def told(*arguments: object) -> tuple[int, dict[str, Any]]:
+        capsys.readouterr()
+        code = run([*map(str, arguments), "--json"])
+        return code, json.loads(capsys.readouterr().out)
+
+    return told
 
 
 @pytest.fixture(scope="session")

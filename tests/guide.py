@@ -19,6 +19,7 @@ KINDS = {
     "yaml suite": "a whole suite of an evaluation",
     "yaml contract": "what a candidate must show",
     "yaml pack": "a pack of safety probes",
+    "yaml serving": "a serving config",
     "yaml gate": "what a version must show, and who approves",
     "yaml workflow": "a GitHub Actions file; its commands are parsed, and it is held against what such a file needs",
     "python": "runs as it stands, without Ray",

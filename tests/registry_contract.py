@@ -9,32 +9,21 @@ import json
 import multiprocessing
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import pytest
-from bundles import make_bundle, signed_bundle
+from bundles import make_bundle
+from registry_places import Place
 
 from raytrain.errors import ConfigError, IntegrityError, RefusedError
 from raytrain.release.keys import KeyRing
 from raytrain.release.registry.findings import Fault, Orphan
 from raytrain.release.registry.journal import Entry, Journal, content_of
 from raytrain.release.registry.registry import Registry
-from raytrain.release.registry.store import Store
 from raytrain.release.registry.versions import Version
 from raytrain.release.signing import sign
 
 V1, V2 = Version(1, 0, 0), Version(1, 1, 0)
-
-
-class Place(Protocol):
-    """A store, and what a vandal can do behind its back. It goes to other processes whole."""
-
-    def open(self) -> Store: ...
-
-    def read(self, place: str) -> bytes: ...
-
-    def write(self, place: str, content: bytes | None) -> None:
-        """What a person finds at this place is from now on this; None: nothing."""
 
 
 def release(registry: Registry, ring: KeyRing, version: Version, bundle: Path) -> None:
@@ -88,10 +77,6 @@ class RegistryContract:
     """Versions never change, aliases move for one at a time, and whatever was changed is found."""
 
     start_method = "fork"
-
-    @pytest.fixture
-    def bundles(self, tmp_path: Path, ring: KeyRing) -> list[Path]:
-        return [signed_bundle(tmp_path / f"bundle-{seed}", ring, seed) for seed in range(2)]
 
     @pytest.fixture
     def registry(self, place: Place) -> Registry:
@@ -247,6 +232,50 @@ class RegistryContract:
         losers = [one for one in answers if one != winner]
         assert len(losers) == 5 and all(f"it is {winner}, not 1.0.0: moved" in one for one in losers)
 
+    def test_what_was_withdrawn_is_released_no_more_and_the_audit_is_whole_again(
+        self, registry: Registry, ring: KeyRing, bundles: list[Path]
+    ) -> None:
+        release(registry, ring, V1, bundles[0])
+        move(registry, V1, None)
+        ring.generate("another")
+        sign(bundles[1], ring.signing_key("another"))
+        release(registry, ring, V2, bundles[1])
+        with pytest.raises(RefusedError, match="not withdrawn") as told:
+            registry.withdraw("sums", V1, why="too early")
+        assert told.value.why == "it is production"
+        move(registry, V2, V1)
+        ring.revoke(next(one.id for one in ring.known() if one.name == "release"), "a laptop was lost")
+        assert [one.thing for one in faults_of(registry, ring)] == ["1.0.0"], "its key counts no more"
+        assert registry.state("sums").aliases == {"production": V2, "previous": V1}
+        registry.withdraw("sums", V1, why="its key was lost")
+        state = registry.state("sums")
+        assert faults_of(registry, ring) == []
+        assert state.aliases == {"production": V2} and list(state.withdrawn) == [V1]
+        before = registry.entries("sums")
+        for action in (
+            lambda: move(registry, V1, V2),
+            lambda: move(registry, V1, None, "staging"),
+            lambda: registry.withdraw("sums", V1, why="again"),
+        ):
+            with pytest.raises(RefusedError, match=r"sums@1\.0\.0 was withdrawn") as told:
+                action()
+            assert "its key was lost" in told.value.why and before[-1].who in told.value.why
+        with pytest.raises(ConfigError, match="not in the registry"):
+            registry.withdraw("sums", Version(9, 0, 0), why="a slip")
+        assert registry.entries("sums") == before
+
+    def test_a_tag_that_changes_nothing_is_not_written(
+        self, registry: Registry, ring: KeyRing, bundles: list[Path]
+    ) -> None:
+        release(registry, ring, V1, bundles[0])
+        assert registry.tag("sums", V1, added={"golden"}) is not None
+        before = registry.entries("sums")
+        assert registry.tag("sums", V1, added={"golden"}) is None
+        with pytest.raises(ConfigError, match="has no tag draft") as told:
+            registry.tag("sums", V1, added={"small"}, removed={"draft"})
+        assert told.value.why == "its tags: golden"
+        assert registry.entries("sums") == before
+
     def test_orphans_are_found_and_nothing_else_is_deleted(
         self, registry: Registry, ring: KeyRing, bundles: list[Path], place: Place
     ) -> None:
@@ -290,6 +319,7 @@ class RegistryContract:
             ("move", {"alias": "production", "version": "9.9.9", "before": None, "decision": None}),
             ("move", {"alias": "production", "version": "1.0.0", "before": "1.0.0", "decision": None}),
             ("register", {"version": "1.0.0", "digest": "sha256:0", "made_from": {}}),
+            ("withdraw", {"version": "9.9.9"}),
             ("forget", {}),
         ):
             assert journal.append(journal.read(), action, details, "") is not None

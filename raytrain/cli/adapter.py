@@ -132,13 +132,14 @@ def deploy(
     from raytrain.release.registry.next_version import register_next
     from raytrain.release.signing import sign, signature_place
     from raytrain.storage.artifact import open_artifact
-    from raytrain.storage.location import Location
+    from raytrain.storage.named_places import place_of_artifact
 
-    keys, folder = ring_of(ring), bundle.absolute()
+    keys, opened = ring_of(ring), open_artifact(place_of_artifact(bundle), verify=False)
+    folder = opened.path
     signing_key = keys.signing_key(key)
     asked = gate.policy_of(policy)
     asked.target(to)
-    about_bundle(open_artifact(Location(str(folder)), verify=False))  # before anything is written
+    about_bundle(opened)  # before anything is written
     if not signature_place(folder).is_file():
         sign(folder, signing_key)
     with gate.desk_of(place, ring, quiet=as_json) as desk:

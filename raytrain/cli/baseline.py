@@ -111,10 +111,11 @@ def place_or_baseline(reference: str) -> Location | None:
     """The place that is named, or that of the baseline of this name in the storage; None where it is neither."""
     from raytrain.evaluation.baseline import find_baseline
     from raytrain.storage.location import Location
+    from raytrain.storage.named_places import place_of_artifact
     from raytrain.storage.section import StorageSection
 
     if "://" in reference or (reference and Location.parse(reference).exists()):
-        return Location.parse(reference)
+        return place_of_artifact(reference)
     return find_baseline(StorageSection().location, reference)
 
 

@@ -104,7 +104,7 @@ def grade(
     """How many bugs do these patches fix? Each is applied to a fresh copy, and its tests are run in the sandbox."""
     from raytrain.evaluation.code.instances import load_instances, load_predictions, predictions_for
     from raytrain.evaluation.code.suite import judge_predictions
-    from raytrain.storage.artifact import place_for_artifact
+    from raytrain.storage.named_places import place_for_artifact
 
     settings = _settings(python, timeout, pytest, allow_weaker)
     destination = None if output is None else place_for_artifact(output)

@@ -82,7 +82,7 @@ def contamination(
 
 
 def _destination(output: str | None, name: str) -> Location:
-    from raytrain.storage.artifact import place_for_artifact
+    from raytrain.storage.named_places import place_for_artifact
     from raytrain.storage.section import StorageSection
 
     if output is None:

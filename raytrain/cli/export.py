@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from contextlib import redirect_stdout
-from pathlib import Path
 from sys import stderr
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -19,17 +18,36 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from raytrain.release.bundle.parity.check import ExportCheck
-    from raytrain.release.bundle.parity.prompts import Prompt
-    from raytrain.release.bundle.parity.section import ExportSettings
-    from raytrain.release.bundle.subject import Subject
 
 OverridesArgument = Annotated[
     list[str] | None,
     typer.Argument(metavar="[KEY=VALUE]...", help="Settings, for example export_check.float32.max_kl=1e-7."),
 ]
 PromptsOption = Annotated[
-    Path | None,
-    typer.Option("--prompts", help="File with the prompts to compare on: JSONL, or one text in a line."),
+    str | None,
+    typer.Option(
+        "--prompts",
+        metavar="FILE|EVALUATION",
+        help="Prompts to compare on: a file (JSONL, or one text in a line), or the items of an evaluation or baseline.",
+    ),
+]
+FormatsOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--format",
+        help="adapter, merged, onnx, torch_export, torchserve; several with commas. By default adapter.",
+    ),
+]
+OutOption = Annotated[
+    str | None, typer.Option("--out", help="Folder or URI of the bundle; by default below storage.")
+]
+DtypeOption = Annotated[
+    Literal["float32", "bfloat16", "float16"] | None,
+    typer.Option("--dtype", help="What weights are held in; by default as they were trained."),
+]
+EvaluationsOption = Annotated[
+    list[str] | None,
+    typer.Option("--evaluation", help="Evaluation whose numbers go into the model card; several times."),
 ]
 
 
@@ -38,24 +56,10 @@ def export(
         str, typer.Argument(metavar="RUN|ADAPTER", help="Run id, or artifact of a trained model.")
     ],
     overrides: OverridesArgument = None,
-    formats: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--format",
-            help="adapter, merged, onnx, torch_export; again, or with commas, for several. By default adapter.",
-        ),
-    ] = None,
-    out: Annotated[
-        str | None, typer.Option("--out", help="Folder or URI of the bundle; by default below storage.")
-    ] = None,
-    dtype: Annotated[
-        Literal["float32", "bfloat16", "float16"] | None,
-        typer.Option("--dtype", help="What weights are held in; by default as they were trained."),
-    ] = None,
-    evaluations: Annotated[
-        list[str] | None,
-        typer.Option("--evaluation", help="Evaluation whose numbers go into the model card; several times."),
-    ] = None,
+    formats: FormatsOption = None,
+    out: OutOption = None,
+    dtype: DtypeOption = None,
+    evaluations: EvaluationsOption = None,
     prompts: PromptsOption = None,
     replace: Annotated[
         bool, typer.Option("--replace", help="Take the place of a bundle that is there already.")
@@ -68,21 +72,21 @@ def export(
     """
     from raytrain.release.bundle.export import ExportRequest, default_destination
     from raytrain.release.bundle.export import export as write_bundle
+    from raytrain.release.bundle.parity.prompts import prompts_for
     from raytrain.release.bundle.parity.section import settings_from
     from raytrain.release.bundle.subject import find_subject
-    from raytrain.storage.artifact import place_for_artifact
-    from raytrain.storage.location import Location
+    from raytrain.storage.named_places import place_for_artifact, place_of_artifact
 
     settings = settings_from(overrides or [])
     with redirect_stdout(stderr):
-        subject = find_subject(find_model(model), settings.storage.location, dtype=dtype)
-        asked, notes = _prompts(subject, prompts, settings)
+        subject = find_subject(_trained(model), settings.storage.location, dtype=dtype)
+        asked, notes = prompts_for(subject, prompts, settings.export_check)
         wanted = ExportRequest(
             formats=formats or [],
             destination=place_for_artifact(out) if out else default_destination(subject, settings),
             prompts=asked,
             notes=notes,
-            evaluations=[Location.parse(one) for one in evaluations or []],
+            evaluations=[place_of_artifact(one) for one in evaluations or []],
             settings=settings,
             replace=replace,
         )
@@ -110,29 +114,27 @@ def check_export(
     """Every format of a bundle in a fresh process, against the trained model: the same logits, the same answers?"""
     from raytrain.release.bundle.parity.bundle import open_bundle
     from raytrain.release.bundle.parity.check import check_bundle
+    from raytrain.release.bundle.parity.prompts import prompts_for
     from raytrain.release.bundle.parity.section import settings_from
-    from raytrain.storage.location import Location
+    from raytrain.storage.named_places import place_of_artifact
 
     settings = settings_from(overrides or [])
     with redirect_stdout(stderr):
-        reference = find_model(trained) if trained else None
-        opened = open_bundle(Location.parse(bundle), reference, settings.storage.location)
-        asked, notes = _prompts(opened.subject, prompts, settings)
+        reference = _trained(trained) if trained else None
+        opened = open_bundle(place_of_artifact(bundle), reference, settings.storage.location)
         section = settings.export_check
+        asked, notes = prompts_for(opened.subject, prompts, section)
         found = check_bundle(opened.artifact.path, opened.subject, asked, notes, section, _tell(as_json))
     emit({"bundle": bundle, **found.as_dict()}, as_json, lambda console: _show_check(console, found))
     return 0 if found.passed else IntegrityError.exit_code
 
 
-def _prompts(subject: Subject, file: Path | None, settings: ExportSettings) -> tuple[list[Prompt], list[str]]:
-    from raytrain.release.bundle.parity.prompts import held_out_prompts, packaged_prompts, read_prompts
+def _trained(reference: str) -> str:
+    """What a run has trained, or the place that was named. Raises ConfigError where it is neither."""
+    from raytrain.storage.named_places import place_of_artifact
 
-    has_template = bool(subject.model.load_tokenizer().chat_template)
-    if file is not None:
-        return read_prompts(file, has_template=has_template), []
-    most = settings.export_check.held_out_rows
-    rows, why = held_out_prompts(subject.artifact, most, has_template=has_template)
-    return [*packaged_prompts(has_template=has_template), *rows], [why] if why else []
+    found = find_model(reference)
+    return str(place_of_artifact(found)) if found == reference else found
 
 
 def _tell(as_json: bool) -> Callable[[str], None]:

@@ -30,6 +30,7 @@ from raytrain.cli import (
     safety,
     sbom,
     scan,
+    serve,
     signing,
     suite,
     train,
@@ -74,6 +75,7 @@ app.command("approve")(promote.approve)
 app.command("promote")(promote.promote)
 app.command("rollback")(rollback.rollback)
 app.add_typer(adapter.app, name="adapter")
+app.add_typer(serve.app, name="serve")
 
 
 class _UnexpectedError(PlatformError):

@@ -67,9 +67,9 @@ def promote(
     if checklist is not None:
         check_outputs([checklist], inputs=[] if policy is None else [policy], replace=True)
     wanted = Wanted(reference, to, policy_of(policy), tuple(evidence or ()), why)
-    keys = ring_of(ring)
-    # Before anything is read: a key that others may read, or that is not there, ends it here.
-    signing_key = None if dry_run else keys.signing_key(key)
+    registry_of(place).find(reference)
+    # Before the bundle is read: a key that others may read, or that is not there, ends it here.
+    signing_key = None if dry_run else ring_of(ring).signing_key(key)
     with desk_of(place, ring, quiet=as_json) as desk:
         if signing_key is None:
             done = Promotion(judge(desk, wanted), None, None, moved=False)
@@ -114,10 +114,11 @@ def approve(
     from raytrain.release.gate.approvals import statement_of, write_approval
     from raytrain.release.registry.shelf import shelf_of
 
+    registry, asked = registry_of(place), policy_of(policy)
+    name, version = reference.partition("@")[0], registry.find(reference).version
+    registry.state(name).refuse_withdrawn(name, version)
     keys = ring_of(ring)
     signing_key = keys.signing_key(key)
-    registry, asked = registry_of(place), policy_of(policy)
-    name = reference.partition("@")[0]
     about = about_bundle(registry.verified(reference, keys).artifact)
     statement = statement_of(about, asked, to, role, signing_key, why)
     written = write_approval(shelf_of(registry, name, "approvals"), statement, signing_key, keys)

@@ -19,6 +19,7 @@ from raytrain.cli.registry_place import (
     released_object,
     show_rows,
     state_object,
+    withdrawn_object,
 )
 from raytrain.cli.registry_transfer import export_version, import_version
 from raytrain.cli.registry_upkeep import collect, doctor, publish
@@ -68,12 +69,11 @@ def add(
     from raytrain.release.registry.evidence import details_of
     from raytrain.release.registry.versions import Version, next_version
     from raytrain.storage.artifact import open_artifact
-    from raytrain.storage.location import Location
+    from raytrain.storage.named_places import place_of_artifact
 
     registry = registry_of(place)
     name, _, wanted = reference.partition("@")
-    folder = artifact.absolute()
-    opened = open_artifact(Location(str(folder)), verify=False)
+    opened = open_artifact(place_of_artifact(artifact), verify=False)
     made_from, details = ingredients_of(opened), details_of(opened, evaluation or [])
     if wanted:
         version = Version.parse(wanted)
@@ -81,7 +81,7 @@ def add(
         released = registry.released(name)
         version = next_version([(one.version, one.made_from) for one in released], made_from)
     found = registry.register(
-        name, version, folder, ring_of(ring), made_from=made_from, why=why, details=details
+        name, version, opened.path, ring_of(ring), made_from=made_from, why=why, details=details
     )
     told = {"name": name, **released_object(found)}
     emit(told, as_json, lambda console: console.print(f"{name}@{version}  {found.digest}", soft_wrap=True))
@@ -125,7 +125,8 @@ def show_name(
         for version in sorted(state.versions, reverse=True):
             one = state.versions[version]
             at = (one.digest[7:19], one.entry.time[:19], one.entry.who)
-            names = ", ".join(named.get(version, [])), ", ".join(sorted(state.tags[version]))
+            aliases = "withdrawn" if version in state.withdrawn else ", ".join(named.get(version, []))
+            names = aliases, ", ".join(sorted(state.tags[version]))
             rows.append((str(version), *at, *names, one.entry.why))
         show_rows(console, ("version", "digest", "released", "by", "aliases", "tags", "why"), rows)
 
@@ -176,26 +177,41 @@ def verify(
 
 @app.command("audit")
 def audit(place: PlaceOption = None, ring: RingOption = None, as_json: JsonOption = False) -> int:
-    """Go through every journal, bundle and record; exit code 5 if anything is not as it was written."""
+    """Go through every journal, bundle and record; exit code 5 if anything is not as it was written.
+
+    Of a version that was withdrawn only the journal counts: it is told, and no fault.
+    """
     from raytrain.evaluation.decision.quantity import counted
     from raytrain.release.gate.audit import audit as look
+    from raytrain.release.registry.state import state_of
 
-    faults, num_names, progress = [], 0, stderr_console()
-    for name, found in look(registry_of(place), ring_of(ring)):
+    faults, withdrawn, num_names, progress = [], [], 0, stderr_console()
+    registry = registry_of(place)
+    for name, found in look(registry, ring_of(ring)):
         if progress.is_terminal or found:
             progress.print(
                 f"{name}: {counted(len(found), 'fault')}", style="dim", highlight=False, markup=False
             )
         faults += found
         num_names += 1
+        if not any(one.thing == "journal" for one in found):
+            state = state_of(registry.journal(name).read())
+            withdrawn += [
+                {"name": name, "version": str(one), **(withdrawn_object(state, one) or {})}
+                for one in sorted(state.withdrawn)
+            ]
 
     def show(console: Console) -> None:
         if faults:
             show_rows(console, ("name", "", ""), [(one.name, one.thing, one.what) for one in faults])
         else:
             console.print(f"{counted(num_names, 'name')}: all is as it was written")
+        for one in withdrawn:
+            told = f"{one['name']}@{one['version']} was withdrawn {one['when'][:19]} by {one['by']}: {one['why']}"
+            console.print(told, highlight=False, markup=False, soft_wrap=True)
 
-    emit({"whole": not faults, "faults": [asdict(one) for one in faults]}, as_json, show)
+    told = {"whole": not faults, "faults": [asdict(one) for one in faults], "withdrawn": withdrawn}
+    emit(told, as_json, show)
     return IntegrityError.exit_code if faults else 0
 
 
@@ -222,10 +238,34 @@ def tag(
     version = registry.find(reference).version
     added, removed = ({one[1:] for one in changes if one[0] == sign} for sign in "+-")
     name = reference.partition("@")[0]
-    registry.tag(name, version, added=added - removed, removed=removed, why=why)
+    entry = registry.tag(name, version, added=added - removed, removed=removed, why=why)
     tags = sorted(registry.state(name).tags[version])
-    told = {"name": name, "version": str(version), "tags": tags}
-    emit(told, as_json, lambda console: console.print(f"{name}@{version}: {', '.join(tags) or 'no tags'}"))
+    told = {"name": name, "version": str(version), "tags": tags, "changed": entry is not None}
+    text = f"{name}@{version}: {', '.join(tags) or 'no tags'}{'' if entry else '; as it was, nothing was written'}"
+    emit(told, as_json, lambda console: console.print(text, highlight=False, markup=False, soft_wrap=True))
+    return 0
+
+
+@app.command("withdraw")
+def withdraw(
+    reference: ReferenceArgument,
+    why: Annotated[str, typer.Option(help="It stands in the journal, and in every refusal.")],
+    place: PlaceOption = None,
+    as_json: JsonOption = False,
+) -> int:
+    """Let a version be promoted, rolled back to, loaded and handed on no more, for good: its key was revoked, or it is
+    bad.
+
+    Exit code 5 while an alias names it.
+    """
+    if not why.strip():
+        raise ConfigError("a withdrawal needs a reason", why="none is given", fix="say --why TEXT")
+    registry, name = registry_of(place), reference.partition("@")[0]
+    version = registry.find(reference).version
+    entry = registry.withdraw(name, version, why=why.strip())
+    told = {"name": name, "version": str(version), "when": entry.time, "by": entry.who, "why": entry.why}
+    text = f"{name}@{version} is withdrawn"
+    emit(told, as_json, lambda console: console.print(text, highlight=False, markup=False, soft_wrap=True))
     return 0
 
 

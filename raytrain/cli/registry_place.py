@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
     from raytrain.release.registry.registry import Registry
     from raytrain.release.registry.state import Released, State
+    from raytrain.release.registry.versions import Version
 
 PlaceOption = Annotated[
     str | None,
@@ -43,10 +44,20 @@ def released_object(released: Released) -> dict[str, Any]:
     }
 
 
+def withdrawn_object(state: State, version: Version) -> dict[str, str] | None:
+    """When, by whom and why; None where it was not."""
+    entry = state.withdrawn.get(version)
+    return None if entry is None else {"when": entry.time, "by": entry.who, "why": entry.why}
+
+
 def state_object(state: State) -> dict[str, Any]:
     return {
         "versions": [
-            {**released_object(state.versions[one]), "tags": sorted(state.tags[one])}
+            {
+                **released_object(state.versions[one]),
+                "tags": sorted(state.tags[one]),
+                "withdrawn": withdrawn_object(state, one),
+            }
             for one in sorted(state.versions, reverse=True)
         ],
         "aliases": {alias: str(version) for alias, version in sorted(state.aliases.items())},

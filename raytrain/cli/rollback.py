@@ -44,7 +44,8 @@ def rollback(
     from raytrain.release.rollback import Hangar, RollbackOptions, roll_back
     from raytrain.storage.section import StorageSection
 
-    keys = ring_of(ring)
+    registry, keys = registry_of(place), ring_of(ring)
+    registry.entries(name)  # a name that is not there is told before a key that is not
     signing_key = None if rehearse else keys.signing_key(key)
     options = RollbackOptions(
         None if to is None else Version.parse(to),
@@ -59,7 +60,7 @@ def rollback(
         if not as_json:
             console.print(f"  … {step}", style="dim", markup=False, highlight=False)
 
-    hangar = Hangar(registry_of(place), keys, StorageSection().location, tell)
+    hangar = Hangar(registry, keys, StorageSection().location, tell)
     done = roll_back(hangar, name, signing_key, options)
     emit(done.as_dict(), as_json, lambda output: _show(wide(output), done))
     return 0

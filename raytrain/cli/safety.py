@@ -193,6 +193,8 @@ def _show_scan(console: Console, found: FileScan) -> None:
     from rich.markup import escape
     from rich.table import Table
 
+    from raytrain.evaluation.decision.quantity import counted
+
     if found.findings:
         table = Table(show_edge=False, pad_edge=False)
         for column in ("line", "key", "severity", "kind", "found", "by"):
@@ -204,8 +206,9 @@ def _show_scan(console: Console, found: FileScan) -> None:
         console.print(table)
     for failure in found.failures:
         console.print(f"  · unknown: {failure}", markup=False, highlight=False)
-    told = f"{len(found.of_family('secret'))} secrets, {len(found.of_family('personal'))} personal data"
-    console.print(f"{told} in {found.num_lines:,} lines", highlight=False)
+    secrets = counted(len(found.of_family("secret")), "secret")
+    personal = counted(len(found.of_family("personal")), "personal value")
+    console.print(f"{secrets}, {personal} in {counted(found.num_lines, 'line')}", highlight=False)
 
 
 def _show_canaries(console: Console, found: CanaryReport) -> None:

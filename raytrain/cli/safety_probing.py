@@ -24,9 +24,9 @@ from raytrain.evaluation.safety.refusals import build_refusal_judge
 from raytrain.evaluation.safety.regression import SafetyComparison, compare_safety
 from raytrain.evaluation.safety.report_files import KIND, read_report, report_as_dict, write_report
 from raytrain.evaluation.safety.running import SafetyReport, run_safety, with_model
-from raytrain.storage.artifact import place_for_artifact
 from raytrain.storage.location import Location
 from raytrain.storage.manifest import MANIFEST_NAME, read_manifest
+from raytrain.storage.named_places import place_for_artifact
 
 if TYPE_CHECKING:
     from rich.console import Console

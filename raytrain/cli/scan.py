@@ -21,6 +21,7 @@ def scan(
     """Search a folder for secrets, pickles, programs, and files that nobody can read; exit code 5 if any is there."""
     from rich.text import Text
 
+    from raytrain.evaluation.decision.quantity import counted
     from raytrain.release.scans.scan import scan as scan_folder
     from raytrain.release.scans.scan import subject_of
 
@@ -39,8 +40,8 @@ def scan(
         if report.findings:
             console.print(table)
         num = len(report.findings)
-        verdict = "passed" if report.passed else f"refused: {num} finding{'s' if num > 1 else ''}"
-        console.print(f"{len(report.files)} files, {verdict}", highlight=False)
+        verdict = "passed" if report.passed else f"refused: {counted(num, 'finding')}"
+        console.print(f"{counted(len(report.files), 'file')}, {verdict}", highlight=False)
 
     emit(report.as_dict(), as_json, show)
     return 0 if report.passed else RefusedError.exit_code

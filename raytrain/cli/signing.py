@@ -10,6 +10,7 @@ import typer
 from raytrain.cli.keys import RingOption, ring_of
 from raytrain.cli.output import JsonOption, emit
 from raytrain.errors import ConfigError
+from raytrain.storage.named_places import place_of_artifact
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -47,16 +48,17 @@ def sign(
             fix="leave one of them out",
         )
     told: dict[str, Any]
+    path = place_of_artifact(folder).path
     if keyless:
         from raytrain.release.keyless import sign_keyless
 
-        place = sign_keyless(folder.absolute(), trust_config=trust_config)
+        place = sign_keyless(path, trust_config=trust_config)
         told = {"signature": str(place), "keyless": True}
     else:
         from raytrain.release.signing import sign as sign_folder
 
         signing_key = ring_of(ring).signing_key(key or "default")
-        place = sign_folder(folder.absolute(), signing_key)
+        place = sign_folder(path, signing_key)
         told = {"signature": str(place), "key": signing_key.public.id, "name": signing_key.public.name}
     emit(told, as_json, lambda console: console.print(str(place), highlight=False, soft_wrap=True))
     return 0
@@ -84,16 +86,17 @@ def verify(
             why="--identity and --identity-provider go together",
             fix="give both, or neither to verify against keys",
         )
+    path = place_of_artifact(folder).path
     if identity is not None and identity_provider is not None:
         from raytrain.release.keyless import Identity, verify_keyless
 
         whose = Identity(identity, identity_provider)
-        found = verify_keyless(folder.absolute(), whose, signature, trust_config=trust_config)
+        found = verify_keyless(path, whose, signature, trust_config=trust_config)
         by = {"identity": identity, "identity_provider": identity_provider}
         return _emit_verified(found.artifact, f"{identity} ({identity_provider})", by, as_json)
     from raytrain.release.signing import verify as verify_folder
 
-    signed = verify_folder(folder.absolute(), ring_of(ring), signature)
+    signed = verify_folder(path, ring_of(ring), signature)
     key = signed.key
     by = {"key": key.id, "name": key.name, "state": key.state}
     return _emit_verified(signed.artifact, f"{key.name} ({key.short_id}, {key.state})", by, as_json)
@@ -109,8 +112,11 @@ def _emit_verified(artifact: Artifact, signer: str, by: dict[str, str], as_json:
     }
 
     def show(console: Console) -> None:
+        from raytrain.evaluation.decision.quantity import counted
+
         console.print(
-            f"{artifact.kind} of {len(artifact.manifest.files)} files, signed by {signer}\ndigest {artifact.digest}",
+            f"{artifact.kind} of {counted(len(artifact.manifest.files), 'file')}, signed by {signer}\n"
+            f"digest {artifact.digest}",
             highlight=False,
             soft_wrap=True,
         )

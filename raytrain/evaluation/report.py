@@ -65,7 +65,7 @@ class SuiteReport:
     num_failed: int
     """Items without a score: the scorer raised, the prompt was too long, the model gave NaN."""
     num_empty: int
-    """Items to which nothing was answered."""
+    """Items whose answer is empty; those that failed have none."""
     num_cut_short: int
     """Answers that ended at max_new_tokens."""
     num_near_ties: int | None
@@ -148,7 +148,9 @@ def summary_of(asked: Asked, records: Sequence[ItemRecord], dtype: str | None) -
         asked.mode,
         num_items=len(records),
         num_failed=sum(one.score is None for one in records),
-        num_empty=sum(kind == "generation" and not one.output.strip() for one in records),
+        num_empty=sum(
+            kind == "generation" and one.score is not None and not one.output.strip() for one in records
+        ),
         num_cut_short=sum(one.stop_reason == "length" for one in records),
         num_near_ties=_num_near_ties(records, dtype),
         metrics=metrics | (perplexity_of(records) if kind == "perplexity" else {}),

@@ -25,6 +25,7 @@ from raytrain.models.section import AdapterSection, ModelSection
 from raytrain.models.tasks import MODEL_TASKS
 from raytrain.storage.artifact import open_artifact
 from raytrain.storage.location import Location
+from raytrain.storage.named_places import place_of_artifact
 
 if TYPE_CHECKING:
     import torch
@@ -63,11 +64,11 @@ def locate_base_model(reference: str) -> Path | str:
     if reference.startswith(_PACKAGE_SCHEME):
         return _package_file(reference)
     if "://" in reference:
-        return open_artifact(Location.parse(reference)).path
+        return open_artifact(place_of_artifact(reference)).path
     path = Path(reference).expanduser().absolute()
     if path.exists():
         return path
-    if not _may_be_hub_id(reference):
+    if not may_be_hub_id(reference):
         raise ConfigError(
             f"there is no base model `{reference}`",
             why=f"tried the path {path}: not there; it cannot be a hub id (NAME or OWNER/NAME)",
@@ -116,7 +117,8 @@ def _resolve_path(reference: str, path: Path, cache: Location) -> ResolvedModel:
     return ResolvedModel(reference, str(artifact.path), artifact.digest, licence)
 
 
-def _may_be_hub_id(reference: str) -> bool:
+def may_be_hub_id(reference: str) -> bool:
+    """By its form alone: NAME or OWNER/NAME."""
     looks_like_path = reference.startswith((".", "/", "~")) or reference.lower().endswith(".gguf")
     return not looks_like_path and reference.count("/") <= 1 and "\\" not in reference
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from raytrain.errors import ConfigError, IntegrityError
 from raytrain.models.adapter import ADAPTER_CONFIG, ADAPTER_WEIGHTS, read_tensors, trained_state
 from raytrain.models.base import ResolvedModel, load_base_model, load_tokenizer, resolve_base_model
+from raytrain.models.base_places import place_of_base
 from raytrain.models.model_files import first_line, verified_manifest
 from raytrain.models.quiet import quiet_loading
 from raytrain.models.section import ModelSection
@@ -17,6 +18,7 @@ from raytrain.models.tasks import MODEL_TASKS
 from raytrain.storage.artifact import open_artifact
 from raytrain.storage.location import Location
 from raytrain.storage.manifest import MANIFEST_NAME, digest_of, file_sha256, read_manifest
+from raytrain.storage.named_places import place_of_artifact
 
 if TYPE_CHECKING:
     import torch
@@ -85,9 +87,13 @@ def find_for_inference(
         return InferenceModel(reference, base, section, base)
     record = _training_record(folder)
     section = ModelSection.model_validate(
-        {"base_model": record["base_model"], "revision": record.get("revision"), **held}
+        {
+            "base_model": place_of_base(record["base_model"], record.get("base_digest")),
+            "revision": record.get("revision"),
+            **held,
+        }
     )
-    base = resolve_base_model(section, cache)
+    base = replace(resolve_base_model(section, cache), reference=record["base_model"])
     if record.get("base_digest") not in (None, base.digest):
         raise IntegrityError(
             f"{reference} was trained over another base model",
@@ -131,7 +137,7 @@ def _adapter_digest(folder: Path) -> str:
 
 def _folder_of(reference: str) -> Path | None:
     if "://" in reference and not reference.startswith(("package://", "file://")):
-        return open_artifact(Location.parse(reference)).path
+        return open_artifact(place_of_artifact(reference)).path
     if reference.startswith("package://"):
         return None
     path = Location.parse(reference).path

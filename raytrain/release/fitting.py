@@ -15,6 +15,7 @@ from typing import Any
 from raytrain.errors import IntegrityError, PlatformError, RefusedError
 from raytrain.models.adapter import ADAPTER_CONFIG
 from raytrain.models.base import resolve_base_model
+from raytrain.models.base_places import place_of_base
 from raytrain.models.section import ModelSection
 from raytrain.release.bundle.description import FORMAT_FOLDERS, BundleDescription
 from raytrain.storage.location import Location
@@ -137,7 +138,7 @@ def _check_adapter(
 def _check_base(folder: Path, modules: Shapes, description: BundleDescription, cache: Location) -> str:
     base = description.base_model
     try:
-        section = ModelSection(base_model=base.reference, revision=base.revision)
+        section = ModelSection(base_model=place_of_base(base.reference, base.digest), revision=base.revision)
         found = resolve_base_model(section, cache)
     except PlatformError as error:
         if isinstance(error, IntegrityError):

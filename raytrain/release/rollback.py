@@ -84,15 +84,18 @@ def good_versions(entries: Iterable[Entry]) -> list[Version]:
     """Versions that production can go back through, the one that serves now last. Pure.
 
     Going back to a version takes those after it off the list: whoever goes back twice gets two versions back, and never
-    to what was just left.
+    to what was just left. What was withdrawn is not on it.
     """
     stack: list[Version] = []
+    withdrawn: set[Version] = set()
     for one in entries:
+        if one.action == "withdraw":
+            withdrawn.add(Version.parse(one.details["version"]))
         if one.action == "move" and one.details["alias"] == PRODUCTION:
             version = Version.parse(one.details["version"])
             stack = stack[: stack.index(version)] if version in stack else stack
             stack.append(version)
-    return stack
+    return [one for one in stack if one not in withdrawn]
 
 
 def choose_target(entries: list[Entry], name: str, to: Version | None) -> tuple[Version, Version]:
@@ -112,7 +115,7 @@ def choose_target(entries: list[Entry], name: str, to: Version | None) -> tuple[
         if len(stack) < 2:
             raise RefusedError(
                 f"{name} has no version before {now}",
-                why="it is the first in production, or all before it were gone back from",
+                why="it is the first in production, or all before it were gone back from or withdrawn",
                 fix="name one that was there with --to VERSION, or promote another",
             )
         return now, stack[-2]
@@ -132,7 +135,7 @@ def roll_back(hangar: Hangar, name: str, key: SigningKey | None, options: Rollba
     """Let production name an earlier version that still verifies, fits and loads. key: None only at a rehearsal.
 
     Raises what `choose_target` raises; RefusedError or IntegrityError where that version does not verify, was never let
-    in by the gate, does not fit or does not load, and where somebody else moved production meanwhile.
+    in by the gate, was withdrawn, does not fit or does not load, and where somebody else moved production meanwhile.
     """
     registry = hangar.registry
     now, to = choose_target(registry.entries(name), name, options.to)

@@ -29,9 +29,10 @@ class Runnable:
 
 def find_runnable(reference: str, registry: Registry, ring: KeyRing) -> Runnable:
     """NAME@VERSION or NAME@ALIAS is verified first, and so are the files of a bundle's folder; anything else is left as
-    it is. Raises ConfigError where a bundle holds no format that can be asked here."""
+    it is. Raises ConfigError where the registry has no such version, or a bundle holds no format that can be asked."""
     name, _, wanted = reference.partition("@")
-    if wanted and "/" not in reference and name in registry.names():
+    # No model of a hub has an @ in its name; a folder may.
+    if wanted and "/" not in reference and (name in registry.names() or not Path(reference).exists()):
         return _of_bundle(registry.verified(reference, ring).artifact.path)
     if "://" not in reference and (Path(reference) / MANIFEST_NAME).is_file():
         place = Location(str(Path(reference).absolute()))

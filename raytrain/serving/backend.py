@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -24,6 +24,8 @@ class Ask:
     """A text, its token ids, or messages for the chat template."""
     sampling: Sampling
     """With 0 max_new_tokens the answer may fill the context."""
+    is_streamed: bool = True
+    """Whether anybody reads along; where not, an answer that is lost can be asked for again."""
 
 
 @dataclass(frozen=True)
@@ -85,11 +87,16 @@ class BadPrompt(Exception):
         self.message, self.param = message, param
 
 
+class ReplicaLost(Exception):
+    """The replica that answered has died, and the answer with it: it may be asked for again."""
+
+
 class Backend(Protocol):
     """Whoever answers."""
 
-    def generate(self, ask: Ask) -> AsyncIterator[Served | Piece]:
-        """First who answers, then the pieces. Closing the iterator cancels the request.
+    def generate(self, ask: Ask) -> AsyncGenerator[Served | Piece]:
+        """First who answers, then the pieces; ReplicaLost may be raised in their place. Closing it cancels
+        the request.
 
         Raises UnknownModel, RefusedModel, BadPrompt, ConfigError (a JSON schema) and engine.request.Overloaded, all
         before the first item.

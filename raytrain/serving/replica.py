@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -56,7 +56,7 @@ class Replica:
         )
         self._watch.start()
 
-    async def generate(self, ask: Ask) -> AsyncIterator[Served | Piece]:
+    async def generate(self, ask: Ask) -> AsyncGenerator[Served | Piece]:
         """See `Backend`."""
         route = await self._route(ask.model)
         request = self._request(ask, route)
@@ -219,8 +219,7 @@ class _Entered:
 def _load(section: ServingSection) -> LoadedModel:
     import torch
 
-    if section.threads is not None:
-        torch.set_num_threads(section.threads)
+    torch.set_num_threads(section.num_threads)
     device = section.device
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"

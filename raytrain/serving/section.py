@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from pathlib import Path
+from typing import Any, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
+from raytrain.config.document import Form
+from raytrain.config.recipe import build, load_recipe
 from raytrain.config.section import Section
 from raytrain.serving.engine.section import EngineSection
+from raytrain.serving.http.section import HttpSection
 from raytrain.storage.section import StorageSection
+
+SERVING = Form("serving config", "base_model and what is served over it", "serve/", "docs/serving.md")
 
 
 class ReleaseSection(Section):
@@ -26,6 +32,42 @@ class ReleaseSection(Section):
     """How often the registry is asked whether an alias has moved."""
 
 
+class ReplicasSection(Section):
+    """`replicas:`: how many processes answer, and what each takes of the cluster."""
+
+    num_replicas: int = Field(default=1, ge=1)
+    """At first, and always unless max_replicas is more."""
+    max_replicas: int | None = Field(default=None, ge=1)
+    """Ray Serve adds replicas up to so many while they are busy; null = as many as num_replicas."""
+    busy_at: int = Field(default=8, ge=1)
+    """Requests that a replica answers at a time on average before another is added."""
+    cpus_per_replica: float = Field(default=1.0, gt=0)
+    """Of the cluster's; a replica computes with so many threads unless `threads` is set."""
+    gpus_per_replica: float = Field(default=0.0, ge=0)
+    """Of the cluster's."""
+
+    @model_validator(mode="after")
+    def _check_most(self) -> Self:
+        if self.max_replicas is not None and self.max_replicas < self.num_replicas:
+            raise ValueError(
+                f"max_replicas is {self.max_replicas}, less than num_replicas: {self.num_replicas}"
+            )
+        return self
+
+    @property
+    def scaling(self) -> dict[str, Any]:
+        """As Ray Serve's deployments take it."""
+        if self.max_replicas is None or self.max_replicas == self.num_replicas:
+            return {"num_replicas": self.num_replicas}
+        return {
+            "autoscaling_config": {
+                "min_replicas": self.num_replicas,
+                "max_replicas": self.max_replicas,
+                "target_ongoing_requests": self.busy_at,
+            }
+        }
+
+
 class ServingSection(Section):
     """One base model, and the released adapters over it."""
 
@@ -36,8 +78,20 @@ class ServingSection(Section):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where the model computes; auto = a GPU where there is one."""
     threads: int | None = Field(default=None, ge=1)
-    """Of a replica on a CPU; null = as many as the replica has CPUs."""
+    """Of a replica on a CPU; null = replicas.cpus_per_replica."""
     releases: ReleaseSection = Field(default_factory=ReleaseSection)
     engine: EngineSection = Field(default_factory=EngineSection)
+    replicas: ReplicasSection = Field(default_factory=ReplicasSection)
+    http: HttpSection = Field(default_factory=HttpSection)
     storage: StorageSection = Field(default_factory=StorageSection)
     """Where a model that was converted, as from GGUF, is kept."""
+
+    @property
+    def num_threads(self) -> int:
+        """Of one replica."""
+        return self.threads or max(1, int(self.replicas.cpus_per_replica))
+
+
+def load_serving(path: Path, overrides: list[str] | None = None) -> ServingSection:
+    """A serving config's file. Raises ConfigError that names file, line and key."""
+    return build(ServingSection, load_recipe(path, overrides, SERVING))

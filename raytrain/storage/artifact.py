@@ -19,7 +19,7 @@ from typing import Any, Self
 
 import psutil
 
-from raytrain.errors import ConfigError, IntegrityError, StorageError
+from raytrain.errors import IntegrityError, StorageError
 from raytrain.storage.home import raytrain_home
 from raytrain.storage.location import Location, sync_folder, translated_errors
 from raytrain.storage.manifest import (
@@ -228,22 +228,6 @@ def _fetch(location: Location, manifest: Manifest) -> Path:
         finally:
             shutil.rmtree(staging, ignore_errors=True)
     return target
-
-
-def place_for_artifact(text: str) -> Location:
-    """The place that a user names for an artifact, which takes the place of what lies there.
-
-    Raises ConfigError where something else than an artifact is there: nothing of a user's is ever swept away.
-    """
-    place = Location.parse(text)
-    is_taken = bool(place.children()) or (place.is_local and place.path.is_file())
-    if is_taken and not (place / MANIFEST_NAME).exists():
-        raise ConfigError(
-            f"{text} is there already, and is no artifact",
-            why="an artifact is a folder of its own, and takes the place of what lies there",
-            fix="name a folder that is not there yet",
-        )
-    return place
 
 
 def copy_artifact(source: Location, target: Location) -> None:

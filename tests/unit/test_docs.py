@@ -132,6 +132,25 @@ def test_recipes_are_valid(block: Block) -> None:
     validate(block)
 
 
+@pytest.mark.parametrize("block", all_blocks("yaml serving"), ids=by_place)
+def test_serving_configs_are_valid(block: Block, tmp_path: Path) -> None:
+    from raytrain.serving.section import load_serving
+
+    (tmp_path / "serving.yaml").write_text(block.text, encoding="utf-8")
+    assert load_serving(tmp_path / "serving.yaml").base_model
+
+
+@pytest.mark.parametrize("file", sorted((ROOT / "serve").glob("*.yaml")), ids=lambda file: file.name)
+def test_serving_configs_that_come_along_are_valid(file: Path) -> None:
+    from ray.serve.schema import ServeDeploySchema
+
+    from raytrain.serving.launch import serve_config
+    from raytrain.serving.section import load_serving
+
+    deployed = ServeDeploySchema.model_validate(serve_config(load_serving(file)))
+    assert deployed.applications[0].import_path == "serve.app:build_application"
+
+
 @pytest.mark.parametrize("block", all_blocks("yaml pack"), ids=by_place)
 def test_packs_are_valid(block: Block, tmp_path: Path) -> None:
     from raytrain.evaluation.safety.probes import load_pack

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from raytrain.errors import ConfigError, DataError
+from raytrain.errors import DataError
 from raytrain.evaluation.code.patches import facts_of
 from raytrain.storage.manifest import digest_of
 
@@ -85,6 +85,12 @@ def load_predictions(path: Path) -> list[Prediction]:
         )
         for row, place in _rows(path)
     ]
+    if not found:
+        raise DataError(
+            f"{path} holds no predictions",
+            why="it is empty",
+            fix='give one for each instance: {"instance_id": …, "model_patch": …, "model_name_or_path": …}',
+        )
     _refuse_twice(path, [one.instance_id for one in found])
     return found
 
@@ -126,7 +132,7 @@ def _rows(path: Path) -> Iterator[tuple[dict[str, Any], str]]:
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise ConfigError(f"there is no file {path}", why="nothing is there", fix="check the path") from None
+        raise DataError(f"there is no file {path}", why="nothing is there", fix="check the path") from None
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path} cannot be read", why=str(error), fix="give a JSON file in UTF-8") from error
     try:
@@ -135,6 +141,7 @@ def _rows(path: Path) -> Iterator[tuple[dict[str, Any], str]]:
         whole = None
     if (
         isinstance(whole, dict)
+        and whole
         and "instance_id" not in whole
         and all(isinstance(one, dict) for one in whole.values())
     ):

@@ -7,13 +7,14 @@ from raytrain.runs.records import Records
 from raytrain.storage.artifact import Artifact, open_artifact
 from raytrain.storage.location import Location
 from raytrain.storage.manifest import MANIFEST_NAME, read_manifest, short_digest
+from raytrain.storage.named_places import place_of_artifact
 
 
 def find_dataset(reference: str, records: Records) -> Artifact:
     """Raises ConfigError where nothing is called so, DataError where its lineage leads to no dataset that is there."""
     place = Location.parse(reference)
     if "://" in reference or (place / MANIFEST_NAME).exists():
-        manifest = read_manifest(place)
+        manifest = read_manifest(place_of_artifact(reference))
         if manifest.kind == "dataset":
             return open_artifact(place)
         return _recorded(reference, manifest.parents.get("dataset"), records)

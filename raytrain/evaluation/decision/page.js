@@ -1,7 +1,7 @@
 "use strict";
 for (const list of document.querySelectorAll(".flips")) {
   const search = list.querySelector("input"), kind = list.querySelector(".kind"), suite = list.querySelector(".suite");
-  const flips = [...list.querySelectorAll("details")], count = list.querySelector(".count");
+  const flips = [...list.querySelectorAll("details[data-kind]")], count = list.querySelector(".count");
   const texts = flips.map((one) => one.textContent.toLowerCase());
   const show = () => {
     let shown = 0;
@@ -17,4 +17,4 @@ for (const list of document.querySelectorAll(".flips")) {
   list.querySelector(".tools").hidden = false;
   show();
 }
-addEventListener("beforeprint", () => document.querySelectorAll("details:not([data-kind])").forEach((one) => { one.open = true; }));
+addEventListener("beforeprint", () => document.querySelectorAll("details:not([data-kind]):not(.raw)").forEach((one) => { one.open = true; }));

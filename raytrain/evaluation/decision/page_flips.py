@@ -10,12 +10,22 @@ from raytrain.evaluation.decision.flips import Flip, FlipCount, choose_shown, co
 from raytrain.evaluation.decision.marked_text import as_html, marked
 from raytrain.evaluation.decision.plots import flips_by_category
 from raytrain.evaluation.decision.quantity import counted
+from raytrain.evaluation.decision.turns import Turn, turns_of
 
 MOST_FLIPS = 200
 """On a page, over all candidates."""
 MOST_CHARACTERS = 2_000
 """Of a text on the page: its beginning, and its end."""
 _MOST_CATEGORIES = 16
+_MOST_TURNS = 10
+"""Of a question, the last."""
+_SAID_BY = {
+    "system": "system prompt",
+    "user": "question",
+    "assistant": "answer before",
+    "model": "answer before",
+    "tool": "a tool's result",
+}
 
 
 def flips_section(decision: Decision, num_candidates: int) -> Iterator[str]:
@@ -80,18 +90,38 @@ def _flip(flip: Flip, *, is_open: bool) -> str:
     kind = "won" if flip.won else "lost"
     before, after = marked(_cut(flip.baseline.output), _cut(flip.candidate.output))
     category = "" if flip.baseline.category is None else f" · {as_html(flip.baseline.category)}"
-    question = " ".join(flip.baseline.prompt[-400:].split())[-160:]
+    turns = turns_of(flip.baseline.prompt)
+    asked = flip.baseline.prompt if turns is None else turns[-1].text
+    question = " ".join(asked[-400:].split())[-160:]
     references = as_html(_cut("\n".join(flip.baseline.references)))
     return (
         f'<details{" open" if is_open else ""} data-kind="{kind}" data-suite="{as_html(flip.suite)}"><summary>'
         f'<span class="badge {"passed" if flip.won else "failed"}">{kind}</span>'
         f"<b>{as_html(flip.suite)}{category}</b><span>item {as_html(flip.baseline.item_id[:80])}</span>"
         f'<span class="question">{as_html(question)}</span></summary><div class="flip">'
-        f'<div class="said"><h3>question</h3><pre>{as_html(_cut(flip.baseline.prompt))}</pre></div>'
+        f"{_question(flip.baseline.prompt, turns)}"
         f'<div class="said"><h3>right</h3><pre>{references}</pre></div><div class="sides">'
         f"{_side('baseline', flip.baseline_score, before, flip.baseline.error)}"
         f"{_side('candidate', flip.candidate_score, after, flip.candidate.error)}</div></div></details>"
     )
+
+
+def _question(prompt: str, turns: list[Turn] | None) -> str:
+    """As people read it, what the model read folded beneath; the latter alone where its form is not known."""
+    raw = f"<pre>{as_html(_cut(prompt))}</pre>"
+    if turns is None:
+        return f'<div class="said"><h3>question</h3>{raw}</div>'
+    shown: list[Turn | None] = [*turns[-_MOST_TURNS:]]
+    if len(turns) > _MOST_TURNS:
+        shown.insert(0, None)
+    most = MOST_CHARACTERS // len(shown)
+    told = "".join(
+        f'<p class="quiet">{len(turns) - _MOST_TURNS:,} turns before</p>'
+        if one is None
+        else f'<h3>{_SAID_BY[one.role]}</h3><pre dir="auto">{as_html(_cut(one.text, most))}</pre>'
+        for one in shown
+    )
+    return f'<div class="said">{told}<details class="raw"><summary>as the model read it</summary>{raw}</details></div>'
 
 
 def _side(name: str, score: float, output: str, error: str | None) -> str:
@@ -102,9 +132,9 @@ def _side(name: str, score: float, output: str, error: str | None) -> str:
     )
 
 
-def _cut(text: str) -> str:
-    if len(text) <= MOST_CHARACTERS:
+def _cut(text: str, most: int = MOST_CHARACTERS) -> str:
+    if len(text) <= most:
         return text
-    tail = MOST_CHARACTERS // 4
-    left_out = len(text) - MOST_CHARACTERS
-    return f"{text[: MOST_CHARACTERS - tail]}\n… {left_out:,} characters left out …\n{text[-tail:]}"
+    tail = most // 4
+    left_out = len(text) - most
+    return f"{text[: most - tail]}\n… {left_out:,} characters left out …\n{text[-tail:]}"

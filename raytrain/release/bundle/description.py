@@ -9,6 +9,7 @@ from typing import Any
 
 from raytrain.errors import IntegrityError
 from raytrain.models.adapter import ADAPTER_CONFIG
+from raytrain.models.base_places import travelling_reference
 from raytrain.models.inference import tokenizer_digest
 from raytrain.models.model_files import MODEL_FILE_PATTERNS
 from raytrain.release.bundle.ingredients import trained_ingredients
@@ -19,7 +20,7 @@ from raytrain.storage.manifest import MANIFEST_NAME, digest_of, file_sha256
 BUNDLE_KIND = "bundle"
 DESCRIPTION_FILE = "bundle.json"
 
-FORMAT_FOLDERS = {"adapter": "adapter", "merged": "merged", "onnx": "onnx", "torch_export": "torch_export"}
+FORMAT_FOLDERS = {one: one for one in ("adapter", "merged", "onnx", "torch_export", "torchserve")}
 """Where in a bundle each format lies."""
 
 
@@ -28,7 +29,7 @@ class BaseModel:
     """What a bundle's adapter stands on."""
 
     reference: str
-    """As the recipe named it."""
+    """As the recipe named it; of a path only the last name, as `./NAME`: `digest` says which model it is."""
     revision: str | None
     digest: str
     licence: str | None
@@ -83,7 +84,7 @@ def describe(subject: Subject, formats: tuple[str, ...]) -> BundleDescription:
         task=subject.record["model"].get("task", "causal_lm"),
         dtype=subject.model.section.dtype,
         base_model=BaseModel(
-            reference=str(subject.record["base_model"]),
+            reference=travelling_reference(str(subject.record["base_model"])),
             revision=subject.record.get("revision"),
             digest=str(subject.record.get("base_digest") or base.digest),
             licence=base.licence,

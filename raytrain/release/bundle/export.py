@@ -19,9 +19,10 @@ from raytrain.release.bundle.parity.section import ExportSettings
 from raytrain.release.bundle.subject import Subject
 from raytrain.release.inventory.writing import write_inventory
 from raytrain.release.scans.scan import scan
-from raytrain.storage.artifact import Artifact, ArtifactWriter, place_for_artifact, remove_stale_staging
+from raytrain.storage.artifact import Artifact, ArtifactWriter, remove_stale_staging
 from raytrain.storage.location import Location
 from raytrain.storage.manifest import MANIFEST_NAME, short_digest
+from raytrain.storage.named_places import place_for_artifact
 from raytrain.storage.provenance import collect_provenance
 
 
@@ -64,7 +65,7 @@ def export(subject: Subject, wanted: ExportRequest, tell: Callable[[str], None])
         tempfile.TemporaryDirectory(prefix="raytrain-export-") as scratch,
     ):
         tell("loading the trained model")
-        material = Material(subject, subject.model.load())
+        material = Material(subject, subject.model.load(), wanted.settings.torchserve)
         trained = ask_trained(material, wanted.prompts, wanted.notes, section, Path(scratch), tell)
         for form in forms:
             tell(f"writing {form.name}")
@@ -77,7 +78,8 @@ def export(subject: Subject, wanted: ExportRequest, tell: Callable[[str], None])
         tell("writing model card, inventory and provenance")
         write_documents(writer.path, description, lineage, checked)
         write_inventory(writer.path, description, lineage)
-        provenance = collect_provenance(config=wanted.settings.model_dump(mode="json"), formats=list(names))
+        told = wanted.settings.model_dump(mode="json", exclude={"storage"})  # places of this machine
+        provenance = collect_provenance(config=told, formats=list(names))
         tell("scanning it for secrets, pickles and what nobody can read")
         scanned = scan(writer.path, subject=subject.digest, documents={MANIFEST_NAME: provenance})
         scanned.write(writer.path)

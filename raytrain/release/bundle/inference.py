@@ -46,8 +46,11 @@ def read_json(file: Path) -> Any:
 
 
 def sha256_of(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+    try:
+        with file.open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+    except OSError as error:
+        raise RefusedBundle(f"{file} cannot be read: {error.strerror}") from error
 
 
 def verify_bundle(bundle: Path, form: str) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 from typing import Any
 
 from raytrain.errors import ConfigError, IntegrityError, PlatformError
@@ -15,6 +17,7 @@ from raytrain.runs.records import Records, open_records
 from raytrain.storage.location import Location
 
 _STATISTICS_FILE = "statistics.json"
+_PATH = re.compile(r"(?<![\w:/])(?:file://)?~?(?:/[^\s/,;:'\"`()]+){2,}")
 
 
 @dataclass(frozen=True)
@@ -53,15 +56,20 @@ def find_lineage(subject: Subject, evaluations: Sequence[Location]) -> Lineage:
     return Lineage(subject, subject.artifact.manifest.parents.get("dataset"), rows, cost, found, notes)
 
 
+def without_paths(text: str) -> str:
+    """With the last names only of files and folders of this machine: what is written into a bundle travels."""
+    return _PATH.sub(lambda found: PurePosixPath(found[0]).name, text)
+
+
 def _rows(subject: Subject, records: Records, notes: list[str]) -> dict[str, Any] | None:
     try:
         dataset = find_dataset(str(subject.artifact.location), records)
         statistics: dict[str, Any] = json.loads((dataset.path / _STATISTICS_FILE).read_text(encoding="utf-8"))
     except PlatformError as error:
-        notes.append(f"The dataset is not at hand where this card was written: {error.why}.")
+        notes.append(f"The dataset is not at hand where this card was written: {without_paths(error.why)}.")
         return None
     except (OSError, ValueError) as error:
-        notes.append(f"The dataset has no statistics that can be read: {error}.")
+        notes.append(f"The dataset has no statistics that can be read: {without_paths(str(error))}.")
         return None
     return statistics
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from raytrain.errors import ConfigError, IntegrityError
+from raytrain.models.base_places import note_base_place
 from raytrain.models.inference import TRAINING_RECORD, InferenceModel, find_for_inference
 from raytrain.storage.artifact import Artifact, open_artifact
 from raytrain.storage.location import Location
@@ -59,6 +60,7 @@ def find_subject(reference: str, cache: Location, *, dtype: str | None = None) -
     record = _training_record(artifact)
     held = dtype or record["model"]["dtype"]
     model = find_for_inference(str(artifact.path), cache=cache, dtype=held)
+    note_base_place(str(record["base_model"]), model.base.digest)
     return Subject(artifact, model, record)
 
 

@@ -44,10 +44,12 @@ def require_released(
     signed record that the journal names let it become that alias. alias: of NAME@VERSION; None = any.
 
     policies: digests of those that count; None = any. What the record says of documents in the bundle is looked at
-    again. Raises RefusedError or IntegrityError that says which of this does not hold.
+    again. Raises RefusedError or IntegrityError that says which of this does not hold, or that it was withdrawn.
     """
     name, _, wanted = reference.partition("@")
-    version = str(registry.find(reference).version)
+    released = registry.find(reference).version
+    registry.state(name).refuse_withdrawn(name, released)
+    version = str(released)
     signed = registry.verified(f"{name}@{version}", ring)
     about = about_bundle(signed.artifact)
     if wanted in ALIASES:

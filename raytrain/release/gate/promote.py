@@ -89,12 +89,13 @@ class Promotion:
 def judge(desk: Desk, wanted: Wanted) -> Judged:
     """Verify the bundle, gather what is known of it, and decide. Writes nothing.
 
-    Raises RefusedError or IntegrityError where bundle or evidence are not as they were signed, ConfigError where the
-    version, the target or a piece of evidence does not exist.
+    Raises RefusedError where the version was withdrawn, RefusedError or IntegrityError where bundle or evidence are not
+    as they were signed, ConfigError where the version, the target or a piece of evidence does not exist.
     """
     target = wanted.policy.target(wanted.target)
     name = wanted.reference.partition("@")[0]
     released = desk.registry.find(wanted.reference)
+    desk.registry.state(name).refuse_withdrawn(name, released.version)
     desk.tell(f"verifying {name}@{released.version}")
     signed = desk.registry.verified(f"{name}@{released.version}", desk.ring)
     about = about_bundle(signed.artifact)

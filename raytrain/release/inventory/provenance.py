@@ -11,6 +11,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from raytrain.models.base_places import travelling_record
 from raytrain.release.bundle.description import BundleDescription
 from raytrain.release.bundle.subject import Subject
 from raytrain.storage.manifest import MANIFEST_NAME, file_sha256
@@ -43,7 +44,10 @@ def provenance_of(folder: Path, subject: Subject, description: BundleDescription
             "buildDefinition": {
                 "buildType": BUILD_TYPE,
                 "externalParameters": {
-                    "recipe": {section: config[section] for section in _RECIPE if section in config},
+                    "recipe": travelling_record(
+                        {section: config[section] for section in _RECIPE if section in config},
+                        str(subject.record["base_model"]),
+                    ),
                     "formats": list(description.formats),
                 },
                 "internalParameters": {

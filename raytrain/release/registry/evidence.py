@@ -9,7 +9,7 @@ from raytrain.errors import RefusedError
 from raytrain.evaluation.results import Evaluation, open_evaluation
 from raytrain.release.registry.state import Released
 from raytrain.storage.artifact import Artifact
-from raytrain.storage.location import Location
+from raytrain.storage.named_places import place_of_artifact
 
 
 def subject_of(artifact: Artifact) -> str:
@@ -32,7 +32,7 @@ def details_of(artifact: Artifact, evaluations: Iterable[str]) -> dict[str, Any]
 
 def evaluation_of(place: str, subjects: dict[str, str]) -> Evaluation:
     """An evaluation of one of these: what a person calls them to their digest. Raises RefusedError where it is not."""
-    found = open_evaluation(Location.parse(place))
+    found = open_evaluation(place_of_artifact(place))
     if not set(found.artifact.manifest.parents.values()) & set(subjects.values()):
         theirs = ", ".join(f"{role} {digest}" for role, digest in found.artifact.manifest.parents.items())
         raise RefusedError(

@@ -16,14 +16,14 @@ from raytrain.storage.location import Location
 def register_next(
     registry: Registry, name: str, folder: Path, ring: KeyRing, *, why: str, evaluations: tuple[str, ...] = ()
 ) -> Version:
-    """Its version, under which it is registered where it has none.
+    """Its version, under which it is registered where it has none that still counts.
 
     Raises what `Registry.register` raises, RefusedError where an evaluation is of another artifact.
     """
     artifact = open_artifact(Location(str(folder)), verify=False)
     released = registry.released(name)
     for one in released:
-        if one.digest == artifact.digest:
+        if one.digest == artifact.digest and one.version not in registry.state(name).withdrawn:
             return one.version
     made_from, details = ingredients_of(artifact), details_of(artifact, evaluations)
     version = next_version([(one.version, one.made_from) for one in released], made_from)

@@ -7,21 +7,21 @@ leaves at worst a bundle that no entry names.
 from __future__ import annotations
 
 import re
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any
 
-from raytrain.errors import ConfigError, IntegrityError, PlatformError, RefusedError
+from raytrain.config.recipe import nearest
+from raytrain.errors import ConfigError, PlatformError, RefusedError
 from raytrain.release.keys import KeyRing
+from raytrain.release.registry.bundles import Bundles, short_name
 from raytrain.release.registry.findings import Fault, Orphan
 from raytrain.release.registry.folder_store import FolderStore
 from raytrain.release.registry.journal import Entry, Journal
 from raytrain.release.registry.state import ALIASES, PREVIOUS, Released, State, state_of, without_collection
 from raytrain.release.registry.store import Store
 from raytrain.release.registry.versions import Version
-from raytrain.release.signing import Signed, signature_place, verify
-from raytrain.storage.manifest import MANIFEST_NAME
+from raytrain.release.signing import Signed, verify
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,99}")
 
@@ -51,12 +51,13 @@ class Registry:
         """All that happened to a name. Raises ConfigError where there is no such name."""
         entries = self.journal(name).read()
         if not entries:
-            known = self._names()
+            known = self.names()
+            near = nearest(name, known)
             told = ", ".join(known[:20]) + (f" and {len(known) - 20} more" if len(known) > 20 else "")
             raise ConfigError(
                 f"{name} is not in the registry",
                 why=f"{self.place} holds {told or 'nothing yet'}",
-                fix="check the name and the registry's place",
+                fix=f"did you mean {near}?" if near else "check the name and the registry's place",
             )
         return entries
 
@@ -99,44 +100,10 @@ class Registry:
 
         state = state_of(self.journal(name).read())
         check(state)
-        self._put(
-            name, digest, bundle, ring, is_named=digest in {one.digest for one in state.versions.values()}
-        )
+        is_named = digest in {one.digest for one in state.versions.values()}
+        self._bundles(name, ring).put(digest, bundle, is_named=is_named)
         self._append(name, "register", told, why, check)
         return self.state(name).versions[version]
-
-    def _put(self, name: str, digest: str, bundle: Path, ring: KeyRing, *, is_named: bool) -> None:
-        """Let a bundle be there whose signature counts. One that a version names is never exchanged."""
-        if _short(digest) in self.store.bundles(name):
-            try:
-                self._check(name, digest, ring)
-                return
-            except PlatformError as error:
-                if not is_named:
-                    self.store.delete_bundle(name, _short(digest))  # somebody was killed here
-                else:
-                    self._sign_anew(name, digest, bundle, error)
-        if not is_named:
-            self.store.put_bundle(name, _short(digest), bundle)
-        self._check(name, digest, ring)  # what is released is what lies there, whatever became of the other
-
-    def _sign_anew(self, name: str, digest: str, bundle: Path, fault: PlatformError) -> None:
-        """What is known to be good is signed again, after its key was revoked."""
-        with tempfile.TemporaryDirectory(prefix="raytrain-") as scratch:
-            theirs = self.store.open_bundle(name, _short(digest), Path(scratch)) / MANIFEST_NAME
-            is_same = theirs.is_file() and theirs.read_bytes() == (bundle / MANIFEST_NAME).read_bytes()
-        if not is_same:
-            raise RefusedError(
-                f"the bundle {digest} is there already, and does not verify",
-                why=f"{fault.what}: {fault.why}",
-                fix=f"sign the copy that `raytrain registry export {name}@VERSION` makes, and add that",
-            )
-        self.store.put_signature(name, _short(digest), signature_place(bundle).read_bytes())
-
-    def _check(self, name: str, digest: str, ring: KeyRing) -> None:
-        """Where it lies, not in a copy of this machine."""
-        with tempfile.TemporaryDirectory(prefix="raytrain-") as scratch:
-            self._verified(name, digest, ring, Path(scratch))
 
     def find(self, reference: str) -> Released:
         """By NAME@VERSION or NAME@ALIAS. Raises ConfigError where there is none."""
@@ -161,22 +128,7 @@ class Registry:
 
         Raises RefusedError or IntegrityError.
         """
-        return self._verified(reference.partition("@")[0], self.find(reference).digest, ring)
-
-    def _verified(self, name: str, digest: str, ring: KeyRing, scratch: Path | None = None) -> Signed:
-        try:
-            signed = verify(self.store.open_bundle(name, _short(digest), scratch), ring)
-        except IntegrityError:
-            if scratch is not None or not self.store.drop_copy(_short(digest)):
-                raise
-            signed = verify(self.store.open_bundle(name, _short(digest)), ring)  # only the copy was damaged
-        if signed.artifact.digest != digest:
-            raise IntegrityError(
-                f"{self.store.bundle_place(name, _short(digest))} is not the bundle that was released",
-                why=f"there: {signed.artifact.digest}, released: {digest}",
-                fix="put the right one back; find out who wrote there",
-            )
-        return signed
+        return self._bundles(reference.partition("@")[0], ring).verified(self.find(reference).digest)
 
     def move(
         self,
@@ -190,8 +142,8 @@ class Registry:
     ) -> Entry:
         """Let an alias name this version, if it names `expected` until then (None: nothing yet).
 
-        decision: digest of the record that allows it. Raises RefusedError where the alias is elsewhere by now,
-        ConfigError where version or alias is not known.
+        decision: digest of the record that allows it. Raises RefusedError where the alias is elsewhere by now
+        or the version was withdrawn, ConfigError where version or alias is not known.
         """
         if alias not in ALIASES or alias == PREVIOUS:
             raise ConfigError(
@@ -208,6 +160,7 @@ class Registry:
         }
 
         def check(state: State) -> None:
+            state.refuse_withdrawn(name, version)
             now = state.aliases.get(alias)
             if now != expected:
                 by = state.moved.get(alias)
@@ -222,27 +175,62 @@ class Registry:
 
     def tag(
         self, name: str, version: Version, *, added: Set[str], removed: Set[str] = frozenset(), why: str = ""
-    ) -> Entry:
-        """Give a version tags, or take some away."""
+    ) -> Entry | None:
+        """Give a version tags, or take some away; None where that is how it stands: nothing is written then.
+
+        Raises ConfigError where the version has not a tag that is to be taken away.
+        """
         self.find(f"{name}@{version}")
+
+        def check(state: State) -> None:
+            missing = sorted(removed - state.tags[version])
+            if missing:
+                raise ConfigError(
+                    f"{name}@{version} has no tag {', '.join(missing)}",
+                    why=f"its tags: {', '.join(sorted(state.tags[version])) or 'none'}",
+                    fix="take away only what is there; nothing was written",
+                )
+
+        if not removed and added <= self.state(name).tags[version]:
+            return None
         details = {"version": str(version), "added": sorted(added), "removed": sorted(removed)}
-        return self._append(name, "tag", details, why, lambda _: None)
+        return self._append(name, "tag", details, why, check)
+
+    def withdraw(self, name: str, version: Version, *, why: str) -> Entry:
+        """Let a version be released no more, for good. `previous` names it no longer.
+
+        Raises ConfigError where it is not there, RefusedError where an alias that was set names it or it was withdrawn
+        before.
+        """
+        self.find(f"{name}@{version}")
+
+        def check(state: State) -> None:
+            state.refuse_withdrawn(name, version)
+            named = sorted(alias for alias in state.set_aliases if state.aliases[alias] == version)
+            if named:
+                raise RefusedError(
+                    f"{name}@{version} is not withdrawn",
+                    why=f"it is {' and '.join(named)}",
+                    fix="move the alias first: raytrain promote, or raytrain rollback",
+                )
+
+        return self._append(name, "withdraw", {"version": str(version)}, why, check)
 
     def audit(self, ring: KeyRing) -> Iterator[tuple[str, list[Fault]]]:
         """Name by name, everything that is not as it should be: the journal, and each released bundle with its
-        signature. All of it is read where it lies."""
+        signature. All of it is read where it lies. Of what was withdrawn only the journal counts."""
         for name in self._names():
             yield name, list(self._faults(name, ring))
 
     def _faults(self, name: str, ring: KeyRing) -> Iterator[Fault]:
         try:
-            versions = state_of(self.journal(name).read(fresh=True)).versions
+            state = state_of(self.journal(name).read(fresh=True))
         except PlatformError as error:
             yield Fault(name, "journal", f"{error.what}: {error.why}")
             return
-        for version in sorted(versions):
+        for version in sorted(state.versions.keys() - state.withdrawn.keys()):
             try:
-                self._check(name, versions[version].digest, ring)
+                self._bundles(name, ring).check(state.versions[version].digest)
             except PlatformError as error:
                 yield Fault(name, str(version), f"{error.what}: {error.why}")
 
@@ -288,13 +276,12 @@ class Registry:
             if entry is not None:
                 return entry
 
+    def _bundles(self, name: str, ring: KeyRing) -> Bundles:
+        return Bundles(self.store, name, ring)
+
     def _named(self, name: str) -> set[str]:
         """Digests of all bundles that entries name."""
-        return {_short(one.digest) for one in state_of(self.journal(name).read()).versions.values()}
+        return {short_name(one.digest) for one in state_of(self.journal(name).read()).versions.values()}
 
     def _names(self) -> list[str]:
         return [one for one in self.store.names() if _NAME.fullmatch(one)]
-
-
-def _short(digest: str) -> str:
-    return digest.removeprefix("sha256:")

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from raytrain.errors import IntegrityError
+from raytrain.errors import IntegrityError, RefusedError
 from raytrain.release.registry.journal import Entry
 from raytrain.release.registry.versions import Version
 
@@ -38,6 +38,23 @@ class State:
     moved: dict[str, Entry] = field(default_factory=dict)
     """By which entry each alias came where it is."""
     tags: dict[Version, set[str]] = field(default_factory=dict)
+    withdrawn: dict[Version, Entry] = field(default_factory=dict)
+    """Versions that may be released no more, and by which entry."""
+
+    @property
+    def set_aliases(self) -> list[str]:
+        """Those that somebody moved where they are."""
+        return [alias for alias in self.aliases if alias != PREVIOUS]
+
+    def refuse_withdrawn(self, name: str, version: Version) -> None:
+        """Raises RefusedError that says who withdrew it, when and why."""
+        entry = self.withdrawn.get(version)
+        if entry is not None:
+            raise RefusedError(
+                f"{name}@{version} was withdrawn",
+                why=f"{entry.time} by {entry.who}: {entry.why}",
+                fix="take another version; what is good all the same is added under a new one",
+            )
 
 
 def state_of(entries: Iterable[Entry]) -> State:
@@ -68,12 +85,21 @@ def _take(state: State, entry: Entry, details: dict[str, Any]) -> None:
         before = state.aliases.get(alias)
         if details["before"] != (None if before is None else str(before)):
             raise ValueError(f"it moves {alias} from {details['before']}, and that is {before}")
+        if version in state.withdrawn:
+            raise ValueError(f"it moves {alias} to {version}, which was withdrawn")
         if alias == PRODUCTION and before not in (None, version):
             state.aliases[PREVIOUS], state.moved[PREVIOUS] = before, entry
         state.aliases[alias], state.moved[alias] = version, entry
     elif entry.action == "tag":
         version = Version.parse(details["version"])
         state.tags[version] = (state.tags[version] | set(details["added"])) - set(details["removed"])
+    elif entry.action == "withdraw":
+        version = state.versions[Version.parse(details["version"])].version
+        if version in state.withdrawn or version in (state.aliases[one] for one in state.set_aliases):
+            raise ValueError(f"{version} was withdrawn before, or an alias names it")
+        state.withdrawn[version] = entry
+        if state.aliases.get(PREVIOUS) == version:
+            del state.aliases[PREVIOUS], state.moved[PREVIOUS]
     else:
         raise ValueError("no such action is known")
 

@@ -23,7 +23,7 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from raytrain.errors import DataError, IntegrityError, PlatformError, RefusedError
+from raytrain.errors import ConfigError, DataError, IntegrityError, PlatformError, RefusedError
 from raytrain.release.keys import KeyRing
 from raytrain.release.registry.journal import Entry, chained
 from raytrain.release.registry.registry import Registry
@@ -47,6 +47,7 @@ def export_version(registry: Registry, reference: str, file: Path, ring: KeyRing
     """
     name = reference.partition("@")[0]
     released = registry.find(reference)
+    registry.state(name).refuse_withdrawn(name, released.version)
     signed = registry.verified(reference, ring)
     contents = registry.journal(name).contents()
     told = {"format": _FORMAT, "name": name, "version": str(released.version), "digest": released.digest}
@@ -104,8 +105,8 @@ def _member(name: str, size: int) -> tarfile.TarInfo:
 def import_version(registry: Registry, file: Path, ring: KeyRing, *, why: str) -> tuple[str, Released]:
     """Release what a file holds under the name and version that it had; aliases stay where they are.
 
-    Raises DataError where it is no such file, IntegrityError or RefusedError where its journal, its digest or its
-    signature does not hold, or the version is taken; the registry is then as it was.
+    Raises ConfigError where nothing is there, DataError where it is no such file, IntegrityError or RefusedError where
+    its journal, its digest or its signature does not hold, or the version is taken; the registry is then as it was.
     """
     with tempfile.TemporaryDirectory(prefix="raytrain-import-") as scratch:
         folder = Path(scratch)
@@ -178,6 +179,8 @@ def _carried(released: Released, told: dict[str, Any], entries: list[Entry]) -> 
 
 
 def _unpack(file: Path, folder: Path) -> None:
+    if not file.exists():
+        raise ConfigError(f"there is no file {file}", why="nothing is there", fix="check the path")
     seen: set[str] = set()
     try:
         with tarfile.open(file, mode="r:") as tar:

@@ -21,7 +21,7 @@ WEIGHT_SUFFIXES = frozenset(
     f".{one}"
     for one in (
         *("bin", "pt", "pth", "ckpt", "pkl", "pickle", "joblib", "dill", "h5", "hdf5", "keras", "npy", "npz"),
-        *("msgpack", "pb", "tflite", "gguf", "mar"),
+        *("msgpack", "pb", "tflite", "gguf"),
     )
 )
 """Names under which loaders expect weights that may run code, or are not what this project hands on."""

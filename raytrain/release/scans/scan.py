@@ -11,7 +11,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from raytrain.errors import DataError, IntegrityError, StorageError
+from raytrain.errors import ConfigError, IntegrityError, StorageError
 from raytrain.release.scans.formats import DamagedError, gap_in, onnx_external_data
 from raytrain.release.scans.pickles import find_pickle, quiet_scanners
 from raytrain.release.scans.reading import UNKNOWN, Content, FileReader, Reading
@@ -35,10 +35,10 @@ def scan(folder: Path, *, subject: str, documents: Mapping[str, Any] | None = No
     """Read every file below `folder`.
 
     documents: what is written only after the scan, by the name of its file, such as a manifest's provenance. Raises
-    DataError where there is no folder, ConfigError where a scanner is not installed.
+    ConfigError where there is no folder, or a scanner is not installed.
     """
     if not folder.is_dir():
-        raise DataError(
+        raise ConfigError(
             f"{folder} cannot be scanned",
             why="it is a file" if folder.exists() else "nothing is there",
             fix="name the folder of a bundle or another artifact",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from raytrain.runs.record_types import RunRecord, RunState
 from raytrain.runs.sinks.extra import require_extra
@@ -17,7 +17,9 @@ class WandbSink:
     there stand and the repeated ones are passed over.
     """
 
-    def __init__(self, project: str, mode: str, run: RunRecord, folder: Path) -> None:
+    def __init__(
+        self, project: str, mode: Literal["online", "offline", "disabled"], run: RunRecord, folder: Path
+    ) -> None:
         require_extra("wandb", "tracking.wandb")
         self._project = project
         self._mode = mode

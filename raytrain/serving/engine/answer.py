@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Collection
 from typing import TYPE_CHECKING
@@ -13,6 +14,8 @@ from raytrain.serving.engine.text_stream import TextStream
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+_log = logging.getLogger(__name__)
 
 
 class Answer:
@@ -54,7 +57,7 @@ class Answer:
         elif self._num_new >= self.request.sampling.max_new_tokens:
             self.end("length", text, tokens)
         elif text or tokens:
-            self._tell(Piece(text, tokens))
+            self._say(Piece(text, tokens))
 
     def end(self, reason: FinishReason, text: str = "", tokens: tuple[Token, ...] = ()) -> None:
         """Its last piece; what was held back goes with it."""
@@ -70,12 +73,19 @@ class Answer:
             self._queue_s,
             self._first_token_s,
         )
-        self._tell(Piece(text, tokens, finish))
+        self._say(Piece(text, tokens, finish))
 
     @property
     def num_new(self) -> int:
         """Tokens that were written, the end token among them."""
         return self._num_new
+
+    def _say(self, piece: Piece) -> None:
+        try:
+            self._tell(piece)
+        except Exception:  # noqa: BLE001 - whoever cannot be told, as his event loop is closed, harms nobody else
+            _log.exception("a piece of %s could not be told", self.request.id)
+            self.is_cancelled = True
 
     def _told(self, chosen: Chosen) -> tuple[Token, ...]:
         if self.request.sampling.top_logprobs is None:

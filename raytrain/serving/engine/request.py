@@ -138,5 +138,8 @@ class Overloaded(Exception):
     """The queue is full."""
 
     def __init__(self, waiting: int, retry_after_s: float) -> None:
-        super().__init__(f"{waiting} requests wait; try again in {retry_after_s:.0f} s")
+        super().__init__(waiting, retry_after_s)
         self.waiting, self.retry_after_s = waiting, retry_after_s
+
+    def __str__(self) -> str:
+        return f"{self.waiting} requests wait; try again in {self.retry_after_s:.0f} s"

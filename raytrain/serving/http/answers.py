@@ -36,8 +36,7 @@ class Answers:
         """
         for place, ask in enumerate(self._asks):
             named = replace(ask, model=self.served.model) if place else ask
-            # Closing is a part of Backend's contract, and generators alone can be closed.
-            answer = cast(_Open, self._backend.generate(named))
+            answer = self._backend.generate(named)
             self._open.append(answer)
             served = await anext(answer)
             assert isinstance(served, Served), "who answers is told before the first piece"

@@ -50,7 +50,7 @@ def asks_of(body: CompletionBody | ChatBody, request_id: str, max_answers: int) 
     # Two requests may come with the same id; an engine tells its requests apart by theirs.
     own = f"{request_id}.{secrets.token_hex(4)}"
     return [
-        Ask(f"{own}-{place * num + answer}", body.model, prompt, samplings[answer])
+        Ask(f"{own}-{place * num + answer}", body.model, prompt, samplings[answer], bool(body.stream))
         for place, prompt in enumerate(prompts)
         for answer in range(num)
     ]

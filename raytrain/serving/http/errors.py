@@ -10,7 +10,7 @@ from typing_extensions import TypedDict
 
 from raytrain.config.recipe import nearest
 from raytrain.errors import ConfigError
-from raytrain.serving.backend import BadPrompt, RefusedModel, UnknownModel
+from raytrain.serving.backend import BadPrompt, RefusedModel, ReplicaLost, UnknownModel
 from raytrain.serving.engine.request import Overloaded
 
 _MOST_KNOWN = 50
@@ -97,6 +97,10 @@ def refusal_of(error: Exception, may_use: Callable[[str], bool]) -> ApiError | N
                 f"there is no room for this request now, and {error.waiting} others wait; try again later",
                 code="queue_full",
                 retry_after_s=max(1.0, error.retry_after_s),
+            )
+        case ReplicaLost():
+            return ApiError(
+                503, "the replica that answered has ended; ask again", code="replica_lost", retry_after_s=1
             )
         case ConfigError():
             return ApiError(

@@ -100,8 +100,14 @@ def test_who_has_to_act(place: Path, tmp_path: Path, capsys: pytest.CaptureFixtu
     assert json.loads(capsys.readouterr().out)["error"]["kind"] == "data"
     (place / "gold.jsonl").write_text("{")
     assert code("grade", place) == 3
+    for nothing, words in (("{}", "`instance_id` is missing"), ("[]", "holds no predictions")):
+        (place / "gold.jsonl").write_text(nothing)
+        capsys.readouterr()
+        assert code("grade", place) == 3
+        told = capsys.readouterr().err
+        assert words in told and "model_patch" in told
     (place / "gold.jsonl").unlink()
-    assert code("grade", place) == 2
+    assert code("grade", place) == 3
     assert (
         run(["code", "check", str(place / "instances.jsonl"), "--repositories", str(tmp_path), *WEAKER]) == 5
     )

@@ -8,9 +8,16 @@ from types import ModuleType
 
 import pytest
 from guide import ROOT
+from real_model import SMOLLM2
+from transformers import AutoTokenizer
 
 from raytrain import pipeline
 from raytrain.evaluation.evaluate import EvaluateResult
+from raytrain.evaluation.items import load_items
+from raytrain.evaluation.suite import load_suite
+from raytrain.models.base import resolve_base_model
+from raytrain.models.section import ModelSection
+from raytrain.storage.location import Location
 
 
 @pytest.fixture
@@ -39,6 +46,17 @@ def test_a_demo_that_is_stopped_ends_as_other_commands_do(
     monkeypatch.setattr(pipeline, "evaluate", lambda *_, **__: cancelled)
     assert demo.main([]) == code
     assert f"stopped by {by}" in " ".join(capsys.readouterr().err.split())
+
+
+@pytest.mark.slow
+def test_no_right_answer_is_longer_than_the_demo_lets_one_be(smollm2_cache: Location) -> None:
+    base = resolve_base_model(ModelSection(base_model=SMOLLM2), smollm2_cache)
+    tokenizer = AutoTokenizer.from_pretrained(base.path)
+    suite = load_items(load_suite(ROOT / "jobs" / "suites" / "tool_calls.yaml"))
+    longest = max(len(tokenizer(one.references[0])["input_ids"]) for one in suite.items)
+    assert 1.5 * longest <= suite.section.generation.max_new_tokens, (
+        "there is room for another way to write it"
+    )
 
 
 def test_ctrl_c_between_two_steps_is_130(demo: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:

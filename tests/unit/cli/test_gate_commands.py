@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
+from commands import Told
 from releases import Evidence, Trained, make_release, write_adapter
 from safetensors.numpy import load_file, save_file
 from suites import SUMS, write_suite
@@ -19,18 +18,6 @@ from raytrain.models.base import resolve_base_model
 from raytrain.models.section import ModelSection
 from raytrain.storage.artifact import ArtifactWriter, open_artifact
 from raytrain.storage.location import Location
-
-Told = Callable[..., tuple[int, dict[str, Any]]]
-
-
-@pytest.fixture
-def told(capsys: pytest.CaptureFixture[str]) -> Told:
-    def told(*arguments: object) -> tuple[int, dict[str, Any]]:
-        code = run([*map(str, arguments), "--json"])
-        return code, json.loads(capsys.readouterr().out)
-
-    return told
-
 
 LAX = "targets: [{to: production, reports: [], documents: [], approvals: [{role: reviewer}], override_by: [on-call]}]"
 
@@ -182,6 +169,10 @@ def test_an_adapter_is_tested_against_production_and_its_golden_set(
     assert "check golden PASSED" in capsys.readouterr().out
     code, found = told("check", "golden", "sums@production", "--baseline", "nowhere")
     assert code == 2 and "is no baseline" in found["error"]["what"]
+    for command in (["check", "golden"], ["adapter", "test", "--name", "sums", "--suite", sums]):
+        code, found = told(*command, "summs@1.0.0")
+        assert code == 2 and found["error"]["what"] == "summs is not in the registry"
+        assert found["error"]["fix"] == "did you mean sums?"
     assert told("adapter", "test", other, "--name", "nothing", "--suite", sums)[0] == 2
 
 

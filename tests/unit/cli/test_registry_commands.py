@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import io
-import json
 import shutil
 import tarfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
+from commands import Told
 from evaluations import SETTINGS, records_with, suite_report, two_models
 
 from raytrain.cli.main import run
@@ -22,18 +21,6 @@ from raytrain.release.registry.registry import Registry
 from raytrain.release.registry.transfer import import_version
 from raytrain.storage.artifact import ArtifactWriter, open_artifact
 from raytrain.storage.location import Location
-
-Told = Callable[..., tuple[int, dict[str, Any]]]
-
-
-@pytest.fixture
-def told(capsys: pytest.CaptureFixture[str]) -> Told:
-    def told(*arguments: object) -> tuple[int, dict[str, Any]]:
-        capsys.readouterr()
-        code = run([*map(str, arguments), "--json"])
-        return code, json.loads(capsys.readouterr().out)
-
-    return told
 
 
 def adapter(folder: Path, rows: str, learning_rate: float) -> Path:
@@ -119,6 +106,39 @@ def test_what_is_no_tag(told: Told, adapters: list[Path], change: str) -> None:
     assert code == 2 and "no change of a tag" in error["error"]["what"]
 
 
+def test_what_is_withdrawn_is_told_and_no_fault(
+    told: Told, adapters: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    told("registry", "add", "sums", adapters[0], "--why", "first")
+    code, found = told("registry", "tag", "sums@1.0.0", "+golden")
+    assert code == 0 and found["changed"]
+    assert told("registry", "tag", "sums@1.0.0", "+golden")[1]["changed"] is False
+    code, found = told("registry", "tag", "sums@1.0.0", "-draft")
+    assert code == 2 and "has no tag draft" in found["error"]["what"]
+    assert [one["action"] for one in told("registry", "log", "sums")[1]["entries"]] == ["register", "tag"]
+    (key,) = KeyRing().known()
+    assert told("keys", "revoke", key.id, "--reason", "lost")[0] == 0
+    assert told("registry", "audit")[0] == 5
+    assert told("registry", "withdraw", "sums@1.0.0", "--why", " ")[0] == 2
+    code, found = told("registry", "withdraw", "sums@1.0.0", "--why", "its key was lost")
+    assert code == 0 and found["version"] == "1.0.0" and found["why"] == "its key was lost"
+    code, found = told("registry", "audit")
+    assert code == 0 and found["whole"] and found["withdrawn"][0]["why"] == "its key was lost"
+    assert run(["registry", "audit"]) == 0
+    assert "sums@1.0.0 was withdrawn 20" in capsys.readouterr().out
+    assert run(["registry", "show", "sums"]) == 0
+    assert "withdrawn" in capsys.readouterr().out
+    (shown,) = told("registry", "show", "sums")[1]["versions"]
+    assert shown["withdrawn"]["why"] == "its key was lost"
+    for command in (
+        ["promote", "sums@1.0.0", "--to", "dev", "--dry-run"],
+        ["registry", "export", "sums@1.0.0", tmp_path / "x.tar"],
+    ):
+        code, found = told(*command)
+        assert code == 5 and found["error"]["what"] == "sums@1.0.0 was withdrawn"
+        assert "its key was lost" in found["error"]["why"]
+
+
 def test_a_version_moves_with_its_proof(told: Told, adapters: list[Path], tmp_path: Path) -> None:
     file, there = tmp_path / "sums.tar", ("--registry", tmp_path / "elsewhere")
     told("registry", "add", "sums", adapters[0], "--why", "first")
@@ -149,7 +169,7 @@ def test_a_version_moves_with_its_proof(told: Told, adapters: list[Path], tmp_pa
     assert told("registry", "import", file, *there, *stranger)[0] == 5, "it is there already"
     assert told("registry", "export", "sums@9.9.9", tmp_path / "x.tar")[0] == 2
     assert told("registry", "export", "sums@1.1.0", tmp_path / "none" / "x.tar")[0] == 4
-    assert told("registry", "import", tmp_path / "none.tar")[0] == 3
+    assert told("registry", "import", tmp_path / "none.tar")[0] == 2
 
 
 def changed(file: Path, target: Path, change: Callable[[str, bytes], tuple[str, bytes] | None]) -> None:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from commands import Told
 
 from raytrain.cli.main import run
 from raytrain.release.bundle.description import ingredients_of
@@ -16,17 +16,6 @@ from raytrain.storage.artifact import ArtifactWriter, open_artifact
 from raytrain.storage.location import Location
 
 pytestmark = pytest.mark.slow
-
-Told = Callable[..., tuple[int, dict[str, Any]]]
-
-
-@pytest.fixture
-def told(capsys: pytest.CaptureFixture[str]) -> Told:
-    def told(*arguments: object) -> tuple[int, dict[str, Any]]:
-        code = run([*map(str, arguments), "--json"])
-        return code, json.loads(capsys.readouterr().out)
-
-    return told
 
 
 def adapter(folder: Path, *, dataset: str = "d", base: str = "b", tokenizer: str = "t", **train: Any) -> Path:
@@ -73,7 +62,7 @@ def test_from_an_adapter_to_a_version_that_is_audited(
     _, journal = told("registry", "log", "sums")
     assert [one["why"] for one in journal["entries"]] == list(made)
     assert told("registry", "verify", "sums@1.2.0")[0] == 0
-    assert told("registry", "audit") == (0, {"whole": True, "faults": []})
+    assert told("registry", "audit") == (0, {"whole": True, "faults": [], "withdrawn": []})
     assert told("registry", "doctor")[1] == {"orphans": [], "deleted": False}
     for command in (
         ["list"],

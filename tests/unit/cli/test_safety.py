@@ -34,7 +34,7 @@ def test_a_secret_in_a_file_ends_with_5(tmp_path: Path, capsys: pytest.CaptureFi
     assert (result["num_secrets"], result["num_personal"]) == (1, 1)
     assert run(["safety", "scan", str(file)]) == 5
     told = capsys.readouterr().out
-    assert "1 secrets, 1 personal data" in told and SECRET not in told
+    assert "1 secret, 1 personal value in" in told and SECRET not in told
 
 
 def test_rows_are_scanned_with_their_keys(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,10 +9,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from evaluations import records_with
 from suites import SUMS, write_rows, write_suite
 
 from raytrain.errors import ConfigError, DataError
@@ -233,6 +235,14 @@ def test_near_ties_of_a_choice_count_in_each_of_its_metrics(
     )
     failed = ItemRecord("2", "sha256:2", "?", "", ("a",), None, error="the model's log-likelihood is NaN")
     assert summary_of(asked, [record, failed], "float32").num_near_ties == num_near_ties
+
+
+def test_an_answer_that_was_never_given_is_not_empty() -> None:
+    one, other, failed = records_with([1.0, 0.0, None])
+    records = [one, replace(other, output=" \n"), replace(failed, output="")]
+    asked = Asked("sums", "1", "sha256:x", "generation", "chat", {})
+    report = summary_of(asked, records, "float32")
+    assert (report.num_failed, report.num_empty) == (1, 1)
 
 
 Change = Callable[[list[dict[str, str]]], list[dict[str, str]]]

@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from bundles import signed_bundle
 from releases import Evidence, Trained, release
 
 from raytrain.release.gate.evidence import Shelves
@@ -20,6 +21,11 @@ def ring(tmp_path: Path) -> KeyRing:
     ring = KeyRing(tmp_path / "keys")
     ring.generate("release")
     return ring
+
+
+@pytest.fixture
+def bundles(tmp_path: Path, ring: KeyRing) -> list[Path]:
+    return [signed_bundle(tmp_path / f"bundle-{seed}", ring, seed) for seed in range(2)]
 
 
 @pytest.fixture(scope="session")

@@ -77,7 +77,7 @@ def test_the_card_says_what_is_known(subject: Subject, tmp_path: Path) -> None:
     card = texts["README.md"]
     front = yaml.safe_load(card.split("---")[1])
     assert front["license"] == "apache-2.0" and front["library_name"] == "transformers"
-    assert front["datasets"] == ["letters"] and front["base_model"] == str(subject.base_folder)
+    assert front["datasets"] == ["letters"] and front["base_model"] == "./base"
     for part in (
         subject.digest,
         "| letters | CC-BY-4.0 | 1,200 | 1,000 |",
@@ -148,7 +148,9 @@ def test_what_runs_it_is_pinned_and_holds_no_secret(
     lines = texts["Dockerfile"].splitlines()
     assert "HEALTHCHECK" in texts["Dockerfile"] and "USER 10001" in lines
     assert lines.index("USER 10001") < next(i for i, line in enumerate(lines) if line.startswith("CMD"))
-    assert "COPY merged merged" in lines and "whl/cpu torch==" in texts["Dockerfile"]
+    assert "COPY --chown=10001 merged merged" in lines
+    index = lines.index("ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu")
+    assert lines[index + 1].startswith('RUN pip install --no-cache-dir --index-url "$TORCH_INDEX" torch==')
     assert json.loads(next(line for line in lines if line.startswith("CMD"))[4:])[0] == "python"
     pinned = [line for line in texts["requirements.txt"].splitlines() if not line.startswith("#")]
     assert pinned and all(re.fullmatch(r"[a-z0-9_]+==[0-9][0-9.a-z]*", line) for line in pinned)
@@ -253,6 +255,9 @@ def test_a_changed_byte_is_refused_with_its_file(name: str, inference: Any, bund
 def test_files_that_are_missing_added_or_of_another_base_are_refused(
     inference: Any, bundle: Path, subject: Subject, tmp_path: Path
 ) -> None:
+    (bundle / "merged" / "README.md").mkdir()
+    with pytest.raises(inference.RefusedBundle, match="cannot be read: Is a directory"):
+        inference.sha256_of(bundle / "merged" / "README.md")
     (bundle / "merged" / "extra.safetensors").write_bytes(b"x")
     with pytest.raises(inference.RefusedBundle, match=r"extra\.safetensors is not listed"):
         inference.verify_bundle(bundle, "merged")

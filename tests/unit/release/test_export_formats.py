@@ -75,7 +75,6 @@ def test_formats_are_found_once_and_in_one_order(adapter: Path) -> None:
     ("name", "told"),
     [
         ("gguf", "convert_hf_to_gguf.py"),
-        ("torchserve", "archived"),
         ("torchscript", "torch_export"),
         ("mergd", "did you mean `merged`"),
         ("adapter,", "is empty"),
@@ -102,8 +101,12 @@ def test_the_adapter_is_the_very_bytes_and_merged_is_loaded_by_transformers(
     from peft import PeftModel
     from transformers import AutoModelForCausalLM
 
-    for name in ("adapter_model.safetensors", "adapter_config.json"):
-        assert (written / "adapter" / name).read_bytes() == (adapter / name).read_bytes()
+    weights = "adapter_model.safetensors"
+    assert (written / "adapter" / weights).read_bytes() == (adapter / weights).read_bytes()
+    config, trained = (
+        json.loads((one / "adapter_config.json").read_text()) for one in (written / "adapter", adapter)
+    )
+    assert config == {**trained, "base_model_name_or_path": f"./{tiny_llama.name}"}
     merged = AutoModelForCausalLM.from_pretrained(written / "merged").eval()
     base = AutoModelForCausalLM.from_pretrained(tiny_llama).eval()
     ids = torch.arange(3, 40)[None]

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from commands import Told
 from real_model import SMOLLM2
 from safetensors.torch import load_file, save_file
 from trained import train_tiny
@@ -28,17 +29,7 @@ from raytrain.storage.location import Location
 
 pytestmark = pytest.mark.slow
 
-Told = Callable[..., tuple[int, dict[str, Any]]]
 ROOT = Path(__file__).parents[3]
-
-
-@pytest.fixture
-def told(capsys: pytest.CaptureFixture[str]) -> Told:
-    def told(*arguments: object) -> tuple[int, dict[str, Any]]:
-        code = run([*map(str, arguments), "--json"])
-        return code, json.loads(capsys.readouterr().out)
-
-    return told
 
 
 @pytest.fixture(scope="module")

@@ -14,9 +14,17 @@ import pytest
 pytest.importorskip("obstore", reason="the extra raytrain[s3] is not installed")
 pytest.importorskip("moto", reason="it is of the extra raytrain[dev]")
 
-from bundles import signed_bundle
 from object_server import CREDENTIALS, Failure, Proxy, object_server
-from registry_contract import V1, Place, RegistryContract, faults_of, release, script, state_told, states_of
+from registry_contract import (
+    V1,
+    RegistryContract,
+    faults_of,
+    release,
+    script,
+    state_told,
+    states_of,
+)
+from registry_places import OnDisk, Place
 
 from raytrain.cli.main import run
 from raytrain.errors import ConfigError, StorageError
@@ -70,21 +78,14 @@ def place(proxy: Proxy, tmp_path: Path) -> Bucket:
     return Bucket(proxy.uri(f"{tmp_path.name}/registry"))
 
 
-@pytest.fixture
-def bundles(tmp_path: Path, ring: KeyRing) -> list[Path]:
-    return [signed_bundle(tmp_path / f"bundle-{seed}", ring, seed) for seed in range(2)]
-
-
 @pytest.mark.slow
 class TestS3(RegistryContract):
     start_method = "spawn"  # the client has threads
 
 
 @dataclass(frozen=True)
-class ObjectsOnDisk:
+class ObjectsOnDisk(OnDisk):
     """obstore's own store in a folder: the same code without a server."""
-
-    path: Path
 
     def open(self) -> ObjectStore:
         from obstore.store import LocalStore
@@ -92,16 +93,6 @@ class ObjectsOnDisk:
         return ObjectStore(
             ObjectClient(LocalStore(self.path, mkdir=True, automatic_cleanup=True), str(self.path))
         )
-
-    def read(self, place: str) -> bytes:
-        return Path(place).read_bytes()
-
-    def write(self, place: str, content: bytes | None) -> None:
-        if content is None:
-            Path(place).unlink()
-        else:
-            Path(place).parent.mkdir(parents=True, exist_ok=True)
-            Path(place).write_bytes(content)
 
 
 class TestObjectsOnDisk(RegistryContract):

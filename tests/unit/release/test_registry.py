@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from bundles import signed_bundle
 from killed_at_a_change import run_until
 from registry_contract import V1, RegistryContract, faults_of, release, script, state_told, states_of
+from registry_places import OnDisk
 
 from raytrain.errors import StorageError
 from raytrain.release.keys import KeyRing
@@ -24,31 +24,14 @@ from raytrain.release.registry.transfer import export_version, import_version
 
 
 @dataclass(frozen=True)
-class Folder:
-    path: Path
-
+class Folder(OnDisk):
     def open(self) -> FolderStore:
         return FolderStore(self.path)
-
-    def read(self, place: str) -> bytes:
-        return Path(place).read_bytes()
-
-    def write(self, place: str, content: bytes | None) -> None:
-        if content is None:
-            Path(place).unlink()
-        else:
-            Path(place).parent.mkdir(parents=True, exist_ok=True)
-            Path(place).write_bytes(content)
 
 
 @pytest.fixture
 def place(tmp_path: Path) -> Folder:
     return Folder(tmp_path / "registry")
-
-
-@pytest.fixture
-def bundles(tmp_path: Path, ring: KeyRing) -> list[Path]:
-    return [signed_bundle(tmp_path / f"bundle-{seed}", ring, seed) for seed in range(2)]
 
 
 class TestFolder(RegistryContract):

@@ -58,6 +58,16 @@ def test_going_back_takes_what_was_left_off_the_list(history: list[str], left: l
     assert [str(one) for one in good_versions(moves(*history))] == left
 
 
+def test_what_was_withdrawn_is_passed_over(hangar: Hangar) -> None:
+    hangar.registry.withdraw("sums", Version(1, 1, 0), why="bad rows")
+    with pytest.raises(RefusedError, match="was withdrawn") as told:
+        back(hangar, RollbackOptions(to=Version(1, 1, 0)))
+    assert "bad rows" in told.value.why
+    with pytest.raises(RefusedError, match="was withdrawn"):
+        require_released(hangar.registry, "sums@1.1.0", hangar.ring)
+    assert back(hangar) == "1.0.0"
+
+
 def test_who_goes_back_twice_gets_two_versions_back_unless_another_is_named() -> None:
     first, second, third = Version(1, 0, 0), Version(1, 1, 0), Version(1, 2, 0)
     history = ["1.0.0", "1.1.0", "1.2.0"]

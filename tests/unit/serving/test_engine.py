@@ -17,7 +17,7 @@ from raytrain.errors import ConfigError, RefusedError
 from raytrain.models.inference import LoadedModel, load_for_inference
 from raytrain.serving.adapters.weights import read_adapter
 from raytrain.serving.engine.continuous import ContinuousEngine
-from raytrain.serving.engine.request import Overloaded
+from raytrain.serving.engine.request import GenerationRequest, Overloaded, Piece, Sampling
 from raytrain.serving.engine.section import EngineSection
 from raytrain.storage.location import Location
 
@@ -233,6 +233,17 @@ def test_a_turn_that_fails_ends_what_was_answered_and_no_more(
     handle.remove()
     asked = Asked(engine, [5, 6], top_logprobs=0)
     assert asked.tokens == peft_answer(base, None, [5, 6], 8, ends=[END])
+    assert engine.is_alive
+
+
+def test_whoever_cannot_be_told_harms_nobody(engine: ContinuousEngine, base: Path) -> None:
+    def fail(_: Piece) -> None:
+        raise RuntimeError("the event loop is closed")
+
+    request = GenerationRequest("deaf", (5, 6), Sampling(max_new_tokens=100))
+    engine.submit(request, fail)
+    asked = Asked(engine, [5, 7], top_logprobs=0)
+    assert asked.tokens == peft_answer(base, None, [5, 7], 8, ends=[END])
     assert engine.is_alive
 
 

@@ -17,11 +17,11 @@ from raytrain.storage.artifact import (
     copy_artifact,
     delete_artifact,
     open_artifact,
-    place_for_artifact,
     remove_stale_staging,
 )
 from raytrain.storage.location import Location
 from raytrain.storage.manifest import MANIFEST_NAME, short_digest
+from raytrain.storage.named_places import place_for_artifact, place_of_artifact
 
 
 @pytest.fixture
@@ -210,3 +210,13 @@ def test_what_else_lies_at_a_place_is_never_swept_away(tmp_path: Path) -> None:
         (writer.path / "x").write_text("x")
         writer.commit()
     assert place_for_artifact(str(tmp_path / "one")).name == "one"
+
+
+def test_a_path_that_is_not_there_is_the_users_and_what_is_damaged_is_not(place: Location) -> None:
+    with pytest.raises(ConfigError) as told:
+        place_of_artifact(str(place / "nowhere"))
+    assert told.value.exit_code == 2 and str(place / "nowhere") in told.value.what
+    write(place / "a", {"x": "1"})
+    (place / "a" / MANIFEST_NAME).delete()
+    with pytest.raises(IntegrityError, match="is not an artifact"):
+        open_artifact(place_of_artifact(str(place / "a")))

@@ -6,6 +6,7 @@ from raytrain.release.bundle.description import BundleDescription
 from raytrain.release.bundle.documents.needs import Needs
 from raytrain.release.bundle.parity.fresh import LOADER
 
+_USER = 10001
 _CPU_WHEELS = "https://download.pytorch.org/whl/cpu"
 
 
@@ -15,7 +16,12 @@ def render_dockerfile(description: BundleDescription, needs: Needs) -> str:
     torch = needs.packages.get("torch", "").partition("+")[0]
     install = ["RUN pip install --no-cache-dir -r requirements.txt"]
     if torch and not needs.gpu:
-        install = [f"RUN pip install --no-cache-dir --index-url {_CPU_WHEELS} torch=={torch}", *install]
+        # An argument, as a closed network has an index of its own.
+        install = [
+            f"ARG TORCH_INDEX={_CPU_WHEELS}",
+            f'RUN pip install --no-cache-dir --index-url "$TORCH_INDEX" torch=={torch}',
+            *install,
+        ]
     command = ["python", LOADER.name, "--host", "0.0.0.0", "--port", "8000"]
     command += ["--format", needs.form]
     if needs.form == "adapter":
@@ -26,10 +32,11 @@ def render_dockerfile(description: BundleDescription, needs: Needs) -> str:
         "WORKDIR /bundle",
         "COPY requirements.txt .",
         *install,
-        f"COPY manifest.json bundle.json {LOADER.name} ./",
-        f"COPY {needs.form} {needs.form}",
-        "RUN useradd --system --no-create-home --uid 10001 served",
-        "USER 10001",
+        # Files that only their owner may read would be out of the server's reach.
+        f"COPY --chown={_USER} manifest.json bundle.json {LOADER.name} ./",
+        f"COPY --chown={_USER} {needs.form} {needs.form}",
+        f"RUN useradd --system --no-create-home --uid {_USER} served",
+        f"USER {_USER}",
         "ENV HF_HUB_OFFLINE=1 HF_HOME=/tmp/huggingface PYTHONUNBUFFERED=1",
         "EXPOSE 8000",
         "HEALTHCHECK --interval=30s --timeout=5s --start-period=120s CMD "
@@ -52,6 +59,7 @@ def _how_to_run(description: BundleDescription, needs: Needs) -> list[str]:
     lines = ["# docker build --tag model . && docker run " + " ".join(options) + " model"]
     if needs.form == "adapter":
         lines.append(f"# FOLDER holds the base model {description.base_model.reference}; it is verified.")
+        lines.append(f"# User {_USER} must be able to read its files.")
     return lines
 
 

@@ -17,6 +17,7 @@ _PACKAGES = {
     "merged": ("torch", "transformers", "safetensors", "tokenizers", "jinja2", "numpy"),
     "onnx": ("onnxruntime", "transformers", "tokenizers", "jinja2", "numpy"),
     "torch_export": ("torch", "transformers", "tokenizers", "jinja2", "numpy"),
+    "torchserve": ("torch", "transformers", "safetensors", "tokenizers", "jinja2", "numpy"),
 }
 _SERVED_FIRST = ("merged", "adapter", "onnx", "torch_export")
 

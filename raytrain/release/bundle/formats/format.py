@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import importlib
-import shutil
+import json
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,21 +12,20 @@ from pathlib import Path
 
 from raytrain.config.recipe import nearest
 from raytrain.errors import ConfigError, PlatformError
+from raytrain.models.base_places import travelling_record
 from raytrain.models.inference import TRAINING_RECORD
 from raytrain.models.model_files import first_line
 from raytrain.release.bundle.formats.material import Material
 from raytrain.release.bundle.subject import Subject
 
-FORMATS = ("adapter", "merged", "onnx", "torch_export")
+FORMATS = ("adapter", "merged", "onnx", "torch_export", "torchserve")
+_EXTRAS = frozenset({"torchserve"})
+"""They come beside a format that inference.py serves; where none is named, the usual one."""
 
 _NOT_BUILT = {
     "gguf": (
         "the converter that is kept up to date is a script in llama.cpp, and no library",
         "export merged, and run llama.cpp's own: python convert_hf_to_gguf.py BUNDLE/merged --outfile model.gguf",
-    ),
-    "torchserve": (
-        "TorchServe is archived: nobody mends it any more",
-        "serve the bundle with its inference.py, its Dockerfile or its serve.yaml",
     ),
     "torchscript": ("PyTorch has put torch.export in its place", "use torch_export"),
 }
@@ -44,7 +43,7 @@ class Format:
 
 
 def find_formats(wanted: Iterable[str], subject: Subject) -> list[Format]:
-    """Those that are named, each once and in the order of FORMATS; without a name the usual one.
+    """Those that are named, each once and in the order of FORMATS; the usual one where none is, or an extra alone.
 
     Raises ConfigError where one is not known, is not built, or this model cannot have it.
     """
@@ -61,7 +60,8 @@ def find_formats(wanted: Iterable[str], subject: Subject) -> list[Format]:
             why=f"there are {', '.join(FORMATS)}",
             fix=f"did you mean `{near}`?" if near else "name one of these",
         )
-    names = names or {"adapter" if subject.is_adapter else "merged"}
+    if not names - _EXTRAS:
+        names |= {"adapter" if subject.is_adapter else "merged"}
     found = [_format(name) for name in FORMATS if name in names]
     for one in found:
         one.check(subject)
@@ -84,7 +84,9 @@ def write_format(form: Format, material: Material, folder: Path) -> None:
         material.write_description(place)
         form.write(material, place)
         # Whoever evaluates or loads what lies here finds its base model and its recipe by it.
-        shutil.copyfile(material.subject.folder / TRAINING_RECORD, place / TRAINING_RECORD)
+        record = material.subject.record
+        travelling = travelling_record(record, str(record["base_model"]))
+        (place / TRAINING_RECORD).write_text(json.dumps(travelling, indent=1, sort_keys=True))
 
 
 @contextmanager

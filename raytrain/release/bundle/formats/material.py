@@ -18,9 +18,13 @@ if TYPE_CHECKING:
 class Material:
     """One trained model. Merging changes the model in place: what needs it as it was trained comes first."""
 
-    def __init__(self, subject: Subject, loaded: LoadedModel) -> None:
+    def __init__(
+        self, subject: Subject, loaded: LoadedModel, torchserve: dict[str, Any] | None = None
+    ) -> None:
         self.subject = subject
         self.loaded = loaded
+        self.torchserve = torchserve or {}
+        """Keys of an archive's model-config.yaml, in place of the usual ones."""
 
     @cached_property
     def merged(self) -> PreTrainedModel:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
+import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 from raytrain.errors import IntegrityError
 from raytrain.release.bundle.description import BundleDescription, describe, read_description
 from raytrain.release.bundle.formats.material import Material
+from raytrain.release.bundle.formats.torchserve import archive_faults, unpacked
 from raytrain.release.bundle.parity.compare import Differences, differences, first_other_token, lead
 from raytrain.release.bundle.parity.facts import description_faults, folder_faults, weight_faults
 from raytrain.release.bundle.parity.fresh import FreshAnswer, FreshProcessFailed, fresh_answers
@@ -160,6 +162,8 @@ def _check_format(
     if not (bundle / form).is_dir():
         result.faults.append("bundle.json names it, and its folder is not there")
         return result
+    if form == "torchserve":
+        return _check_archive(bundle / form, trained, limits)
     result.faults += folder_faults(bundle / form, form, subject, stated)
     if form == "merged":
         result.faults += weight_faults(bundle / form, trained.material.merged)
@@ -179,6 +183,21 @@ def _check_format(
             result.faults.append(f"it answered {num_answered} of {len(trained.answers)} prompts")
     del result.faults[_MOST_FAULTS:]
     return result
+
+
+def _check_archive(folder: Path, trained: Trained, limits: LimitsSection) -> FormatResult:
+    """A TorchServe archive: what TorchServe asks of it, and the model in it as any merged one."""
+    try:
+        with unpacked(folder) as room:
+            faults = list(archive_faults(room))
+            if not faults:
+                stated = read_description(room)
+                faults = description_faults(stated, describe(trained.material.subject, ("merged",)))
+            if not faults:
+                return _check_format(room, "merged", trained, stated, limits)
+    except (OSError, ValueError, zipfile.BadZipFile) as error:
+        faults = [f"its archive cannot be unpacked: {error}"]
+    return FormatResult(faults=faults)
 
 
 def judge(answer: Answer, fresh: FreshAnswer, limits: LimitsSection, result: FormatResult) -> None:

@@ -13,6 +13,7 @@ from raytrain.models.inference import tokenizer_digest
 from raytrain.models.model_files import first_line
 from raytrain.models.quiet import quiet_loading
 from raytrain.release.bundle.description import BundleDescription
+from raytrain.release.bundle.formats.adapter import travelling_config
 from raytrain.release.bundle.formats.torch_export import GRAPH_FILE, pickled_parts
 from raytrain.release.bundle.subject import Subject
 from raytrain.storage.manifest import digest_of, file_sha256
@@ -72,10 +73,12 @@ def _tokenizer_faults(folder: Path, stated: BundleDescription) -> Iterator[str]:
 
 
 def _adapter_faults(folder: Path, subject: Subject, stated: BundleDescription) -> Iterator[str]:
-    for name in (ADAPTER_WEIGHTS, ADAPTER_CONFIG):
-        if file_sha256(folder / name) != file_sha256(subject.folder / name):
-            yield f"{name} is not, byte for byte, the one that was trained"
-    config = json.loads((folder / ADAPTER_CONFIG).read_text(encoding="utf-8"))
+    if file_sha256(folder / ADAPTER_WEIGHTS) != file_sha256(subject.folder / ADAPTER_WEIGHTS):
+        yield f"{ADAPTER_WEIGHTS} is not, byte for byte, the one that was trained"
+    written = (folder / ADAPTER_CONFIG).read_bytes()
+    if written != travelling_config(subject):
+        yield f"{ADAPTER_CONFIG} is not the one that was trained"
+    config = json.loads(written)
     if stated.adapter is None or config["r"] != stated.adapter.rank:
         yield f"its rank is {config['r']}, bundle.json says {stated.adapter and stated.adapter.rank}"
 

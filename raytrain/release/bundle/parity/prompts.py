@@ -1,4 +1,5 @@
-"""What exported models are asked: rows that training held out, a person's own file, or a packaged handful."""
+"""What exported models are asked: rows that training held out, an evaluation's items, a person's own file, or a
+packaged handful."""
 
 from __future__ import annotations
 
@@ -10,9 +11,15 @@ from typing import Any
 from raytrain.data.dataset import read_split
 from raytrain.errors import ConfigError, PlatformError
 from raytrain.evaluation.contamination.lineage import find_dataset
+from raytrain.evaluation.records import ItemRecord
+from raytrain.evaluation.results import open_evaluation
+from raytrain.release.bundle.lineage import without_paths
+from raytrain.release.bundle.parity.section import ExportCheckSection
+from raytrain.release.bundle.subject import Subject
 from raytrain.runs.records import open_records
 from raytrain.storage.artifact import Artifact
-from raytrain.storage.manifest import digest_of
+from raytrain.storage.location import Location
+from raytrain.storage.manifest import MANIFEST_NAME, digest_of
 
 Asked = str | list[dict[str, str]]
 
@@ -51,6 +58,21 @@ class Prompt:
         return digest_of(self.asked)
 
 
+def prompts_for(
+    subject: Subject, given: str | None, section: ExportCheckSection
+) -> tuple[list[Prompt], list[str]]:
+    """Those of a file or an evaluation, else the packaged ones and rows that training held out; and what is to be said
+    of them."""
+    has_template = bool(subject.model.load_tokenizer().chat_template)
+    if given is not None and is_evaluation(given):
+        asked, note = evaluation_prompts(Location.parse(given), section.evaluation_items)
+        return asked, [note]
+    if given is not None:
+        return read_prompts(Path(given), has_template=has_template), []
+    rows, why = held_out_prompts(subject.artifact, section.held_out_rows, has_template=has_template)
+    return [*packaged_prompts(has_template=has_template), *rows], [why] if why else []
+
+
 def packaged_prompts(*, has_template: bool) -> list[Prompt]:
     """Of several styles and scripts. Without a chat template only texts."""
     return [
@@ -67,7 +89,7 @@ def held_out_prompts(subject: Artifact, most: int, *, has_template: bool) -> tup
         dataset = find_dataset(str(subject.location), records)
         rows = next((found for split in ("val", "test") if (found := _rows(dataset, split, most))), [])
     except PlatformError as error:
-        return [], f"no held-out rows: {error.why}"
+        return [], f"no held-out rows: {without_paths(error.why)}"
     finally:
         records.close()
     asked = [(f"held-out row {row['row_id'][:12]}", _asked_of(row, has_template)) for row in rows]
@@ -87,6 +109,42 @@ def _asked_of(row: dict[str, Any], has_template: bool) -> Asked | None:
             return asked[-1]["content"] if asked else None
         return asked or None
     return row.get("prompt") or row.get("text") or None
+
+
+def is_evaluation(reference: str) -> bool:
+    """Whether an artifact lies there, and no file of prompts."""
+    return "://" in reference or (Location.parse(reference) / MANIFEST_NAME).exists()
+
+
+def evaluation_prompts(place: Location, most: int) -> tuple[list[Prompt], str]:
+    """Of every suite of an evaluation or a baseline as many items, evenly spaced, as the model read them; and a note
+    which.
+
+    Raises IntegrityError where it is none or is damaged, ConfigError where its items hold no prompt.
+    """
+    found = open_evaluation(place)
+    asked = {name: [one for one in records if one.prompt] for name, records in found.records.items()}
+    asked = {name: records for name, records in asked.items() if records}
+    if not asked:
+        raise ConfigError(
+            f"{place} holds no prompt",
+            why="its items have none",
+            fix="give an evaluation that asks something",
+        )
+    share = max(1, most // len(asked))
+    prompts = [
+        Prompt(f"{name}: {one.item_id}", one.prompt)
+        for name, records in asked.items()
+        for one in _spaced(records, share)
+    ]
+    num_items = sum(map(len, asked.values()))
+    note = f"{len(prompts)} of {num_items} prompts of the {found.artifact.kind} {found.artifact.digest}"
+    return prompts, note
+
+
+def _spaced(records: list[ItemRecord], most: int) -> list[ItemRecord]:
+    wanted = min(most, len(records))
+    return [records[i * len(records) // wanted] for i in range(wanted)]
 
 
 def read_prompts(file: Path, *, has_template: bool) -> list[Prompt]:

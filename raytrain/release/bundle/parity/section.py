@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from raytrain.config.document import Document, apply_overrides
 from raytrain.config.recipe import build
 from raytrain.config.section import Section
+from raytrain.release.bundle.formats.torchserve_config import config_faults, model_config
 from raytrain.storage.section import StorageSection
 
 AtLeastZero = Annotated[float, Field(ge=0)]
@@ -69,6 +70,8 @@ class ExportCheckSection(Section):
     """Longer prompts are cut to their first tokens."""
     held_out_rows: Annotated[int, Field(ge=0, le=1000)] = 4
     """Prompts out of the rows that training held out, where they are at hand; the packaged ones come on top."""
+    evaluation_items: Annotated[int, Field(ge=1, le=1000)] = 16
+    """Prompts out of an evaluation that `--prompts` names, as many of each of its suites."""
 
     def limits(self, dtype: str) -> LimitsSection:
         found: LimitsSection = getattr(self, dtype)
@@ -80,8 +83,18 @@ class ExportSettings(Section):
 
     export_check: ExportCheckSection = ExportCheckSection()
     """When is an exported model the trained one."""
+    torchserve: dict[str, Any] = Field(default_factory=dict)
+    """Keys of model-config.yaml in a TorchServe archive, in TorchServe's own words, in place of the usual ones."""
     storage: StorageSection = StorageSection()
     """Where base models are found and bundles are written."""
+
+    @field_validator("torchserve")
+    @classmethod
+    def _check_torchserve(cls, value: dict[str, Any]) -> dict[str, Any]:
+        faults = config_faults(model_config(value, gpu=False))
+        if faults:
+            raise ValueError(faults[0])
+        return value
 
 
 def settings_from(overrides: list[str]) -> ExportSettings:

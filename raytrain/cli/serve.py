@@ -1,0 +1,155 @@
+"""`raytrain serve`: released adapters over HTTP."""
+
+from __future__ import annotations
+
+import json
+import signal
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from raytrain.cli.output import JsonOption, VerboseOption, emit, stderr_console
+from raytrain.errors import EndpointError
+
+app = typer.Typer(help="Serve a base model and its released adapters over HTTP.", no_args_is_help=True)
+
+ConfigArgument = Annotated[Path, typer.Argument(help="Serving config, such as serve/laptop.yaml.")]
+OverridesArgument = Annotated[
+    list[str] | None, typer.Argument(help="Dotted overrides, such as http.port=9000 engine.max_rows=8.")
+]
+UrlOption = Annotated[str, typer.Option("--url", help="Where it is served.")]
+KeyOption = Annotated[
+    str | None, typer.Option("--api-key", envvar="RAYTRAIN_API_KEY", help="An operator's key.")
+]
+_URL = "http://127.0.0.1:8000"
+_TIMEOUT_S = 10.0
+
+
+@app.command("start")
+def start(
+    config: ConfigArgument,
+    overrides: OverridesArgument = None,
+    address: Annotated[
+        str | None,
+        typer.Option(help="Ray cluster; without it one is started here, and ends with this command."),
+    ] = None,
+    verbose: VerboseOption = False,
+) -> None:
+    """Serve until Ctrl-C; on a cluster (--address), start it there and return."""
+    from raytrain.serving import launch
+    from raytrain.serving.section import load_serving
+
+    section = load_serving(config, overrides)
+    console, began = stderr_console(), time.perf_counter()
+    url = launch.start(section, address, lambda line: console.print(line, highlight=False), verbose=verbose)
+    print(f"ready at {url} after {time.perf_counter() - began:.0f} s")
+    print(f"  raytrain serve models --url {url}")
+    if address is not None:
+        return
+    print("Ctrl-C ends it", flush=True)
+    _wait_for_a_signal()
+    console.print("ending: what is being answered is answered first", highlight=False)
+    launch.stop()
+
+
+@app.command("config")
+def config(config: ConfigArgument, overrides: OverridesArgument = None, as_json: JsonOption = False) -> None:
+    """Print what `serve deploy` and KubeRay's serveConfigV2 take."""
+    from raytrain.serving.launch import serve_config
+    from raytrain.serving.section import load_serving
+
+    found = serve_config(load_serving(config, overrides))
+
+    def show(_: Any) -> None:
+        import yaml
+
+        print(yaml.safe_dump(found, sort_keys=False), end="")
+
+    emit(found, as_json, show)
+
+
+@app.command("status")
+def status(url: UrlOption = _URL, api_key: KeyOption = None, as_json: JsonOption = False) -> None:
+    """Is it ready, and what is in production?"""
+    code, found = _get(url, "/ready", api_key)
+    emit(found, as_json, lambda console: _show_status(console, found))
+    if code != 200:
+        raise typer.Exit(EndpointError.exit_code)
+
+
+@app.command("models")
+def models(url: UrlOption = _URL, api_key: KeyOption = None, as_json: JsonOption = False) -> None:
+    """Names that answer, and which version each is."""
+    _, found = _get(url, "/v1/models", api_key)
+    emit(found, as_json, lambda console: _show_models(console, found))
+
+
+def _wait_for_a_signal() -> None:
+    for number in (signal.SIGINT, signal.SIGTERM):  # a shell's background jobs are started deaf to the first
+        signal.signal(number, signal.default_int_handler)
+    try:
+        while True:
+            signal.pause()
+    except KeyboardInterrupt:
+        return
+
+
+def _get(url: str, path: str, api_key: str | None) -> tuple[int, dict[str, Any]]:
+    """Status and content. Raises EndpointError where nobody answers, or not as raytrain does."""
+    request = urllib.request.Request(url.rstrip("/") + path)
+    if api_key:
+        request.add_header("authorization", f"Bearer {api_key}")
+    try:
+        with urllib.request.urlopen(request, timeout=_TIMEOUT_S) as answer:
+            return int(answer.status), json.loads(answer.read())
+    except urllib.error.HTTPError as error:
+        try:
+            content = json.loads(error.read())
+        except ValueError:
+            content = {}
+        if "is_ready" in content:
+            return error.code, content
+        told = (
+            content.get("error", {}).get("message", error.reason)
+            if isinstance(content, dict)
+            else error.reason
+        )
+        raise EndpointError(
+            f"{url}{path} refuses with {error.code}",
+            why=str(told),
+            fix="give a key with --api-key" if error.code in (401, 403) else "look at its log",
+        ) from error
+    except (OSError, ValueError) as error:
+        raise EndpointError(
+            f"nobody answers at {url}",
+            why=str(error),
+            fix="start it with `raytrain serve start`, or give --url",
+        ) from error
+
+
+def _show_status(console: Any, found: dict[str, Any]) -> None:
+    console.print("ready" if found["is_ready"] else "not ready", highlight=False)
+    for name, digest in sorted(found.get("production", {}).items()):
+        console.print(f"  {name}: {digest[:19]}", highlight=False, markup=False)
+    for problem in found.get("problems", []):
+        console.print(f"  ! {problem}", highlight=False, markup=False)
+
+
+def _show_models(console: Any, found: dict[str, Any]) -> None:
+    from raytrain.cli.registry_place import show_rows
+
+    rows = [[str(one["id"]), *_version_of(one)] for one in found["data"]]
+    show_rows(console, ["model", "digest", "aliases", "loaded"], rows)
+
+
+def _version_of(card: dict[str, Any]) -> list[str]:
+    told = card.get("raytrain", {})
+    return [
+        str(told.get("digest", ""))[:19],
+        ", ".join(told.get("aliases", [])),
+        str(told.get("is_loaded", "")),
+    ]

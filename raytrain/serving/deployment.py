@@ -1,0 +1,91 @@
+"""The Ray Serve application: an ingress that speaks HTTP, and replicas that answer."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from typing import Any
+
+from ray import serve
+
+from raytrain.serving.backend import Ask, ModelCard, Readiness, Served
+from raytrain.serving.engine.request import Piece
+from raytrain.serving.remote import REFUSALS, Refusal, RemoteBackend
+from raytrain.serving.section import ServingSection
+
+_BESIDE_ANSWERS = 16
+"""Calls that a replica takes beside those that it answers or queues: readiness, models."""
+
+_MOST_CONNECTIONS = 1024
+"""That an ingress holds at a time, most of which wait for an answer."""
+
+
+class ReplicaProcess:
+    """One replica, in a process of its own."""
+
+    def __init__(self, section: dict[str, Any]) -> None:
+        from raytrain.serving.replica import Replica
+
+        self._replica = Replica(ServingSection.model_validate(section))
+
+    async def generate(self, ask: Ask) -> AsyncIterator[Served | Piece | Refusal]:
+        try:
+            async with aclosing(self._replica.generate(ask)) as answer:
+                async for one in answer:
+                    yield one
+        except REFUSALS as error:
+            yield Refusal(error)
+
+    async def models(self) -> list[ModelCard]:
+        return await self._replica.models()
+
+    async def readiness(self) -> Readiness:
+        return await self._replica.readiness()
+
+    def check_health(self) -> None:
+        """Ray Serve puts another in its place where this raises."""
+        if not self._replica.engine.is_alive:
+            raise RuntimeError("the engine has ended")
+
+    def __del__(self) -> None:
+        if hasattr(self, "_replica"):
+            self._replica.close()
+
+
+class Ingress:
+    """HTTP; it holds no model."""
+
+    def __init__(self, replicas: Any, section: dict[str, Any]) -> None:
+        self._backend = RemoteBackend(replicas)
+        self._section = ServingSection.model_validate(section)
+
+    def __serve_build_asgi_app__(self) -> Any:
+        from raytrain.serving.http.app import build_app
+
+        return build_app(self._backend, self._section.http)
+
+
+def build_application(args: dict[str, Any]) -> serve.Application:
+    """What `import_path` of a Serve config names. args: a ServingSection's keys."""
+    section = ServingSection.model_validate(args)
+    told = section.model_dump(mode="json")
+    engine = section.engine
+    replicas = serve.deployment(
+        ReplicaProcess,
+        name="replica",
+        max_ongoing_requests=engine.max_rows + engine.max_waiting + _BESIDE_ANSWERS,
+        health_check_period_s=5,
+        health_check_timeout_s=30,
+        ray_actor_options={
+            "num_cpus": section.replicas.cpus_per_replica,
+            "num_gpus": section.replicas.gpus_per_replica,
+        },
+        **section.replicas.scaling,
+    )
+    ingress = serve.deployment(
+        serve.ingress()(Ingress),
+        name="ingress",
+        max_ongoing_requests=_MOST_CONNECTIONS,
+        ray_actor_options={"num_cpus": 0},
+    )
+    return ingress.bind(replicas.bind(told), told)

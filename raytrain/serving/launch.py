@@ -1,0 +1,108 @@
+"""An application started on Ray, watched until it is ready, and ended."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from typing import Any
+
+from ray.exceptions import RayError
+
+from raytrain.cluster.connection import connect
+from raytrain.errors import ClusterError
+from raytrain.serving.section import ServingSection
+
+APPLICATION = "raytrain"
+IMPORT_PATH = "serve.app:build_application"
+_ASKED_EVERY_S = 0.25
+
+
+def serve_config(section: ServingSection) -> dict[str, Any]:
+    """The file that `serve deploy` and KubeRay's serveConfigV2 take. Pure."""
+    return {
+        "proxy_location": "EveryNode",
+        "http_options": {"host": section.http.host, "port": section.http.port},
+        "applications": [
+            {
+                "name": APPLICATION,
+                "route_prefix": "/",
+                "import_path": IMPORT_PATH,
+                "args": section.model_dump(mode="json"),
+            }
+        ],
+    }
+
+
+def start(section: ServingSection, address: str | None, tell: Callable[[str], None], *, verbose: bool) -> str:
+    """On the cluster at `address`, or on one that begins and ends with this process; its URL, once all replicas are
+    ready. `tell` takes a line of progress.
+
+    Raises ClusterError where Ray cannot be reached, or a replica cannot be started.
+    """
+    connect(address, verbose=verbose)
+    from ray import serve
+
+    from raytrain.serving.deployment import build_application
+
+    http = section.http
+    application = build_application(section.model_dump(mode="json"))
+    with ThreadPoolExecutor(1) as pool:
+        try:
+            serve.start(http_options={"host": http.host, "port": http.port})
+            running = pool.submit(serve.run, application, name=APPLICATION, route_prefix="/")
+            _watch(running, tell)
+            running.result()
+        except (RuntimeError, ValueError, OSError, RayError) as error:
+            told = _messages(serve) or [str(error)]
+            raise ClusterError(
+                f"nothing is served at {http.host}:{http.port}",
+                why=_last_words(told[0]),
+                fix="put that right, and start it again; --verbose shows what Ray logs",
+            ) from error
+    return f"http://{http.host}:{http.port}"
+
+
+def _watch(running: Future[Any], tell: Callable[[str], None]) -> None:
+    from ray import serve
+
+    before = ""
+    while not running.done():
+        line = _progress(serve.status().applications.get(APPLICATION))
+        if line and line != before:
+            tell(line)
+            before = line
+        wait([running], timeout=_ASKED_EVERY_S)
+
+
+def _messages(serve: Any) -> list[str]:
+    """What deployments that are not healthy say."""
+    found = serve.status().applications.get(APPLICATION)
+    return [] if found is None else [one.message for one in found.deployments.values() if one.message]
+
+
+def stop() -> None:
+    """Requests that are being answered end first, as long as Ray Serve waits for them."""
+    from ray import serve
+
+    serve.delete(APPLICATION)
+    serve.shutdown()
+
+
+def _progress(found: Any) -> str:
+    """How many processes are in which state."""
+    if found is None:
+        return ""
+    states: list[str] = []
+    for name, one in found.deployments.items():
+        told = [f"{num} {getattr(state, 'value', state)}" for state, num in one.replica_states.items()]
+        states += [f"{name} {', '.join(told).lower()}"] if told else []
+    return "; ".join(states)
+
+
+def _last_words(message: str) -> str:
+    """Of a traceback its last line that says something; of an error of ours what, why and fix."""
+    lines = [line.strip() for line in message.strip().splitlines() if line.strip()]
+    ours = next((place for place, line in enumerate(lines) if line.startswith("why:")), None)
+    if ours:
+        return " ".join(lines[ours - 1 : ours + 2])
+    return lines[-1] if lines else "Ray Serve does not say"

@@ -1,0 +1,127 @@
+"""Replicas behind Ray Serve, as one `Backend`: an answer that was lost with its replica is asked for once more."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, replace
+from typing import Any
+
+from raytrain.errors import PlatformError
+from raytrain.serving.backend import (
+    Ask,
+    BadPrompt,
+    ModelCard,
+    Readiness,
+    RefusedModel,
+    ReplicaLost,
+    Served,
+    UnknownModel,
+)
+from raytrain.serving.engine.request import Overloaded, Piece
+
+REFUSALS = (UnknownModel, RefusedModel, BadPrompt, Overloaded, PlatformError)
+"""What a replica says of a request, in place of an answer."""
+
+_READINESS_TIMEOUT_S = 5.0
+_RETRY_AFTER_S = 2.0
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """Crosses from a replica as what it is: Ray wraps what is raised."""
+
+    error: Exception
+
+
+class RemoteBackend:
+    """For the event loop of an ingress."""
+
+    def __init__(self, handle: Any) -> None:
+        """handle: of the deployment of `Replica`."""
+        self._handle = handle
+
+    async def generate(self, ask: Ask) -> AsyncGenerator[Served | Piece]:
+        """See `Backend`. Raises ReplicaLost where the replica died after a piece had been told, or twice."""
+        served: Served | None = None
+        has_told = False
+        for is_last in (False, True):
+            # Asked again by its version: an alias may have moved, and who answers has been told.
+            again = ask if served is None else replace(ask, model=served.model)
+            try:
+                async with aclosing(self._once(again)) as answer:
+                    async for one in answer:
+                        if isinstance(one, Served):
+                            if served is None:
+                                yield one
+                            elif one != served:
+                                raise ReplicaLost(ask.id)
+                            served = one
+                        else:
+                            has_told = True
+                            yield one
+                return
+            except ReplicaLost:
+                if has_told or is_last:
+                    raise
+
+    async def models(self) -> list[ModelCard]:
+        cards: list[ModelCard] = await self._handle.models.remote()
+        return cards
+
+    async def readiness(self) -> Readiness:
+        try:
+            found = await self._handle.broadcast("readiness").results_async(timeout_s=_READINESS_TIMEOUT_S)
+        except Exception as error:  # noqa: BLE001 - whatever it is: nobody can say that they are ready
+            return Readiness(False, "", {}, (f"replicas do not answer: {type(error).__name__}",))
+        return combined(found)
+
+    async def _once(self, ask: Ask) -> AsyncGenerator[Served | Piece]:
+        """Where nobody reads along, the pieces are told together at the end: until then the answer may come from
+        another replica."""
+        from ray.exceptions import RayError
+        from ray.serve.exceptions import BackPressureError
+
+        stream = self._handle.options(stream=True).generate.remote(ask)
+        held: list[Piece] = []
+        has_ended = False
+        try:
+            async for one in stream:
+                if isinstance(one, Refusal):
+                    has_ended = True
+                    raise one.error
+                if isinstance(one, Served):
+                    yield one
+                    continue
+                held.append(one)
+                has_ended = one.finish is not None
+                if has_ended or ask.is_streamed:
+                    for piece in held:
+                        yield piece
+                    held = []
+            if not has_ended:
+                raise ReplicaLost(ask.id)
+        except BackPressureError as error:
+            raise Overloaded(0, _RETRY_AFTER_S) from error
+        except RayError as error:
+            raise ReplicaLost(ask.id) from error
+        finally:
+            if not has_ended:
+                stream.cancel()
+
+
+def combined(found: Sequence[Readiness]) -> Readiness:
+    """What all replicas come to. Pure."""
+    if not found:
+        return Readiness(False, "", {}, ("no replica answers yet",))
+    first = found[0].production
+    shared = {
+        name: digest
+        for name, digest in first.items()
+        if all(other.production.get(name) == digest for other in found)
+    }
+    names = {name for one in found for name in one.production}
+    problems = list(dict.fromkeys(problem for one in found for problem in one.problems))
+    problems += [f"replicas differ in what they serve as {name}" for name in sorted(names - shared.keys())]
+    details: dict[str, Any] = {"replicas": [one.details for one in found]}
+    return Readiness(all(one.is_ready for one in found), found[0].base, shared, tuple(problems), details)

@@ -1,0 +1,1 @@
+"""What Ray Serve's config files name: `serve.app:build_application`."""

@@ -1,0 +1,182 @@
+"""Replicas behind a handle as Ray Serve's: what crosses, what is asked again, what all of them come to."""
+
+from __future__ import annotations
+
+import asyncio
+import pickle
+from typing import Any
+
+import pytest
+
+from raytrain.serving.backend import (
+    Ask,
+    BadPrompt,
+    Readiness,
+    RefusedModel,
+    ReplicaLost,
+    Served,
+    UnknownModel,
+)
+from raytrain.serving.engine.request import Finish, Overloaded, Piece, Sampling
+from raytrain.serving.remote import Refusal, RemoteBackend, combined
+
+SERVED = Served("sums@1.0.0", "sha256:a", "sha256:b")
+WORDS = [Piece("one "), Piece("two"), Piece(finish=Finish("stop", 1, 0, 3, 0.0, 0.0))]
+WHOLE = [SERVED, *WORDS]
+
+
+class Stream:
+    """What a replica yields; an exception in it is raised there."""
+
+    def __init__(self, items: list[Any]) -> None:
+        self._items = iter(items)
+        self.is_cancelled = False
+
+    def __aiter__(self) -> Stream:
+        return self
+
+    async def __anext__(self) -> Any:
+        item = next(self._items, None)
+        if item is None:
+            raise StopAsyncIteration
+        if isinstance(item, Exception):
+            raise item
+        return item
+
+    def cancel(self) -> None:
+        self.is_cancelled = True
+
+
+class Handle:
+    """Of Ray Serve's handles as much as is used: each call of `generate` takes the next script."""
+
+    def __init__(self, *scripts: list[Any]) -> None:
+        self.streams = [Stream(one) for one in scripts]
+        self.asked: list[Ask] = []
+
+    @property
+    def num_asked(self) -> int:
+        return len(self.asked)
+
+    def options(self, *, stream: bool) -> Handle:
+        assert stream
+        return self
+
+    @property
+    def generate(self) -> Handle:
+        return self
+
+    def remote(self, ask: Ask) -> Stream:
+        self.asked.append(ask)
+        return self.streams[self.num_asked - 1]
+
+
+def died() -> Exception:
+    from ray.exceptions import ActorDiedError
+
+    return ActorDiedError()
+
+
+def run(handle: Handle, *, is_streamed: bool = True) -> list[Any]:
+    async def collect() -> list[Any]:
+        ask = Ask("r", "sums", "text", Sampling(max_new_tokens=3), is_streamed)
+        return [one async for one in RemoteBackend(handle).generate(ask)]
+
+    return asyncio.run(collect())
+
+
+@pytest.mark.parametrize("is_streamed", [True, False])
+def test_an_answer_comes_as_it_is(is_streamed: bool) -> None:
+    handle = Handle(WHOLE)
+    assert run(handle, is_streamed=is_streamed) == WHOLE
+    assert not handle.streams[0].is_cancelled
+
+
+@pytest.mark.parametrize(
+    "error",
+    [UnknownModel("x", ("a", "b")), RefusedModel("x"), BadPrompt("too long", "prompt"), Overloaded(3, 2.5)],
+)
+def test_a_refusal_crosses_as_what_it_is(error: Exception) -> None:
+    crossed = pickle.loads(pickle.dumps(Refusal(error)))
+    with pytest.raises(type(error)) as raised:
+        run(Handle([crossed]))
+    assert vars(raised.value) == vars(error) and str(raised.value) == str(error)
+
+
+@pytest.mark.parametrize(
+    ("is_streamed", "lost"),
+    [(True, []), (True, [SERVED]), (False, []), (False, [SERVED, WORDS[0], WORDS[1]])],
+)
+def test_what_nobody_has_read_is_asked_for_once_more(is_streamed: bool, lost: list[Any]) -> None:
+    handle = Handle([*lost, died()], WHOLE)
+    assert run(handle, is_streamed=is_streamed) == WHOLE
+    assert handle.num_asked == 2 and handle.streams[0].is_cancelled
+
+
+def test_what_somebody_has_read_is_not() -> None:
+    handle = Handle([SERVED, WORDS[0], died()], WHOLE)
+    with pytest.raises(ReplicaLost):
+        run(handle)
+    assert handle.num_asked == 1
+
+
+def test_an_answer_is_never_put_together_from_two_versions() -> None:
+    other = [Served("sums@1.1.0", "sha256:c", "sha256:b"), *WORDS]
+    handle = Handle([SERVED, WORDS[0], died()], other)
+    with pytest.raises(ReplicaLost):
+        run(handle, is_streamed=False)
+    assert [one.model for one in handle.asked] == ["sums", "sums@1.0.0"], (
+        "it is asked of the version that was told"
+    )
+
+
+def test_lost_twice_is_lost() -> None:
+    handle = Handle([died()], [SERVED])
+    with pytest.raises(ReplicaLost):
+        run(handle, is_streamed=False)
+    assert handle.num_asked == 2
+
+
+def test_ray_s_own_full_queue_is_overload() -> None:
+    from ray.serve.exceptions import BackPressureError
+
+    with pytest.raises(Overloaded):
+        run(Handle([BackPressureError(num_queued_requests=1, max_queued_requests=1)]))
+
+
+def test_whoever_goes_away_takes_his_request_with_him() -> None:
+    handle = Handle(WHOLE)
+
+    async def leave() -> None:
+        answer = RemoteBackend(handle).generate(Ask("r", "m", "t", Sampling(3)))
+        await anext(answer)
+        await answer.aclose()
+
+    asyncio.run(leave())
+    assert handle.streams[0].is_cancelled
+
+
+def ready(*problems: str, is_ready: bool = True, **production: str) -> Readiness:
+    return Readiness(is_ready, "base", production, problems)
+
+
+@pytest.mark.parametrize(
+    ("found", "is_ready", "production", "problems"),
+    [
+        ([], False, {}, ["no replica answers yet"]),
+        ([ready(sums="a")], True, {"sums": "a"}, []),
+        ([ready(sums="a"), ready(sums="a", is_ready=False)], False, {"sums": "a"}, []),
+        ([ready(sums="a"), ready(sums="b")], True, {}, ["replicas differ in what they serve as sums"]),
+        (
+            [ready("cold"), ready("cold", sums="b")],
+            True,
+            {},
+            ["cold", "replicas differ in what they serve as sums"],
+        ),
+    ],
+)
+def test_what_all_replicas_come_to(
+    found: list[Readiness], is_ready: bool, production: dict[str, str], problems: list[str]
+) -> None:
+    told = combined(found)
+    assert (told.is_ready, told.production, list(told.problems)) == (is_ready, production, problems)
