@@ -24,6 +24,7 @@ _OPEN = frozenset({"/health", "/ready", "/version", "/openapi.json"})
 """Asked by probes and by those who have no key yet; they tell no more than that."""
 _COUNTED = "/v1/"
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_HOST = re.compile(r"(?P<name>\[[0-9a-f:]+\]|[A-Za-z0-9.-]+)(:[0-9]+)?")
 _CLIENT_GONE = 499
 """Stands in log and metrics alone: nobody is there to be told."""
 
@@ -100,13 +101,8 @@ class Gate:
 
 def _check_host(host: str) -> None:
     """Without keys, a web page whose name was made to lead to this machine could ask as if it were its own server."""
-    name = (
-        host
-        if host.endswith("]")
-        else host.partition(":")[0]
-        if host.count(":") < 2
-        else host.rpartition(":")[0]
-    )
+    named = _HOST.fullmatch(host)
+    name = "" if named is None else named["name"]
     if not is_loopback(name.strip("[]")):
         raise ApiError(
             403, "without API keys only this machine is answered, by its own name", code="wrong_host"

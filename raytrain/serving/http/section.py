@@ -59,7 +59,6 @@ class HttpSection(Section):
     """Web origins whose pages may ask; empty = none."""
     access_log: bool = True
     """One JSON line on stdout for each request, without prompts and answers."""
-
     request_log: RequestLogSection = Field(default_factory=RequestLogSection)
 
     @model_validator(mode="after")
