@@ -14,7 +14,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 
-from raytrain.serving.backend import Backend
+from raytrain.serving.backend import Ask, Backend
+from raytrain.serving.engine.request import Piece
 from raytrain.serving.http.answers import Answers, while_waited_for
 from raytrain.serving.http.asking import asks_of, is_model_name
 from raytrain.serving.http.bodies import ChatBody, CompletionBody
@@ -23,6 +24,7 @@ from raytrain.serving.http.completions import CompletionWriter
 from raytrain.serving.http.errors import ApiError, ClientGone, internal_error, refusal_of, unknown_model
 from raytrain.serving.http.reading import read_body
 from raytrain.serving.http.record import Record, record_of
+from raytrain.serving.http.request_log import RequestLog, Sample
 from raytrain.serving.http.section import HttpSection
 from raytrain.serving.http.writing import Head, Writer, Written
 
@@ -32,19 +34,22 @@ _log = logging.getLogger(__name__)
 class Answering:
     """Of all requests of one app."""
 
-    def __init__(self, backend: Backend, section: HttpSection) -> None:
-        self._backend, self._section = backend, section
+    def __init__(self, backend: Backend, section: HttpSection, log: RequestLog | None) -> None:
+        """log: None where nothing is kept."""
+        self._backend, self._section, self._log = backend, section, log
 
     async def answer(self, request: Request, model: type[CompletionBody] | type[ChatBody]) -> Response:
         """Raises ApiError, or ClientGone."""
         body = await read_body(request, model, self._section)
         record = record_of(request)
+        record.route = request.scope["route"].path
         await self._check_model(body.model, record)
         asks = asks_of(body, record.id, self._section.max_answers)
         record.num_answers, record.is_stream = body.n or 1, bool(body.stream)
         answers = Answers(self._backend, asks)
         left_s = self._section.answer_time_s - record.elapsed_s
         one = _Request(answers, record, body, time.monotonic() + left_s)
+        one.keep_with(self._log, asks)
         try:
             if not body.stream:
                 return await while_waited_for(request.receive, one.whole())
@@ -74,6 +79,13 @@ class _Request:
         self, answers: Answers, record: Record, body: CompletionBody | ChatBody, deadline: float
     ) -> None:
         self._answers, self._record, self._body, self._deadline = answers, record, body, deadline
+        self._log: RequestLog | None = None
+        self._asks: list[Ask] = []
+        self._sample: Sample | None = None
+
+    def keep_with(self, log: RequestLog | None, asks: list[Ask]) -> None:
+        """Where it is kept, if it is."""
+        self._log, self._asks = log, asks
 
     @property
     def _writer(self) -> Writer:
@@ -96,6 +108,8 @@ class _Request:
         self._record.served = self._answers.served
         kind = "chatcmpl" if isinstance(self._body, ChatBody) else "cmpl"
         self._head = Head(f"{kind}-{self._record.id}", self._answers.served)
+        if self._log is not None:
+            self._sample = self._log.begin(self._record, self._asks)
 
     async def whole(self) -> Response:
         await self.begin()
@@ -104,9 +118,10 @@ class _Request:
             async with self._time_limit():
                 while (told := await self._answers.next()) is not None:
                     place, piece = told
-                    self._record.note(place, piece)
+                    self._note(place, piece)
                     written.setdefault(place, Written()).add(piece)
         finally:
+            self._keep()
             await self._answers.close()
         whole = [written[place] for place in sorted(written)]
         return JSONResponse(self._writer.whole(whole, self._record.usage), headers=self.headers)
@@ -121,7 +136,7 @@ class _Request:
                 if told is None:
                     break
                 place, piece = told
-                self._record.note(place, piece)
+                self._note(place, piece)
                 opening = None if place in begun else writer.opening(place)
                 begun.add(place)
                 chunks = [] if opening is None else [opening]
@@ -135,10 +150,21 @@ class _Request:
             self._record.error = fault.code
             yield _event(fault.answer())
             return
+        finally:
+            self._keep()
         options = self._body.stream_options
         if options is not None and options.include_usage:
             yield _event(writer.closing(self._record.usage))
         yield b"data: [DONE]\n\n"
+
+    def _note(self, place: int, piece: Piece) -> None:
+        self._record.note(place, piece)
+        if self._sample is not None:
+            self._sample.add(place, piece)
+
+    def _keep(self) -> None:
+        if self._log is not None and self._sample is not None:
+            self._log.end(self._record, self._sample)
 
     def _time_limit(self) -> asyncio.Timeout:
         left_s = self._deadline - time.monotonic()

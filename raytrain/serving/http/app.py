@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from importlib.metadata import version
 from typing import Any
 
@@ -15,22 +18,40 @@ from raytrain.serving.backend import Backend
 from raytrain.serving.http.answering import Answering
 from raytrain.serving.http.bodies import ChatBody, CompletionBody
 from raytrain.serving.http.errors import ApiError, ErrorAnswer
+from raytrain.serving.http.feedback import FeedbackBody, feedback_routes
 from raytrain.serving.http.gate import Gate
 from raytrain.serving.http.health import health_routes
 from raytrain.serving.http.limits import Doorkeeper
 from raytrain.serving.http.metrics import Metrics
 from raytrain.serving.http.models import model_routes
 from raytrain.serving.http.record import record_of
+from raytrain.serving.http.request_log import RequestLog
 from raytrain.serving.http.section import HttpSection
 from raytrain.serving.http.shapes import ChatAnswer, CompletionAnswer
 
 _REFUSALS = (400, 401, 403, 404, 408, 413, 415, 429, 500, 503, 504)
 _REF = "#/components/schemas/{model}"
-_EVENTS = "text/event-stream"
+_EVENTS: dict[str, Any] = {
+    "schema": {
+        "type": "object",
+        "description": "Of each server-sent event: `data` is a chunk as JSON, an error as JSON, or [DONE].",
+        "properties": {"data": {"type": "string"}},
+        "required": ["data"],
+    }
+}
 
 
 def build_app(backend: Backend, section: HttpSection) -> FastAPI:
     """Raises ConfigError where nobody could ask, RefusedError where others may read the keys."""
+    keeper = Doorkeeper(section)
+    log = RequestLog(section.request_log) if section.request_log.is_on else None
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        yield
+        if log is not None:
+            await asyncio.to_thread(log.close)
+
     app = FastAPI(
         title="raytrain",
         version=version("raytrain"),
@@ -38,14 +59,17 @@ def build_app(backend: Backend, section: HttpSection) -> FastAPI:
         docs_url=None,  # these pages take their scripts from elsewhere
         redoc_url=None,
         redirect_slashes=False,
+        lifespan=lifespan,
     )
     metrics = Metrics()
     app.add_exception_handler(ApiError, _refuse)
     app.add_exception_handler(HTTPException, _refuse_route)
     app.include_router(health_routes(backend, section, metrics))
     app.include_router(model_routes(backend))
-    _add_answers(app, Answering(backend, section))
-    app.add_middleware(Gate, section=section, keeper=Doorkeeper(section), metrics=metrics)
+    _add_answers(app, Answering(backend, section, log))
+    if log is not None and section.request_log.feedback:
+        app.include_router(feedback_routes(log, section))
+    app.add_middleware(Gate, section=section, keeper=keeper, metrics=metrics)
     if section.cors_origins:
         app.add_middleware(
             CORSMiddleware,
@@ -80,9 +104,7 @@ def _described(body: type[CompletionBody] | type[ChatBody], answer: Any) -> dict
     return {
         "response_model": None,
         "openapi_extra": {"requestBody": {"required": True, "content": content}},
-        "responses": {
-            200: {"model": answer, "content": {_EVENTS: {"schema": {"type": "string"}}}, "headers": origin}
-        },
+        "responses": {200: {"model": answer, "content": {"text/event-stream": _EVENTS}, "headers": origin}},
     }
 
 
@@ -109,7 +131,11 @@ async def _refuse_route(request: Request, error: Exception) -> Response:
 def _complete_openapi(app: FastAPI) -> None:
     """Adds what bodies and refusals are, and that a key is needed."""
     written = app.openapi()
-    bodies: list[Any] = [(CompletionBody, "validation"), (ChatBody, "validation")]
+    bodies: list[Any] = [
+        (CompletionBody, "validation"),
+        (ChatBody, "validation"),
+        (FeedbackBody, "validation"),
+    ]
     schemas = written.setdefault("components", {}).setdefault("schemas", {})
     schemas |= models_json_schema(bodies, ref_template=_REF)[1]["$defs"]
     schemas |= _error_schemas()

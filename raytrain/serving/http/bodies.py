@@ -30,34 +30,36 @@ _One = Annotated[int, Field(ge=1, le=1)]
 _Nothing = Annotated[list[Any], Field(max_length=0)]
 
 
-class _Body(BaseModel):
+class Body(BaseModel):
+    """Strict: nothing is converted, and no field is passed over."""
+
     model_config = ConfigDict(
         extra="forbid", strict=True, frozen=True, use_attribute_docstrings=True, protected_namespaces=()
     )
 
 
-class StreamOptions(_Body):
+class StreamOptions(Body):
     include_usage: bool | None = None
     """A last chunk tells the tokens of the whole request."""
     include_obfuscation: Literal[False] | None = None
 
 
-class TextFormat(_Body):
+class TextFormat(Body):
     type: Literal["text"]
 
 
-class JsonObjectFormat(_Body):
+class JsonObjectFormat(Body):
     type: Literal["json_object"]
 
 
-class JsonSchema(_Body):
+class JsonSchema(Body):
     name: Annotated[str, Field(min_length=1, max_length=64)]
     description: str | None = None
     schema_: dict[str, Any] | None = Field(default=None, alias="schema")
     strict: bool | None = None
 
 
-class JsonSchemaFormat(_Body):
+class JsonSchemaFormat(Body):
     type: Literal["json_schema"]
     json_schema: JsonSchema
 
@@ -65,7 +67,7 @@ class JsonSchemaFormat(_Body):
 ResponseFormat = Annotated[TextFormat | JsonObjectFormat | JsonSchemaFormat, Field(discriminator="type")]
 
 
-class AnswerBody(_Body):
+class AnswerBody(Body):
     """What both kinds of request have."""
 
     model: Annotated[str, Field(min_length=1, max_length=300)]
@@ -105,12 +107,12 @@ class CompletionBody(AnswerBody):
     suffix: Literal[""] | None = None
 
 
-class TextPart(_Body):
+class TextPart(Body):
     type: Literal["text"]
     text: str
 
 
-class MessageBody(_Body):
+class MessageBody(Body):
     """A turn of a conversation. Chat templates know no developers: they are told to be the system."""
 
     role: Literal["system", "developer", "user", "assistant"]

@@ -17,13 +17,14 @@ from raytrain.serving.http.errors import ApiError, ClientGone, internal_error
 from raytrain.serving.http.limits import Doorkeeper
 from raytrain.serving.http.metrics import Metrics
 from raytrain.serving.http.record import UNMATCHED, Record
-from raytrain.serving.http.section import HttpSection
+from raytrain.serving.http.section import HttpSection, is_loopback
 
 _log = logging.getLogger(__name__)
 _OPEN = frozenset({"/health", "/ready", "/version", "/openapi.json"})
 """Asked by probes and by those who have no key yet; they tell no more than that."""
 _COUNTED = "/v1/"
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_HOST = re.compile(r"(?P<name>\[[0-9a-f:]+\]|[A-Za-z0-9.-]+)(:[0-9]+)?")
 _CLIENT_GONE = 499
 """Stands in log and metrics alone: nobody is there to be told."""
 
@@ -33,7 +34,7 @@ class Gate:
 
     def __init__(self, app: ASGIApp, section: HttpSection, keeper: Doorkeeper, metrics: Metrics) -> None:
         self._app, self._keeper, self._metrics = app, keeper, metrics
-        self._is_metrics_open = section.open_metrics
+        self._is_metrics_open, self._is_insecure = section.open_metrics, section.insecure
         self._access_log = open_access_log() if section.access_log else None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -73,6 +74,8 @@ class Gate:
         path = scope["path"]
         connection = HTTPConnection(scope)
         try:
+            if self._is_insecure:
+                _check_host(connection.headers.get("host", ""))
             if path not in _OPEN or "authorization" in connection.headers:
                 self._admit(path, connection, record)
         except ApiError as error:
@@ -94,6 +97,16 @@ class Gate:
             raise ApiError(403, "the metrics are shown to an operator's key", code="not_an_operator")
         if path.startswith(_COUNTED):
             self._keeper.count(record.key)
+
+
+def _check_host(host: str) -> None:
+    """Without keys, a web page whose name was made to lead to this machine could ask as if it were its own server."""
+    named = _HOST.fullmatch(host)
+    name = "" if named is None else named["name"]
+    if not is_loopback(name.strip("[]")):
+        raise ApiError(
+            403, "without API keys only this machine is answered, by its own name", code="wrong_host"
+        )
 
 
 def _id_of(scope: Scope) -> str:

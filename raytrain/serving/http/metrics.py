@@ -3,7 +3,9 @@ of its own."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from numbers import Real
+from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
@@ -64,9 +66,19 @@ class Metrics:
     def page(self, readiness: Readiness | None) -> bytes:
         """As Prometheus reads it. readiness: None where it cannot be told."""
         self._ready.set(0 if readiness is None else int(readiness.is_ready))
-        for name, value in ({} if readiness is None else readiness.details).items():
-            if isinstance(value, Real):
-                self._engine.labels(name).set(float(value))
-            elif isinstance(value, dict):
-                self._engine.labels(name).set(len(value))
+        for name, value in engine_numbers({} if readiness is None else readiness.details).items():
+            self._engine.labels(name).set(value)
         return generate_latest(self._registry)
+
+
+def engine_numbers(details: Mapping[str, Any]) -> dict[str, float]:
+    """Of one replica; of several (`replicas`) their sums, and how many they are. Of what is kept by key, how many
+    keys: these are digests."""
+    several = details.get("replicas", [details] if details else [])
+    told: dict[str, float] = {"replicas": float(len(several))}
+    for one in several:
+        for name, value in one.items():
+            number = len(value) if isinstance(value, dict) else value
+            if isinstance(number, Real):
+                told[name] = told.get(name, 0.0) + float(number)
+    return told

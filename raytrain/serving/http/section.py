@@ -13,6 +13,24 @@ from raytrain.errors import ConfigError
 from raytrain.storage.home import raytrain_home
 
 
+class RequestLogSection(Section):
+    """`request_log:`: what is kept of what was asked, without personal data as far as it is found."""
+
+    share: float = Field(default=0.0, ge=0.0, le=1.0)
+    """Of requests whose prompts and answers are kept; 0 = of none."""
+    feedback: bool = False
+    """Take POST /v1/feedback."""
+    folder: str | None = None
+    """Where the Parquet files go; null = serving/requests under RAYTRAIN_HOME."""
+    flush_s: float = Field(default=30.0, gt=0)
+    """Rows are in a file so soon."""
+
+    @property
+    def is_on(self) -> bool:
+        """Whether anything is kept."""
+        return self.share > 0 or self.feedback
+
+
 class HttpSection(Section):
     """Where requests are taken, from whom, and how much of them."""
 
@@ -41,10 +59,11 @@ class HttpSection(Section):
     """Web origins whose pages may ask; empty = none."""
     access_log: bool = True
     """One JSON line on stdout for each request, without prompts and answers."""
+    request_log: RequestLogSection = Field(default_factory=RequestLogSection)
 
     @model_validator(mode="after")
     def _is_insecure_on_loopback_only(self) -> Self:
-        if self.insecure and not _is_loopback(self.host):
+        if self.insecure and not is_loopback(self.host):
             raise ConfigError(
                 f"http.insecure takes no requests on {self.host}",
                 why="whoever reaches that address could ask without a key",
@@ -58,7 +77,8 @@ class HttpSection(Section):
         return Path(self.api_keys) if self.api_keys else raytrain_home() / "serving" / "keys.json"
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Whether an address, or the name `localhost`, is this machine's own."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:

@@ -196,3 +196,18 @@ def test_a_wrong_key_is_said_to_be_wrong_in_words(file: KeyFile) -> None:
         file.remove("none")
     token = file.add("a", requests_per_minute=3)
     assert json.loads(file.path.read_text())["keys"][0]["id"] == token.split("_")[1]
+
+
+def test_without_keys_this_machine_is_asked_by_its_own_name_only(file: KeyFile) -> None:
+    def status(url: str, host: str) -> int:
+        return requests.get(f"{url}/v1/models", headers={"host": host}, timeout=30).status_code
+
+    with listening(build_app(ToldBackend(), HttpSection(insecure=True))) as url:
+        for own in ("localhost", "localhost:8000", "127.0.0.1:1", "[::1]:8000", "[::1]"):
+            assert status(url, own) == 200, own
+        for foreign in ("page.example", "page.example:8000", "localhost.page.example", ""):
+            assert status(url, foreign) == 403, foreign
+    token = file.add("a")
+    with listening(build_app(ToldBackend(), section_of(file))) as url:
+        headers = {**bearer(token), "host": "models.example"}
+        assert requests.get(f"{url}/v1/models", headers=headers, timeout=30).status_code == 200

@@ -19,7 +19,7 @@ from raytrain.serving.http.app import build_app
 from raytrain.serving.http.section import HttpSection
 
 TEXT: dict[str, Any] = {"model": "helper", "prompt": "Hi"}
-_HEAD = "POST /v1/completions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
+_HEAD = "POST /v1/completions HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
 
 
 def connect(url: str, body: dict[str, Any], receive_bytes: int | None = None) -> socket.socket:

@@ -17,6 +17,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from raytrain.serving.backend import Readiness
 from raytrain.serving.http.access_log import ACCESS_LOG
 from raytrain.serving.http.app import build_app
+from raytrain.serving.http.metrics import engine_numbers
 from raytrain.serving.http.section import HttpSection
 
 TEXT: dict[str, Any] = {"model": "helper", "prompt": "a very private prompt"}
@@ -85,6 +86,13 @@ def test_metrics_count_what_was_answered() -> None:
     assert told["raytrain_engine", "waiting"] == 3
     assert told["raytrain_ready",] == 1
     assert "1" * 12 not in page, "no digest makes a series of its own"
+
+
+def test_numbers_of_several_replicas_are_summed() -> None:
+    one = {"running": 2, "adapters": {"a" * 64: 10, "b" * 64: 20}, "name": "text"}
+    assert engine_numbers(one) == {"replicas": 1, "running": 2, "adapters": 2}
+    assert engine_numbers({"replicas": [one, {"running": 3}]}) == {"replicas": 2, "running": 5, "adapters": 2}
+    assert engine_numbers({}) == {"replicas": 0}
 
 
 def test_ready_is_what_the_backend_says_and_health_is_not(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,87 @@
+"""Rows that are written beside the answering: nobody waits for them, and where they come too fast some are left out."""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+import time
+import uuid
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from raytrain.errors import PlatformError
+from raytrain.storage.location import write_atomically
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+_log = logging.getLogger(__name__)
+_MOST_WAITING = 4096
+_MOST_ROWS = 1024
+"""Of a file."""
+
+Row = Mapping[str, Any]
+
+
+class ParquetLog:
+    """Files of one kind in a folder that is its owner's alone. A thread of its own makes each row fit to be kept."""
+
+    def __init__(self, folder: Path, kind: str, schema: pa.Schema, flush_s: float) -> None:
+        """flush_s: a row is in a file so soon after it was put, or when the file is full."""
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._folder, self._kind, self._schema, self._flush_s = folder, kind, schema, flush_s
+        self._rows: queue.Queue[Row | None] = queue.Queue(_MOST_WAITING)
+        self.num_left_out = 0
+        """For want of room, or because they could not be written."""
+        self._thread = threading.Thread(target=self._run, name=f"{kind}-log", daemon=True)
+        self._thread.start()
+
+    def put(self, row: Row) -> None:
+        """Never waits."""
+        try:
+            self._rows.put_nowait(row)
+        except queue.Full:
+            self.num_left_out += 1
+
+    def close(self) -> None:
+        """Returns when everything that was put is written."""
+        self._rows.put(None)
+        self._thread.join()
+
+    def _run(self) -> None:
+        rows: list[Row] = []
+        due = time.monotonic() + self._flush_s
+        while True:
+            try:
+                row = self._rows.get(timeout=max(0.0, due - time.monotonic()))
+                if row is None:
+                    self._write(rows)
+                    return
+                rows.append(row)
+            except queue.Empty:
+                pass
+            if rows and (len(rows) >= _MOST_ROWS or time.monotonic() >= due):
+                self._write(rows)
+                rows = []
+            if not rows:
+                due = time.monotonic() + self._flush_s
+
+    def _write(self, rows: list[Row]) -> None:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        if not rows:
+            return
+        moment = datetime.now(UTC).strftime("%Y%m%dT%H%M%S")
+        path = self._folder / f"{self._kind}-{moment}-{uuid.uuid4().hex[:8]}.parquet"
+        try:
+            content = pa.BufferOutputStream()
+            made = [{**row, **{key: one() for key, one in row.items() if callable(one)}} for row in rows]
+            pq.write_table(pa.Table.from_pylist(made, schema=self._schema), content)
+            write_atomically(path, content.getvalue().to_pybytes())
+        except (OSError, PlatformError, ValueError) as error:
+            self.num_left_out += len(rows)
+            _log.error("%d rows of the %s log are lost: %s", len(rows), self._kind, type(error).__name__)

@@ -1,0 +1,112 @@
+"""What is kept of what was asked, and what is not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import requests
+from answering_backends import ToldBackend, listening, wait_until
+
+from raytrain.evaluation.safety.findings import build_detectors
+from raytrain.serving.http.app import build_app
+from raytrain.serving.http.keys import KeyFile
+from raytrain.serving.http.parquet_log import ParquetLog
+from raytrain.serving.http.request_log import without_personal_data
+from raytrain.serving.http.section import HttpSection
+
+ASKED = "Write to jane.doe@corp.com, whose card is 4539 1488 0343 6467."
+TEXT: dict[str, Any] = {"model": "helper", "prompt": ASKED}
+
+
+def rows(folder: Path, kind: str) -> list[dict[str, Any]]:
+    files = sorted(folder.glob(f"{kind}-*.parquet"))
+    return [row for file in files for row in pq.read_table(file).to_pylist()]
+
+
+def section_of(folder: Path, **settings: Any) -> HttpSection:
+    return HttpSection(insecure=True, request_log={"folder": str(folder), **settings})  # type: ignore[arg-type]
+
+
+def test_a_sample_is_kept_without_personal_data(tmp_path: Path) -> None:
+    backend = ToldBackend(pieces=["Call +1 415 555", " 2671 now"])
+    with listening(build_app(backend, section_of(tmp_path / "log", share=1.0))) as url:
+        for body in (TEXT, {**TEXT, "stream": True}, {**TEXT, "prompt": [[1, 2], [3]], "n": 2}):
+            requests.post(f"{url}/v1/completions", json=body, timeout=30)
+        chat = {"model": "helper", "messages": [{"role": "user", "content": ASKED}]}
+        requests.post(f"{url}/v1/chat/completions", json=chat, timeout=30)
+        requests.post(f"{url}/v1/completions", json={**TEXT, "model": "nobody"}, timeout=30)
+    whole, streamed, several, messages = rows(tmp_path / "log", "requests")
+    for row in (whole, streamed):
+        assert row["prompts"] == ["Write to [email], whose card is [credit_card]."]
+        assert row["answers"] == ["Call [phone] now"], "what was told in two pieces is looked at as one text"
+        assert (row["model"], row["digest"], row["finish"]) == ("helper@1.2.0", "1" * 64, ["stop"])
+        assert (row["prompt_tokens"], row["completion_tokens"]) == (5, 2)
+    assert (whole["route"], messages["route"]) == ("/v1/completions", "/v1/chat/completions")
+    assert several["prompts"] == ["[1, 2]", "[3]"]
+    assert len(several["answers"]) == 4
+    assert "[email]" in messages["prompts"][0]
+    assert (tmp_path / "log").stat().st_mode & 0o077 == 0
+    assert "jane" not in str([whole, streamed, several, messages])
+
+
+def test_nothing_is_kept_unless_it_is_wanted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAYTRAIN_HOME", str(tmp_path))
+    with listening(build_app(ToldBackend(), HttpSection(insecure=True))) as url:
+        requests.post(f"{url}/v1/completions", json=TEXT, timeout=30)
+        assert requests.post(f"{url}/v1/feedback", json={"request_id": "a"}, timeout=30).status_code == 404
+    assert not list(tmp_path.rglob("*"))
+
+
+def test_feedback_is_tied_to_the_digest_that_answered_and_to_the_key(tmp_path: Path) -> None:
+    file = KeyFile(tmp_path / "keys.json")
+    mine, theirs = ({"authorization": f"Bearer {file.add(one)}"} for one in ("mine", "theirs"))
+    section = HttpSection(
+        api_keys=str(file.path),
+        request_log={"folder": str(tmp_path / "log"), "feedback": True},  # type: ignore[arg-type]
+    )
+    with listening(build_app(ToldBackend(), section)) as url:
+        answer = requests.post(f"{url}/v1/completions", json=TEXT, headers=mine, timeout=30).json()
+        told = {"request_id": answer["id"], "rating": "down", "correction": "Write to max@corp.com"}
+        name = answer["id"].removeprefix("cmpl-")
+        first = requests.post(f"{url}/v1/feedback", json=told, headers=mine, timeout=30)
+        assert first.json() == {"request_id": name, "is_known": True}
+        assert not requests.post(f"{url}/v1/feedback", json=told, headers=theirs, timeout=30).json()[
+            "is_known"
+        ]
+        empty = requests.post(f"{url}/v1/feedback", json={"request_id": "a"}, headers=mine, timeout=30)
+        assert empty.status_code == 400
+        odd = requests.post(
+            f"{url}/v1/feedback", json={"request_id": "../a", "rating": "up"}, headers=mine, timeout=30
+        )
+        assert odd.status_code == 400
+    known, foreign = rows(tmp_path / "log", "feedback")
+    assert (known["request_id"], known["key"], known["digest"]) == (name, "mine", "1" * 64)
+    assert (known["rating"], known["correction"]) == ("down", "Write to [email]")
+    assert (foreign["key"], foreign["digest"]) == ("theirs", None)
+    assert rows(tmp_path / "log", "requests") == [], "feedback alone keeps no prompts"
+
+
+def test_where_a_detector_fails_nothing_is_kept() -> None:
+    def failing(text: str) -> list[Any]:
+        raise ValueError(text)
+
+    detectors = {**build_detectors(), "own": failing}
+    assert without_personal_data("jane.doe@corp.com", detectors) == "[not kept: a detector failed]"
+
+
+def test_rows_are_written_soon_and_what_cannot_be_is_counted(tmp_path: Path) -> None:
+    log = ParquetLog(tmp_path / "log", "few", pa.schema([("a", pa.int64())]), flush_s=0.1)
+    log.put({"a": 1})
+    wait_until(
+        lambda: rows(tmp_path / "log", "few") == [{"a": 1}], "the row is in a file while the log is open"
+    )
+    log.put({"a": "no number"})
+    wait_until(lambda: log.num_left_out == 1, "the row is counted")
+    log.put({"a": 2})
+    log.close()
+    assert rows(tmp_path / "log", "few") in ([{"a": 1}, {"a": 2}], [{"a": 2}, {"a": 1}])
+    assert not list((tmp_path / "log").glob(".*"))
