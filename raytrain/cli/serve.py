@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import sys
 import time
 import urllib.error
 import urllib.request
@@ -12,10 +13,12 @@ from typing import Annotated, Any
 
 import typer
 
+from raytrain.cli import serve_keys
 from raytrain.cli.output import JsonOption, VerboseOption, emit, stderr_console
 from raytrain.errors import EndpointError
 
 app = typer.Typer(help="Serve a base model and its released adapters over HTTP.", no_args_is_help=True)
+app.add_typer(serve_keys.app, name="keys")
 
 ConfigArgument = Annotated[Path, typer.Argument(help="Serving config, such as serve/laptop.yaml.")]
 OverridesArgument = Annotated[
@@ -38,6 +41,7 @@ def start(
         typer.Option(help="Ray cluster; without it one is started here, and ends with this command."),
     ] = None,
     verbose: VerboseOption = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Serve until Ctrl-C; on a cluster (--address), start it there and return."""
     from raytrain.serving import launch
@@ -46,11 +50,16 @@ def start(
     section = load_serving(config, overrides)
     console, began = stderr_console(), time.perf_counter()
     url = launch.start(section, address, lambda line: console.print(line, highlight=False), verbose=verbose)
-    print(f"ready at {url} after {time.perf_counter() - began:.0f} s")
-    print(f"  raytrain serve models --url {url}")
+    took = time.perf_counter() - began
+    emit(
+        {"url": url, "seconds": round(took, 1)},
+        as_json,
+        lambda _: print(f"ready at {url} after {took:.0f} s"),
+    )
+    sys.stdout.flush()
     if address is not None:
         return
-    print("Ctrl-C ends it", flush=True)
+    console.print(f"Ctrl-C ends it; meanwhile: raytrain serve models --url {url}", highlight=False)
     _wait_for_a_signal()
     console.print("ending: what is being answered is answered first", highlight=False)
     launch.stop()
