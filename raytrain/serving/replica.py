@@ -46,10 +46,10 @@ class Replica:
         releases = section.releases
         registry = Registry(open_store(releases.registry or str(raytrain_home() / "registry")))
         ring = KeyRing(None if releases.keys is None else Path(releases.keys))
-        self._door = Door(
+        door = Door(
             registry, ring, self._base_digest, tokenizer_digest(self._loaded.tokenizer), releases.policies
         )
-        self.routes = Routes(self._door, self.residents, releases.names)
+        self.routes = Routes(door, self.residents, releases.names)
         self.routes.refresh()
         self._watch = threading.Thread(
             target=self.routes.follow, args=(releases.poll_s,), name="registry", daemon=True
@@ -128,12 +128,12 @@ class Replica:
         return await self._version(reference)
 
     async def _version(self, reference: str) -> Admitted:
-        """By its number, verified at each request unless an alias names it: it may have been revoked."""
+        """By its number."""
         for one in self.routes.table.aliases.values():
             if f"{one.name}@{one.version}" == reference:
                 return one
         try:
-            return await asyncio.to_thread(self._door.admit, reference)
+            return await asyncio.to_thread(self.routes.version, reference)
         except PlatformError as error:
             if error.kind == "config":
                 raise UnknownModel(reference, tuple(card.id for card in await self.models())) from error

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from dataclasses import dataclass, field
 
 from raytrain.errors import PlatformError, StorageError
@@ -16,6 +17,11 @@ from raytrain.serving.adapters.opening import Admitted, Door, OtherBaseError
 from raytrain.serving.adapters.residents import Residents
 
 _log = logging.getLogger(__name__)
+_VERSION_COUNTS_S = 5.0
+"""For so long a version that was withdrawn may still answer who asks for it by its number."""
+
+_MOST_VERSIONS = 256
+"""That are remembered."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +50,21 @@ class Routes:
         self._door, self._residents, self._names = door, residents, names
         self._seen: dict[str, str] = {}  # the version of each alias when it was last looked at
         self._ring: tuple[object, ...] = ()
+        self._versions: dict[str, tuple[Admitted, float]] = {}
         self._stopping = threading.Event()
+
+    def version(self, reference: str) -> Admitted:
+        """By NAME@VERSION, whatever aliases say. What was verified counts for some seconds, unless keys change.
+
+        Raises as `Door.admit`; reads files.
+        """
+        admitted, until = self._versions.get(reference, (None, 0.0))
+        if admitted is None or time.monotonic() > until:
+            admitted = self._door.admit(reference)
+            if len(self._versions) >= _MOST_VERSIONS:
+                self._versions.clear()
+            self._versions[reference] = (admitted, time.monotonic() + _VERSION_COUNTS_S)
+        return admitted
 
     def refresh(self) -> None:
         """Ask the registry once; never raises PlatformError."""
@@ -55,6 +75,7 @@ class Routes:
             return
         if ring != self._ring:
             self._seen.clear()  # a key may have been revoked, or trusted
+            self._versions.clear()
             self._ring = ring
         aliases, refused = dict(self.table.aliases), dict(self.table.refused)
         for gone in (aliases.keys() | refused.keys()) - wanted.keys():

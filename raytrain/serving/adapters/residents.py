@@ -79,13 +79,6 @@ class Residents:
                 self.loads += 1
                 self._by_use[digest] = None
 
-    def drop(self, digest: str) -> None:
-        """It answers no more, whoever pinned it."""
-        with self._lock:
-            if digest in self._by_use:
-                del self._by_use[digest]
-                self._engine.unload(digest)
-
     def _evict(self) -> bool:
         with self._lock:
             chosen = choose_eviction(self._by_use, self._pinned, self._users)
