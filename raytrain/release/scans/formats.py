@@ -1,4 +1,4 @@
-"""Formats that a bundle may hold, each read whole by what understands it; what it holds of text comes out."""
+"""Formats that a bundle may hold, each followed to its last byte by what understands it; its texts come out."""
 
 from __future__ import annotations
 

@@ -46,7 +46,7 @@ class Reading:
 
 
 class FileReader:
-    """Reads files whole; nothing is taken for what its name says."""
+    """Reads files to their ends; nothing is taken for what its name says."""
 
     def __init__(self, secrets: SecretSearch) -> None:
         self._secrets = secrets

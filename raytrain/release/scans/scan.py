@@ -1,4 +1,6 @@
-"""A folder that is about to be sealed, or any artifact: every file read whole, or refused by name."""
+"""A folder that is about to be sealed, or any artifact: every file followed to its last byte, or refused by name.
+
+Tensors, pixels and packed pages of columns may be anything; beside them no byte goes unread."""
 
 from __future__ import annotations
 
