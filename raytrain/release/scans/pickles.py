@@ -6,8 +6,9 @@ import logging
 import pickletools
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, BinaryIO
 
 from raytrain.errors import ConfigError
@@ -54,7 +55,7 @@ class Pickle:
     dangerous: tuple[str, ...]
     """Of these, what picklescan knows to be dangerous."""
     is_of_tensors: bool
-    """Whole, and names nothing but what rebuilds tensors."""
+    """Whole, with nothing behind it, and names nothing but what rebuilds tensors."""
 
 
 def find_pickle(stream: BinaryIO, name: str) -> Pickle | None:
@@ -91,11 +92,20 @@ def find_pickle(stream: BinaryIO, name: str) -> Pickle | None:
         return None
     is_of_tensors = (
         course.is_whole
+        and course.ends
         and not course.has_extensions
         and not result.scan_err
         and _TENSOR_GLOBALS.issuperset(found)
     )
     return Pickle(tuple(found), tuple(known), is_of_tensors)
+
+
+def texts_in_pickle(path: Path) -> set[str]:
+    """Every text that it holds, without running it; as far as it can be read."""
+    found: set[str] = set()
+    with path.open("rb") as stream, suppress(Exception):
+        found.update(value for _, value, _ in pickletools.genops(stream) if isinstance(value, str))
+    return found
 
 
 @dataclass
@@ -104,6 +114,8 @@ class _Course:
 
     is_whole: bool = False
     """Every opcode up to a STOP can be read."""
+    ends: bool = False
+    """Nothing comes after the STOP."""
     calls: bool = False
     """It calls something after a global, before its stack runs empty; or comes to its STOP in order with a global."""
     has_extensions: bool = False
@@ -124,6 +136,7 @@ def _follow(stream: BinaryIO) -> _Course:
     except Exception:  # noqa: BLE001 - whatever a content that is no pickle makes it raise
         return course
     course.is_whole = True
+    course.ends = not stream.read(1)
     course.calls = course.calls or (is_sound and names_something)
     return course
 

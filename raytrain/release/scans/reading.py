@@ -11,7 +11,8 @@ from tempfile import TemporaryDirectory
 from raytrain.release.scans.archives import READING_ERRORS, ArchiveRefusedError, Budget, Member, take_out
 from raytrain.release.scans.formats import WEIGHT_SUFFIXES, DamagedError, is_text, read_binary
 from raytrain.release.scans.magic import Container, container_of, has_zip_behind, refused_kind
-from raytrain.release.scans.pickles import Pickle, find_pickle
+from raytrain.release.scans.pickles import Pickle, find_pickle, texts_in_pickle
+from raytrain.release.scans.raw_bytes import runs_of_file
 from raytrain.release.scans.report import ScanFinding
 from raytrain.release.scans.secret_search import SecretSearch
 
@@ -45,21 +46,20 @@ class Reading:
 
 
 class FileReader:
-    """Reads files whole; nothing is taken for what its name says."""
+    """Reads files to their ends; nothing is taken for what its name says."""
 
     def __init__(self, secrets: SecretSearch) -> None:
         self._secrets = secrets
 
     def read(self, content: Content) -> Reading:
         """A file of the folder, and what lies in it."""
-        reading = Reading()
+        reading = Reading(findings=self._secrets.of_name(content.name))
         budget = Budget.for_file(content.path.stat().st_size)
         reading.format = self._read(content, reading, budget)
         return reading
 
     def _read(self, content: Content, reading: Reading, budget: Budget) -> str:
         name, path = content.name, content.path
-        reading.findings += self._secrets.of_name(name.rpartition("!")[2])
         if path.stat().st_size == 0:
             reading.read_by.add("formats")
             return "empty"
@@ -70,7 +70,7 @@ class FileReader:
             refused = refused_kind(stream, is_raw=content.is_raw)
         reading.read_by.add("picklescan")
         if pickle is not None:
-            return _judge_pickle(pickle, content, reading)
+            return self._judge_pickle(pickle, content, reading)
         if hides_zip:
             reading.refuse("hidden_archive", name, "a zip archive lies behind another content")
         suffix = PurePosixPath(name.rpartition("!")[2]).suffix.lower()
@@ -80,10 +80,11 @@ class FileReader:
             )
         if container is not None:
             return self._read_container(content, container, reading, budget)
-        if content.is_raw and refused is None:
+        is_texts = is_text(path)
+        if content.is_raw and refused is None and not is_texts:
             reading.read_by.add("formats")
             return "tensor"
-        if is_text(path):
+        if is_texts:
             reading.findings += self._secrets.of_text_file(path, name)
             reading.read_by |= {"formats", "secrets"}
             return "text"
@@ -115,7 +116,7 @@ class FileReader:
             return UNKNOWN
         with TemporaryDirectory() as scratch:
             try:
-                members = take_out(content.path, kind, Path(scratch), budget)
+                taken = take_out(content.path, kind, Path(scratch), budget)
             except ArchiveRefusedError as error:
                 reading.refuse("archive", name, str(error))
                 return UNKNOWN
@@ -123,10 +124,13 @@ class FileReader:
                 why = f"an archive that cannot be read: {type(error).__name__}: {error}"
                 reading.refuse("archive", name, why[:300])
                 return UNKNOWN
+            members = taken.members
             is_graph = content.in_graph or _is_graph_archive(members)
             raw = _raw_members(members) if is_graph else frozenset()
+            reading.findings += self._secrets.of_texts(taken.texts, name)
             reading.read_by.add("formats")
             for one in members:
+                reading.findings += self._secrets.of_name(one.name)
                 inner = Content(
                     one.path,
                     f"{name}!{one.name}",
@@ -137,18 +141,18 @@ class FileReader:
                 self._read(inner, reading, budget)
         return "pt2" if is_graph else kind
 
-
-def _judge_pickle(pickle: Pickle, content: Content, reading: Reading) -> str:
-    told = ", ".join(pickle.globals[:5]) or "no module"
-    if content.in_graph and pickle.is_of_tensors:
-        reading.admitted.append(f"{content.name}: {told}")
-        reading.read_by.add("formats")
+    def _judge_pickle(self, pickle: Pickle, content: Content, reading: Reading) -> str:
+        told = ", ".join(pickle.globals[:5]) or "no module"
+        if content.in_graph and pickle.is_of_tensors:
+            reading.admitted.append(f"{content.name}: {told}")
+            reading.findings += self._secrets.of_texts(runs_of_file(content.path), content.name)
+            reading.read_by |= {"formats", "secrets"}
+            return "pickle"
+        what = f"a pickle, which runs code when it is loaded; it names {told}"
+        if pickle.dangerous:
+            what += f"; dangerous: {', '.join(pickle.dangerous[:5])}"
+        reading.refuse("pickle", content.name, what, "picklescan")
         return "pickle"
-    what = f"a pickle, which runs code when it is loaded; it names {told}"
-    if pickle.dangerous:
-        what += f"; dangerous: {', '.join(pickle.dangerous[:5])}"
-    reading.refuse("pickle", content.name, what, "picklescan")
-    return "pickle"
 
 
 def _is_graph_archive(members: Iterable[Member]) -> bool:
@@ -160,8 +164,8 @@ def _is_graph_archive(members: Iterable[Member]) -> bool:
 
 
 def _raw_members(members: list[Member]) -> frozenset[str]:
-    """Members that hold a tensor's bytes: those that a graph archive's own lists name, and the storages of a
-    `torch.save` within it."""
+    """Members that hold a tensor's bytes: those that a graph archive's own lists name, and the storages that the
+    pickle of a `torch.save` within it names."""
     found: set[str] = set()
     for one in members:
         pure = PurePosixPath(one.name)
@@ -169,7 +173,7 @@ def _raw_members(members: list[Member]) -> frozenset[str]:
             found |= {str(pure.parent / name) for name in _named_in(one.path)}
         if pure.name == "data.pkl":
             storages = pure.parent / "data"
-            found |= {m.name for m in members if PurePosixPath(m.name).parent == storages}
+            found |= {str(storages / name) for name in texts_in_pickle(one.path) if name.isdigit()}
     return frozenset(found)
 
 
@@ -177,5 +181,5 @@ def _named_in(path: Path) -> set[str]:
     try:
         listed = json.loads(path.read_bytes())["config"].values()
         return {str(one["path_name"]) for one in listed if not one.get("use_pickle")}
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return set()

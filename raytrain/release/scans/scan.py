@@ -1,4 +1,6 @@
-"""A folder that is about to be sealed, or any artifact: every file read whole, or refused by name."""
+"""A folder that is about to be sealed, or any artifact: every file followed to its last byte, or refused by name.
+
+Tensors, pixels and packed pages of columns may be anything; beside them no byte goes unread."""
 
 from __future__ import annotations
 
@@ -12,7 +14,8 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from raytrain.errors import ConfigError, IntegrityError, StorageError
-from raytrain.release.scans.formats import DamagedError, gap_in, onnx_external_data
+from raytrain.release.scans.formats import DamagedError, tensors_beside
+from raytrain.release.scans.onnx_graphs import gap_in
 from raytrain.release.scans.pickles import find_pickle, quiet_scanners
 from raytrain.release.scans.reading import UNKNOWN, Content, FileReader, Reading
 from raytrain.release.scans.report import ScanFinding, ScannedFile, ScanReport
@@ -128,7 +131,7 @@ class _Scan:
         with suppress(DamagedError, OSError), path.open("rb") as stream:
             if find_pickle(stream, name) is not None:
                 return
-            for location, ranges in onnx_external_data(path).items():
+            for location, ranges in tensors_beside(path).items():
                 beside = os.path.normpath(Path(name).parent / location)
                 if beside.startswith("..") or Path(location).is_absolute():
                     self._refuse("unsafe", name, f"it names tensors outside of the folder: {location!r}")

@@ -15,6 +15,7 @@ from raytrain.errors import ConfigError
 from raytrain.evaluation.safety.file_scan import scan_file
 from raytrain.evaluation.safety.findings import Detector, Finding, build_detectors, redacted, scan
 from raytrain.release.scans.pickles import scanner_missing
+from raytrain.release.scans.raw_bytes import texts_of
 from raytrain.release.scans.report import ScanFinding
 
 _DETECTORS = ("secrets", "detect_secrets")
@@ -32,7 +33,7 @@ _DIGEST = re.compile(
 """Hexadecimal as long as a digest or its beginning, or as pages have it. With a name before it, such a key is found."""
 
 
-class TwiceError(Exception):
+class TwiceError(ValueError):
     """A key that stands twice in one JSON object: readers differ in which they see."""
 
 
@@ -59,23 +60,28 @@ class SecretSearch:
         """Over a file of text, by its suffix."""
         suffix = Path(name).suffix.lower()
         if suffix in _LINES:
-            return self._scanned(path, name, suffix)
+            return _ambiguous_lines(path, name) + self._scanned(path, name, suffix)
         if suffix in (".json", ".ipynb", ".map") or path.suffix == ".json":
             try:
-                content = json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=_without_doubles)
+                content = json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=without_doubles)
             except TwiceError as error:
                 return [ScanFinding("secrets", name, "ambiguous_json", str(error))]
-            except (ValueError, RecursionError):
+            except RecursionError:
+                return [_too_deep(name)]
+            except ValueError:
                 return self._scanned(path, name, ".txt")
             return self.of_document(content, name)
         return self._scanned(path, name, ".txt")
 
     def of_document(self, content: Any, name: str) -> list[ScanFinding]:
         """Over a JSON value: by its keys, and as text, which knows what is quoted; of a large one each text once."""
-        reduced = _reduced(content)
-        told = json.dumps(reduced)
-        if len(told) > _LARGEST_BY_KEY:
-            return self.of_texts(_named_strings(reduced, ""), name)
+        try:
+            reduced = _reduced(content)
+            told = json.dumps(reduced)
+            if len(told) > _LARGEST_BY_KEY:
+                return self.of_texts(_named_strings(reduced, ""), name)
+        except RecursionError:
+            return [_too_deep(name)]
         found = self._written(told, name, ".json")
         known = {(one.kind, one.what) for one in found}
         text = json.dumps(reduced, indent=1, ensure_ascii=False)
@@ -136,7 +142,28 @@ def _finding(name: str, kind: str, shown: str, line: int | None = None, key: str
     return ScanFinding("secrets", name, kind, shown, line, "" if key == "$" else key)
 
 
-def _without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _too_deep(name: str, line: int | None = None) -> ScanFinding:
+    return ScanFinding("secrets", name, "too_deep", "JSON that is nested deeper than it can be read", line)
+
+
+def _ambiguous_lines(path: Path, name: str) -> list[ScanFinding]:
+    """Of JSON lines: those that readers differ in."""
+    found = []
+    with path.open(encoding="utf-8") as stream:
+        for number, line in enumerate(stream, start=1):
+            try:
+                json.loads(line, object_pairs_hook=without_doubles)
+            except TwiceError as error:
+                found.append(ScanFinding("secrets", name, "ambiguous_json", str(error), number))
+            except RecursionError:
+                found.append(_too_deep(name, number))
+            except ValueError:
+                continue  # It is read as text.
+    return found
+
+
+def without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """For `object_pairs_hook`. Raises TwiceError."""
     found = dict(pairs)
     if len(found) != len(pairs):
         twice, _ = Counter(key for key, _ in pairs).most_common(1)[0]
@@ -183,10 +210,7 @@ def _envelope(content: dict[str, Any]) -> Iterator[tuple[str, Any]]:
     """A signed envelope (DSSE) with its payload in clear, and without the signatures, which are random by nature."""
     for key, value in content.items():
         if key == "payload" and isinstance(value, str):
-            try:
-                yield key, _reduced(json.loads(base64.b64decode(value, validate=True)))
-            except (ValueError, binascii.Error, RecursionError):
-                yield key, value
+            yield key, _reduced(_payload(value))
         elif key == "signatures" and isinstance(value, list):
             yield (
                 key,
@@ -194,3 +218,15 @@ def _envelope(content: dict[str, Any]) -> Iterator[tuple[str, Any]]:
             )
         else:
             yield key, _reduced(value)
+
+
+def _payload(value: str) -> Any:
+    """In clear, as far as it can be read. Raises RecursionError where it is nested too deeply."""
+    try:
+        content = base64.b64decode(value, validate=True)
+    except binascii.Error:
+        return value
+    try:
+        return json.loads(content, object_pairs_hook=without_doubles)
+    except ValueError:
+        return list(texts_of([content]))

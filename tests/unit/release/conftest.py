@@ -52,3 +52,11 @@ def reviewers(ring: KeyRing) -> KeyRing:
     for name in ("ada", "grace", "katherine", "mallory"):
         ring.generate(name)
     return ring
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Path:
+    """One file, to which another is put."""
+    (tmp_path / "small").mkdir()
+    (tmp_path / "small" / "README.md").write_text("# Assistant\n")
+    return tmp_path / "small"
