@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from raytrain.errors import ConfigError, DataError
+from raytrain.errors import DataError
 from raytrain.evaluation.code.controls import control_faults
 from raytrain.evaluation.code.equivalence import behave_alike, compare_contents
 from raytrain.evaluation.code.grading import TestRun, grade, read_run
@@ -109,7 +109,7 @@ def test_garbage_is_refused_with_its_place(tmp_path: Path, content: Any, why: st
     (tmp_path / "binary").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(DataError, match="cannot be read"):
         load_instances(tmp_path / "binary")
-    with pytest.raises(ConfigError, match="there is no file"):
+    with pytest.raises(DataError, match="there is no file"):
         load_instances(tmp_path / "nowhere")
 
 
