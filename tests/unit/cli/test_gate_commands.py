@@ -35,6 +35,7 @@ def evidence_options(evidence: Evidence) -> list[str]:
     return [word for place in evidence.places for word in ("--evidence", place)]
 
 
+@pytest.mark.slow
 def test_from_a_bundle_to_production_by_the_default_policy(
     told: Told, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -68,6 +69,7 @@ def test_from_a_bundle_to_production_by_the_default_policy(
     assert found["aliases"] == {"production": "1.0.0", "staging": "1.0.0"}
 
 
+@pytest.mark.slow
 def test_approvals_and_an_override(told: Told, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for name in ("default", "ada"):
         told("keys", "generate", name)
@@ -153,6 +155,7 @@ def released_adapter(folder: Path, tiny_llama: Path, *, factor: float) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_who_only_judges_needs_public_keys_alone(told: Told, tmp_path: Path) -> None:
     """As docs/gate.md has it on GitHub: ring.json from the base branch, and no key that signs."""
     evidence = Evidence(tmp_path / "evidence").write()
@@ -174,6 +177,7 @@ def test_who_only_judges_needs_public_keys_alone(told: Told, tmp_path: Path) -> 
     assert [one.name for one in public.iterdir()] == ["ring.json"]
 
 
+@pytest.mark.slow
 def test_an_adapter_is_tested_against_production_and_its_golden_set(
     told: Told, tmp_path: Path, tiny_llama: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

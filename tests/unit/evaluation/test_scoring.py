@@ -149,6 +149,7 @@ def test_patterns() -> None:
         build_scorer("pattern", {"pattern": r"(a|aa)+$"})("a" * 5000 + "b", ["a"])
 
 
+@pytest.mark.slow
 @given(
     st.recursive(
         st.none() | st.booleans() | st.integers(-9, 9) | st.text(max_size=3),

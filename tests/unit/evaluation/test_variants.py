@@ -120,6 +120,7 @@ def test_seeds_decide_everything() -> None:
     assert list(originals(7, 30))[:10] == list(originals(7, 10))
 
 
+@pytest.mark.slow
 def test_variants_pair_with_their_originals_and_answers_are_mostly_new() -> None:
     first = {row["id"]: row for row in originals(3, 240)}
     second = list(variants(3, 240, per_original=2))

@@ -196,6 +196,7 @@ def test_of_two_promoters_exactly_one_wins(
     assert all(f"it is {winners[0]}, not nothing" in how for how in answers.values() if how is not True)
 
 
+@pytest.mark.slow
 def test_what_a_revoked_key_let_in_is_promoted_anew(
     desk: Desk, evidence: Evidence, reviewers: KeyRing, tmp_path: Path
 ) -> None:

@@ -221,6 +221,7 @@ def test_without_the_extra_it_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "raytrain[s3]" in told.value.fix
 
 
+@pytest.mark.slow
 def test_the_commands_take_a_uri(
     place: Bucket, bundles: list[Path], ring: KeyRing, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -245,6 +246,7 @@ def test_the_commands_take_a_uri(
     assert faults_of(Registry(tmp_path / "folder"), ring) == []
 
 
+@pytest.mark.slow
 def test_only_what_is_new_is_fetched(proxy: Proxy, place: Bucket, ring: KeyRing, bundles: list[Path]) -> None:
     registry = Registry(place.open())
     release(registry, ring, V1, bundles[0])

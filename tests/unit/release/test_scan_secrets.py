@@ -33,6 +33,7 @@ def test_secrets_without_an_issuer_s_form_are_found(name: str, text: str, kind: 
     refused(small, name, kind)
 
 
+@pytest.mark.slow
 def test_a_key_in_a_large_document_is_found_and_a_generator_s_state_is_none(small: Path) -> None:
     words = {
         f"node {number}": {"name": f"linear_{number}", "trace": "line of code " * 5}

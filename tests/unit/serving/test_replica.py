@@ -230,6 +230,7 @@ def test_names_over_another_base_are_passed_over_unless_they_are_named(
     assert "elsewhere@production" in problem and problem.count("sha256:") == 2
 
 
+@pytest.mark.slow
 def test_more_adapters_than_there_is_room_for(releases: Releases, start: Start) -> None:
     digests = {"sums": next(iter(releases.adapters))}
     for number in range(4):
