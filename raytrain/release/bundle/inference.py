@@ -6,7 +6,7 @@
 
 Each file that is loaded is first held against manifest.json, those of a base model against bundle.json. What differs is
 not loaded: one line says which file, and the process ends with exit code 5. Who signed the bundle is told by its
-signature, not here.
+signature, not here. All of it is in one file, which a bundle carries without raytrain.
 """
 
 from __future__ import annotations

@@ -75,11 +75,6 @@ class Answer:
         )
         self._say(Piece(text, tokens, finish))
 
-    @property
-    def num_new(self) -> int:
-        """Tokens that were written, the end token among them."""
-        return self._num_new
-
     def _say(self, piece: Piece) -> None:
         try:
             self._tell(piece)
