@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 from raytrain.models.adapter import unwrapped
+from raytrain.models.decoding.few_rows import few_rows_fast
 from raytrain.models.inner import inner_model
 from raytrain.models.packing_proof import stretches_positions, try_packing, try_sharing
 from raytrain.models.prefix_trees import PrefixTree, grow_trees, num_tokens, tree_arguments, tree_of
@@ -89,6 +90,7 @@ def reading(model: nn.Module) -> Iterator[Reader]:
         inside.eval()
         if use.reader.attention is not None:
             inner_model(inside).set_attn_implementation(use.reader.attention)
+        use.speed.enter_context(few_rows_fast(model))
     assert use.reader is not None, "who came first has found it"
     use.num_readers += 1
     try:
@@ -96,6 +98,7 @@ def reading(model: nn.Module) -> Iterator[Reader]:
     finally:
         use.num_readers -= 1
         if not use.num_readers:
+            use.speed.close()
             inside.train(use.was_training)
             if use.reader.attention is not None:
                 inner_model(inside).set_attn_implementation(use.attention)
@@ -110,6 +113,7 @@ class _Use:
     reader: Reader | None = None
     attention: str | None = None
     was_training: bool = False
+    speed: ExitStack = field(default_factory=ExitStack)
 
 
 _used: WeakKeyDictionary[Any, _Use] = WeakKeyDictionary()

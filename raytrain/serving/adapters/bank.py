@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from raytrain.errors import RefusedError
+from raytrain.models.decoding.few_rows import are_few, turned_product
 from raytrain.serving.adapters.weights import AdapterWeights, Matrices
 
 _GAP = 64
@@ -74,14 +75,16 @@ class _BankedLinear(nn.Module):
         self.base, self._plan = base, plan
         device = base.weight.device
         self.a = torch.zeros((num_ranks, base.in_features), dtype=torch.float32, device=device)
-        self.b = torch.zeros((num_ranks, base.out_features), dtype=torch.float32, device=device)
+        self.b = torch.zeros((base.out_features, num_ranks), dtype=torch.float32, device=device)
 
     def forward(self, inputs: Tensor) -> Tensor:
-        outputs: Tensor = self.base(inputs)
         windows = self._plan.windows
         if not windows:
-            return outputs
+            return self.base(inputs)  # type: ignore[no-any-return]
         rows = inputs.reshape(-1, inputs.shape[-1]).float()
+        if are_few(len(rows), self.base.weight):
+            return self._few(rows.T.contiguous()).T.contiguous().view(*inputs.shape[:-1], -1)
+        outputs: Tensor = self.base(inputs)
         is_float32 = outputs.dtype == torch.float32
         flat = outputs.view(-1, outputs.shape[-1])
         added = flat if is_float32 else flat.float()
@@ -89,16 +92,25 @@ class _BankedLinear(nn.Module):
             inner = rows @ self.a[start:stop].T
             if mask is not None:
                 inner.mul_(mask)
-            added.addmm_(inner, self.b[start:stop])
+            added.addmm_(inner, self.b[:, start:stop].T)
         return outputs if is_float32 else added.to(outputs.dtype).view_as(outputs)
 
+    def _few(self, inputs: Tensor) -> Tensor:
+        """inputs: (in, rows); as few rows are fast."""
+        outputs = turned_product(self.base, inputs)
+        for start, stop, mask in self._plan.windows:
+            inner = self.a[start:stop] @ inputs
+            if mask is not None:
+                inner.mul_(mask.T)
+            outputs.addmm_(self.b[:, start:stop], inner)
+        return outputs
+
     def resize(self, num_ranks: int) -> None:
-        for name in ("a", "b"):
-            old: Tensor = getattr(self, name)
-            new = old.new_zeros((num_ranks, old.shape[1]))
-            kept = min(num_ranks, len(old))
-            new[:kept] = old[:kept]
-            setattr(self, name, new)
+        kept = min(num_ranks, len(self.a))
+        a, b = self.a, self.b
+        self.a = a.new_zeros((num_ranks, a.shape[1]))
+        self.b = b.new_zeros((len(b), num_ranks))
+        self.a[:kept], self.b[:, :kept] = a[:kept], b[:, :kept]
 
 
 class AdapterBank:
@@ -140,7 +152,7 @@ class AdapterBank:
             matrices, banked = weights.modules[name], self._modules[name]
             rank = len(matrices.a)
             banked.a[at : at + rank] = matrices.a
-            banked.b[at : at + rank] = matrices.b
+            banked.b[:, at : at + rank] = matrices.b.T
         self._ranges[digest] = (at, at + weights.rank)
         self._numbers[digest] = number = next(self._count)
         self._owners[at : at + weights.rank] = number
@@ -153,7 +165,7 @@ class AdapterBank:
         for module in self._modules.values():
             # Another may get a part of them in some modules only.
             module.a[start:stop] = 0
-            module.b[start:stop] = 0
+            module.b[:, start:stop] = 0
 
     def use(self, adapters: Sequence[tuple[str | None, int]]) -> None:
         """For the next passes: digests and how many tokens of each follow each other, in the order of the pass."""
