@@ -16,11 +16,12 @@ from raytrain.serving.backend import (
     RefusedModel,
     ReplicaLost,
     Served,
+    Undecided,
     UnknownModel,
 )
 from raytrain.serving.engine.request import Overloaded, Piece
 
-REFUSALS = (UnknownModel, RefusedModel, BadPrompt, Overloaded, PlatformError)
+REFUSALS = (UnknownModel, RefusedModel, Undecided, BadPrompt, Overloaded, PlatformError)
 """What a replica says of a request, in place of an answer."""
 
 _READINESS_TIMEOUT_S = 5.0
