@@ -67,7 +67,14 @@ class RemoteBackend:
                     raise
 
     async def models(self) -> list[ModelCard]:
-        cards: list[ModelCard] = await self._handle.models.remote()
+        """Of whichever replica; of another one where that dies."""
+        from ray.exceptions import RayError
+
+        cards: list[ModelCard]
+        try:
+            cards = await self._handle.models.remote()
+        except RayError:
+            cards = await self._handle.models.remote()
         return cards
 
     async def readiness(self) -> Readiness:
