@@ -19,8 +19,8 @@ from raytrain.serving.section import ServingSection
 APPLICATION = "raytrain"
 IMPORT_PATH = "serve.app:build_application"
 ENVIRONMENT = {"RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "1"}
-"""Of Ray's processes on the head: where Ray starts here it is set, elsewhere whoever starts it does that. Ray Serve takes
-a proxy for dead after three looks in vain, which are 10 s apart by default; until then nobody listens."""
+"""Of Ray's processes on the head: where Ray starts here it is set, elsewhere by whoever starts it. Ray Serve takes a
+proxy for dead after three looks in vain, which are 10 s apart by default; until then nobody listens."""
 _ASKED_EVERY_S = 0.25
 
 
