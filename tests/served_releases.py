@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -58,9 +59,16 @@ class Releases:
         """By the digest of the bundle, where each adapter lies for PEFT."""
 
     def release(
-        self, name: str, version: str, *, seed: int, base: Path | None = None, **settings: Any
+        self,
+        name: str,
+        version: str,
+        *,
+        seed: int,
+        base: Path | None = None,
+        change: Callable[[Path], None] | None = None,
+        **settings: Any,
     ) -> str:
-        """A random adapter's digest."""
+        """A random adapter's digest. change: what is done to its folder before it is signed."""
         base = base or self.base
         place = self.folder / f"{name}-{version}"
         adapter = save_adapter(base, self.folder / f"{name}-{version}-adapter", seed=seed, **settings)
@@ -69,6 +77,8 @@ class Releases:
         )
         tokenizer = AutoTokenizer.from_pretrained(base)
         tokenizer.save_pretrained(adapter)
+        if change is not None:
+            change(adapter)
         base_model = BaseModel(str(base), None, resolved.digest, None, {})
         config = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))
         description = BundleDescription(

@@ -79,6 +79,10 @@ class RefusedModel(Exception):
     """The version is known and may not be loaded: revoked, withdrawn, damaged, or over another base."""
 
 
+class Undecided(Exception):
+    """Nobody can say now whether this version may answer: the registry cannot be asked."""
+
+
 class BadPrompt(Exception):
     """The prompt cannot be read, or leaves no room: `param` names what is wrong with it."""
 
@@ -98,8 +102,8 @@ class Backend(Protocol):
         """First who answers, then the pieces; ReplicaLost may be raised in their place. Closing it cancels
         the request.
 
-        Raises UnknownModel, RefusedModel, BadPrompt, ConfigError (a JSON schema) and engine.request.Overloaded, all
-        before the first item.
+        Raises UnknownModel, RefusedModel, Undecided, BadPrompt, ConfigError (a JSON schema) and
+        engine.request.Overloaded, all before the first item.
         """
         ...
 

@@ -85,6 +85,7 @@ def build_application(args: dict[str, Any]) -> serve.Application:
     ingress = serve.deployment(
         serve.ingress()(Ingress),
         name="ingress",
+        num_replicas=section.http.num_ingresses,
         max_ongoing_requests=_MOST_CONNECTIONS,
         ray_actor_options={"num_cpus": 0},
     )

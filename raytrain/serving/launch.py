@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Any
@@ -17,6 +18,9 @@ from raytrain.serving.section import ServingSection
 
 APPLICATION = "raytrain"
 IMPORT_PATH = "serve.app:build_application"
+ENVIRONMENT = {"RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "1"}
+"""Of Ray's processes on the head: where Ray starts here it is set, elsewhere by whoever starts it. Ray Serve takes a
+proxy for dead after three looks in vain, which are 10 s apart by default; until then nobody listens."""
 _ASKED_EVERY_S = 0.25
 
 
@@ -44,6 +48,8 @@ def start(section: ServingSection, address: str | None, tell: Callable[[str], No
     """
     if address is None:
         _check_here(section)
+        for key, value in ENVIRONMENT.items():
+            os.environ.setdefault(key, value)
     connect(address, verbose=verbose)
     from ray import serve
 

@@ -16,11 +16,12 @@ from raytrain.serving.backend import (
     RefusedModel,
     ReplicaLost,
     Served,
+    Undecided,
     UnknownModel,
 )
 from raytrain.serving.engine.request import Overloaded, Piece
 
-REFUSALS = (UnknownModel, RefusedModel, BadPrompt, Overloaded, PlatformError)
+REFUSALS = (UnknownModel, RefusedModel, Undecided, BadPrompt, Overloaded, PlatformError)
 """What a replica says of a request, in place of an answer."""
 
 _READINESS_TIMEOUT_S = 5.0
@@ -66,7 +67,14 @@ class RemoteBackend:
                     raise
 
     async def models(self) -> list[ModelCard]:
-        cards: list[ModelCard] = await self._handle.models.remote()
+        """Of whichever replica; of another one where that dies."""
+        from ray.exceptions import RayError
+
+        cards: list[ModelCard]
+        try:
+            cards = await self._handle.models.remote()
+        except RayError:
+            cards = await self._handle.models.remote()
         return cards
 
     async def readiness(self) -> Readiness:

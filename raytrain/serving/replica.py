@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import AsyncGenerator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from raytrain.errors import PlatformError
+from raytrain.errors import PlatformError, StorageError
 from raytrain.models.inference import LoadedModel, load_for_inference, tokenizer_digest
 from raytrain.models.text_generation import ids_of
 from raytrain.release.keys import KeyRing
@@ -19,7 +21,16 @@ from raytrain.release.registry.store import open_store
 from raytrain.serving.adapters.bank import NoRoomError
 from raytrain.serving.adapters.opening import Admitted, Door
 from raytrain.serving.adapters.residents import Residents
-from raytrain.serving.backend import Ask, BadPrompt, ModelCard, Readiness, RefusedModel, Served, UnknownModel
+from raytrain.serving.backend import (
+    Ask,
+    BadPrompt,
+    ModelCard,
+    Readiness,
+    RefusedModel,
+    Served,
+    Undecided,
+    UnknownModel,
+)
 from raytrain.serving.engine.continuous import ContinuousEngine
 from raytrain.serving.engine.request import GenerationRequest, Overloaded, Piece
 from raytrain.serving.routes import Routes
@@ -29,6 +40,17 @@ from raytrain.storage.home import raytrain_home
 _CHARACTERS_PER_TOKEN = 32
 """No tokenizer's tokens are so long on average: longer prompts are refused without being read."""
 
+_NUM_LOOKUPS = 4
+_LOOKUP_S = 5.0
+"""For so long whoever asks for a version by its number waits for the registry."""
+
+_START_WITHIN_S = 20.0
+"""A registry that cannot be read is tried for so long at the start."""
+
+_ASKED_EVERY_S = 0.5
+_REGISTRY_ENDS_S = 5.0
+"""A question to the registry that hangs is not waited for at the end."""
+
 _ADAPTER_RETRY_S = 5.0
 """Until one of the adapters that answer now may have made room."""
 
@@ -37,7 +59,8 @@ class Replica:
     """A `Backend` in this process. Ready once it is made; `close` it."""
 
     def __init__(self, section: ServingSection) -> None:
-        """Reads the base model, verifies and loads what is in production. Raises what either does."""
+        """Reads the base model, verifies and loads what is in production. Raises what either does, StorageError where
+        the registry cannot be read: whoever asked such a replica would be told that there are no adapters."""
         self._loaded = _load(section)
         self.engine = ContinuousEngine(self._loaded, section.engine)
         self.residents = Residents(self.engine)
@@ -50,11 +73,13 @@ class Replica:
             registry, ring, self._base_digest, tokenizer_digest(self._loaded.tokenizer), releases.policies
         )
         self.routes = Routes(door, self.residents, releases.names)
-        self.routes.refresh()
+        _read_once(self.routes)
         self._watch = threading.Thread(
             target=self.routes.follow, args=(releases.poll_s,), name="registry", daemon=True
         )
         self._watch.start()
+        # Of their own: a registry that hangs would keep threads that read adapters.
+        self._lookups = ThreadPoolExecutor(_NUM_LOOKUPS, "lookup")
 
     async def generate(self, ask: Ask) -> AsyncGenerator[Served | Piece]:
         """See `Backend`."""
@@ -97,7 +122,8 @@ class Replica:
         cold = sorted(table.production.keys() - production.keys())
         problems = [f"{reference}: {why}" for reference, why in sorted(table.refused.items())]
         problems += [f"{name} is in production and not loaded" for name in cold]
-        problems += [f"the registry cannot be read: {table.complaint}"] if table.complaint else []
+        complaint = self.routes.complaint
+        problems += [f"the registry cannot be read: {complaint}"] if complaint else []
         problems += [] if self.engine.is_alive else ["the engine has ended"]
         numbers = asdict(self.engine.stats())
         residents = self.residents
@@ -107,8 +133,9 @@ class Replica:
 
     def close(self) -> None:
         self.routes.stop()
+        self._lookups.shutdown(wait=False, cancel_futures=True)
         self.engine.close()
-        self._watch.join()
+        self._watch.join(_REGISTRY_ENDS_S)
 
     async def _route(self, model: str) -> Admitted | None:
         """None for the base model by itself."""
@@ -132,8 +159,11 @@ class Replica:
         for one in self.routes.table.aliases.values():
             if f"{one.name}@{one.version}" == reference:
                 return one
+        found = asyncio.get_running_loop().run_in_executor(self._lookups, self.routes.version, reference)
         try:
-            return await asyncio.to_thread(self.routes.version, reference)
+            return await asyncio.wait_for(found, _LOOKUP_S)
+        except (StorageError, TimeoutError) as error:
+            raise Undecided(reference) from error
         except PlatformError as error:
             if error.kind == "config":
                 raise UnknownModel(reference, tuple(card.id for card in await self.models())) from error
@@ -226,6 +256,21 @@ def _load(section: ServingSection) -> LoadedModel:
     return load_for_inference(
         section.base_model, cache=section.storage.location, dtype=section.dtype, device=device
     )
+
+
+def _read_once(routes: Routes) -> None:
+    """Raises StorageError where the registry cannot be read for a while."""
+    deadline = time.monotonic() + _START_WITHIN_S
+    routes.refresh()
+    while (complaint := routes.complaint) is not None:
+        if time.monotonic() > deadline:
+            raise StorageError(
+                "the registry cannot be read, so nobody knows what is to be served",
+                why=complaint,
+                fix="see that the registry is there; a replica that is started anew needs it",
+            )
+        time.sleep(_ASKED_EVERY_S)
+        routes.refresh()
 
 
 def _name_of(reference: str) -> str:

@@ -9,6 +9,8 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from raytrain.errors import PlatformError, StorageError
@@ -22,6 +24,9 @@ _VERSION_COUNTS_S = 5.0
 
 _MOST_VERSIONS = 256
 """That are remembered."""
+
+_SILENT_AFTER_S = 3.0
+"""A registry that has said nothing for so long is as good as one that cannot be read."""
 
 
 @dataclass(frozen=True)
@@ -51,32 +56,51 @@ class Routes:
         self._seen: dict[str, str] = {}  # the version of each alias when it was last looked at
         self._ring: tuple[object, ...] = ()
         self._versions: dict[str, tuple[Admitted, float]] = {}
+        self._known: set[str] = set()  # names: a journal never ends, so who has one keeps it
+        self._asked_at: float | None = None
         self._stopping = threading.Event()
 
-    def version(self, reference: str) -> Admitted:
-        """By NAME@VERSION, whatever aliases say. What was verified counts for some seconds, unless keys change.
+    @property
+    def complaint(self) -> str | None:
+        """Why the registry cannot be asked; also while a question to it hangs."""
+        asked_at, told = self._asked_at, self.table.complaint
+        silent_s = 0.0 if asked_at is None else time.monotonic() - asked_at
+        if told is None and silent_s > _SILENT_AFTER_S:
+            return f"it has not answered for {silent_s:.0f} s"
+        return told
 
-        Raises as `Door.admit`; reads files.
+    def version(self, reference: str) -> Admitted:
+        """By NAME@VERSION, whatever aliases say. What was verified counts for some seconds, unless keys change; while
+        the registry cannot be asked it counts on.
+
+        Raises as `Door.admit`, StorageError at once where it is known that the registry does not answer; reads files.
         """
         admitted, until = self._versions.get(reference, (None, 0.0))
-        if admitted is None or time.monotonic() > until:
+        if admitted is not None and time.monotonic() <= until:
+            return admitted
+        complaint = self.complaint
+        if complaint is None:
             admitted = self._door.admit(reference)
             if len(self._versions) >= _MOST_VERSIONS:
                 self._versions.clear()
             self._versions[reference] = (admitted, time.monotonic() + _VERSION_COUNTS_S)
+        if admitted is None:
+            raise StorageError(
+                f"nobody can say whether {reference} may answer",
+                why=f"the registry cannot be asked: {complaint}",
+                fix="ask again when it can",
+            )
         return admitted
 
     def refresh(self) -> None:
-        """Ask the registry once; never raises PlatformError."""
+        """Ask the registry once; never raises."""
         try:
-            wanted, ring = self._wanted(), tuple(self._door.ring.known())
-        except (PlatformError, OSError) as error:
+            self._heed_keys()
+            with self._asking():
+                wanted = self._wanted()
+        except Exception as error:  # noqa: BLE001 - whatever it is: the thread that follows the registry goes on
             self._complain(error)
             return
-        if ring != self._ring:
-            self._seen.clear()  # a key may have been revoked, or trusted
-            self._versions.clear()
-            self._ring = ring
         aliases, refused = dict(self.table.aliases), dict(self.table.refused)
         for gone in (aliases.keys() | refused.keys()) - wanted.keys():
             aliases.pop(gone, None)
@@ -99,10 +123,33 @@ class Routes:
             self._show(Table(dict(aliases), dict(refused)))
         self._show(Table(aliases, refused))
 
+    def _heed_keys(self) -> None:
+        ring = tuple(self._door.ring.known())
+        if ring != self._ring:
+            self._seen.clear()  # a key may have been revoked, or trusted
+            self._versions.clear()
+            self._ring = ring
+
+    @contextmanager
+    def _asking(self) -> Iterator[None]:
+        self._asked_at = time.monotonic()
+        try:
+            yield
+        finally:
+            self._asked_at = None
+
     def _wanted(self) -> dict[str, str]:
         """The version of each alias, by `name@alias`; production first, as it is pinned."""
         registry = self._door.registry
         names = registry.names() if self._names is None else self._names
+        missing = sorted(self._known - set(names))
+        if missing:
+            raise StorageError(
+                f"the registry {registry.place} has lost {', '.join(missing)}",
+                why="a name that was ever registered stays",
+                fix="see that its folder or bucket is there, mounted, and the one that it was",
+            )
+        self._known.update(names)
         found = {
             f"{name}@{alias}": str(version)
             for name in names
@@ -113,23 +160,25 @@ class Routes:
     def _admitted(self, reference: str, version: str, before: Admitted | None) -> Admitted | str | None:
         """What is to answer; why it may not; None where it is nothing for this base model."""
         try:
-            admitted = self._door.admit(reference)
+            with self._asking():
+                admitted = self._door.admit(reference)
             if reference.endswith((f"@{PRODUCTION}", f"@{PREVIOUS}")):
                 self._residents.load(admitted.digest, admitted.read)
         except OtherBaseError as error:
             self._seen[reference] = version
             return None if self._names is None and before is None else self._refuse(reference, error, before)
-        except StorageError as error:
+        except (StorageError, OSError) as error:
             return self._refuse(reference, error, before)  # and is tried again
-        except PlatformError as error:
+        except Exception as error:  # noqa: BLE001 - files that nobody expected: others are followed all the same
             self._seen[reference] = version
             return self._refuse(reference, error, before)
         self._seen[reference] = version
         return admitted
 
-    def _refuse(self, reference: str, error: PlatformError, before: Admitted | None) -> str:
-        why = f"{error.what}: {error.why}"
-        _log.error("ALARM %s is not served: %s; %s", reference, why, _instead(before))
+    def _refuse(self, reference: str, error: Exception, before: Admitted | None) -> str:
+        why = _words_of(error)
+        if self.table.refused.get(reference) != why:
+            _log.error("ALARM %s is not served: %s; %s", reference, why, _instead(before))
         return why
 
     def _show(self, table: Table) -> None:
@@ -137,7 +186,7 @@ class Routes:
         self._residents.pin({one.digest for one in table.production.values()})
 
     def _complain(self, error: Exception) -> None:
-        told = f"{error.what}: {error.why}" if isinstance(error, PlatformError) else str(error)
+        told = _words_of(error)
         if self.table.complaint is None:
             _log.error("ALARM the registry cannot be read, what was served is served on: %s", told)
         self.table = Table(self.table.aliases, self.table.refused, told)
@@ -149,6 +198,12 @@ class Routes:
 
     def stop(self) -> None:
         self._stopping.set()
+
+
+def _words_of(error: Exception) -> str:
+    if isinstance(error, PlatformError):
+        return f"{error.what}: {error.why}"
+    return f"{type(error).__name__}: {error}"
 
 
 def _instead(before: Admitted | None) -> str:

@@ -62,6 +62,8 @@ def build_app(backend: Backend, section: HttpSection) -> FastAPI:
         lifespan=lifespan,
     )
     metrics = Metrics()
+    if log is not None:
+        metrics.count_left_out(log)
     app.add_exception_handler(ApiError, _refuse)
     app.add_exception_handler(HTTPException, _refuse_route)
     app.include_router(health_routes(backend, section, metrics))

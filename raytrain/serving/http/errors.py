@@ -10,7 +10,7 @@ from typing_extensions import TypedDict
 
 from raytrain.config.recipe import nearest
 from raytrain.errors import ConfigError
-from raytrain.serving.backend import BadPrompt, RefusedModel, ReplicaLost, UnknownModel
+from raytrain.serving.backend import BadPrompt, RefusedModel, ReplicaLost, Undecided, UnknownModel
 from raytrain.serving.engine.request import Overloaded
 
 _MOST_KNOWN = 50
@@ -87,6 +87,13 @@ def refusal_of(error: Exception, may_use: Callable[[str], bool]) -> ApiError | N
                 "this version is known and may not answer: it was revoked or withdrawn, or is not what was signed",
                 code="model_refused",
                 param="model",
+            )
+        case Undecided():
+            return ApiError(
+                503,
+                "whether this version may answer cannot be known now; ask again, or ask for an alias",
+                code="registry_unavailable",
+                retry_after_s=5,
             )
         case BadPrompt():
             code = "context_length_exceeded" if "context" in error.message else "invalid_prompt"

@@ -11,6 +11,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 
 from raytrain.serving.backend import Readiness
 from raytrain.serving.http.record import Record
+from raytrain.serving.http.request_log import RequestLog
 
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
 
@@ -44,6 +45,10 @@ class Metrics:
             "raytrain_queue_seconds", "Until a prompt began to be read", buckets=_SECONDS, registry=registry
         )
         self._ready = Gauge("raytrain_ready", "1 where /ready says 200", registry=registry)
+        self._left_out = Gauge(
+            "raytrain_request_log_rows_left_out", "For want of room, or because they could not be written",
+            registry=registry,
+        )  # fmt: skip
         self._engine = Gauge("raytrain_engine", "The engine's numbers", ["number"], registry=registry)
 
     def began(self) -> None:
@@ -62,6 +67,10 @@ class Metrics:
             self._tokens.labels("prompt").inc(finish.num_prompt_tokens)
             self._tokens.labels("cached").inc(finish.num_cached_tokens)
             self._tokens.labels("completion").inc(finish.num_new_tokens)
+
+    def count_left_out(self, log: RequestLog) -> None:
+        """From now on told of this log."""
+        self._left_out.set_function(lambda: log.num_left_out)
 
     def page(self, readiness: Readiness | None) -> bytes:
         """As Prometheus reads it. readiness: None where it cannot be told."""

@@ -12,7 +12,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from raytrain.errors import PlatformError
 from raytrain.storage.location import write_atomically
 
 if TYPE_CHECKING:
@@ -82,6 +81,6 @@ class ParquetLog:
             made = [{**row, **{key: one() for key, one in row.items() if callable(one)}} for row in rows]
             pq.write_table(pa.Table.from_pylist(made, schema=self._schema), content)
             write_atomically(path, content.getvalue().to_pybytes())
-        except (OSError, PlatformError, ValueError) as error:
+        except Exception as error:  # noqa: BLE001 - whatever a row or a disk holds, the rows after these are written
             self.num_left_out += len(rows)
             _log.error("%d rows of the %s log are lost: %s", len(rows), self._kind, type(error).__name__)

@@ -104,6 +104,11 @@ class RequestLog:
         )
         return is_known
 
+    @property
+    def num_left_out(self) -> int:
+        """Rows of both kinds."""
+        return self._requests.num_left_out + self._feedback.num_left_out
+
     def close(self) -> None:
         self._requests.close()
         self._feedback.close()

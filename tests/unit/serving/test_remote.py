@@ -11,6 +11,7 @@ import pytest
 from raytrain.serving.backend import (
     Ask,
     BadPrompt,
+    ModelCard,
     Readiness,
     RefusedModel,
     ReplicaLost,
@@ -135,6 +136,22 @@ def test_lost_twice_is_lost() -> None:
     with pytest.raises(ReplicaLost):
         run(handle, is_streamed=False)
     assert handle.num_asked == 2
+
+
+def test_models_are_asked_of_another_replica_where_one_dies() -> None:
+    card = ModelCard("sums", "sha256:a", 0)
+
+    class Models:
+        answers = iter([died(), [card]])
+        models = property(lambda self: self)
+
+        async def remote(self) -> Any:
+            answer = next(self.answers)
+            if isinstance(answer, Exception):
+                raise answer
+            return answer
+
+    assert asyncio.run(RemoteBackend(Models()).models()) == [card]
 
 
 def test_ray_s_own_full_queue_is_overload() -> None:

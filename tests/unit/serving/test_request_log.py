@@ -98,6 +98,20 @@ def test_where_a_detector_fails_nothing_is_kept() -> None:
     assert without_personal_data("jane.doe@corp.com", detectors) == "[not kept: a detector failed]"
 
 
+def test_a_disk_that_takes_no_rows_keeps_nobody_from_an_answer_and_is_counted(tmp_path: Path) -> None:
+    section = section_of(tmp_path / "log", share=1.0, flush_s=0.05).model_copy(update={"open_metrics": True})
+    with listening(build_app(ToldBackend(), section)) as url:
+        (tmp_path / "log").rmdir()
+        (tmp_path / "log").write_text("no folder")
+        assert requests.post(f"{url}/v1/completions", json=TEXT, timeout=30).status_code == 200
+        wait_until(
+            lambda: (
+                "raytrain_request_log_rows_left_out 1.0" in requests.get(f"{url}/metrics", timeout=30).text
+            ),
+            "the row is counted",
+        )
+
+
 def test_rows_are_written_soon_and_what_cannot_be_is_counted(tmp_path: Path) -> None:
     log = ParquetLog(tmp_path / "log", "few", pa.schema([("a", pa.int64())]), flush_s=0.1)
     log.put({"a": 1})
