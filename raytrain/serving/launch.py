@@ -13,9 +13,8 @@ from raytrain.errors import ClusterError
 from raytrain.models.base import resolve_base_model
 from raytrain.models.section import ModelSection
 from raytrain.serving.http.limits import Doorkeeper
-from raytrain.serving.section import ServingSection
+from raytrain.serving.section import APPLICATION, ServingSection
 
-APPLICATION = "raytrain"
 IMPORT_PATH = "serve.app:build_application"
 _ASKED_EVERY_S = 0.25
 

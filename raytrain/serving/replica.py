@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,18 @@ from raytrain.release.registry.store import open_store
 from raytrain.serving.adapters.bank import NoRoomError
 from raytrain.serving.adapters.opening import Admitted, Door
 from raytrain.serving.adapters.residents import Residents
-from raytrain.serving.backend import Ask, BadPrompt, ModelCard, Readiness, RefusedModel, Served, UnknownModel
+from raytrain.serving.adapters.wishes import Wishes
+from raytrain.serving.backend import (
+    Ask,
+    BadPrompt,
+    Draining,
+    ModelCard,
+    PromptTooLong,
+    Readiness,
+    RefusedModel,
+    Served,
+    UnknownModel,
+)
 from raytrain.serving.engine.continuous import ContinuousEngine
 from raytrain.serving.engine.request import GenerationRequest, Overloaded, Piece
 from raytrain.serving.routes import Routes
@@ -36,8 +48,12 @@ _ADAPTER_RETRY_S = 5.0
 class Replica:
     """A `Backend` in this process. Ready once it is made; `close` it."""
 
-    def __init__(self, section: ServingSection) -> None:
-        """Reads the base model, verifies and loads what is in production. Raises what either does."""
+    def __init__(self, section: ServingSection, name: str = "local") -> None:
+        """Reads the base model, verifies and loads what is in production. Raises what either does.
+
+        name: what operators know it by.
+        """
+        self.name, self.answering = name, 0
         self._loaded = _load(section)
         self.engine = ContinuousEngine(self._loaded, section.engine)
         self.residents = Residents(self.engine)
@@ -49,6 +65,7 @@ class Replica:
         door = Door(
             registry, ring, self._base_digest, tokenizer_digest(self._loaded.tokenizer), releases.policies
         )
+        self.wishes = Wishes(door, self.residents, name)
         self.routes = Routes(door, self.residents, releases.names)
         self.routes.refresh()
         self._watch = threading.Thread(
@@ -58,6 +75,17 @@ class Replica:
 
     async def generate(self, ask: Ask) -> AsyncGenerator[Served | Piece]:
         """See `Backend`."""
+        if self.wishes.wanted.is_draining:
+            raise Draining
+        self.answering += 1
+        try:
+            async with aclosing(self._generate(ask)) as answer:
+                async for one in answer:
+                    yield one
+        finally:
+            self.answering -= 1
+
+    async def _generate(self, ask: Ask) -> AsyncGenerator[Served | Piece]:
         route = await self._route(ask.model)
         request = self._request(ask, route)
         loop, told = asyncio.get_running_loop(), asyncio.Queue[Piece]()
@@ -98,15 +126,27 @@ class Replica:
         problems = [f"{reference}: {why}" for reference, why in sorted(table.refused.items())]
         problems += [f"{name} is in production and not loaded" for name in cold]
         problems += [f"the registry cannot be read: {table.complaint}"] if table.complaint else []
+        problems += self.wishes.problems
         problems += [] if self.engine.is_alive else ["the engine has ended"]
+        is_draining = self.wishes.wanted.is_draining
+        problems += ["it is drained: no new requests are taken"] if is_draining else []
         numbers = asdict(self.engine.stats())
         residents = self.residents
         numbers |= {"hits": residents.hits, "loads": residents.loads, "evictions": residents.evictions}
-        is_ready = self.engine.is_alive and not cold
+        numbers |= {
+            "alarms": self.routes.alarms,
+            "refused": len(table.refused),
+            "registry_unreadable": int(table.complaint is not None),
+            "draining": int(is_draining),
+            "kept": len(self.wishes.kept),
+            "answering": self.answering,
+        }
+        is_ready = self.engine.is_alive and not cold and not is_draining
         return Readiness(is_ready, self.base, production, tuple(problems), numbers)
 
     def close(self) -> None:
         self.routes.stop()
+        self.wishes.close()
         self.engine.close()
         self._watch.join()
 
@@ -153,13 +193,13 @@ class Replica:
             raise BadPrompt("the prompt is empty", "prompt")
         room = most - len(ids)
         if room < 1:
-            raise BadPrompt(
+            raise PromptTooLong(
                 f"the prompt has {len(ids)} tokens, and the model's context is {most} with the answer",
                 "prompt",
             )
         wanted = ask.sampling.max_new_tokens
         if wanted > room:
-            raise BadPrompt(
+            raise PromptTooLong(
                 f"{len(ids)} tokens of prompt and {wanted} of answer exceed the model's context of {most}",
                 "max_tokens",
             )
@@ -237,7 +277,7 @@ def _name_of(reference: str) -> str:
 
 def _refuse_long(num_characters: int, most_tokens: int) -> None:
     if num_characters > most_tokens * _CHARACTERS_PER_TOKEN:
-        raise BadPrompt(
+        raise PromptTooLong(
             f"the prompt has {num_characters} characters, and the model's context is {most_tokens} tokens",
             "prompt",
         )

@@ -12,6 +12,7 @@ import time
 from dataclasses import dataclass, field
 
 from raytrain.errors import PlatformError, StorageError
+from raytrain.release.registry.following import Following
 from raytrain.release.registry.state import PREVIOUS, PRODUCTION
 from raytrain.serving.adapters.opening import Admitted, Door, OtherBaseError
 from raytrain.serving.adapters.residents import Residents
@@ -48,10 +49,13 @@ class Routes:
     def __init__(self, door: Door, residents: Residents, names: list[str] | None) -> None:
         self.table = Table()
         self._door, self._residents, self._names = door, residents, names
+        self._following = Following(door.registry)
         self._seen: dict[str, str] = {}  # the version of each alias when it was last looked at
         self._ring: tuple[object, ...] = ()
         self._versions: dict[str, tuple[Admitted, float]] = {}
         self._stopping = threading.Event()
+        self.alarms = 0
+        """Versions that were refused, and times at which the registry could be read no more."""
 
     def version(self, reference: str) -> Admitted:
         """By NAME@VERSION, whatever aliases say. What was verified counts for some seconds, unless keys change.
@@ -101,12 +105,10 @@ class Routes:
 
     def _wanted(self) -> dict[str, str]:
         """The version of each alias, by `name@alias`; production first, as it is pinned."""
-        registry = self._door.registry
-        names = registry.names() if self._names is None else self._names
         found = {
             f"{name}@{alias}": str(version)
-            for name in names
-            for alias, version in registry.state(name).aliases.items()
+            for name, state in self._following.states(self._names).items()
+            for alias, version in state.aliases.items()
         }
         return dict(sorted(found.items(), key=lambda one: not one[0].endswith(f"@{PRODUCTION}")))
 
@@ -115,7 +117,8 @@ class Routes:
         try:
             admitted = self._door.admit(reference)
             if reference.endswith((f"@{PRODUCTION}", f"@{PREVIOUS}")):
-                self._residents.load(admitted.digest, admitted.read)
+                is_pinned = reference.endswith(f"@{PRODUCTION}")
+                self._residents.load(admitted.digest, admitted.read, is_pinned=is_pinned)
         except OtherBaseError as error:
             self._seen[reference] = version
             return None if self._names is None and before is None else self._refuse(reference, error, before)
@@ -129,7 +132,9 @@ class Routes:
 
     def _refuse(self, reference: str, error: PlatformError, before: Admitted | None) -> str:
         why = f"{error.what}: {error.why}"
-        _log.error("ALARM %s is not served: %s; %s", reference, why, _instead(before))
+        if self.table.refused.get(reference) != why:  # what could not be read is tried at each look
+            self.alarms += 1
+            _log.error("ALARM %s is not served: %s; %s", reference, why, _instead(before))
         return why
 
     def _show(self, table: Table) -> None:
@@ -139,6 +144,7 @@ class Routes:
     def _complain(self, error: Exception) -> None:
         told = f"{error.what}: {error.why}" if isinstance(error, PlatformError) else str(error)
         if self.table.complaint is None:
+            self.alarms += 1
             _log.error("ALARM the registry cannot be read, what was served is served on: %s", told)
         self.table = Table(self.table.aliases, self.table.refused, told)
 

@@ -62,6 +62,11 @@ class RequestLog:
         self._feedback = ParquetLog(folder, "feedback", _FEEDBACK, section.flush_s)
         self._remembered: OrderedDict[str, Mapping[str, Any]] = OrderedDict()
 
+    @property
+    def logs(self) -> dict[str, ParquetLog]:
+        """By what they hold."""
+        return {"requests": self._requests, "feedback": self._feedback}
+
     def begin(self, record: Record, asks: list[Ask]) -> Sample | None:
         """None where this request's words are not kept."""
         self._remembered[record.id] = _who(record)

@@ -37,6 +37,8 @@ class HttpSection(Section):
     host: str = Field(default="127.0.0.1", min_length=1)
     """Address to listen on."""
     port: int = Field(default=8000, ge=1, le=65535)
+    processes: int = Field(default=1, ge=1, le=64)
+    """Ingresses that take requests side by side; a key's limit is divided among them."""
     api_keys: str | None = None
     """File of the API keys' hashes; null = serving/keys.json under RAYTRAIN_HOME."""
     insecure: bool = False

@@ -11,6 +11,8 @@ import pytest
 from raytrain.serving.backend import (
     Ask,
     BadPrompt,
+    Draining,
+    PromptTooLong,
     Readiness,
     RefusedModel,
     ReplicaLost,
@@ -94,7 +96,14 @@ def test_an_answer_comes_as_it_is(is_streamed: bool) -> None:
 
 @pytest.mark.parametrize(
     "error",
-    [UnknownModel("x", ("a", "b")), RefusedModel("x"), BadPrompt("too long", "prompt"), Overloaded(3, 2.5)],
+    [
+        UnknownModel("x", ("a", "b")),
+        RefusedModel("x"),
+        BadPrompt("too long", "prompt"),
+        PromptTooLong("9", "prompt"),
+        Draining(),
+        Overloaded(3, 2.5),
+    ],
 )
 def test_a_refusal_crosses_as_what_it_is(error: Exception) -> None:
     crossed = pickle.loads(pickle.dumps(Refusal(error)))
