@@ -15,9 +15,18 @@ import uvicorn
 from fastapi import FastAPI
 
 from raytrain.models.text_generation import encode_prompt
-from raytrain.serving.backend import Ask, BadPrompt, ModelCard, Readiness, RefusedModel, Served, UnknownModel
+from raytrain.serving.backend import (
+    Ask,
+    ModelCard,
+    PromptTooLong,
+    Readiness,
+    RefusedModel,
+    Served,
+    UnknownModel,
+)
 from raytrain.serving.engine.continuous import ContinuousEngine
 from raytrain.serving.engine.request import Finish, FinishReason, GenerationRequest, Piece
+from raytrain.serving.operations import Loaded, Standing, Target, Unloaded
 
 BASE_DIGEST = "ba5e" * 16
 BASE = Served("tiny", BASE_DIGEST, BASE_DIGEST)
@@ -39,7 +48,7 @@ class EngineBackend:
             raise UnknownModel(ask.model, (BASE.model,))
         ids, most = self._ids(ask.prompt), self.engine.max_context_tokens
         if not ids or len(ids) + ask.sampling.max_new_tokens > most:
-            raise BadPrompt(f"{len(ids)} tokens of prompt; the model's context is {most}", "prompt")
+            raise PromptTooLong(f"{len(ids)} tokens of prompt; the model has room for {most}", "prompt")
         sampling = replace(ask.sampling, max_new_tokens=ask.sampling.max_new_tokens or most - len(ids))
         if sampling.json_schema is not None:
             self.engine.check_schema(sampling.json_schema)
@@ -125,6 +134,25 @@ class ToldBackend:
 
     async def readiness(self) -> Readiness:
         return self.readiness_told
+
+
+class ToldOperations:
+    """Two replicas on which everything succeeds."""
+
+    async def load(self, reference: str) -> tuple[Target, list[Loaded]]:
+        return Target(reference, "1" * 64), [Loaded(one, False, 0.1, 0.2, 0.3) for one in ("a", "b")]
+
+    async def unload(self, reference: str) -> tuple[Target, list[Unloaded]]:
+        return Target(reference, "1" * 64), [Unloaded("a", True), Unloaded("b", True, True)]
+
+    async def drain(self, *, is_on: bool) -> list[Standing]:
+        return [Standing("a", is_on, 1), Standing("b", is_on, 0, ("helper@1.2.0",))]
+
+    async def standing(self) -> list[Standing]:
+        return await self.drain(is_on=False)
+
+    async def follow(self) -> None:
+        await asyncio.Event().wait()
 
 
 @contextmanager

@@ -9,6 +9,7 @@ import json
 import multiprocessing
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -21,6 +22,7 @@ from registry_places import Place
 from raytrain.errors import ConfigError, IntegrityError, RefusedError
 from raytrain.release.keys import KeyRing
 from raytrain.release.registry.findings import Fault, Orphan
+from raytrain.release.registry.following import Following
 from raytrain.release.registry.journal import Entry, Journal, content_of
 from raytrain.release.registry.registry import Registry
 from raytrain.release.registry.versions import Version
@@ -90,6 +92,18 @@ def _promote(place: Place, version: Version, expected: Version, start: Any, told
         told.put(str(version))
     except RefusedError as error:
         told.put(error.why)
+
+
+class Counting:
+    """A store, and how often which of its methods was called."""
+
+    def __init__(self, store: Any) -> None:
+        self._store = store
+        self.calls: Counter[str] = Counter()
+
+    def __getattr__(self, name: str) -> Any:
+        self.calls[name] += 1
+        return getattr(self._store, name)
 
 
 class RegistryContract:
@@ -306,6 +320,31 @@ class RegistryContract:
             place.write(at, before)
             assert any(words in one.what for one in faults), (words, faults)
             assert faults_of(registry, ring) == [], words
+
+    def test_whoever_looks_often_reads_what_is_new(
+        self, registry: Registry, ring: KeyRing, bundles: list[Path], place: Place
+    ) -> None:
+        counting, now = Counting(place.open()), [0.0]
+        following = Following(Registry(counting), lambda: now[0])
+        assert following.states(None) == {}
+        with pytest.raises(ConfigError):
+            following.states(["sums"])
+        release(registry, ring, V1, bundles[0])
+        move(registry, V1, None)
+        for names in (None, ["sums"]):
+            assert following.states(names) == {"sums": registry.state("sums")}
+            counting.calls.clear()
+            for _ in range(3):
+                following.states(names)
+            looks = {"has_entry": 3} | ({} if names else {"names": 3})
+            assert counting.calls == looks, "nothing is read of what has not changed"
+        move(registry, V1, None, alias="staging")
+        assert following.states(None)["sums"].aliases["staging"] == V1
+        state = following.states(None)
+        place.write(registry.store.entry_place("sums", 3), None)
+        assert following.states(None) == state, "an older copy of it was put back"
+        now[0] += 31
+        assert "staging" not in following.states(None)["sums"].aliases
 
     def test_of_many_promoters_one_wins_and_the_others_are_told(
         self, registry: Registry, ring: KeyRing, bundles: list[Path], place: Place

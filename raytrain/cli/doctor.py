@@ -35,6 +35,7 @@ from raytrain.cli.doctor_checks import (
     check_working_dir,
 )
 from raytrain.cli.output import JsonOption, emit
+from raytrain.cluster.machine import memory_bytes
 from raytrain.errors import ConfigError, PlatformError
 
 if TYPE_CHECKING:
@@ -141,7 +142,7 @@ def _examine(
         ),
     ]
     memory = psutil.virtual_memory()
-    limit = min(memory.total, _container_limit_bytes() or memory.total)
+    limit = memory_bytes()
     on_cpu = estimate.total_bytes if estimate and not (spec and spec.scaling.use_gpu) else None
     checks.append(check_memory(min(memory.available, limit), limit, on_cpu, workers))
     checks += _examine_disks(raytrain_home(), spec)
@@ -184,17 +185,6 @@ def _estimate(spec: RunSpec | None, model: str | None) -> tuple[MemoryEstimate |
         max_seq_len=spec.data.max_seq_len if spec else 512,
     )
     return estimate, place if isinstance(place, str) else None
-
-
-def _container_limit_bytes() -> int | None:
-    """The memory limit of this control group (version 2, then 1), if there is one."""
-    for file in (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes")):
-        try:
-            text = file.read_text().strip()
-        except OSError:
-            continue
-        return int(text) if text.isdigit() else None
-    return None
 
 
 def _examine_disks(home: Path, spec: RunSpec | None) -> list[Check]:

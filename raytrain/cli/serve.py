@@ -2,34 +2,29 @@
 
 from __future__ import annotations
 
-import json
 import signal
 import sys
 import time
-import urllib.error
-import urllib.request
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from raytrain.cli import serve_keys
+from raytrain.cli import serve_keys, serve_operate
 from raytrain.cli.output import JsonOption, VerboseOption, emit, stderr_console
+from raytrain.cli.serve_endpoint import DEFAULT_URL, KeyOption, UrlOption, ask
 from raytrain.errors import EndpointError
+
+_LOOKED_AT_EVERY_S = 5.0
 
 app = typer.Typer(help="Serve a base model and its released adapters over HTTP.", no_args_is_help=True)
 app.add_typer(serve_keys.app, name="keys")
+serve_operate.add_to(app)
 
 ConfigArgument = Annotated[Path, typer.Argument(help="Serving config, such as serve/laptop.yaml.")]
 OverridesArgument = Annotated[
     list[str] | None, typer.Argument(help="Dotted overrides, such as http.port=9000 engine.max_rows=8.")
 ]
-UrlOption = Annotated[str, typer.Option("--url", help="Where it is served.")]
-KeyOption = Annotated[
-    str | None, typer.Option("--api-key", envvar="RAYTRAIN_API_KEY", help="An operator's key.")
-]
-_URL = "http://127.0.0.1:8000"
-_TIMEOUT_S = 10.0
 
 
 @app.command("start")
@@ -60,9 +55,11 @@ def start(
     if address is not None:
         return
     console.print(f"Ctrl-C ends it; meanwhile: raytrain serve models --url {url}", highlight=False)
-    _wait_for_a_signal()
-    console.print("ending: what is being answered is answered first", highlight=False)
-    launch.stop()
+    if _goes_on_until_a_signal():
+        console.print("ending: what is being answered is answered first", highlight=False)
+        launch.stop()
+    else:
+        console.print("it was stopped", highlight=False)
 
 
 @app.command("config")
@@ -82,62 +79,33 @@ def config(config: ConfigArgument, overrides: OverridesArgument = None, as_json:
 
 
 @app.command("status")
-def status(url: UrlOption = _URL, api_key: KeyOption = None, as_json: JsonOption = False) -> None:
+def status(url: UrlOption = DEFAULT_URL, api_key: KeyOption = None, as_json: JsonOption = False) -> None:
     """Is it ready, and what is in production?"""
-    code, found = _get(url, "/ready", api_key)
+    code, found = ask(url, "/ready", api_key)
     emit(found, as_json, lambda console: _show_status(console, found))
     if code != 200:
         raise typer.Exit(EndpointError.exit_code)
 
 
 @app.command("models")
-def models(url: UrlOption = _URL, api_key: KeyOption = None, as_json: JsonOption = False) -> None:
+def models(url: UrlOption = DEFAULT_URL, api_key: KeyOption = None, as_json: JsonOption = False) -> None:
     """Names that answer, and which version each is."""
-    _, found = _get(url, "/v1/models", api_key)
+    _, found = ask(url, "/v1/models", api_key)
     emit(found, as_json, lambda console: _show_models(console, found))
 
 
-def _wait_for_a_signal() -> None:
+def _goes_on_until_a_signal() -> bool:
+    """False where somebody else ends what is served."""
+    from raytrain.serving.stopping import is_served
+
     for number in (signal.SIGINT, signal.SIGTERM):  # a shell's background jobs are started deaf to the first
         signal.signal(number, signal.default_int_handler)
     try:
-        while True:
-            signal.pause()
+        while is_served():
+            time.sleep(_LOOKED_AT_EVERY_S)
     except KeyboardInterrupt:
-        return
-
-
-def _get(url: str, path: str, api_key: str | None) -> tuple[int, dict[str, Any]]:
-    """Status and content. Raises EndpointError where nobody answers, or not as raytrain does."""
-    request = urllib.request.Request(url.rstrip("/") + path)
-    if api_key:
-        request.add_header("authorization", f"Bearer {api_key}")
-    try:
-        with urllib.request.urlopen(request, timeout=_TIMEOUT_S) as answer:
-            return int(answer.status), json.loads(answer.read())
-    except urllib.error.HTTPError as error:
-        try:
-            content = json.loads(error.read())
-        except ValueError:
-            content = {}
-        if "is_ready" in content:
-            return error.code, content
-        told = (
-            content.get("error", {}).get("message", error.reason)
-            if isinstance(content, dict)
-            else error.reason
-        )
-        raise EndpointError(
-            f"{url}{path} refuses with {error.code}",
-            why=str(told),
-            fix="give a key with --api-key" if error.code in (401, 403) else "look at its log",
-        ) from error
-    except (OSError, ValueError) as error:
-        raise EndpointError(
-            f"nobody answers at {url}",
-            why=str(error),
-            fix="start it with `raytrain serve start`, or give --url",
-        ) from error
+        return True
+    return False
 
 
 def _show_status(console: Any, found: dict[str, Any]) -> None:

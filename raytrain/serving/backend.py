@@ -84,11 +84,23 @@ class Undecided(Exception):
 
 
 class BadPrompt(Exception):
-    """The prompt cannot be read, or leaves no room: `param` names what is wrong with it."""
+    """The prompt cannot be read: `param` names what is wrong with it."""
+
+    code = "invalid_prompt"
 
     def __init__(self, message: str, param: str) -> None:
         super().__init__(message, param)
         self.message, self.param = message, param
+
+
+class PromptTooLong(BadPrompt):
+    """It leaves no room in the model's context."""
+
+    code = "context_length_exceeded"
+
+
+class Draining(Exception):
+    """An operator lets it take no new requests."""
 
 
 class ReplicaLost(Exception):
@@ -102,7 +114,7 @@ class Backend(Protocol):
         """First who answers, then the pieces; ReplicaLost may be raised in their place. Closing it cancels
         the request.
 
-        Raises UnknownModel, RefusedModel, Undecided, BadPrompt, ConfigError (a JSON schema) and
+        Raises UnknownModel, RefusedModel, Undecided, BadPrompt, Draining, ConfigError (a JSON schema) and
         engine.request.Overloaded, all before the first item.
         """
         ...

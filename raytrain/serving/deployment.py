@@ -8,10 +8,14 @@ from typing import Any
 
 from ray import serve
 
+from raytrain.errors import PlatformError
 from raytrain.serving.backend import Ask, ModelCard, Readiness, Served
 from raytrain.serving.engine.request import Piece
+from raytrain.serving.operations import Loaded, Standing, Target, Unloaded
 from raytrain.serving.remote import REFUSALS, Refusal, RemoteBackend
-from raytrain.serving.section import ServingSection
+from raytrain.serving.remote_operations import RemoteOperations
+from raytrain.serving.section import REPLICA, ServingSection
+from raytrain.serving.wanted import Wanted
 
 _BESIDE_ANSWERS = 16
 """Calls that a replica takes beside those that it answers or queues: readiness, models."""
@@ -24,9 +28,12 @@ class ReplicaProcess:
     """One replica, in a process of its own."""
 
     def __init__(self, section: dict[str, Any]) -> None:
+        from raytrain.serving.operated import OperatedReplica
         from raytrain.serving.replica import Replica
 
-        self._replica = Replica(ServingSection.model_validate(section))
+        name = serve.get_replica_context().replica_id.unique_id
+        self._replica = Replica(ServingSection.model_validate(section), name)
+        self._operated = OperatedReplica(self._replica)
 
     async def generate(self, ask: Ask) -> AsyncIterator[Served | Piece | Refusal]:
         try:
@@ -41,6 +48,24 @@ class ReplicaProcess:
 
     async def readiness(self) -> Readiness:
         return await self._replica.readiness()
+
+    async def exchange(self, wanted: Wanted) -> Wanted:
+        return await self._operated.exchange(wanted)
+
+    async def standing(self) -> Standing:
+        return await self._operated.standing()
+
+    async def find(self, reference: str) -> Target | Refusal:
+        try:
+            return await self._operated.find(reference)
+        except PlatformError as error:
+            return Refusal(error)
+
+    async def load(self, wanted: Wanted, target: Target) -> Loaded:
+        return await self._operated.load(wanted, target)
+
+    async def unload(self, wanted: Wanted, target: Target) -> Unloaded:
+        return await self._operated.unload(wanted, target)
 
     def check_health(self) -> None:
         """Ray Serve puts another in its place where this raises."""
@@ -57,12 +82,13 @@ class Ingress:
 
     def __init__(self, replicas: Any, section: dict[str, Any]) -> None:
         self._backend = RemoteBackend(replicas)
+        self._operations = RemoteOperations(replicas)
         self._section = ServingSection.model_validate(section)
 
     def __serve_build_asgi_app__(self) -> Any:
         from raytrain.serving.http.app import build_app
 
-        return build_app(self._backend, self._section.http)
+        return build_app(self._backend, self._section.http, self._operations, is_behind_ray=True)
 
 
 def build_application(args: dict[str, Any]) -> serve.Application:
@@ -72,10 +98,12 @@ def build_application(args: dict[str, Any]) -> serve.Application:
     engine = section.engine
     replicas = serve.deployment(
         ReplicaProcess,
-        name="replica",
+        name=REPLICA,
         max_ongoing_requests=engine.max_rows + engine.max_waiting + _BESIDE_ANSWERS,
         health_check_period_s=5,
         health_check_timeout_s=30,
+        graceful_shutdown_timeout_s=section.http.answer_time_s,
+        max_surge_percent=section.replicas.surge_percent,
         ray_actor_options={
             "num_cpus": section.replicas.cpus_per_replica,
             "num_gpus": section.replicas.gpus_per_replica,
@@ -87,6 +115,8 @@ def build_application(args: dict[str, Any]) -> serve.Application:
         name="ingress",
         num_replicas=section.http.num_ingresses,
         max_ongoing_requests=_MOST_CONNECTIONS,
+        graceful_shutdown_timeout_s=section.http.answer_time_s + section.http.stall_time_s,
+        max_surge_percent=100,  # it takes no room that anybody counts
         ray_actor_options={"num_cpus": 0},
     )
     return ingress.bind(replicas.bind(told), told)

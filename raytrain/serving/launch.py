@@ -14,9 +14,8 @@ from raytrain.errors import ClusterError
 from raytrain.models.base import resolve_base_model
 from raytrain.models.section import ModelSection
 from raytrain.serving.http.limits import Doorkeeper
-from raytrain.serving.section import ServingSection
+from raytrain.serving.section import APPLICATION, ServingSection
 
-APPLICATION = "raytrain"
 IMPORT_PATH = "serve.app:build_application"
 ENVIRONMENT = {"RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "1"}
 """Of Ray's processes on the head: where Ray starts here it is set, elsewhere by whoever starts it. Ray Serve takes a

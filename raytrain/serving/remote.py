@@ -11,6 +11,7 @@ from raytrain.errors import PlatformError
 from raytrain.serving.backend import (
     Ask,
     BadPrompt,
+    Draining,
     ModelCard,
     Readiness,
     RefusedModel,
@@ -21,7 +22,7 @@ from raytrain.serving.backend import (
 )
 from raytrain.serving.engine.request import Overloaded, Piece
 
-REFUSALS = (UnknownModel, RefusedModel, Undecided, BadPrompt, Overloaded, PlatformError)
+REFUSALS = (UnknownModel, RefusedModel, Undecided, BadPrompt, Overloaded, Draining, PlatformError)
 """What a replica says of a request, in place of an answer."""
 
 _READINESS_TIMEOUT_S = 5.0

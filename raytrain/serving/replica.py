@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import AsyncGenerator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import aclosing
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -21,10 +22,13 @@ from raytrain.release.registry.store import open_store
 from raytrain.serving.adapters.bank import NoRoomError
 from raytrain.serving.adapters.opening import Admitted, Door
 from raytrain.serving.adapters.residents import Residents
+from raytrain.serving.adapters.wishes import Wishes
 from raytrain.serving.backend import (
     Ask,
     BadPrompt,
+    Draining,
     ModelCard,
+    PromptTooLong,
     Readiness,
     RefusedModel,
     Served,
@@ -58,9 +62,13 @@ _ADAPTER_RETRY_S = 5.0
 class Replica:
     """A `Backend` in this process. Ready once it is made; `close` it."""
 
-    def __init__(self, section: ServingSection) -> None:
+    def __init__(self, section: ServingSection, name: str = "local") -> None:
         """Reads the base model, verifies and loads what is in production. Raises what either does, StorageError where
-        the registry cannot be read: whoever asked such a replica would be told that there are no adapters."""
+        the registry cannot be read: whoever asked such a replica would be told that there are no adapters.
+
+        name: what operators know it by.
+        """
+        self.name, self.answering = name, 0
         self._loaded = _load(section)
         self.engine = ContinuousEngine(self._loaded, section.engine)
         self.residents = Residents(self.engine)
@@ -72,6 +80,7 @@ class Replica:
         door = Door(
             registry, ring, self._base_digest, tokenizer_digest(self._loaded.tokenizer), releases.policies
         )
+        self.wishes = Wishes(door, self.residents, name)
         self.routes = Routes(door, self.residents, releases.names)
         _read_once(self.routes)
         self._watch = threading.Thread(
@@ -83,6 +92,17 @@ class Replica:
 
     async def generate(self, ask: Ask) -> AsyncGenerator[Served | Piece]:
         """See `Backend`."""
+        if self.wishes.wanted.is_draining:
+            raise Draining
+        self.answering += 1
+        try:
+            async with aclosing(self._generate(ask)) as answer:
+                async for one in answer:
+                    yield one
+        finally:
+            self.answering -= 1
+
+    async def _generate(self, ask: Ask) -> AsyncGenerator[Served | Piece]:
         route = await self._route(ask.model)
         request = self._request(ask, route)
         loop, told = asyncio.get_running_loop(), asyncio.Queue[Piece]()
@@ -124,16 +144,28 @@ class Replica:
         problems += [f"{name} is in production and not loaded" for name in cold]
         complaint = self.routes.complaint
         problems += [f"the registry cannot be read: {complaint}"] if complaint else []
+        problems += self.wishes.problems
         problems += [] if self.engine.is_alive else ["the engine has ended"]
+        is_draining = self.wishes.wanted.is_draining
+        problems += ["it is drained: no new requests are taken"] if is_draining else []
         numbers = asdict(self.engine.stats())
         residents = self.residents
         numbers |= {"hits": residents.hits, "loads": residents.loads, "evictions": residents.evictions}
-        is_ready = self.engine.is_alive and not cold
+        numbers |= {
+            "alarms": self.routes.alarms,
+            "refused": len(table.refused),
+            "registry_unreadable": int(table.complaint is not None),
+            "draining": int(is_draining),
+            "kept": len(self.wishes.kept),
+            "answering": self.answering,
+        }
+        is_ready = self.engine.is_alive and not cold and not is_draining
         return Readiness(is_ready, self.base, production, tuple(problems), numbers)
 
     def close(self) -> None:
         self.routes.stop()
         self._lookups.shutdown(wait=False, cancel_futures=True)
+        self.wishes.close()
         self.engine.close()
         self._watch.join(_REGISTRY_ENDS_S)
 
@@ -183,13 +215,13 @@ class Replica:
             raise BadPrompt("the prompt is empty", "prompt")
         room = most - len(ids)
         if room < 1:
-            raise BadPrompt(
+            raise PromptTooLong(
                 f"the prompt has {len(ids)} tokens, and the model's context is {most} with the answer",
                 "prompt",
             )
         wanted = ask.sampling.max_new_tokens
         if wanted > room:
-            raise BadPrompt(
+            raise PromptTooLong(
                 f"{len(ids)} tokens of prompt and {wanted} of answer exceed the model's context of {most}",
                 "max_tokens",
             )
@@ -282,7 +314,7 @@ def _name_of(reference: str) -> str:
 
 def _refuse_long(num_characters: int, most_tokens: int) -> None:
     if num_characters > most_tokens * _CHARACTERS_PER_TOKEN:
-        raise BadPrompt(
+        raise PromptTooLong(
             f"the prompt has {num_characters} characters, and the model's context is {most_tokens} tokens",
             "prompt",
         )

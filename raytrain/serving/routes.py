@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from raytrain.errors import PlatformError, StorageError
+from raytrain.release.registry.following import Following
 from raytrain.release.registry.state import PREVIOUS, PRODUCTION
 from raytrain.serving.adapters.opening import Admitted, Door, OtherBaseError
 from raytrain.serving.adapters.residents import Residents
@@ -53,12 +54,15 @@ class Routes:
     def __init__(self, door: Door, residents: Residents, names: list[str] | None) -> None:
         self.table = Table()
         self._door, self._residents, self._names = door, residents, names
+        self._following = Following(door.registry)
         self._seen: dict[str, str] = {}  # the version of each alias when it was last looked at
         self._ring: tuple[object, ...] = ()
         self._versions: dict[str, tuple[Admitted, float]] = {}
         self._known: set[str] = set()  # names: a journal never ends, so who has one keeps it
         self._asked_at: float | None = None
         self._stopping = threading.Event()
+        self.alarms = 0
+        """Versions that were refused, and times at which the registry could be read no more."""
 
     @property
     def complaint(self) -> str | None:
@@ -140,20 +144,19 @@ class Routes:
 
     def _wanted(self) -> dict[str, str]:
         """The version of each alias, by `name@alias`; production first, as it is pinned."""
-        registry = self._door.registry
-        names = registry.names() if self._names is None else self._names
-        missing = sorted(self._known - set(names))
+        states = self._following.states(self._names)
+        missing = sorted(self._known - states.keys())
         if missing:
             raise StorageError(
-                f"the registry {registry.place} has lost {', '.join(missing)}",
+                f"the registry {self._door.registry.place} has lost {', '.join(missing)}",
                 why="a name that was ever registered stays",
                 fix="see that its folder or bucket is there, mounted, and the one that it was",
             )
-        self._known.update(names)
+        self._known.update(states)
         found = {
             f"{name}@{alias}": str(version)
-            for name in names
-            for alias, version in registry.state(name).aliases.items()
+            for name, state in states.items()
+            for alias, version in state.aliases.items()
         }
         return dict(sorted(found.items(), key=lambda one: not one[0].endswith(f"@{PRODUCTION}")))
 
@@ -163,7 +166,8 @@ class Routes:
             with self._asking():
                 admitted = self._door.admit(reference)
             if reference.endswith((f"@{PRODUCTION}", f"@{PREVIOUS}")):
-                self._residents.load(admitted.digest, admitted.read)
+                is_pinned = reference.endswith(f"@{PRODUCTION}")
+                self._residents.load(admitted.digest, admitted.read, is_pinned=is_pinned)
         except OtherBaseError as error:
             self._seen[reference] = version
             return None if self._names is None and before is None else self._refuse(reference, error, before)
@@ -177,7 +181,8 @@ class Routes:
 
     def _refuse(self, reference: str, error: Exception, before: Admitted | None) -> str:
         why = _words_of(error)
-        if self.table.refused.get(reference) != why:
+        if self.table.refused.get(reference) != why:  # what could not be read is tried at each look
+            self.alarms += 1
             _log.error("ALARM %s is not served: %s; %s", reference, why, _instead(before))
         return why
 
@@ -188,6 +193,7 @@ class Routes:
     def _complain(self, error: Exception) -> None:
         told = _words_of(error)
         if self.table.complaint is None:
+            self.alarms += 1
             _log.error("ALARM the registry cannot be read, what was served is served on: %s", told)
         self.table = Table(self.table.aliases, self.table.refused, told)
 

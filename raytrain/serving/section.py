@@ -14,6 +14,11 @@ from raytrain.serving.engine.section import EngineSection
 from raytrain.serving.http.section import HttpSection
 from raytrain.storage.section import StorageSection
 
+APPLICATION = "raytrain"
+"""Its name on a cluster."""
+REPLICA = "replica"
+"""The deployment that answers."""
+
 SERVING = Form("serving config", "base_model and what is served over it", "serve/", "docs/serving.md")
 
 
@@ -41,6 +46,9 @@ class ReplicasSection(Section):
     """Ray Serve adds replicas up to so many while they are busy; null = as many as num_replicas."""
     busy_at: int = Field(default=8, ge=1)
     """Requests that a replica answers at a time on average before another is added."""
+    surge_percent: int = Field(default=0, ge=0, le=100)
+    """Of num_replicas: so many new ones start before old ones end where the config changes, if the cluster has room for
+    them, and wait for it if not; 0 = an old one ends first."""
     cpus_per_replica: float = Field(default=1.0, gt=0)
     """Of the cluster's; a replica computes with so many threads unless `threads` is set."""
     gpus_per_replica: float = Field(default=0.0, ge=0)

@@ -56,6 +56,15 @@ class FolderStore:
         except OSError as error:
             raise storage_error(error, Path(folder), "read") from error
 
+    def has_entry(self, name: str, number: int) -> bool:
+        try:
+            Path(self.entry_place(name, number)).stat()
+        except FileNotFoundError:
+            return False
+        except OSError as error:
+            raise storage_error(error, self._journal(name), "read") from error
+        return True
+
     def create_entry(self, name: str, number: int, content: bytes) -> bool:
         folder = self._journal(name)
         with translated_errors(folder, "write"):

@@ -70,6 +70,14 @@ class ObjectStore:
             self._copies.write(name, [content for _, content in entries])
         return entries
 
+    def has_entry(self, name: str, number: int) -> bool:
+        with self._client.told("read"):
+            try:
+                self._store.head(_entry_key(name, number))
+            except FileNotFoundError:
+                return False
+        return True
+
     def create_entry(self, name: str, number: int, content: bytes) -> bool:
         with self._client.told(f"write to the journal of {name}", _fix_of_entry(name)):
             return self._create(_entry_key(name, number), content)

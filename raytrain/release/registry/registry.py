@@ -41,13 +41,13 @@ class Registry:
 
     def names(self) -> list[str]:
         """Of all that was ever registered here."""
-        return [one for one in self._names() if self.store.entries(one)]
+        return [one for one in self.names_there() if self.store.entries(one)]
 
     def states(self, tell: Tell | None = None) -> dict[str, State]:
         """Of every name. tell: of those whose journal is broken, which otherwise is raised."""
         found = {}
         with without_collection():
-            for name in self._names():
+            for name in self.names_there():
                 with passed_over(name, "journal", tell):
                     entries = self.journal(name).read()
                     if entries:
@@ -229,7 +229,7 @@ class Registry:
     def audit(self, ring: KeyRing) -> Iterator[tuple[str, list[Fault]]]:
         """Name by name, everything that is not as it should be: the journal, and each released bundle with its
         signature. All of it is read where it lies. Of what was withdrawn only the journal counts."""
-        for name in self._names():
+        for name in self.names_there():
             yield name, list(self._faults(name, ring))
 
     def _faults(self, name: str, ring: KeyRing) -> Iterator[Fault]:
@@ -282,5 +282,6 @@ class Registry:
         """Digests of all bundles that entries name."""
         return {digest_hex(one.digest) for one in state_of(self.journal(name).read()).versions.values()}
 
-    def _names(self) -> list[str]:
+    def names_there(self) -> list[str]:
+        """Of which anything is there, an entry or a bundle."""
         return [one for one in self.store.names() if _NAME.fullmatch(one)]

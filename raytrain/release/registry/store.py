@@ -30,6 +30,9 @@ class Store(Protocol):
     def entries(self, name: str, *, fresh: bool = False) -> list[tuple[int, bytes]]:
         """What was written under each number, in order; `fresh`: read where it lies, from no copy of this machine."""
 
+    def has_entry(self, name: str, number: int) -> bool:
+        """Whether a journal has come so far: of entries that do not change, nobody need read those before."""
+
     def create_entry(self, name: str, number: int, content: bytes) -> bool:
         """Write what is not there yet; False where another has written that number, once for all."""
 

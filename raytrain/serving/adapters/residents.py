@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Collection
+from dataclasses import dataclass
 from typing import Any
 
 from raytrain.serving.adapters.bank import NoRoomError
@@ -16,6 +18,14 @@ def choose_eviction(by_use: Collection[str], pinned: Collection[str], busy: Coll
     return next((one for one in by_use if one not in pinned and one not in busy), None)
 
 
+@dataclass(frozen=True)
+class Loading:
+    """What it took; nothing where it was there."""
+
+    read_s: float = 0.0
+    put_s: float = 0.0
+
+
 class Residents:
     """Of one engine; for any thread. What is read for one adapter never keeps another from answering."""
 
@@ -24,6 +34,8 @@ class Residents:
         self._lock = threading.Lock()
         self._by_use: OrderedDict[str, None] = OrderedDict()
         self._pinned: frozenset[str] = frozenset()
+        self._kept: frozenset[str] = frozenset()
+        self._leaving: set[str] = set()
         self._users: dict[str, int] = {}
         self._reading: dict[str, threading.Lock] = {}
         self.loads = self.evictions = self.hits = 0
@@ -32,6 +44,23 @@ class Residents:
         """These stay, and no others."""
         with self._lock:
             self._pinned = frozenset(digests)
+
+    def keep(self, digests: Collection[str]) -> None:
+        """These go only for one that is to be pinned; and no others."""
+        with self._lock:
+            self._kept = frozenset(digests)
+            self._leaving -= self._kept
+
+    def drop(self, digest: str) -> bool:
+        """Let go of one that is not pinned; False where it is answering, and goes once it is not."""
+        with self._lock:
+            if digest not in self._by_use or digest in self._pinned:
+                return True
+            if digest in self._users:
+                self._leaving.add(digest)
+                return False
+            self._let_go(digest)
+            return True
 
     def resident(self) -> list[str]:
         """The least recently used first."""
@@ -54,9 +83,13 @@ class Residents:
             self._users[digest] -= 1
             if not self._users[digest]:
                 del self._users[digest]
+                if digest in self._leaving and digest not in self._pinned:
+                    self._let_go(digest)
 
-    def load(self, digest: str, read: Callable[[], Any]) -> None:
+    def load(self, digest: str, read: Callable[[], Any], *, is_pinned: bool = False) -> Loading:
         """Let it answer, and wait until it does; of several that want the same one reads it.
+
+        is_pinned: it will be, and what is kept makes room for it.
 
         Raises what `read` raises, RefusedError where it does not fit the base model, NoRoomError where all that is
         there is pinned or answering.
@@ -66,25 +99,35 @@ class Residents:
         with turn:
             with self._lock:
                 if digest in self._by_use:
-                    return
+                    return Loading()
+            began = time.perf_counter()
             weights = read()
+            was_read = time.perf_counter()
             while True:
                 try:
                     self._engine.load(digest, weights)
                     break
                 except NoRoomError:
-                    if not self._evict():
+                    if not self._evict(spared=frozenset() if is_pinned else self._kept):
                         raise
             with self._lock:
                 self.loads += 1
                 self._by_use[digest] = None
+            return Loading(was_read - began, time.perf_counter() - was_read)
 
-    def _evict(self) -> bool:
+    def _evict(self, spared: Collection[str]) -> bool:
         with self._lock:
-            chosen = choose_eviction(self._by_use, self._pinned, self._users)
+            # What is kept goes last also where it may go.
+            unwanted = [one for one in self._by_use if one not in self._kept]
+            wanted = [one for one in self._by_use if one in self._kept and one not in spared]
+            chosen = choose_eviction([*unwanted, *wanted], self._pinned, self._users)
             if chosen is None:
                 return False
-            del self._by_use[chosen]
             self.evictions += 1
-            self._engine.unload(chosen)
+            self._let_go(chosen)
             return True
+
+    def _let_go(self, digest: str) -> None:
+        del self._by_use[digest]
+        self._leaving.discard(digest)
+        self._engine.unload(digest)

@@ -21,6 +21,7 @@ from raytrain.models.text_generation import end_tokens_of
 from raytrain.serving.adapters.weights import AdapterWeights
 from raytrain.serving.engine.answer import Answer
 from raytrain.serving.engine.json_texts import JsonTexts
+from raytrain.serving.engine.memory import check_memory
 from raytrain.serving.engine.request import EngineStats, GenerationRequest, Overloaded, Tell
 
 if TYPE_CHECKING:
@@ -36,12 +37,13 @@ class ContinuousEngine:
     """An `Engine` over one model in this process."""
 
     def __init__(self, loaded: LoadedModel, section: EngineSection) -> None:
-        """Raises ConfigError where the model cannot answer several requests at a time."""
+        """Raises ConfigError where the model cannot answer several requests at a time, or memory cannot hold them."""
         self._tokenizer, self._section = loaded.tokenizer, section
         self._end_tokens = frozenset(end_tokens_of(loaded.model, loaded.tokenizer))
         num_logits = int(loaded.model.get_output_embeddings().weight.shape[0])
         self._json = JsonTexts(loaded.tokenizer, num_logits, sorted(self._end_tokens))
         self.max_context_tokens = _context_of(loaded, section)
+        check_memory(loaded.model, section, self.max_context_tokens)
         self._turn_wanted = threading.Condition()
         self._waiting: deque[Answer] = deque()
         self._answers: dict[str, Answer] = {}

@@ -24,12 +24,14 @@ from raytrain.serving.http.health import health_routes
 from raytrain.serving.http.limits import Doorkeeper
 from raytrain.serving.http.metrics import Metrics
 from raytrain.serving.http.models import model_routes
+from raytrain.serving.http.operate import OPERATE, DrainBody, VersionBody, operate_routes
 from raytrain.serving.http.record import record_of
 from raytrain.serving.http.request_log import RequestLog
 from raytrain.serving.http.section import HttpSection
 from raytrain.serving.http.shapes import ChatAnswer, CompletionAnswer
+from raytrain.serving.operations import Operations
 
-_REFUSALS = (400, 401, 403, 404, 408, 413, 415, 429, 500, 503, 504)
+_REFUSALS = (400, 401, 403, 404, 408, 409, 413, 415, 429, 500, 503, 504)
 _REF = "#/components/schemas/{model}"
 _EVENTS: dict[str, Any] = {
     "schema": {
@@ -41,14 +43,25 @@ _EVENTS: dict[str, Any] = {
 }
 
 
-def build_app(backend: Backend, section: HttpSection) -> FastAPI:
-    """Raises ConfigError where nobody could ask, RefusedError where others may read the keys."""
+def build_app(
+    backend: Backend,
+    section: HttpSection,
+    operations: Operations | None = None,
+    *,
+    is_behind_ray: bool = False,
+) -> FastAPI:
+    """operations: what operators may do, if anything. is_behind_ray: its proxies tell clients the request's id.
+
+    Raises ConfigError where nobody could ask, RefusedError where others may read the keys."""
     keeper = Doorkeeper(section)
     log = RequestLog(section.request_log) if section.request_log.is_on else None
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        following = None if operations is None else asyncio.create_task(operations.follow())
         yield
+        if following is not None:
+            following.cancel()
         if log is not None:
             await asyncio.to_thread(log.close)
 
@@ -61,9 +74,7 @@ def build_app(backend: Backend, section: HttpSection) -> FastAPI:
         redirect_slashes=False,
         lifespan=lifespan,
     )
-    metrics = Metrics()
-    if log is not None:
-        metrics.count_left_out(log)
+    metrics = Metrics(section.num_ingresses, {} if log is None else log.logs)
     app.add_exception_handler(ApiError, _refuse)
     app.add_exception_handler(HTTPException, _refuse_route)
     app.include_router(health_routes(backend, section, metrics))
@@ -71,7 +82,9 @@ def build_app(backend: Backend, section: HttpSection) -> FastAPI:
     _add_answers(app, Answering(backend, section, log))
     if log is not None and section.request_log.feedback:
         app.include_router(feedback_routes(log, section))
-    app.add_middleware(Gate, section=section, keeper=keeper, metrics=metrics)
+    if operations is not None:
+        app.include_router(operate_routes(operations, section))
+    app.add_middleware(Gate, section=section, keeper=keeper, metrics=metrics, tells_id=not is_behind_ray)
     if section.cors_origins:
         app.add_middleware(
             CORSMiddleware,
@@ -133,11 +146,8 @@ async def _refuse_route(request: Request, error: Exception) -> Response:
 def _complete_openapi(app: FastAPI) -> None:
     """Adds what bodies and refusals are, and that a key is needed."""
     written = app.openapi()
-    bodies: list[Any] = [
-        (CompletionBody, "validation"),
-        (ChatBody, "validation"),
-        (FeedbackBody, "validation"),
-    ]
+    models = (CompletionBody, ChatBody, FeedbackBody, VersionBody, DrainBody)
+    bodies: list[Any] = [(one, "validation") for one in models]
     schemas = written.setdefault("components", {}).setdefault("schemas", {})
     schemas |= models_json_schema(bodies, ref_template=_REF)[1]["$defs"]
     schemas |= _error_schemas()
@@ -148,7 +158,7 @@ def _complete_openapi(app: FastAPI) -> None:
     }
     for path, methods in written["paths"].items():
         for operation in methods.values():
-            if path.startswith("/v1/") or path == "/metrics":
+            if path.startswith(("/v1/", OPERATE)) or path == "/metrics":
                 operation["security"] = [{"key": []}]
                 operation["responses"].pop("422", None)
                 operation["responses"] |= {str(one): refusal for one in _REFUSALS}

@@ -10,7 +10,7 @@ from typing_extensions import TypedDict
 
 from raytrain.config.recipe import nearest
 from raytrain.errors import ConfigError
-from raytrain.serving.backend import BadPrompt, RefusedModel, ReplicaLost, Undecided, UnknownModel
+from raytrain.serving.backend import BadPrompt, Draining, RefusedModel, ReplicaLost, Undecided, UnknownModel
 from raytrain.serving.engine.request import Overloaded
 
 _MOST_KNOWN = 50
@@ -96,14 +96,20 @@ def refusal_of(error: Exception, may_use: Callable[[str], bool]) -> ApiError | N
                 retry_after_s=5,
             )
         case BadPrompt():
-            code = "context_length_exceeded" if "context" in error.message else "invalid_prompt"
-            return ApiError(400, error.message, code=code, param=error.param)
+            return ApiError(400, error.message, code=error.code, param=error.param)
         case Overloaded():
             return ApiError(
                 429,
                 f"there is no room for this request now, and {error.waiting} others wait; try again later",
                 code="queue_full",
                 retry_after_s=max(1.0, error.retry_after_s),
+            )
+        case Draining():
+            return ApiError(
+                503,
+                "no new requests are taken here now; ask elsewhere, or later",
+                code="draining",
+                retry_after_s=5,
             )
         case ReplicaLost():
             return ApiError(

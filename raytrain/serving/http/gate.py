@@ -16,6 +16,7 @@ from raytrain.serving.http.access_log import line_of, open_access_log
 from raytrain.serving.http.errors import ApiError, ClientGone, internal_error
 from raytrain.serving.http.limits import Doorkeeper
 from raytrain.serving.http.metrics import Metrics
+from raytrain.serving.http.operate import OPERATE
 from raytrain.serving.http.record import UNMATCHED, Record
 from raytrain.serving.http.section import HttpSection, is_loopback
 
@@ -32,7 +33,11 @@ _CLIENT_GONE = 499
 class Gate:
     """ASGI, outside of all routes and inside of nothing but CORS."""
 
-    def __init__(self, app: ASGIApp, section: HttpSection, keeper: Doorkeeper, metrics: Metrics) -> None:
+    def __init__(
+        self, app: ASGIApp, section: HttpSection, keeper: Doorkeeper, metrics: Metrics, *, tells_id: bool
+    ) -> None:
+        """tells_id: in a header, where nobody before it does."""
+        self._tells_id = tells_id
         self._app, self._keeper, self._metrics = app, keeper, metrics
         self._is_metrics_open, self._is_insecure = section.open_metrics, section.insecure
         self._access_log = open_access_log() if section.access_log else None
@@ -46,11 +51,8 @@ class Gate:
         async def sending(message: MutableMapping[str, Any]) -> None:
             if message["type"] == "http.response.start":
                 record.status = message["status"]
-                message["headers"] = [
-                    *message["headers"],
-                    (b"x-request-id", record.id.encode()),
-                    (b"x-content-type-options", b"nosniff"),
-                ]
+                own = [(b"x-request-id", record.id.encode())] if self._tells_id else []
+                message["headers"] = [*message["headers"], *own, (b"x-content-type-options", b"nosniff")]
             await send(message)
 
         self._metrics.began()
@@ -93,8 +95,9 @@ class Gate:
             if path in _OPEN:
                 return
             raise
-        if path == "/metrics" and record.key is not None and not record.key.is_operator:
-            raise ApiError(403, "the metrics are shown to an operator's key", code="not_an_operator")
+        is_for_operators = path == "/metrics" or path.startswith(OPERATE)
+        if is_for_operators and record.key is not None and not record.key.is_operator:
+            raise ApiError(403, "this is for an operator's key", code="not_an_operator")
         if path.startswith(_COUNTED):
             self._keeper.count(record.key)
 

@@ -22,13 +22,13 @@ _LOOK_AGAIN_S = 1.0
 class Bucket:
     """Holds a minute's requests and fills evenly: a burst is let through, a minute's worth is not exceeded by more."""
 
-    per_minute: int
+    per_minute: float
     level: float
     at: float
 
     def take(self, now: float) -> float:
         """0 where a request may be made now, else seconds until one may."""
-        self.level = min(float(self.per_minute), self.level + (now - self.at) * self.per_minute / 60)
+        self.level = min(max(1.0, self.per_minute), self.level + (now - self.at) * self.per_minute / 60)
         self.at = now
         if self.level >= 1:
             self.level -= 1
@@ -37,7 +37,7 @@ class Bucket:
 
 
 class Doorkeeper:
-    """Of one process: where several answer, each counts by itself."""
+    """Of one process. Where several take requests each counts by itself, and lets in its share of what a key may."""
 
     def __init__(self, section: HttpSection, clock: Callable[[], float] = time.monotonic) -> None:
         """Raises ConfigError where nobody could ask, or the key file's own errors."""
@@ -77,11 +77,11 @@ class Doorkeeper:
         limit = None if key is None else key.requests_per_minute or self._section.requests_per_minute
         if key is None or limit is None:
             return
-        now = self._clock()
+        now, share = self._clock(), limit / self._section.num_ingresses
         with self._lock:
             bucket = self._buckets.get(key.id)
-            if bucket is None or bucket.per_minute != limit:
-                bucket = self._buckets[key.id] = Bucket(limit, float(limit), now)
+            if bucket is None or bucket.per_minute != share:
+                bucket = self._buckets[key.id] = Bucket(share, max(1.0, share), now)
             wait_s = bucket.take(now)
         if wait_s:
             raise ApiError(

@@ -4,14 +4,15 @@ of its own."""
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from numbers import Real
 from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 from raytrain.serving.backend import Readiness
+from raytrain.serving.http.parquet_log import ParquetLog
 from raytrain.serving.http.record import Record
-from raytrain.serving.http.request_log import RequestLog
 
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
 
@@ -19,7 +20,8 @@ _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0,
 class Metrics:
     """Of one app in one process."""
 
-    def __init__(self) -> None:
+    def __init__(self, processes: int = 1, logs: Mapping[str, ParquetLog] | None = None) -> None:
+        """processes: how many such apps there are. logs: by what they hold."""
         self._registry = registry = CollectorRegistry()
         self._requests = Counter(
             "raytrain_http_requests", "Requests that ended", ["route", "status"], registry=registry
@@ -44,11 +46,16 @@ class Metrics:
         self._queue = Histogram(
             "raytrain_queue_seconds", "Until a prompt began to be read", buckets=_SECONDS, registry=registry
         )
-        self._ready = Gauge("raytrain_ready", "1 where /ready says 200", registry=registry)
-        self._left_out = Gauge(
+        Gauge(
+            "raytrain_ingress_processes", "Ingresses, each of which counts by itself", registry=registry
+        ).set(processes)
+        left_out = Gauge(
             "raytrain_request_log_rows_left_out", "For want of room, or because they could not be written",
-            registry=registry,
+            ["kind"], registry=registry,
         )  # fmt: skip
+        for kind, log in (logs or {}).items():
+            left_out.labels(kind).set_function(partial(getattr, log, "num_left_out"))
+        self._ready = Gauge("raytrain_ready", "1 where /ready says 200", registry=registry)
         self._engine = Gauge("raytrain_engine", "The engine's numbers", ["number"], registry=registry)
 
     def began(self) -> None:
@@ -67,10 +74,6 @@ class Metrics:
             self._tokens.labels("prompt").inc(finish.num_prompt_tokens)
             self._tokens.labels("cached").inc(finish.num_cached_tokens)
             self._tokens.labels("completion").inc(finish.num_new_tokens)
-
-    def count_left_out(self, log: RequestLog) -> None:
-        """From now on told of this log."""
-        self._left_out.set_function(lambda: log.num_left_out)
 
     def page(self, readiness: Readiness | None) -> bytes:
         """As Prometheus reads it. readiness: None where it cannot be told."""

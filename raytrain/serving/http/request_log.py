@@ -62,6 +62,11 @@ class RequestLog:
         self._feedback = ParquetLog(folder, "feedback", _FEEDBACK, section.flush_s)
         self._remembered: OrderedDict[str, Mapping[str, Any]] = OrderedDict()
 
+    @property
+    def logs(self) -> dict[str, ParquetLog]:
+        """By what they hold."""
+        return {"requests": self._requests, "feedback": self._feedback}
+
     def begin(self, record: Record, asks: list[Ask]) -> Sample | None:
         """None where this request's words are not kept."""
         self._remembered[record.id] = _who(record)
@@ -103,11 +108,6 @@ class RequestLog:
             {**about, "at": who["at"], "request_id": request_id, "rating": rating, "correction": cleaned}
         )
         return is_known
-
-    @property
-    def num_left_out(self) -> int:
-        """Rows of both kinds."""
-        return self._requests.num_left_out + self._feedback.num_left_out
 
     def close(self) -> None:
         self._requests.close()

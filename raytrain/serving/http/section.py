@@ -38,8 +38,8 @@ class HttpSection(Section):
     """Address to listen on."""
     port: int = Field(default=8000, ge=1, le=65535)
     num_ingresses: int = Field(default=1, ge=1, le=64)
-    """Processes that speak HTTP, behind Ray Serve's proxies. Where one dies the others go on; each counts requests, for
-    metrics and limits, by itself."""
+    """Processes that speak HTTP, behind Ray Serve's proxies. Where one dies the others go on; a key's limit is divided
+    among them, and each counts what it answers, for metrics."""
     api_keys: str | None = None
     """File of the API keys' hashes; null = serving/keys.json under RAYTRAIN_HOME."""
     insecure: bool = False

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -153,6 +154,28 @@ def test_a_key_that_is_removed_opens_nothing_soon_after(file: KeyFile) -> None:
         file.path.write_text("broken")
         os.utime(file.path, (1, 1))
         assert status(other) == 200
+
+
+def test_several_ingresses_let_in_their_shares() -> None:
+    section = HttpSection(insecure=True, requests_per_minute=6, num_ingresses=3)
+    key, now = ApiKey("a", "n", ("*",), "s", "h", "c"), [0.0]
+    keepers = [Doorkeeper(section, clock=lambda: now[0]) for _ in range(3)]
+
+    def let_in(asked: ApiKey) -> int:
+        num = 0
+        for keeper in keepers * 6:
+            with suppress(ApiError):
+                keeper.count(asked)
+                num += 1
+        return num
+
+    assert let_in(key) == 6
+    now[0] += 60
+    assert let_in(key) == 6
+    rare = ApiKey("b", "n", ("*",), "s", "h", "c", requests_per_minute=1)
+    assert let_in(rare) == 3, "each lets in one at least"
+    now[0] += 60
+    assert let_in(rare) == 0, "and no more than its share after it"
 
 
 def test_a_key_may_ask_so_often_a_minute() -> None:

@@ -7,18 +7,19 @@ import logging
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 import requests
-from answering_backends import ToldBackend, listening
+from answering_backends import ToldBackend, listening, wait_until
 from prometheus_client.parser import text_string_to_metric_families
 
 from raytrain.serving.backend import Readiness
 from raytrain.serving.http.access_log import ACCESS_LOG
 from raytrain.serving.http.app import build_app
 from raytrain.serving.http.metrics import engine_numbers
-from raytrain.serving.http.section import HttpSection
+from raytrain.serving.http.section import HttpSection, RequestLogSection
 
 TEXT: dict[str, Any] = {"model": "helper", "prompt": "a very private prompt"}
 
@@ -86,6 +87,31 @@ def test_metrics_count_what_was_answered() -> None:
     assert told["raytrain_engine", "waiting"] == 3
     assert told["raytrain_ready",] == 1
     assert "1" * 12 not in page, "no digest makes a series of its own"
+
+
+def test_rows_that_the_log_lost_are_in_the_metrics(tmp_path: Path) -> None:
+    folder = tmp_path / "log"
+    kept = RequestLogSection(share=1.0, folder=str(folder), flush_s=0.1)
+    with listening(build_app(ToldBackend(), HttpSection(insecure=True, request_log=kept))) as url:
+
+        def lost(kind: str) -> str:
+            page = requests.get(f"{url}/metrics", timeout=30).text
+            (line,) = [one for one in page.splitlines() if f'rows_left_out{{kind="{kind}"}}' in one]
+            return line.split()[1]
+
+        assert lost("requests") == "0.0"
+        folder.rmdir()
+        folder.write_text("no folder any more")
+        requests.post(f"{url}/v1/completions", json=TEXT, timeout=30)
+        wait_until(lambda: lost("requests") == "1.0", "the row is counted")
+        assert lost("feedback") == "0.0"
+
+
+def test_behind_ray_s_proxies_the_id_is_told_by_them_alone() -> None:
+    told = {"x-request-id": "mine-1"}
+    with listening(build_app(ToldBackend(), HttpSection(insecure=True), is_behind_ray=True)) as url:
+        response = requests.post(f"{url}/v1/completions", json=TEXT, headers=told, timeout=30)
+    assert "x-request-id" not in response.headers and response.json()["id"] == "cmpl-mine-1"
 
 
 def test_numbers_of_several_replicas_are_summed() -> None:

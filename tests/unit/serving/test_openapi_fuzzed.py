@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import requests
 import schemathesis
-from answering_backends import ToldBackend, listening
+from answering_backends import ToldBackend, ToldOperations, listening
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from hypothesis.errors import Unsatisfiable
@@ -36,11 +36,14 @@ _CHECKS = [
     response_schema_conformance,
 ]
 _ANSWERING = {
-    f"POST /v1/{route}": f"#/components/schemas/{body}"
+    f"POST /{route}": f"#/components/schemas/{body}"
     for route, body in (
-        ("completions", "CompletionBody"),
-        ("chat/completions", "ChatBody"),
-        ("feedback", "FeedbackBody"),
+        ("v1/completions", "CompletionBody"),
+        ("v1/chat/completions", "ChatBody"),
+        ("v1/feedback", "FeedbackBody"),
+        ("operate/load", "VersionBody"),
+        ("operate/unload", "VersionBody"),
+        ("operate/drain", "DrainBody"),
     )
 }
 """Routes that take a body, and what it has to be."""
@@ -82,7 +85,7 @@ def test_requests_made_from_the_schema_find_no_fault(mode: GenerationMode, tmp_p
     kept = RequestLogSection(share=1.0, feedback=True, folder=str(tmp_path))
     section = HttpSection(insecure=True, access_log=False, request_log=kept)
     expected = 200 if mode == GenerationMode.POSITIVE else 400
-    with listening(build_app(ToldBackend(), section)) as url:
+    with listening(build_app(ToldBackend(), section, ToldOperations())) as url:
         schema = schemathesis.openapi.from_url(f"{url}/openapi.json")
         operations = {found.ok().label: found.ok() for found in schema.get_all_operations()}
         assert operations.keys() > _ANSWERING.keys()

@@ -12,7 +12,7 @@ import requests
 from answering_backends import ToldBackend, listening
 
 from raytrain.errors import ConfigError
-from raytrain.serving.backend import BadPrompt
+from raytrain.serving.backend import BadPrompt, PromptTooLong
 from raytrain.serving.engine.request import Overloaded
 from raytrain.serving.http.app import build_app
 from raytrain.serving.http.section import HttpSection
@@ -146,7 +146,8 @@ def test_an_unknown_model_is_told_with_the_list(url: str, backend: ToldBackend, 
 
 
 REFUSALS: list[tuple[Exception, int, str, str | None]] = [
-    (BadPrompt("9 tokens exceed the model's context of 8", "max_tokens"), 400, "context_length_exceeded", "max_tokens"),
+    (PromptTooLong("9 tokens exceed the room of 8", "max_tokens"), 400, "context_length_exceeded", "max_tokens"),
+    (BadPrompt("no template gives a context for tools", "messages"), 400, "invalid_prompt", "messages"),
     (ConfigError("no such schema", why="w", fix="f"), 400, "invalid_json_schema", "response_format"),
     (Overloaded(64, 3.2), 429, "queue_full", None),
     (TimeoutError(), 504, "timeout", None),

@@ -11,7 +11,9 @@ import pytest
 from raytrain.serving.backend import (
     Ask,
     BadPrompt,
+    Draining,
     ModelCard,
+    PromptTooLong,
     Readiness,
     RefusedModel,
     ReplicaLost,
@@ -95,7 +97,14 @@ def test_an_answer_comes_as_it_is(is_streamed: bool) -> None:
 
 @pytest.mark.parametrize(
     "error",
-    [UnknownModel("x", ("a", "b")), RefusedModel("x"), BadPrompt("too long", "prompt"), Overloaded(3, 2.5)],
+    [
+        UnknownModel("x", ("a", "b")),
+        RefusedModel("x"),
+        BadPrompt("too long", "prompt"),
+        PromptTooLong("9", "prompt"),
+        Draining(),
+        Overloaded(3, 2.5),
+    ],
 )
 def test_a_refusal_crosses_as_what_it_is(error: Exception) -> None:
     crossed = pickle.loads(pickle.dumps(Refusal(error)))

@@ -106,7 +106,8 @@ def test_a_disk_that_takes_no_rows_keeps_nobody_from_an_answer_and_is_counted(tm
         assert requests.post(f"{url}/v1/completions", json=TEXT, timeout=30).status_code == 200
         wait_until(
             lambda: (
-                "raytrain_request_log_rows_left_out 1.0" in requests.get(f"{url}/metrics", timeout=30).text
+                'raytrain_request_log_rows_left_out{kind="requests"} 1.0'
+                in requests.get(f"{url}/metrics", timeout=30).text
             ),
             "the row is counted",
         )

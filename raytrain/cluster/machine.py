@@ -1,0 +1,26 @@
+"""What memory this process may take."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
+
+
+def container_limit_bytes() -> int | None:
+    """The memory limit of this control group (version 2, then 1), if there is one."""
+    for file in _LIMITS:
+        try:
+            text = file.read_text().strip()
+        except OSError:
+            continue
+        return int(text) if text.isdigit() else None
+    return None
+
+
+def memory_bytes() -> int:
+    """The machine's, or what the container may have of it."""
+    import psutil
+
+    total = int(psutil.virtual_memory().total)
+    return min(total, container_limit_bytes() or total)

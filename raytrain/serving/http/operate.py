@@ -1,0 +1,181 @@
+"""What an operator's key may do to a service that runs: versions loaded and unloaded, drained and taken up again."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import asdict
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Request
+from pydantic import Field
+from starlette.responses import JSONResponse, Response
+from typing_extensions import TypedDict
+
+from raytrain.errors import ConfigError, IntegrityError, PlatformError, RefusedError, StorageError
+from raytrain.serving.backend import ReplicaLost
+from raytrain.serving.http.asking import is_model_name
+from raytrain.serving.http.bodies import Body
+from raytrain.serving.http.errors import ApiError
+from raytrain.serving.http.reading import read_body
+from raytrain.serving.http.record import record_of
+from raytrain.serving.http.section import HttpSection
+from raytrain.serving.operations import InProduction, Loaded, Operations, Standing, Target
+
+OPERATE = "/operate/"
+
+
+class VersionBody(Body):
+    """Which version."""
+
+    model: Annotated[str, Field(min_length=1, max_length=200)]
+    """NAME@VERSION, or NAME@ALIAS for the version that it names now."""
+
+
+class DrainBody(Body):
+    """Whether new requests are taken."""
+
+    is_draining: bool
+
+
+class LoadedAtReplica(TypedDict):
+    replica: str
+    was_loaded: bool
+    verify_s: float
+    read_s: float
+    put_s: float
+
+
+class LoadAnswer(TypedDict):
+    model: str
+    digest: str
+    replicas: list[LoadedAtReplica]
+
+
+class UnloadedAtReplica(TypedDict):
+    replica: str
+    was_loaded: bool
+    is_in_use: bool
+
+
+class UnloadAnswer(TypedDict):
+    model: str
+    digest: str
+    replicas: list[UnloadedAtReplica]
+
+
+class StandingOfReplica(TypedDict):
+    replica: str
+    is_draining: bool
+    answering: int
+    kept: list[str]
+
+
+class StandingAnswer(TypedDict):
+    is_draining: bool
+    """All of them take no new requests."""
+    answering: int
+    """Requests under way at all of them."""
+    replicas: list[StandingOfReplica]
+
+
+def operate_routes(operations: Operations, section: HttpSection) -> APIRouter:
+    """For operators' keys; the gate sees to that."""
+    routes = APIRouter(tags=["operation"], prefix=OPERATE.rstrip("/"))
+
+    @routes.post("/load", response_model=None, **_described(VersionBody, LoadAnswer))
+    async def load(request: Request) -> Response:
+        """Lets a version answer on every replica, before anybody asks for it, and keeps it there."""
+        model = await _model_of(request, section)
+        async with _refusals():
+            target, found = await operations.load(model)
+        return JSONResponse(_told(target, [_without_fault(one) for one in found]))
+
+    @routes.post("/unload", response_model=None, **_described(VersionBody, UnloadAnswer))
+    async def unload(request: Request) -> Response:
+        """Keeps a version no longer."""
+        model = await _model_of(request, section)
+        async with _refusals():
+            target, found = await operations.unload(model)
+        return JSONResponse(_told(target, [asdict(one) for one in found]))
+
+    @routes.post("/drain", response_model=None, **_described(DrainBody, StandingAnswer))
+    async def drain(request: Request) -> Response:
+        """Takes no new requests, or takes them again. Those under way end."""
+        body = await read_body(request, DrainBody, section)
+        async with _refusals():
+            return JSONResponse(_all(await operations.drain(is_on=body.is_draining)))
+
+    @routes.get("/standing", response_model=None, responses={200: {"model": StandingAnswer}})
+    async def standing() -> Response:
+        """What is under way, and whether more is taken."""
+        async with _refusals():
+            return JSONResponse(_all(await operations.standing()))
+
+    return routes
+
+
+def _described(body: type[Body], answer: Any) -> dict[str, Any]:
+    """Bodies are read by hand; what they are is told here."""
+    content = {"application/json": {"schema": {"$ref": f"#/components/schemas/{body.__name__}"}}}
+    return {
+        "openapi_extra": {"requestBody": {"required": True, "content": content}},
+        "responses": {200: {"model": answer}},
+    }
+
+
+async def _model_of(request: Request, section: HttpSection) -> str:
+    model = (await read_body(request, VersionBody, section)).model
+    if not is_model_name(model):
+        raise ApiError(400, "`model` takes NAME@VERSION or NAME@ALIAS", code="invalid_value", param="model")
+    record_of(request).model = model
+    return model
+
+
+def _without_fault(one: Loaded) -> dict[str, Any]:
+    """Where there is one, all of it is refused."""
+    return {key: value for key, value in vars(one).items() if key != "fault"}
+
+
+def _told(target: Target, replicas: list[dict[str, Any]]) -> dict[str, Any]:
+    return {
+        "model": target.model,
+        "digest": target.digest,
+        "replicas": sorted(replicas, key=lambda one: str(one["replica"])),
+    }
+
+
+def _all(found: list[Standing]) -> dict[str, Any]:
+    return {
+        "is_draining": all(one.is_draining for one in found),
+        "answering": sum(one.answering for one in found),
+        "replicas": [{**asdict(one), "kept": list(one.kept)} for one in found],
+    }
+
+
+@asynccontextmanager
+async def _refusals() -> AsyncIterator[None]:
+    """An operator may read why, with places."""
+    try:
+        yield
+    except PlatformError as error:
+        status, code = _kind_of(error)
+        message = f"{error.what}: {error.why}; {error.fix}"
+        raise ApiError(status, message, code=code, param="model") from error
+    except ReplicaLost as error:
+        raise ApiError(503, "no replica answers now", code="replica_lost", retry_after_s=1) from error
+    except TimeoutError as error:
+        raise ApiError(504, "replicas are still at it; ask /operate/standing", code="timeout") from error
+
+
+def _kind_of(error: PlatformError) -> tuple[int, str]:
+    match error:
+        case ConfigError():
+            return 404, "model_not_found"
+        case InProduction():
+            return 409, "in_production"
+        case RefusedError() | IntegrityError():
+            return 403, "model_refused"
+        case StorageError():
+            return 503, "registry_unavailable"
+    return 500, "internal_error"

@@ -1,0 +1,38 @@
+"""A replica as operators know it: what is asked of all replicas together, each does by itself."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+
+from raytrain.serving.operations import Loaded, Standing, Target, Unloaded
+from raytrain.serving.replica import Replica
+from raytrain.serving.wanted import Wanted
+
+
+class OperatedReplica:
+    """What may take long goes on beside the answering."""
+
+    def __init__(self, replica: Replica) -> None:
+        self._replica, self._wishes = replica, replica.wishes
+
+    async def exchange(self, wanted: Wanted) -> Wanted:
+        """Take over what is wanted, and tell what was known here."""
+        return await asyncio.to_thread(self._wishes.exchange, wanted)
+
+    async def standing(self) -> Standing:
+        replica, wishes = self._replica, self._wishes
+        return Standing(replica.name, wishes.wanted.is_draining, replica.answering, wishes.kept)
+
+    async def find(self, reference: str) -> Target:
+        """What a reference names now. Raises ConfigError or StorageError."""
+        found = await asyncio.to_thread(self._wishes.find, reference)
+        production = self._replica.routes.table.production.items()
+        names = [name for name, one in production if one.digest == found.digest]
+        return replace(found, production_of=tuple(names))
+
+    async def load(self, wanted: Wanted, target: Target) -> Loaded:
+        return await asyncio.to_thread(self._wishes.load, wanted, target)
+
+    async def unload(self, wanted: Wanted, target: Target) -> Unloaded:
+        return await asyncio.to_thread(self._wishes.unload, wanted, target)
