@@ -13,12 +13,13 @@ from typing import Annotated, Any
 
 import typer
 
-from raytrain.cli import serve_keys
+from raytrain.cli import serve_keys, serve_trials
 from raytrain.cli.output import JsonOption, VerboseOption, emit, stderr_console
 from raytrain.errors import EndpointError
 
 app = typer.Typer(help="Serve a base model and its released adapters over HTTP.", no_args_is_help=True)
 app.add_typer(serve_keys.app, name="keys")
+app.command("compare")(serve_trials.compare)
 
 ConfigArgument = Annotated[Path, typer.Argument(help="Serving config, such as serve/laptop.yaml.")]
 OverridesArgument = Annotated[
@@ -144,6 +145,9 @@ def _show_status(console: Any, found: dict[str, Any]) -> None:
     console.print("ready" if found["is_ready"] else "not ready", highlight=False)
     for name, digest in sorted(found.get("production", {}).items()):
         console.print(f"  {name}: {digest[:19]}", highlight=False, markup=False)
+    for one in found.get("trials", []):
+        told = f"  {one['mode']} of {one['name']}: {one['standing']}, {one['why']}"
+        console.print(told, highlight=False, markup=False)
     for problem in found.get("problems", []):
         console.print(f"  ! {problem}", highlight=False, markup=False)
 

@@ -62,7 +62,7 @@ class Ingress:
     def __serve_build_asgi_app__(self) -> Any:
         from raytrain.serving.http.app import build_app
 
-        return build_app(self._backend, self._section.http)
+        return build_app(self._backend, self._section.http, self._section.trials)
 
 
 def build_application(args: dict[str, Any]) -> serve.Application:

@@ -24,6 +24,7 @@ from raytrain.serving.engine.continuous import ContinuousEngine
 from raytrain.serving.engine.request import GenerationRequest, Overloaded, Piece
 from raytrain.serving.routes import Routes
 from raytrain.serving.section import ServingSection
+from raytrain.serving.trials.watch import Trials
 from raytrain.storage.home import raytrain_home
 
 _CHARACTERS_PER_TOKEN = 32
@@ -42,6 +43,7 @@ class Replica:
         self.engine = ContinuousEngine(self._loaded, section.engine)
         self.residents = Residents(self.engine)
         self.base = _name_of(section.base_model)
+        self._most_waiting = section.engine.max_waiting
         self._base_digest = str(self._loaded.base.digest)
         releases = section.releases
         registry = Registry(open_store(releases.registry or str(raytrain_home() / "registry")))
@@ -55,10 +57,19 @@ class Replica:
             target=self.routes.follow, args=(releases.poll_s,), name="registry", daemon=True
         )
         self._watch.start()
+        self.trials = Trials(section.trials, self.routes, self.residents)
+        self.trials.refresh()
+        self._trial_watch = threading.Thread(
+            target=self.trials.follow, args=(releases.poll_s,), name="trials", daemon=True
+        )
+        self._trial_watch.start()
 
     async def generate(self, ask: Ask) -> AsyncGenerator[Served | Piece]:
         """See `Backend`."""
-        route = await self._route(ask.model)
+        self._refuse_mirror_of_a_full_queue(ask)
+        route, arm = await self._route(ask.model), None
+        if route is not None:
+            route, arm = self.trials.choose(ask.model, ask.arm, route)
         request = self._request(ask, route)
         loop, told = asyncio.get_running_loop(), asyncio.Queue[Piece]()
 
@@ -68,7 +79,7 @@ class Replica:
         async with _Entered(self.residents, route):
             self.engine.submit(request, tell)
             try:
-                yield self._served(route)
+                yield replace(self._served(route), arm=arm)
                 while True:
                     piece = await told.get()
                     yield piece
@@ -103,12 +114,19 @@ class Replica:
         residents = self.residents
         numbers |= {"hits": residents.hits, "loads": residents.loads, "evictions": residents.evictions}
         is_ready = self.engine.is_alive and not cold
-        return Readiness(is_ready, self.base, production, tuple(problems), numbers)
+        return Readiness(is_ready, self.base, production, tuple(problems), numbers, self.trials.states())
 
     def close(self) -> None:
         self.routes.stop()
+        self.trials.stop()
         self.engine.close()
         self._watch.join()
+        self._trial_watch.join()
+
+    def _refuse_mirror_of_a_full_queue(self, ask: Ask) -> None:
+        waiting = self.engine.stats().waiting if ask.is_mirror else 0
+        if 2 * waiting > self._most_waiting:
+            raise Overloaded(waiting, 1.0)
 
     async def _route(self, model: str) -> Admitted | None:
         """None for the base model by itself."""

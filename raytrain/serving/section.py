@@ -12,6 +12,7 @@ from raytrain.config.recipe import build, load_recipe
 from raytrain.config.section import Section
 from raytrain.serving.engine.section import EngineSection
 from raytrain.serving.http.section import HttpSection
+from raytrain.serving.trials.section import TrialSection
 from raytrain.storage.section import StorageSection
 
 SERVING = Form("serving config", "base_model and what is served over it", "serve/", "docs/serving.md")
@@ -82,9 +83,19 @@ class ServingSection(Section):
     releases: ReleaseSection = Field(default_factory=ReleaseSection)
     engine: EngineSection = Field(default_factory=EngineSection)
     replicas: ReplicasSection = Field(default_factory=ReplicasSection)
+    trials: list[TrialSection] = Field(default_factory=list)
+    """Candidates that are held against production."""
     http: HttpSection = Field(default_factory=HttpSection)
     storage: StorageSection = Field(default_factory=StorageSection)
     """Where a model that was converted, as from GGUF, is kept."""
+
+    @model_validator(mode="after")
+    def _is_one_trial_a_name(self) -> Self:
+        names = [one.name for one in self.trials]
+        twice = sorted({one for one in names if names.count(one) > 1})
+        if twice:
+            raise ValueError(f"`trials` has two for {', '.join(twice)}: a name's requests can be in one")
+        return self
 
     @property
     def num_threads(self) -> int:
