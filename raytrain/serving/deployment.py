@@ -7,6 +7,7 @@ from contextlib import aclosing
 from typing import Any
 
 from ray import serve
+from ray.serve.config import RequestRouterConfig
 
 from raytrain.serving.backend import Ask, ModelCard, Readiness, Served
 from raytrain.serving.engine.request import Piece
@@ -42,6 +43,11 @@ class ReplicaProcess:
     async def readiness(self) -> Readiness:
         return await self._replica.readiness()
 
+    async def record_routing_stats(self) -> dict[str, Any]:
+        """Ray Serve asks for it every second and tells it to routers: see adapter_router.py."""
+        stats = self._replica.engine.stats()
+        return {"load": stats.running + stats.waiting, "models": self._replica.warm_models()}
+
     def check_health(self) -> None:
         """Ray Serve puts another in its place where this raises."""
         if not self._replica.engine.is_alive:
@@ -65,6 +71,20 @@ class Ingress:
         return build_app(self._backend, self._section.http, self._section.trials)
 
 
+def _routing(section: ServingSection) -> dict[str, Any]:
+    """None of its own where Ray Serve's is wanted: the less busy of two."""
+    if section.replicas.routing == "load":
+        return {}
+    from raytrain.serving.adapter_router import TOLD_EVERY_S, AdapterRouter
+
+    config = RequestRouterConfig(
+        request_router_class=f"{AdapterRouter.__module__}.{AdapterRouter.__name__}",
+        request_router_kwargs={"spread_at": section.replicas.spread_at},
+        request_routing_stats_period_s=TOLD_EVERY_S,
+    )
+    return {"request_router_config": config}
+
+
 def build_application(args: dict[str, Any]) -> serve.Application:
     """What `import_path` of a Serve config names. args: a ServingSection's keys."""
     section = ServingSection.model_validate(args)
@@ -80,6 +100,7 @@ def build_application(args: dict[str, Any]) -> serve.Application:
             "num_cpus": section.replicas.cpus_per_replica,
             "num_gpus": section.replicas.gpus_per_replica,
         },
+        **_routing(section),
         **section.replicas.scaling,
     )
     ingress = serve.deployment(

@@ -102,6 +102,14 @@ class Replica:
             cards.append(ModelCard(reference, one.digest, one.created, (alias,), held))
         return cards
 
+    def warm_models(self) -> list[str]:
+        """Names that are answered without an adapter being read first."""
+        resident, table = set(self.residents.resident()), self.routes.table
+        held = [(reference, one) for reference, one in table.aliases.items() if one.digest in resident]
+        names = {self.base, *(f"{one.name}@{one.version}" for _, one in held), *(key for key, _ in held)}
+        names |= {name for name, one in table.production.items() if one.digest in resident}
+        return sorted(names)
+
     async def readiness(self) -> Readiness:
         table, resident = self.routes.table, set(self.residents.resident())
         production = {name: one.digest for name, one in table.production.items() if one.digest in resident}

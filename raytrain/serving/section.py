@@ -42,6 +42,11 @@ class ReplicasSection(Section):
     """Ray Serve adds replicas up to so many while they are busy; null = as many as num_replicas."""
     busy_at: int = Field(default=8, ge=1)
     """Requests that a replica answers at a time on average before another is added."""
+    routing: Literal["load", "adapters"] = "load"
+    """load = the less busy replica; adapters = one that holds the adapter, while it is not much busier than others."""
+    spread_at: int = Field(default=4, ge=1)
+    """With `routing: adapters`: a replica with so many requests more than the least busy is passed over, and another
+    reads the adapter too."""
     cpus_per_replica: float = Field(default=1.0, gt=0)
     """Of the cluster's; a replica computes with so many threads unless `threads` is set."""
     gpus_per_replica: float = Field(default=0.0, ge=0)
