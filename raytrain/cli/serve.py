@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from raytrain.cli import serve_keys, serve_operate
+from raytrain.cli import serve_keys, serve_operate, serve_trials
 from raytrain.cli.output import JsonOption, VerboseOption, emit, stderr_console
 from raytrain.cli.serve_endpoint import DEFAULT_URL, KeyOption, UrlOption, ask
 from raytrain.errors import EndpointError
@@ -20,6 +20,7 @@ _LOOKED_AT_EVERY_S = 5.0
 app = typer.Typer(help="Serve a base model and its released adapters over HTTP.", no_args_is_help=True)
 app.add_typer(serve_keys.app, name="keys")
 serve_operate.add_to(app)
+app.command("compare")(serve_trials.compare)
 
 ConfigArgument = Annotated[Path, typer.Argument(help="Serving config, such as serve/laptop.yaml.")]
 OverridesArgument = Annotated[
@@ -112,6 +113,9 @@ def _show_status(console: Any, found: dict[str, Any]) -> None:
     console.print("ready" if found["is_ready"] else "not ready", highlight=False)
     for name, digest in sorted(found.get("production", {}).items()):
         console.print(f"  {name}: {digest[:19]}", highlight=False, markup=False)
+    for one in found.get("trials", []):
+        told = f"  {one['mode']} of {one['name']}: {one['standing']}, {one['why']}"
+        console.print(told, highlight=False, markup=False)
     for problem in found.get("problems", []):
         console.print(f"  ! {problem}", highlight=False, markup=False)
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from raytrain.serving.engine.request import Piece, Sampling
 
 Message = dict[str, str]
 """Of a conversation: role and content."""
+
+Arm = Literal["candidate", "production"]
+"""On which side of a trial a request is answered."""
 
 
 @dataclass(frozen=True)
@@ -26,6 +29,10 @@ class Ask:
     """With 0 max_new_tokens the answer may fill the context."""
     is_streamed: bool = True
     """Whether anybody reads along; where not, an answer that is lost can be asked for again."""
+    arm: Arm | None = None
+    """Of the trial of `model`, where the request takes part in one and that still goes on."""
+    is_mirror: bool = False
+    """Whether nobody waits for it: it is refused where the queue is more than half full."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +44,8 @@ class Served:
     digest: str
     """Of the bundle whose adapter answers; of the base model where it answers by itself."""
     base_digest: str
+    arm: Arm | None = None
+    """Of the trial that this answer is a part of."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +62,19 @@ class ModelCard:
 
 
 @dataclass(frozen=True)
+class TrialState:
+    """Of one trial of a serving config."""
+
+    name: str
+    candidate: str
+    mode: str
+    share: float
+    standing: str
+    """running, waiting, or ended: then production answers all."""
+    why: str
+
+
+@dataclass(frozen=True)
 class Readiness:
     """Of one replica, or of all."""
 
@@ -65,6 +87,7 @@ class Readiness:
     """What is not as the registry says, or cannot be asked of it; is_ready may be true nonetheless."""
     details: dict[str, Any] = field(default_factory=dict)
     """The engine's numbers."""
+    trials: tuple[TrialState, ...] = ()
 
 
 class UnknownModel(Exception):

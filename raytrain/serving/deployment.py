@@ -7,6 +7,7 @@ from contextlib import aclosing
 from typing import Any
 
 from ray import serve
+from ray.serve.config import RequestRouterConfig
 
 from raytrain.errors import PlatformError
 from raytrain.serving.backend import Ask, ModelCard, Readiness, Served
@@ -67,6 +68,11 @@ class ReplicaProcess:
     async def unload(self, wanted: Wanted, target: Target) -> Unloaded:
         return await self._operated.unload(wanted, target)
 
+    async def record_routing_stats(self) -> dict[str, Any]:
+        """Ray Serve asks for it every second and tells it to routers: see adapter_router.py."""
+        stats = self._replica.engine.stats()
+        return {"load": stats.running + stats.waiting, "models": self._replica.warm_models()}
+
     def check_health(self) -> None:
         """Ray Serve puts another in its place where this raises."""
         if not self._replica.engine.is_alive:
@@ -88,7 +94,23 @@ class Ingress:
     def __serve_build_asgi_app__(self) -> Any:
         from raytrain.serving.http.app import build_app
 
-        return build_app(self._backend, self._section.http, self._operations, is_behind_ray=True)
+        return build_app(
+            self._backend, self._section.http, self._operations, self._section.trials, is_behind_ray=True
+        )
+
+
+def _routing(section: ServingSection) -> dict[str, Any]:
+    """None of its own where Ray Serve's is wanted: the less busy of two."""
+    if section.replicas.routing == "load":
+        return {}
+    from raytrain.serving.adapter_router import TOLD_EVERY_S, AdapterRouter
+
+    config = RequestRouterConfig(
+        request_router_class=f"{AdapterRouter.__module__}.{AdapterRouter.__name__}",
+        request_router_kwargs={"spread_at": section.replicas.spread_at},
+        request_routing_stats_period_s=TOLD_EVERY_S,
+    )
+    return {"request_router_config": config}
 
 
 def build_application(args: dict[str, Any]) -> serve.Application:
@@ -108,6 +130,7 @@ def build_application(args: dict[str, Any]) -> serve.Application:
             "num_cpus": section.replicas.cpus_per_replica,
             "num_gpus": section.replicas.gpus_per_replica,
         },
+        **_routing(section),
         **section.replicas.scaling,
     )
     ingress = serve.deployment(

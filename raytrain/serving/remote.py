@@ -17,6 +17,7 @@ from raytrain.serving.backend import (
     RefusedModel,
     ReplicaLost,
     Served,
+    TrialState,
     Undecided,
     UnknownModel,
 )
@@ -49,16 +50,16 @@ class RemoteBackend:
         has_told = False
         for is_last in (False, True):
             # Asked again by its version: an alias may have moved, and who answers has been told.
-            again = ask if served is None else replace(ask, model=served.model)
+            again = ask if served is None else replace(ask, model=served.model, arm=None)
             try:
                 async with aclosing(self._once(again)) as answer:
                     async for one in answer:
                         if isinstance(one, Served):
                             if served is None:
                                 yield one
-                            elif one != served:
+                                served = one
+                            elif replace(one, arm=served.arm) != served:
                                 raise ReplicaLost(ask.id)
-                            served = one
                         else:
                             has_told = True
                             yield one
@@ -133,4 +134,14 @@ def combined(found: Sequence[Readiness]) -> Readiness:
     problems = list(dict.fromkeys(problem for one in found for problem in one.problems))
     problems += [f"replicas differ in what they serve as {name}" for name in sorted(names - shared.keys())]
     details: dict[str, Any] = {"replicas": [one.details for one in found]}
-    return Readiness(all(one.is_ready for one in found), found[0].base, shared, tuple(problems), details)
+    is_ready = all(one.is_ready for one in found)
+    return Readiness(is_ready, found[0].base, shared, tuple(problems), details, _trials(found))
+
+
+def _trials(found: Sequence[Readiness]) -> tuple[TrialState, ...]:
+    """Of each, as a replica says where it does not run; they agree but for the moments after a move."""
+    told: dict[str, TrialState] = {}
+    for one in (trial for each in found for trial in each.trials):
+        if one.name not in told or one.standing != "running":
+            told[one.name] = one
+    return tuple(told.values())

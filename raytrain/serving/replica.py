@@ -39,6 +39,7 @@ from raytrain.serving.engine.continuous import ContinuousEngine
 from raytrain.serving.engine.request import GenerationRequest, Overloaded, Piece
 from raytrain.serving.routes import Routes
 from raytrain.serving.section import ServingSection
+from raytrain.serving.trials.watch import Trials
 from raytrain.storage.home import raytrain_home
 
 _CHARACTERS_PER_TOKEN = 32
@@ -73,6 +74,7 @@ class Replica:
         self.engine = ContinuousEngine(self._loaded, section.engine)
         self.residents = Residents(self.engine)
         self.base = _name_of(section.base_model)
+        self._most_waiting = section.engine.max_waiting
         self._base_digest = str(self._loaded.base.digest)
         releases = section.releases
         registry = Registry(open_store(releases.registry or str(raytrain_home() / "registry")))
@@ -89,11 +91,18 @@ class Replica:
         self._watch.start()
         # Of their own: a registry that hangs would keep threads that read adapters.
         self._lookups = ThreadPoolExecutor(_NUM_LOOKUPS, "lookup")
+        self.trials = Trials(section.trials, self.routes, self.residents)
+        self.trials.refresh()
+        self._trial_watch = threading.Thread(
+            target=self.trials.follow, args=(releases.poll_s,), name="trials", daemon=True
+        )
+        self._trial_watch.start()
 
     async def generate(self, ask: Ask) -> AsyncGenerator[Served | Piece]:
         """See `Backend`."""
         if self.wishes.wanted.is_draining:
             raise Draining
+        self._refuse_mirror_of_a_full_queue(ask)
         self.answering += 1
         try:
             async with aclosing(self._generate(ask)) as answer:
@@ -103,7 +112,9 @@ class Replica:
             self.answering -= 1
 
     async def _generate(self, ask: Ask) -> AsyncGenerator[Served | Piece]:
-        route = await self._route(ask.model)
+        route, arm = await self._route(ask.model), None
+        if route is not None:
+            route, arm = self.trials.choose(ask.model, ask.arm, route)
         request = self._request(ask, route)
         loop, told = asyncio.get_running_loop(), asyncio.Queue[Piece]()
 
@@ -113,7 +124,7 @@ class Replica:
         async with _Entered(self.residents, route):
             self.engine.submit(request, tell)
             try:
-                yield self._served(route)
+                yield replace(self._served(route), arm=arm)
                 while True:
                     piece = await told.get()
                     yield piece
@@ -135,6 +146,14 @@ class Replica:
                 cards.append(ModelCard(name, one.digest, one.created, aliases, held))
             cards.append(ModelCard(reference, one.digest, one.created, (alias,), held))
         return cards
+
+    def warm_models(self) -> list[str]:
+        """Names that are answered without an adapter being read first."""
+        resident, table = set(self.residents.resident()), self.routes.table
+        held = [(reference, one) for reference, one in table.aliases.items() if one.digest in resident]
+        names = {self.base, *(f"{one.name}@{one.version}" for _, one in held), *(key for key, _ in held)}
+        names |= {name for name, one in table.production.items() if one.digest in resident}
+        return sorted(names)
 
     async def readiness(self) -> Readiness:
         table, resident = self.routes.table, set(self.residents.resident())
@@ -160,14 +179,21 @@ class Replica:
             "answering": self.answering,
         }
         is_ready = self.engine.is_alive and not cold and not is_draining
-        return Readiness(is_ready, self.base, production, tuple(problems), numbers)
+        return Readiness(is_ready, self.base, production, tuple(problems), numbers, self.trials.states())
 
     def close(self) -> None:
         self.routes.stop()
+        self.trials.stop()
         self._lookups.shutdown(wait=False, cancel_futures=True)
         self.wishes.close()
         self.engine.close()
         self._watch.join(_REGISTRY_ENDS_S)
+        self._trial_watch.join(_REGISTRY_ENDS_S)
+
+    def _refuse_mirror_of_a_full_queue(self, ask: Ask) -> None:
+        waiting = self.engine.stats().waiting if ask.is_mirror else 0
+        if 2 * waiting > self._most_waiting:
+            raise Overloaded(waiting, 1.0)
 
     async def _route(self, model: str) -> Admitted | None:
         """None for the base model by itself."""

@@ -12,6 +12,7 @@ from raytrain.config.recipe import build, load_recipe
 from raytrain.config.section import Section
 from raytrain.serving.engine.section import EngineSection
 from raytrain.serving.http.section import HttpSection
+from raytrain.serving.trials.section import TrialSection
 from raytrain.storage.section import StorageSection
 
 APPLICATION = "raytrain"
@@ -49,6 +50,11 @@ class ReplicasSection(Section):
     surge_percent: int = Field(default=0, ge=0, le=100)
     """Of num_replicas: so many new ones start before old ones end where the config changes, if the cluster has room for
     them, and wait for it if not; 0 = an old one ends first."""
+    routing: Literal["load", "adapters"] = "load"
+    """load = the less busy replica; adapters = one that holds the adapter, while it is not much busier than others."""
+    spread_at: int = Field(default=4, ge=1)
+    """With `routing: adapters`: a replica with so many requests more than the least busy is passed over, and another
+    reads the adapter too."""
     cpus_per_replica: float = Field(default=1.0, gt=0)
     """Of the cluster's; a replica computes with so many threads unless `threads` is set."""
     gpus_per_replica: float = Field(default=0.0, ge=0)
@@ -90,9 +96,19 @@ class ServingSection(Section):
     releases: ReleaseSection = Field(default_factory=ReleaseSection)
     engine: EngineSection = Field(default_factory=EngineSection)
     replicas: ReplicasSection = Field(default_factory=ReplicasSection)
+    trials: list[TrialSection] = Field(default_factory=list)
+    """Candidates that are held against production."""
     http: HttpSection = Field(default_factory=HttpSection)
     storage: StorageSection = Field(default_factory=StorageSection)
     """Where a model that was converted, as from GGUF, is kept."""
+
+    @model_validator(mode="after")
+    def _is_one_trial_a_name(self) -> Self:
+        names = [one.name for one in self.trials]
+        twice = sorted({one for one in names if names.count(one) > 1})
+        if twice:
+            raise ValueError(f"`trials` has two for {', '.join(twice)}: a name's requests can be in one")
+        return self
 
     @property
     def num_threads(self) -> int:

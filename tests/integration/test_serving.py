@@ -170,6 +170,16 @@ def test_openai_s_client_is_answered(server: Server) -> None:
         client.completions.create(model="sums", prompt=[5] * 300)
 
 
+def test_probes_of_kuberay_and_ours(server: Server) -> None:
+    told = {}
+    for path in ("/-/healthz", "/-/routes", "/health", "/ready"):
+        with urllib.request.urlopen(server.url + path, timeout=30) as answer:
+            told[path] = answer.read().decode()
+    assert told["/-/healthz"] == "success", "KubeRay looks for this word"
+    assert json.loads(told["/-/routes"]) == {"/": "raytrain"}
+    assert json.loads(told["/ready"])["is_ready"]
+
+
 def test_promoted_and_rolled_back_under_load(server: Server) -> None:
     first, second = server.releases.adapters
     with Load(server) as load:

@@ -39,6 +39,7 @@ def line_of(record: Record) -> str:
         "model": record.model,
         "served": None if record.served is None else record.served.model,
         "digest": None if record.served is None else record.served.digest,
+        "trial": None if record.served is None else record.served.arm,
         "is_stream": record.is_stream,
         "duration_s": round(record.elapsed_s, 4),
         "first_piece_s": None if record.first_piece_s is None else round(record.first_piece_s, 4),

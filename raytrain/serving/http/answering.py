@@ -8,6 +8,7 @@ import logging
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import aclosing
+from dataclasses import replace
 from typing import Any
 
 from starlette.requests import Request
@@ -27,6 +28,8 @@ from raytrain.serving.http.record import Record, record_of
 from raytrain.serving.http.request_log import RequestLog, Sample
 from raytrain.serving.http.section import HttpSection
 from raytrain.serving.http.writing import Head, Writer, Written
+from raytrain.serving.trials.desk import TrialDesk
+from raytrain.serving.trials.log import Part
 
 _log = logging.getLogger(__name__)
 
@@ -34,9 +37,11 @@ _log = logging.getLogger(__name__)
 class Answering:
     """Of all requests of one app."""
 
-    def __init__(self, backend: Backend, section: HttpSection, log: RequestLog | None) -> None:
-        """log: None where nothing is kept."""
-        self._backend, self._section, self._log = backend, section, log
+    def __init__(
+        self, backend: Backend, section: HttpSection, log: RequestLog | None, desk: TrialDesk | None = None
+    ) -> None:
+        """log: None where nothing is kept; desk: None where there is no trial."""
+        self._backend, self._section, self._log, self._desk = backend, section, log, desk
 
     async def answer(self, request: Request, model: type[CompletionBody] | type[ChatBody]) -> Response:
         """Raises ApiError, or ClientGone."""
@@ -46,10 +51,15 @@ class Answering:
         await self._check_model(body.model, record)
         asks = asks_of(body, record.id, self._section.max_answers)
         record.num_answers, record.is_stream = body.n or 1, bool(body.stream)
+        part = None if self._desk is None else self._desk.part_of(body.model, body.user, record.id)
+        if part is not None:
+            asks = part.sample.asks = [replace(one, arm=part.arm) for one in asks]
         answers = Answers(self._backend, asks)
         left_s = self._section.answer_time_s - record.elapsed_s
         one = _Request(answers, record, body, time.monotonic() + left_s)
         one.keep_with(self._log, asks)
+        if self._desk is not None and part is not None:
+            one.take_part(self._desk, part)
         try:
             if not body.stream:
                 return await while_waited_for(request.receive, one.whole())
@@ -82,6 +92,12 @@ class _Request:
         self._log: RequestLog | None = None
         self._asks: list[Ask] = []
         self._sample: Sample | None = None
+        self._desk: TrialDesk | None = None
+        self._part: Part | None = None
+
+    def take_part(self, desk: TrialDesk, part: Part) -> None:
+        """In a trial."""
+        self._desk, self._part = desk, part
 
     def keep_with(self, log: RequestLog | None, asks: list[Ask]) -> None:
         """Where it is kept, if it is."""
@@ -99,6 +115,8 @@ class _Request:
 
     async def begin(self) -> None:
         """Closes the answers where it raises."""
+        if self._part is not None:
+            self._part.asked_at = time.monotonic()
         try:
             async with self._time_limit():
                 await self._answers.begin()
@@ -159,12 +177,17 @@ class _Request:
 
     def _note(self, place: int, piece: Piece) -> None:
         self._record.note(place, piece)
-        if self._sample is not None:
-            self._sample.add(place, piece)
+        for sample in (self._sample, None if self._part is None else self._part.sample):
+            if sample is not None:
+                sample.add(place, piece)
 
     def _keep(self) -> None:
+        """However it ended."""
         if self._log is not None and self._sample is not None:
             self._log.end(self._record, self._sample)
+        if self._desk is not None and self._part is not None:
+            self._part.ended_at = None if self._body.stream else time.monotonic()
+            self._desk.ended(self._part, self._record, self._log if self._sample is not None else None)
 
     def _time_limit(self) -> asyncio.Timeout:
         left_s = self._deadline - time.monotonic()

@@ -35,14 +35,15 @@ class Answers:
         What the first answer is told to come from, the others are asked of by its version: an alias may move between.
         """
         for place, ask in enumerate(self._asks):
-            named = replace(ask, model=self.served.model) if place else ask
+            named = replace(ask, model=self.served.model, arm=None) if place else ask
             answer = self._backend.generate(named)
             self._open.append(answer)
             served = await anext(answer)
             assert isinstance(served, Served), "who answers is told before the first piece"
             if place and served.digest != self.served.digest:
                 raise ApiError(503, "the model was replaced meanwhile", code="model_changed", retry_after_s=1)
-            self.served = served
+            if not place:
+                self.served = served
         self._left = set(range(len(self._asks)))
 
     async def next(self) -> tuple[int, Piece] | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from importlib.metadata import version
 from typing import Any
@@ -30,9 +30,17 @@ from raytrain.serving.http.request_log import RequestLog
 from raytrain.serving.http.section import HttpSection
 from raytrain.serving.http.shapes import ChatAnswer, CompletionAnswer
 from raytrain.serving.operations import Operations
+from raytrain.serving.trials.desk import TrialDesk
+from raytrain.serving.trials.log import TrialLog
+from raytrain.serving.trials.section import TrialSection
 
 _REFUSALS = (400, 401, 403, 404, 408, 409, 413, 415, 429, 500, 503, 504)
 _REF = "#/components/schemas/{model}"
+_ORIGIN = {
+    "x-raytrain-model": "Which version answered.",
+    "x-raytrain-digest": "The digest of its bundle.",
+    "x-raytrain-trial": "On which side of a trial, `candidate` or `production`; absent where it was in none.",
+}
 _EVENTS: dict[str, Any] = {
     "schema": {
         "type": "object",
@@ -47,6 +55,7 @@ def build_app(
     backend: Backend,
     section: HttpSection,
     operations: Operations | None = None,
+    trials: Sequence[TrialSection] = (),
     *,
     is_behind_ray: bool = False,
 ) -> FastAPI:
@@ -55,6 +64,7 @@ def build_app(
     Raises ConfigError where nobody could ask, RefusedError where others may read the keys."""
     keeper = Doorkeeper(section)
     log = RequestLog(section.request_log) if section.request_log.is_on else None
+    desk = _desk(backend, section, trials) if trials else None
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -62,6 +72,8 @@ def build_app(
         yield
         if following is not None:
             following.cancel()
+        if desk is not None:
+            await desk.close()
         if log is not None:
             await asyncio.to_thread(log.close)
 
@@ -74,12 +86,14 @@ def build_app(
         redirect_slashes=False,
         lifespan=lifespan,
     )
-    metrics = Metrics(section.num_ingresses, {} if log is None else log.logs)
+    metrics = Metrics(
+        section.num_ingresses, {} if log is None else log.logs, {} if desk is None else desk.counts
+    )
     app.add_exception_handler(ApiError, _refuse)
     app.add_exception_handler(HTTPException, _refuse_route)
     app.include_router(health_routes(backend, section, metrics))
     app.include_router(model_routes(backend))
-    _add_answers(app, Answering(backend, section, log))
+    _add_answers(app, Answering(backend, section, log, desk))
     if log is not None and section.request_log.feedback:
         app.include_router(feedback_routes(log, section))
     if operations is not None:
@@ -91,10 +105,15 @@ def build_app(
             allow_origins=list(section.cors_origins),
             allow_methods=["GET", "POST"],
             allow_headers=["authorization", "content-type", "x-request-id"],
-            expose_headers=["x-request-id", "x-raytrain-digest", "x-raytrain-model", "retry-after"],
+            expose_headers=["x-request-id", *_ORIGIN, "retry-after"],
         )
     _complete_openapi(app)
     return app
+
+
+def _desk(backend: Backend, section: HttpSection, trials: Sequence[TrialSection]) -> TrialDesk:
+    kept = section.request_log
+    return TrialDesk(backend, trials, TrialLog(kept.place, kept.flush_s), section.answer_time_s)
 
 
 def _add_answers(app: FastAPI, answering: Answering) -> None:
@@ -112,10 +131,7 @@ def _add_answers(app: FastAPI, answering: Answering) -> None:
 def _described(body: type[CompletionBody] | type[ChatBody], answer: Any) -> dict[str, Any]:
     """Bodies are read by hand, for limits while they are read; what they are is told here."""
     content = {"application/json": {"schema": {"$ref": _REF.format(model=body.__name__)}}}
-    origin = {
-        name: {"schema": {"type": "string"}, "description": "Which version answered."}
-        for name in ("x-raytrain-model", "x-raytrain-digest")
-    }
+    origin = {name: {"schema": {"type": "string"}, "description": told} for name, told in _ORIGIN.items()}
     return {
         "response_model": None,
         "openapi_extra": {"requestBody": {"required": True, "content": content}},

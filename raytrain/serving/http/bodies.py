@@ -85,7 +85,7 @@ class AnswerBody(Body):
     stream_options: StreamOptions | None = None
     response_format: ResponseFormat | None = None
     user: str | None = None
-    """Taken and not used."""
+    """Of one user or conversation: all its requests are on the same side of a trial. Used for nothing else."""
     frequency_penalty: _Zero | None = None
     presence_penalty: _Zero | None = None
     logit_bias: Annotated[dict[str, Any], Field(max_length=0)] | None = None

@@ -11,7 +11,7 @@ from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse, Response
 from typing_extensions import TypedDict
 
-from raytrain.serving.backend import Backend, Readiness
+from raytrain.serving.backend import Backend, Readiness, TrialState
 from raytrain.serving.http.metrics import Metrics
 from raytrain.serving.http.record import record_of
 from raytrain.serving.http.section import HttpSection
@@ -25,6 +25,15 @@ class HealthAnswer(TypedDict):
     status: Literal["ok"]
 
 
+class TrialAnswer(TypedDict):
+    name: str
+    candidate: str
+    mode: str
+    share: float
+    standing: str
+    why: str
+
+
 class ReadyAnswer(TypedDict):
     """base and what follows is told to operators."""
 
@@ -32,6 +41,7 @@ class ReadyAnswer(TypedDict):
     base: NotRequired[str]
     production: NotRequired[dict[str, str]]
     problems: NotRequired[list[str]]
+    trials: NotRequired[list[TrialAnswer]]
 
 
 class VersionAnswer(TypedDict):
@@ -94,4 +104,16 @@ def _whole(found: Readiness | None) -> ReadyAnswer:
         "base": found.base,
         "production": found.production,
         "problems": list(found.problems),
+        "trials": [_trial(one) for one in found.trials],
+    }
+
+
+def _trial(one: TrialState) -> TrialAnswer:
+    return {
+        "name": one.name,
+        "candidate": one.candidate,
+        "mode": one.mode,
+        "share": one.share,
+        "standing": one.standing,
+        "why": one.why,
     }

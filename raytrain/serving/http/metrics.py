@@ -20,9 +20,16 @@ _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0,
 class Metrics:
     """Of one app in one process."""
 
-    def __init__(self, processes: int = 1, logs: Mapping[str, ParquetLog] | None = None) -> None:
-        """processes: how many such apps there are. logs: by what they hold."""
+    def __init__(
+        self,
+        processes: int = 1,
+        logs: Mapping[str, ParquetLog] | None = None,
+        mirrored: Mapping[str, int] | None = None,
+    ) -> None:
+        """processes: how many such apps there are. logs: by what they hold. mirrored: what became of requests that were
+        to be asked of a shadow's candidate; read when the page is."""
         self._registry = registry = CollectorRegistry()
+        self._mirrored = mirrored or {}
         self._requests = Counter(
             "raytrain_http_requests", "Requests that ended", ["route", "status"], registry=registry
         )
@@ -56,6 +63,16 @@ class Metrics:
         for kind, log in (logs or {}).items():
             left_out.labels(kind).set_function(partial(getattr, log, "num_left_out"))
         self._ready = Gauge("raytrain_ready", "1 where /ready says 200", registry=registry)
+        self._trials = Counter(
+            "raytrain_trial_answers",
+            "Requests that were answered in a trial",
+            ["name", "arm"],
+            registry=registry,
+        )
+        self._mirrored_told = Gauge(
+            "raytrain_mirrored_requests", "Asked of a shadow's candidate, by what became of them", ["outcome"],
+            registry=registry,
+        )  # fmt: skip
         self._engine = Gauge("raytrain_engine", "The engine's numbers", ["number"], registry=registry)
 
     def began(self) -> None:
@@ -67,6 +84,8 @@ class Metrics:
         self._duration.labels(record.route).observe(record.elapsed_s)
         if record.error is not None:
             self._errors.labels(record.error).inc()
+        if record.served is not None and record.served.arm is not None:
+            self._trials.labels(record.served.model.partition("@")[0], record.served.arm).inc()
         if record.first_piece_s is not None:
             self._first.observe(record.first_piece_s)
         for finish in record.finishes.values():
@@ -80,6 +99,8 @@ class Metrics:
         self._ready.set(0 if readiness is None else int(readiness.is_ready))
         for name, value in engine_numbers({} if readiness is None else readiness.details).items():
             self._engine.labels(name).set(value)
+        for outcome, number in self._mirrored.items():
+            self._mirrored_told.labels(outcome).set(number)
         return generate_latest(self._registry)
 
 

@@ -6,10 +6,9 @@ from __future__ import annotations
 import json
 import random
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -21,7 +20,6 @@ from raytrain.serving.http.parquet_log import ParquetLog
 from raytrain.serving.http.record import Record
 from raytrain.serving.http.section import RequestLogSection
 from raytrain.serving.http.writing import Written
-from raytrain.storage.home import raytrain_home
 
 _MOST_REMEMBERED = 10_000
 """Answers that feedback may still be tied to."""
@@ -29,13 +27,14 @@ _UNSURE = "[not kept: a detector failed]"
 _TEXTS = pa.list_(pa.string())
 _WHO = [
     ("at", pa.timestamp("ms", tz="UTC")), ("request_id", pa.string()), ("key", pa.string()), ("model", pa.string()),
-    ("digest", pa.string()),
+    ("digest", pa.string()), ("arm", pa.string()),
 ]  # fmt: skip
 _REQUESTS = pa.schema(
     [
         *_WHO, ("base_digest", pa.string()), ("route", pa.string()), ("prompts", _TEXTS), ("answers", _TEXTS),
         ("finish", _TEXTS), ("temperature", pa.float64()), ("prompt_tokens", pa.int64()),
         ("completion_tokens", pa.int64()), ("first_piece_s", pa.float64()), ("duration_s", pa.float64()),
+        ("pair", pa.string()),
     ]
 )  # fmt: skip
 _FEEDBACK = pa.schema([*_WHO, ("rating", pa.string()), ("correction", pa.string())])
@@ -56,7 +55,7 @@ class RequestLog:
     """Of one process; `close` it."""
 
     def __init__(self, section: RequestLogSection) -> None:
-        folder = Path(section.folder) if section.folder else raytrain_home() / "serving" / "requests"
+        folder = section.place
         self._share, self._detectors = section.share, build_detectors()
         self._requests = ParquetLog(folder, "requests", _REQUESTS, section.flush_s)
         self._feedback = ParquetLog(folder, "feedback", _FEEDBACK, section.flush_s)
@@ -92,6 +91,7 @@ class RequestLog:
                 "completion_tokens": usage["completion_tokens"],
                 "first_piece_s": record.first_piece_s,
                 "duration_s": record.elapsed_s,
+                "pair": None if served is None or served.arm is None else pair_of(sample.asks),
             }
         )
 
@@ -102,7 +102,9 @@ class RequestLog:
         who = _who(record)
         found = self._remembered.get(request_id)
         is_known = found is not None and found["key"] == who["key"]
-        about = found if found is not None and is_known else {**who, "model": None, "digest": None}
+        about = (
+            found if found is not None and is_known else {**who, "model": None, "digest": None, "arm": None}
+        )
         cleaned = None if correction is None else lambda: without_personal_data(correction, self._detectors)
         self._feedback.put(
             {**about, "at": who["at"], "request_id": request_id, "rating": rating, "correction": cleaned}
@@ -126,6 +128,11 @@ def without_personal_data(text: str, detectors: Mapping[str, Detector]) -> str:
     return "".join([*parts, text[end:]])
 
 
+def pair_of(asks: Sequence[Ask]) -> str:
+    """What a request and its mirrored one have in common, and no others: a client may choose a request's id."""
+    return asks[0].id.rpartition("-")[0]
+
+
 def _text(prompt: Any) -> str:
     """A text as it is; ids and messages as JSON."""
     return prompt if isinstance(prompt, str) else json.dumps(list(prompt), ensure_ascii=False)
@@ -139,4 +146,5 @@ def _who(record: Record) -> dict[str, Any]:
         "key": None if record.key is None else record.key.name,
         "model": None if served is None else served.model,
         "digest": None if served is None else served.digest,
+        "arm": None if served is None else served.arm,
     }

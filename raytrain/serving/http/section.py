@@ -30,6 +30,11 @@ class RequestLogSection(Section):
         """Whether anything is kept."""
         return self.share > 0 or self.feedback
 
+    @property
+    def place(self) -> Path:
+        """Where the Parquet files go."""
+        return Path(self.folder) if self.folder else raytrain_home() / "serving" / "requests"
+
 
 class HttpSection(Section):
     """Where requests are taken, from whom, and how much of them."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, NotRequired
 
 from typing_extensions import TypedDict
 
@@ -15,6 +15,8 @@ class Origin(TypedDict):
     model: str
     digest: str
     base_digest: str
+    trial: NotRequired[Literal["candidate", "production"]]
+    """On which side of a trial it was answered; not there where it was in none."""
 
 
 class PromptDetails(TypedDict):

@@ -27,7 +27,10 @@ class Head:
     @property
     def origin(self) -> Origin:
         one = self.served
-        return {"model": one.model, "digest": one.digest, "base_digest": one.base_digest}
+        told: Origin = {"model": one.model, "digest": one.digest, "base_digest": one.base_digest}
+        if one.arm is not None:
+            told["trial"] = one.arm
+        return told
 
     @property
     def fingerprint(self) -> str:
@@ -37,7 +40,8 @@ class Head:
     def headers(self) -> dict[str, str]:
         """Of the response; what no header may hold is percent-encoded."""
         one = self.served
-        return {"x-raytrain-digest": quote(one.digest, ":"), "x-raytrain-model": quote(one.model, "@/:+")}
+        told = {"x-raytrain-digest": quote(one.digest, ":"), "x-raytrain-model": quote(one.model, "@/:+")}
+        return told if one.arm is None else {**told, "x-raytrain-trial": one.arm}
 
 
 @dataclass

@@ -1,0 +1,189 @@
+"""A candidate against production, by what both answered online: the paired statistics and the words of evaluations.
+
+A shadow's verdicts rest on a fixed horizon: on the first `pairs` pairs of the trial, whose number stood in the serving
+config before any was there. Before that there are means and no verdicts, and nothing that comes later changes them, so
+that looking often makes no false alarm likelier. Whoever wants more begins another trial, with pairs of its own.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from raytrain.evaluation.decision.contract import OverallSection
+from raytrain.evaluation.decision.verdicts import corrected, judge_suite
+from raytrain.evaluation.statistics.gains import Verdict, gain_interval, gain_test
+from raytrain.evaluation.statistics.pairs import Interval, Pairs, pair
+from raytrain.evaluation.statistics.proportions import wilson_interval
+from raytrain.serving.trials.rows import Kept, Pair, Row, first_of_callers
+
+Score = Callable[[Row], float | None]
+"""More is better; None = this answer has none."""
+
+
+@dataclass(frozen=True)
+class Measure:
+    """One thing that is compared of two answers."""
+
+    name: str
+    rule: str
+    """What is compared, in words."""
+    score: Score
+    is_ratio: bool = False
+    """Scores are logarithms, whose difference is about a share of what is measured."""
+    is_judged: bool = True
+    """Whether more is better; what is not is told with its interval, and without a word for it."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What came of one measure."""
+
+    measure: Measure
+    num_pairs: int
+    production: float
+    """Mean score."""
+    candidate: float
+    interval: Interval | None
+    """Of the mean difference; None before the horizon."""
+    verdict: Verdict | None
+    """None before the horizon, and where more is neither better nor worse."""
+
+
+@dataclass(frozen=True)
+class Share:
+    """Of answers that are so, of one side by itself."""
+
+    name: str
+    num: int
+    num_of: int
+
+    @property
+    def interval(self) -> Interval:
+        return wilson_interval(self.num, self.num_of)
+
+
+@dataclass(frozen=True)
+class OnlineComparison:
+    """Of one trial."""
+
+    kept: Kept
+    num_pairs: int
+    """That are compared, and never more than the horizon."""
+    measured: tuple[Measured, ...]
+    """Of a shadow."""
+    shares: dict[str, tuple[Share, ...]]
+    """By `pairs`, or the side of a canary."""
+
+    @property
+    def is_complete(self) -> bool:
+        return self.num_pairs >= self.kept.horizon
+
+    @property
+    def is_worse(self) -> bool:
+        """Whether the candidate surely is, in anything."""
+        return any(one.verdict is not None and one.verdict.word == "worse" for one in self.measured)
+
+
+def _flag(key: str, wanted: bool) -> Score:
+    return lambda row: None if row[key] is None else float(row[key] is wanted)
+
+
+def _logarithm(key: str) -> Score:
+    return lambda row: -math.log(row[key]) if row[key] else None
+
+
+MEASURES = (
+    Measure("format", "JSON that was asked for is JSON of its schema", _flag("is_valid", True)),
+    Measure("no refusal", "the answer is no refusal", _flag("is_refusal", False)),
+    Measure("whole", "the answer came to its end before its limit", _flag("is_whole", True)),
+    Measure("first token", "time until the first token", _logarithm("first_token_s"), is_ratio=True),
+    Measure("time", "time until the whole answer", _logarithm("seconds"), is_ratio=True),
+    Measure(
+        "length",
+        "tokens of the answer",
+        lambda row: math.log(row["tokens"]) if row["tokens"] else None,
+        is_ratio=True,
+        is_judged=False,
+    ),
+)
+_ANSWERED = Measure("answered", "the candidate has an answer", lambda _: 1.0)
+
+
+def compare_online(kept: Kept, feedback: Sequence[Row], asked: OverallSection) -> OnlineComparison:
+    """feedback: rows of POST /v1/feedback; asked: level, margin and correction, as a contract has them."""
+    if kept.mode == "canary":
+        shares = {arm: _shares_of(kept, feedback, arm) for arm in ("production", "candidate")}
+        return OnlineComparison(kept, 0, (), shares)
+    pairs = kept.pairs()[: kept.horizon]
+    scored = [(one, found) for one in (_ANSWERED, *MEASURES) if (found := _scores(one, pairs)) is not None]
+    measured = _judged(scored, asked, is_complete=len(pairs) >= kept.horizon)
+    greedy = [one.candidate for one in pairs if one.candidate is not None and one.candidate["is_greedy"]]
+    agreed = _share("same words, of those without chance", greedy, "agrees")
+    return OnlineComparison(kept, len(pairs), measured, {"pairs": () if agreed is None else (agreed,)})
+
+
+def _judged(
+    scored: Sequence[tuple[Measure, Pairs]], asked: OverallSection, *, is_complete: bool
+) -> tuple[Measured, ...]:
+    """Corrected for as many measures as are judged."""
+    judged = [(one, found) for one, found in scored if one.is_judged]
+    held = corrected([gain_test(found).p_value for _, found in judged], asked.correction)
+    p_values = {one.name: p_value for (one, _), p_value in zip(judged, held, strict=True)}
+    told = []
+    for one, found in scored:
+        means = float(found.baseline.mean()), float(found.candidate.mean())
+        interval = gain_interval(found, 1.0 - asked.level) if is_complete else None
+        p_value = p_values.get(one.name) if is_complete else None
+        verdict = None if p_value is None else judge_suite(found, asked, p_value)
+        told.append(Measured(one, len(found), *means, interval, verdict))
+    return tuple(told)
+
+
+def _scores(measure: Measure, pairs: Sequence[Pair]) -> Pairs | None:
+    """In groups by caller, where one has several. None where no pair has both scores."""
+    if measure is _ANSWERED:
+        both = [(1.0, float(one.candidate is not None), one.production["caller"]) for one in pairs]
+    else:
+        both = [
+            (left, right, one.production["caller"])
+            for one in pairs
+            if one.candidate is not None
+            and (left := measure.score(one.production)) is not None
+            and (right := measure.score(one.candidate)) is not None
+        ]
+    if not both:
+        return None
+    callers = [caller for *_, caller in both]
+    groups = callers if len(set(callers)) < len(callers) else None
+    return pair([left for left, *_ in both], [right for _, right, _ in both], groups)
+
+
+def _shares_of(kept: Kept, feedback: Sequence[Row], arm: str) -> tuple[Share, ...]:
+    """Of a canary's sides, whose requests are not the same: each by itself, each caller once."""
+    rows = first_of_callers(kept.arm(arm))
+    rated = first_of_callers(_rated(kept.arm(arm), feedback))
+    found = [
+        _share("format", rows, "is_valid"),
+        _share("refusals", rows, "is_refusal"),
+        _share("whole", rows, "is_whole"),
+        _share("thumbs up", rated, "is_up"),
+    ]
+    return tuple(one for one in found if one is not None)
+
+
+def _rated(rows: Sequence[Row], feedback: Sequence[Row]) -> list[Row]:
+    by_request = {one["request_id"]: one for one in rows}
+    return [
+        {"caller": found["caller"], "is_up": one["rating"] == "up"}
+        for one in feedback
+        if one["rating"] is not None
+        and (found := by_request.get(one["request_id"])) is not None
+        and one["digest"] == found["digest"]
+    ]
+
+
+def _share(name: str, rows: Sequence[Row], key: str) -> Share | None:
+    told = [one[key] for one in rows if one[key] is not None]
+    return Share(name, sum(told), len(told)) if told else None

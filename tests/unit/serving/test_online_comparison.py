@@ -1,0 +1,178 @@
+"""Verdicts on a trial, by rows as an ingress leaves them."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterable, Mapping
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from commands import Told
+
+from raytrain.evaluation.decision.contract import OverallSection
+from raytrain.evaluation.statistics.gains import judge_gain
+from raytrain.evaluation.statistics.pairs import pair
+from raytrain.serving.trials.comparison import OnlineComparison, compare_online
+from raytrain.serving.trials.log import SCHEMA
+from raytrain.serving.trials.rows import read_kept, read_rows
+
+START = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+def row(number: int, arm: str, **more: Any) -> dict[str, Any]:
+    return {
+        "at": START + timedelta(seconds=number), "trial": "first", "name": "sums", "mode": "shadow", "pairs": 200,
+        "pair": f"p{number}", "request_id": f"r{number}", "caller": f"c{number}", "arm": arm,
+        "model": f"sums@1.{int(arm == 'candidate')}.0", "digest": arm, "base_digest": "base", "is_greedy": True,
+        "agrees": True, "is_valid": None, "is_refusal": False, "is_whole": True, "tokens": 10,
+        "first_token_s": 0.1, "seconds": 1.0, "error": None, **more,
+    }  # fmt: skip
+
+
+def pairs(
+    numbers: Iterable[int], candidate: Callable[[int], Mapping[str, Any]] = lambda _: {}, **more: Any
+) -> list[dict[str, Any]]:
+    """Whose sides differ in what `candidate` says of each alone."""
+    return [
+        one
+        for n in numbers
+        for one in (row(n, "production", **more), row(n, "candidate", **{**more, **candidate(n)}))
+    ]
+
+
+def written(folder: Path, rows: Iterable[dict[str, Any]], kind: str = "trials") -> Path:
+    """In several files, in no order."""
+    folder.mkdir(exist_ok=True)
+    rows = list(rows)
+    random.Random(3).shuffle(rows)
+    schema = SCHEMA if kind == "trials" else None
+    for place in range(0, len(rows), 150):
+        table = pa.Table.from_pylist(rows[place : place + 150], schema=schema)
+        pq.write_table(table, folder / f"{kind}-{place}.parquet")
+    return folder
+
+
+def compared(folder: Path, **asked: Any) -> OnlineComparison:
+    return compare_online(read_kept(folder, "sums"), read_rows(folder, "feedback"), OverallSection(**asked))
+
+
+def verdicts(found: OnlineComparison) -> dict[str, str | None]:
+    return {one.measure.name: None if one.verdict is None else one.verdict.word for one in found.measured}
+
+
+def test_a_candidate_that_breaks_its_format_is_worse(tmp_path: Path) -> None:
+    rows = pairs(range(200), lambda n: {"is_valid": n % 5 > 0, "agrees": n % 5 > 0}, is_valid=True)
+    found = compared(written(tmp_path, rows))
+    assert found.is_complete and found.is_worse
+    told = verdicts(found)
+    assert told["format"] == "worse" and told["no refusal"] == "cannot tell" and told["length"] is None
+    (format_,) = [one for one in found.measured if one.measure.name == "format"]
+    alone = judge_gain(pair([1.0] * 200, [float(n % 5 > 0) for n in range(200)]), margin=0.01)
+    assert format_.interval == alone.interval, "the same statistics as an evaluation's"
+    (agreed,) = found.shares["pairs"]
+    assert (agreed.num, agreed.num_of) == (160, 200)
+    assert agreed.interval.low < 0.8 < agreed.interval.high
+
+
+def test_no_verdict_before_the_horizon_and_none_changes_after_it(tmp_path: Path) -> None:
+    early = pairs(range(199), lambda _: {"is_refusal": True})
+    found = compared(written(tmp_path / "early", early))
+    assert not found.is_complete and not found.is_worse
+    assert all(one.verdict is None and one.interval is None for one in found.measured)
+    full = [*early, *pairs([199])]
+    first = compared(written(tmp_path / "full", full))
+    assert verdicts(first)["no refusal"] == "worse"
+    later = compared(written(tmp_path / "later", [*full, *pairs(range(200, 700))]))
+    assert later.num_pairs == 200 and later.measured == first.measured
+
+
+def test_callers_with_several_requests_are_groups(tmp_path: Path) -> None:
+    rows = [
+        {**one, "caller": f"c{n // 20}"}
+        for n in range(200)
+        for one in pairs([n], lambda n: {"is_whole": n // 20 != 3})
+    ]
+    found = compared(written(tmp_path, rows))
+    (whole,) = [one for one in found.measured if one.measure.name == "whole"]
+    assert whole.verdict is not None and "clustered" in whole.verdict.test.method
+    assert whole.verdict.word == "cannot tell", "20 requests of one caller are one voice"
+
+
+def test_what_the_candidate_could_not_answer_counts_against_it(tmp_path: Path) -> None:
+    rows = pairs(range(150))
+    rows += [row(n, "production", agrees=None, error="invalid_prompt") for n in range(150, 200)]
+    rows += [row(n, "production") for n in range(200, 260)]  # whose mirrored ones are not written yet
+    found = compared(written(tmp_path, rows))
+    assert found.num_pairs == 200 and verdicts(found)["answered"] == "worse"
+    assert {one.measure.name: one.num_pairs for one in found.measured}["whole"] == 150
+
+
+def test_a_slower_candidate_is_worse_by_so_much(tmp_path: Path) -> None:
+    noise = random.Random(5)
+    rows = pairs(range(200), lambda _: {"seconds": 1.2 * noise.uniform(0.9, 1.1)})
+    found = compared(written(tmp_path, rows))
+    (time,) = [one for one in found.measured if one.measure.name == "time"]
+    assert time.verdict is not None and time.verdict.word == "worse"
+    assert time.interval is not None and time.interval.low < -0.1823 < time.interval.high, "log(1.2)"
+
+
+def test_another_trial_or_version_begins_anew(tmp_path: Path) -> None:
+    old = pairs(range(300))
+    moved = pairs(range(300, 320), lambda _: {"digest": "newer"})
+    found = compared(written(tmp_path / "moved", [*old, *moved]))
+    assert found.num_pairs == 20 and found.kept.num_left_out == 300
+    other = pairs(range(320, 330), trial="second", pairs=20)
+    found = compared(written(tmp_path / "other", [*old, *moved, *other]))
+    assert (found.num_pairs, found.kept.horizon, found.is_complete) == (10, 20, False)
+
+
+def test_a_canary_s_sides_are_told_each_by_itself(tmp_path: Path) -> None:
+    rows = [
+        row(
+            n,
+            "candidate" if n % 4 == 0 else "production",
+            mode="canary",
+            caller=f"c{n % 40}",
+            is_refusal=n % 40 == 0,
+        )
+        for n in range(400)
+    ]
+    up = [
+        {"request_id": f"r{n}", "rating": "up" if n % 8 else "down", "digest": "candidate"}
+        for n in (0, 4, 12, 40)
+    ]
+    foreign = [{"request_id": "r4", "rating": "down", "digest": None}]
+    written(tmp_path, [*up, *foreign], "feedback")
+    found = compared(written(tmp_path, rows))
+    assert found.measured == () and not found.is_worse
+    told = {
+        side: {one.name: (one.num, one.num_of) for one in shares} for side, shares in found.shares.items()
+    }
+    assert told["candidate"]["refusals"] == (1, 10), "each caller counts once"
+    assert told["candidate"]["thumbs up"] == (2, 3)
+    assert told["production"]["refusals"] == (0, 30) and "thumbs up" not in told["production"]
+
+
+def test_the_command(tmp_path: Path, told: Told, capsys: pytest.CaptureFixture[str]) -> None:
+    from raytrain.cli.main import run
+
+    rows = pairs(range(200), lambda n: {"is_refusal": n % 3 == 0})
+    folder = written(tmp_path / "log", rows)
+    code, found = told("serve", "compare", "sums", "--log", folder)
+    assert (
+        code == 5
+        and found["is_worse"]
+        and found["digests"] == {"production": "production", "candidate": "candidate"}
+    )
+    assert {one["name"]: one["verdict"] for one in found["measures"]}["no refusal"] == "worse"
+    assert run(["serve", "compare", "sums", "--log", str(folder)]) == 5
+    shown = capsys.readouterr().out
+    assert "200 of 200 pairs" in shown and "no refusal: worse: -33.5 points" in shown
+    code, found = told("serve", "compare", "other", "--log", folder)
+    assert code == 3 and "no row" in found["error"]["why"]
+    (folder / "trials-broken.parquet").write_bytes(b"no parquet")
+    assert told("serve", "compare", "sums", "--log", folder)[0] == 3
