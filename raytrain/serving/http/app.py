@@ -86,9 +86,8 @@ def build_app(
         redirect_slashes=False,
         lifespan=lifespan,
     )
-    metrics = Metrics(
-        section.num_ingresses, {} if log is None else log.logs, {} if desk is None else desk.counts
-    )
+    logs = {**({} if log is None else log.logs), **({} if desk is None else desk.logs)}
+    metrics = Metrics(section.num_ingresses, logs, {} if desk is None else desk.counts)
     app.add_exception_handler(ApiError, _refuse)
     app.add_exception_handler(HTTPException, _refuse_route)
     app.include_router(health_routes(backend, section, metrics))

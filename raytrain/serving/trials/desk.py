@@ -9,10 +9,11 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 
-from raytrain.serving.backend import Ask, Backend, ReplicaLost
+from raytrain.serving.backend import Ask, Backend, Draining, ReplicaLost, Undecided
 from raytrain.serving.engine.request import Overloaded
 from raytrain.serving.http.answers import Answers
 from raytrain.serving.http.errors import refusal_of
+from raytrain.serving.http.parquet_log import ParquetLog
 from raytrain.serving.http.record import Record
 from raytrain.serving.http.request_log import RequestLog, Sample
 from raytrain.serving.trials.assignment import caller_of, takes_part, trial_of
@@ -35,6 +36,11 @@ class TrialDesk:
         self._mirrored: set[asyncio.Task[None]] = set()
         self.counts: Counter[str] = Counter(dict.fromkeys(("compared", "dropped", "failed"), 0))
         """What became of requests that were to be asked of a shadow's candidate."""
+
+    @property
+    def logs(self) -> dict[str, ParquetLog]:
+        """By what they hold."""
+        return self._log.logs
 
     def part_of(self, model: str, user: str | None, request_id: str) -> Part | None:
         """None where this request has nothing to do with a trial."""
@@ -78,7 +84,7 @@ class TrialDesk:
         beside = Part(part.trial, part.caller, "candidate", Sample(asks), time.monotonic())
         try:
             await self._ask(beside, other)
-        except (Overloaded, ReplicaLost, TimeoutError):
+        except (Overloaded, ReplicaLost, Draining, Undecided, TimeoutError):
             self.counts["dropped"] += 1
             return
         except Exception as error:  # noqa: BLE001 - whatever it is, it is the candidate's, and nobody waits

@@ -52,6 +52,7 @@ class TrialLog:
 
     def __init__(self, folder: Path, flush_s: float) -> None:
         self._rows = ParquetLog(folder, KIND, SCHEMA, flush_s)
+        self.logs = {KIND: self._rows}
 
     def put(
         self, part: Part, record: Record, *, agrees: bool | None = None, error: str | None = None

@@ -14,7 +14,17 @@ import pytest
 import requests
 from answering_backends import BASE_DIGEST, CARDS, listening, wait_until
 
-from raytrain.serving.backend import Ask, BadPrompt, ModelCard, Readiness, ReplicaLost, Served, TrialState
+from raytrain.serving.backend import (
+    Ask,
+    BadPrompt,
+    Draining,
+    ModelCard,
+    Readiness,
+    ReplicaLost,
+    Served,
+    TrialState,
+    Undecided,
+)
 from raytrain.serving.engine.request import Finish, Overloaded, Piece
 from raytrain.serving.http.app import build_app
 from raytrain.serving.http.section import HttpSection
@@ -207,6 +217,8 @@ def test_a_shadow_is_asked_beside_and_both_are_kept(tmp_path: Path) -> None:
     [
         (Overloaded(40, 1.0), "dropped", None),
         (ReplicaLost("x"), "dropped", None),
+        (Draining(), "dropped", None),
+        (Undecided("helper@1.3.0"), "dropped", None),
         (BadPrompt("the chat template refuses it", "messages"), "failed", "invalid_prompt"),
         (RuntimeError("the engine"), "failed", "internal_error"),
     ],
@@ -220,6 +232,8 @@ def test_a_candidate_that_fails_harms_no_client(
         assert post(url).json()["choices"][0]["text"] == "old words"
         line = f'mirrored_requests{{outcome="{outcome}"}} 1.0'
         wait_until(lambda: line in requests.get(f"{url}/metrics", timeout=9).text, "it is counted")
+        lost = 'raytrain_request_log_rows_left_out{kind="trials"} 0.0'
+        assert lost in requests.get(f"{url}/metrics", timeout=9).text
     assert [(one["arm"], one["error"]) for one in rows(tmp_path)] == (
         [("production", error)] if error else []
     )
