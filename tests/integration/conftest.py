@@ -14,6 +14,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 
 from bench import BIN, Bench, Outcome, end_ray, free_port, new_ray_folder, run_id_of, write_recipe, write_rows
+from inside import Inside
 
 BenchMaker = Callable[..., Bench]
 
@@ -80,6 +81,24 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 def joined(tmp_path: Path, cluster: Cluster) -> Bench:
     """Runs join the shared cluster."""
     return Bench(tmp_path / "bench", cluster.ray_folder, cluster.address, cluster.environment)
+
+
+@pytest.fixture(scope="module")
+def connected(cluster: Cluster) -> Iterator[Cluster]:
+    """The shared cluster, which this process joins with its first run and leaves after a file's last."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in {**cluster.environment, "RAY_TMPDIR": str(cluster.ray_folder)}.items():
+            patch.setenv(name, value)
+        yield cluster
+        import ray
+
+        ray.shutdown()
+
+
+@pytest.fixture
+def inside(tmp_path: Path, connected: Cluster) -> Inside:
+    """Runs join the shared cluster, from this process."""
+    return Inside(tmp_path / "bench", connected.ray_folder, connected.address, connected.environment)
 
 
 @dataclass(frozen=True)
