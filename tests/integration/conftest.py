@@ -5,7 +5,7 @@ import random
 import secrets
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +16,19 @@ sys.path.insert(0, str(Path(__file__).parent))
 from bench import BIN, Bench, Outcome, end_ray, free_port, new_ray_folder, run_id_of, write_recipe, write_rows
 from inside import Inside
 
-BenchMaker = Callable[..., Bench]
+_LONGEST_S = 900.0
+"""Of a test that names no limit of its own: several starts of Ray, while another file's tests use the cores too."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The files with the longest tests first, so that processes that share the files end at about the same time."""
+    longest: dict[Path, float] = {}
+    for item in items:
+        if item.get_closest_marker("timeout") is None:
+            item.add_marker(pytest.mark.timeout(_LONGEST_S))
+        for limit in item.iter_markers("timeout"):
+            longest[item.path] = max(longest.get(item.path, 0.0), limit.args[0])
+    items.sort(key=lambda item: -longest[item.path])
 
 
 @pytest.fixture(scope="session")
