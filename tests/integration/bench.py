@@ -67,6 +67,7 @@ class Running:
         try:
             code = self.process.wait(timeout_s)
         except subprocess.TimeoutExpired as error:
+            self.process.kill()  # it would take the cores from the tests that follow
             raise AssertionError(
                 f"still running after {timeout_s:.0f} s: {self.files[1].read_text()[-3000:]}"
             ) from error

@@ -54,7 +54,7 @@ def recipe(tiny_llama: Path, rows_file: Path, tmp_path_factory: pytest.TempPathF
 def local(tmp_path: Path) -> Iterator[Bench]:
     """Runs start a Ray of their own, as on a laptop."""
     ray_folder = new_ray_folder()
-    yield Bench(tmp_path / "bench", ray_folder)
+    yield Bench(tmp_path / "local", ray_folder)
     end_ray(ray_folder)
 
 
@@ -75,24 +75,26 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     # A token of its own, whatever lies in the user's ~/.ray.
     own = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
     usage = {"RAY_TMPDIR": str(ray_folder), "RAY_USAGE_STATS_ENABLED": "0"}
-    head = subprocess.run(
-        [
-            str(BIN / "ray"), "start", "--head", f"--port={port}", "--num-cpus=4", f"--temp-dir={ray_folder}",
-            "--object-store-memory=200000000", "--include-dashboard=true", f"--dashboard-port={dashboard_port}",
-            f"--ray-client-server-port={free_port()}",
-            f"--dashboard-agent-listen-port={free_port()}", "--disable-usage-stats",
-        ],
-        env={**kept, **usage, **own}, capture_output=True, text=True, timeout=90, check=False,
-    )  # fmt: skip
-    assert head.returncode == 0, head.stdout + head.stderr
-    yield Cluster(f"127.0.0.1:{port}", ray_folder, f"http://127.0.0.1:{dashboard_port}", own)
-    end_ray(ray_folder)
+    try:
+        head = subprocess.run(
+            [
+                str(BIN / "ray"), "start", "--head", f"--port={port}", "--num-cpus=4", f"--temp-dir={ray_folder}",
+                "--object-store-memory=200000000", "--include-dashboard=true", f"--dashboard-port={dashboard_port}",
+                f"--ray-client-server-port={free_port()}",
+                f"--dashboard-agent-listen-port={free_port()}", "--disable-usage-stats",
+            ],
+            env={**kept, **usage, **own}, capture_output=True, text=True, timeout=90, check=False,
+        )  # fmt: skip
+        assert head.returncode == 0, head.stdout + head.stderr
+        yield Cluster(f"127.0.0.1:{port}", ray_folder, f"http://127.0.0.1:{dashboard_port}", own)
+    finally:
+        end_ray(ray_folder)
 
 
 @pytest.fixture
 def joined(tmp_path: Path, cluster: Cluster) -> Bench:
     """Runs join the shared cluster."""
-    return Bench(tmp_path / "bench", cluster.ray_folder, cluster.address, cluster.environment)
+    return Bench(tmp_path / "joined", cluster.ray_folder, cluster.address, cluster.environment)
 
 
 @pytest.fixture(scope="module")
@@ -110,7 +112,7 @@ def connected(cluster: Cluster) -> Iterator[Cluster]:
 @pytest.fixture
 def inside(tmp_path: Path, connected: Cluster) -> Inside:
     """Runs join the shared cluster, from this process."""
-    return Inside(tmp_path / "bench", connected.ray_folder, connected.address, connected.environment)
+    return Inside(tmp_path / "inside", connected.ray_folder, connected.address, connected.environment)
 
 
 @dataclass(frozen=True)
@@ -131,7 +133,9 @@ class Straight:
 def straight(recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Straight]:
     ray_folder = new_ray_folder()
     bench = Bench(tmp_path_factory.mktemp("straight"), ray_folder)
-    outcome = bench.train(recipe)
-    assert outcome.code == 0, outcome.told()
-    yield Straight(bench, outcome, run_id_of(recipe))
-    end_ray(ray_folder)
+    try:
+        outcome = bench.train(recipe)
+        assert outcome.code == 0, outcome.told()
+        yield Straight(bench, outcome, run_id_of(recipe))
+    finally:
+        end_ray(ray_folder)
