@@ -15,8 +15,11 @@ MIN_LINE_PERCENT = 85.0
 MIN_BRANCH_PERCENT = 75.0
 
 
+NUM_CORES = os.cpu_count() or 1
 # A file stays in one process, for its module's fixtures.
-SIDE_BY_SIDE = ("-n", str(os.cpu_count() or 1), "--dist", "loadfile")
+SIDE_BY_SIDE = ("-n", str(NUM_CORES), "--dist", "loadfile")
+# Here one or the other waits: for a server that does not answer, or for processes of its own.
+ONE_MORE = ("-n", str(NUM_CORES + 1), "--dist", "loadfile")
 # Each test starts several processes, most of which wait for one another; in the order of tests/integration/conftest.py.
 TWO_AT_A_TIME = ("-n", "2", "--dist", "loadfile", "--no-loadscope-reorder")
 COVERED = ("--cov", "--cov-report=")
@@ -55,7 +58,7 @@ def main() -> int:
         return code
     # Before Python 3.12 counting takes as long as two thirds of the tests: the slow ones are counted where it matters.
     is_enough = coverage_is_enough()
-    code = run("slow", "tests/unit", "-m", "slow", *SIDE_BY_SIDE, *(() if is_enough else COVERED))
+    code = run("slow", "tests/unit", "-m", "slow", *ONE_MORE, *(() if is_enough else COVERED))
     if code:
         return code
     if not (is_enough or coverage_is_enough()):

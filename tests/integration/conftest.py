@@ -83,7 +83,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
                 f"--ray-client-server-port={free_port()}",
                 f"--dashboard-agent-listen-port={free_port()}", "--disable-usage-stats",
             ],
-            env={**kept, **usage, **own}, capture_output=True, text=True, timeout=90, check=False,
+            env={**kept, **usage, **own}, capture_output=True, text=True, timeout=180, check=False,
         )  # fmt: skip
         assert head.returncode == 0, head.stdout + head.stderr
         yield Cluster(f"127.0.0.1:{port}", ray_folder, f"http://127.0.0.1:{dashboard_port}", own)
