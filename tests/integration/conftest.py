@@ -92,9 +92,11 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 
 
 @pytest.fixture
-def joined(tmp_path: Path, cluster: Cluster) -> Bench:
+def joined(tmp_path: Path, cluster: Cluster) -> Iterator[Bench]:
     """Runs join the shared cluster."""
-    return Bench(tmp_path / "joined", cluster.ray_folder, cluster.address, cluster.environment)
+    bench = Bench(tmp_path / "joined", cluster.ray_folder, cluster.address, cluster.environment)
+    yield bench
+    bench.end_all()
 
 
 @pytest.fixture(scope="module")
