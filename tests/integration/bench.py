@@ -67,6 +67,7 @@ class Running:
         try:
             code = self.process.wait(timeout_s)
         except subprocess.TimeoutExpired as error:
+            self.process.kill()  # it would take the cores from the tests that follow
             raise AssertionError(
                 f"still running after {timeout_s:.0f} s: {self.files[1].read_text()[-3000:]}"
             ) from error
@@ -91,6 +92,7 @@ class Bench:
     num_started: int = 0
 
     def __post_init__(self) -> None:
+        self._started: list[subprocess.Popen[str]] = []
         self.home = self.folder / "home"
         self.hooks = self.folder / "hooks"
         self.hooks.mkdir(parents=True, exist_ok=True)
@@ -115,7 +117,15 @@ class Bench:
                 stderr=stderr,
                 text=True,
             )
+        self._started.append(process)
         return Running(process, time.monotonic(), files, "--json" in command)
+
+    def end_all(self) -> None:
+        """What a failed test left would keep the cluster's CPUs from the next one's runs."""
+        for process in self._started:
+            if process.poll() is None:
+                process.kill()
+                process.wait(30)
 
     def run(self, *words: str | Path, timeout_s: float = 180) -> Outcome:
         return self.start(*words).ended(timeout_s)

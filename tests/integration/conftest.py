@@ -5,7 +5,7 @@ import random
 import secrets
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,8 +14,21 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 
 from bench import BIN, Bench, Outcome, end_ray, free_port, new_ray_folder, run_id_of, write_recipe, write_rows
+from inside import Inside
 
-BenchMaker = Callable[..., Bench]
+_LONGEST_S = 900.0
+"""Of a test that names no limit of its own: several starts of Ray, while another file's tests use the cores too."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The files with the longest tests first, so that processes that share the files end at about the same time."""
+    longest: dict[Path, float] = {}
+    for item in items:
+        if item.get_closest_marker("timeout") is None:
+            item.add_marker(pytest.mark.timeout(_LONGEST_S))
+        for limit in item.iter_markers("timeout"):
+            longest[item.path] = max(longest.get(item.path, 0.0), limit.args[0])
+    items.sort(key=lambda item: -longest[item.path])
 
 
 @pytest.fixture(scope="session")
@@ -41,7 +54,7 @@ def recipe(tiny_llama: Path, rows_file: Path, tmp_path_factory: pytest.TempPathF
 def local(tmp_path: Path) -> Iterator[Bench]:
     """Runs start a Ray of their own, as on a laptop."""
     ray_folder = new_ray_folder()
-    yield Bench(tmp_path / "bench", ray_folder)
+    yield Bench(tmp_path / "local", ray_folder)
     end_ray(ray_folder)
 
 
@@ -62,24 +75,46 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     # A token of its own, whatever lies in the user's ~/.ray.
     own = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
     usage = {"RAY_TMPDIR": str(ray_folder), "RAY_USAGE_STATS_ENABLED": "0"}
-    head = subprocess.run(
-        [
-            str(BIN / "ray"), "start", "--head", f"--port={port}", "--num-cpus=4", f"--temp-dir={ray_folder}",
-            "--object-store-memory=200000000", "--include-dashboard=true", f"--dashboard-port={dashboard_port}",
-            f"--ray-client-server-port={free_port()}",
-            f"--dashboard-agent-listen-port={free_port()}", "--disable-usage-stats",
-        ],
-        env={**kept, **usage, **own}, capture_output=True, text=True, timeout=90, check=False,
-    )  # fmt: skip
-    assert head.returncode == 0, head.stdout + head.stderr
-    yield Cluster(f"127.0.0.1:{port}", ray_folder, f"http://127.0.0.1:{dashboard_port}", own)
-    end_ray(ray_folder)
+    try:
+        head = subprocess.run(
+            [
+                str(BIN / "ray"), "start", "--head", f"--port={port}", "--num-cpus=4", f"--temp-dir={ray_folder}",
+                "--object-store-memory=200000000", "--include-dashboard=true", f"--dashboard-port={dashboard_port}",
+                f"--ray-client-server-port={free_port()}",
+                f"--dashboard-agent-listen-port={free_port()}", "--disable-usage-stats",
+            ],
+            env={**kept, **usage, **own}, capture_output=True, text=True, timeout=180, check=False,
+        )  # fmt: skip
+        assert head.returncode == 0, head.stdout + head.stderr
+        yield Cluster(f"127.0.0.1:{port}", ray_folder, f"http://127.0.0.1:{dashboard_port}", own)
+    finally:
+        end_ray(ray_folder)
 
 
 @pytest.fixture
-def joined(tmp_path: Path, cluster: Cluster) -> Bench:
+def joined(tmp_path: Path, cluster: Cluster) -> Iterator[Bench]:
     """Runs join the shared cluster."""
-    return Bench(tmp_path / "bench", cluster.ray_folder, cluster.address, cluster.environment)
+    bench = Bench(tmp_path / "joined", cluster.ray_folder, cluster.address, cluster.environment)
+    yield bench
+    bench.end_all()
+
+
+@pytest.fixture(scope="module")
+def connected(cluster: Cluster) -> Iterator[Cluster]:
+    """The shared cluster, which this process joins with its first run and leaves after a file's last."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in {**cluster.environment, "RAY_TMPDIR": str(cluster.ray_folder)}.items():
+            patch.setenv(name, value)
+        yield cluster
+        import ray
+
+        ray.shutdown()
+
+
+@pytest.fixture
+def inside(tmp_path: Path, connected: Cluster) -> Inside:
+    """Runs join the shared cluster, from this process."""
+    return Inside(tmp_path / "inside", connected.ray_folder, connected.address, connected.environment)
 
 
 @dataclass(frozen=True)
@@ -100,7 +135,9 @@ class Straight:
 def straight(recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Straight]:
     ray_folder = new_ray_folder()
     bench = Bench(tmp_path_factory.mktemp("straight"), ray_folder)
-    outcome = bench.train(recipe)
-    assert outcome.code == 0, outcome.told()
-    yield Straight(bench, outcome, run_id_of(recipe))
-    end_ray(ray_folder)
+    try:
+        outcome = bench.train(recipe)
+        assert outcome.code == 0, outcome.told()
+        yield Straight(bench, outcome, run_id_of(recipe))
+    finally:
+        end_ray(ray_folder)

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from bench import Bench, run_id_of
 from conftest import Straight
+from inside import Inside
 
 from raytrain.storage.artifact import open_artifact
 from raytrain.storage.location import Location
@@ -89,15 +90,15 @@ def test_a_full_and_a_read_only_disk_spare_the_last_checkpoint(
 
 
 def test_storage_that_is_full_or_read_only_from_the_start(
-    joined: Bench, recipe: Path, small_disk: Path
+    inside: Inside, recipe: Path, small_disk: Path
 ) -> None:
     filler = fill(small_disk)
-    full = joined.train(recipe, f"storage.path={small_disk}")
+    full = inside.train(recipe, f"storage.path={small_disk}")
     assert full.code == 4, full.told()
     assert full.error["why"] == "No space left on device"
     filler.unlink()
     remount(small_disk, "ro")
-    read_only = joined.train(recipe, f"storage.path={small_disk}")
+    read_only = inside.train(recipe, f"storage.path={small_disk}")
     assert read_only.code == 4, read_only.told()
     assert read_only.error["kind"] == "storage"
     assert read_only.error["why"] == "Read-only file system"

@@ -1,4 +1,4 @@
-"""Evaluations on real Ray actors, one of which is killed; and one that is interrupted by a person."""
+"""Evaluations on real Ray actors, one of which is killed, and in a process that is interrupted by a person."""
 
 from __future__ import annotations
 
@@ -43,30 +43,27 @@ def belongs(process: psutil.Process, ray_folder: Path) -> bool:
 
 
 def test_actors_give_what_one_process_gives_also_where_one_is_killed(
-    joined: Bench, tiny_llama: Path, tmp_path: Path
+    joined: Bench, local: Bench, tiny_llama: Path, tmp_path: Path
 ) -> None:
+    """The process is interrupted, and goes on."""
     assert joined.address is not None
     words = ["evaluate", tiny_llama, "--suite", suite(tmp_path), "answering.batch_size=4", "--json"]
-    running = joined.start(*words, "scaling.num_workers=2", "--address", joined.address)
-    wait_for_parts(joined, running, 2)
-    kill_one_worker(joined.ray_folder)
-    on_actors = running.ended()
-    assert on_actors.code == 0, on_actors.told()
-    alone = joined.run(*words, "--fresh")
-    assert on_actors.object["digest"] == alone.object["digest"]
-    assert on_actors.object["resources"]["num_workers"] == 2
-    assert on_actors.object["report"]["suites"]["sums"]["num_failed"] == 0
-
-
-def test_interrupted_it_keeps_what_it_has_and_goes_on(local: Bench, tiny_llama: Path, tmp_path: Path) -> None:
-    words = ["evaluate", tiny_llama, "--suite", suite(tmp_path), "answering.batch_size=4", "--json"]
-    running = local.start(*words)
-    wait_for_parts(local, running, 2)
-    running.send(signal.SIGTERM)
-    stopped = running.ended()
+    alone = local.start(*words)
+    wait_for_parts(local, alone, 2)
+    alone.send(signal.SIGTERM)
+    stopped = alone.ended()
     assert stopped.code == 128 + signal.SIGTERM and stopped.object["state"] == "cancelled", stopped.told()
     kept = len(list(local.home.glob("runs/*/records/sums/part-*.parquet")))
     done = local.run(*words)
     assert done.object["run_id"] == stopped.object["run_id"] and kept >= 2
     assert done.object["report"]["suites"]["sums"]["num_items"] == 64
     assert "items were answered before" not in done.stdout
+
+    running = joined.start(*words, "scaling.num_workers=2", "--address", joined.address)
+    wait_for_parts(joined, running, 2)
+    kill_one_worker(joined.ray_folder)
+    on_actors = running.ended()
+    assert on_actors.code == 0, on_actors.told()
+    assert on_actors.object["digest"] == done.object["digest"]
+    assert on_actors.object["resources"]["num_workers"] == 2
+    assert on_actors.object["report"]["suites"]["sums"]["num_failed"] == 0

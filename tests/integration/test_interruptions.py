@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import signal
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -19,17 +20,26 @@ from bench import (
     write_rows,
 )
 from conftest import Straight
+from inside import Inside
 
 STOPS = {"SIGINT": 130, "SIGTERM": 143, "runs stop": 0}
 
 
-def stop_at(bench: Bench, recipe: Path, step: int, how: str, *overrides: str) -> None:
+def stop_at(
+    bench: Bench,
+    recipe: Path,
+    step: int,
+    how: str,
+    *overrides: str,
+    meanwhile: Callable[[Running], None] | None = None,
+) -> None:
     """Run until after `step`, ask for a stop, let go, and check what a stopped run leaves."""
     run_id = run_id_of(recipe)
     bench.hold_at(step)
     running = bench.begin(recipe, *overrides)
     bench.wait_for_step(running, run_id, step)
-    refuse_a_second_start(bench, recipe, running)
+    if meanwhile is not None:
+        meanwhile(running)
     num_asked = sum("asked to stop" in one["message"] for one in bench.events(run_id))
     if how == "runs stop":
         assert bench.run("runs", "stop", run_id, "--json").code == 0
@@ -63,7 +73,14 @@ def test_a_run_that_is_stopped_damaged_and_moved_ends_as_the_straight_one(
     def notes() -> list[str]:
         return [one["message"] for one in joined.events(run_id, "note")]
 
-    stop_at(joined, recipe, 6, "SIGINT", mirror)
+    stop_at(
+        joined,
+        recipe,
+        6,
+        "SIGINT",
+        mirror,
+        meanwhile=lambda running: refuse_a_second_start(joined, recipe, running),
+    )
     places = joined.checkpoints(run_id), joined.checkpoints(run_id, drive)
     assert [one.name for one in places[0]] == [one.name for one in places[1]]
     for copies in places:
@@ -172,22 +189,22 @@ def test_more_workers_than_rows_and_no_validation_rows(
 
 
 def test_exploding_gradients_stop_the_run_and_name_the_layers(
-    joined: Bench, tiny_llama: Path, rows_file: Path, tmp_path: Path
+    inside: Inside, tiny_llama: Path, rows_file: Path, tmp_path: Path
 ) -> None:
     recipe = write_recipe(
         tmp_path / "explode.yaml",
         model=tiny_llama,
         rows=rows_file,
         adapter={"lora_rank": 4, "lora_alpha": 10**25},
-        train={"learning_rate": 9.9, "max_grad_norm": None, "warmup_steps": 0, "max_steps": 40},
+        train={"learning_rate": 9.9, "max_grad_norm": None, "warmup_steps": 0, "max_steps": 40, "hooks": []},
         scaling={"num_workers": 1},
     )
-    outcome = joined.train(recipe)
+    outcome = inside.train(recipe)
     assert outcome.code == 4, outcome.told()
     assert outcome.error["kind"] == "training"
     assert "NaN or infinite gradients in 3 steps in a row" in outcome.error["what"]
     assert "lora_" in outcome.error["why"]
     assert "learning_rate" in outcome.error["fix"]
     run_id = run_id_of(recipe)
-    assert joined.show(run_id)["run"]["state"] == "failed"
-    assert joined.events(run_id, "gradients")
+    assert inside.show(run_id)["run"]["state"] == "failed"
+    assert inside.events(run_id, "gradients")

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from bench import Bench, Outcome, free_port, run_id_of, write_recipe, write_rows
+from inside import Inside
 
 
 def assert_refused(bench: Bench, recipe: Path, outcome: Outcome, code: int) -> dict[str, str]:
@@ -24,22 +25,23 @@ def assert_refused(bench: Bench, recipe: Path, outcome: Outcome, code: int) -> d
     return error
 
 
-def test_more_workers_than_the_cluster_can_ever_place(joined: Bench, recipe: Path) -> None:
-    outcome = joined.train(recipe, "scaling.num_workers=64")
-    error = assert_refused(joined, recipe, outcome, 4)
+def test_more_workers_than_the_cluster_can_ever_place(inside: Inside, recipe: Path) -> None:
+    outcome = inside.train(recipe, "scaling.num_workers=64")
+    error = assert_refused(inside, recipe, outcome, 4)
     assert "4 of 64 workers" in error["what"]
     assert "1 CPU" in error["why"]
     assert "scaling.num_workers=4" in error["fix"]
 
 
-def test_fewer_workers_than_the_least_of_a_range(joined: Bench, recipe: Path) -> None:
-    outcome = joined.train(recipe, "scaling.num_workers=[5,8]")
-    error = assert_refused(joined, recipe, outcome, 4)
+def test_fewer_workers_than_the_least_of_a_range(inside: Inside, recipe: Path) -> None:
+    outcome = inside.train(recipe, "scaling.num_workers=[5,8]")
+    error = assert_refused(inside, recipe, outcome, 4)
     assert "4 of at least 5 workers" in error["what"]
     assert "scaling.num_workers=[4,8]" in error["fix"]
 
 
 def test_nobody_at_the_address(joined: Bench, recipe: Path) -> None:
+    """By the command itself, as a person would ask."""
     joined.address = f"127.0.0.1:{free_port()}"
     outcome = joined.train(recipe)
     error = assert_refused(joined, recipe, outcome, 4)
@@ -56,7 +58,7 @@ def test_nobody_at_the_address(joined: Bench, recipe: Path) -> None:
     ],
 )
 def test_rows_that_cannot_be_used(
-    joined: Bench, tiny_llama: Path, tmp_path: Path, name: str, content: str, code: int, told: str
+    inside: Inside, tiny_llama: Path, tmp_path: Path, name: str, content: str, code: int, told: str
 ) -> None:
     rows = tmp_path / "rows.jsonl"
     rows.write_text(content)
@@ -66,34 +68,34 @@ def test_rows_that_cannot_be_used(
     recipe = write_recipe(
         tmp_path / "bad-rows.yaml", model=tiny_llama, rows=rows, data=data, scaling={"num_workers": 1}
     )
-    error = assert_refused(joined, recipe, joined.train(recipe), code)
+    error = assert_refused(inside, recipe, inside.train(recipe), code)
     assert error["kind"] == "data"
     assert told in " ".join(error.values()), error
 
 
-def test_a_model_that_is_not_there(joined: Bench, rows_file: Path, tmp_path: Path) -> None:
+def test_a_model_that_is_not_there(inside: Inside, rows_file: Path, tmp_path: Path) -> None:
     recipe = write_recipe(tmp_path / "no-model.yaml", model=tmp_path / "nowhere", rows=rows_file)
-    outcome = joined.train(recipe)
-    error = assert_refused(joined, recipe, outcome, 2)
+    outcome = inside.train(recipe)
+    error = assert_refused(inside, recipe, outcome, 2)
     assert "nowhere" in error["what"]
 
 
 def test_a_model_with_corrupt_weights(
-    joined: Bench, tiny_llama: Path, rows_file: Path, tmp_path: Path
+    inside: Inside, tiny_llama: Path, rows_file: Path, tmp_path: Path
 ) -> None:
     broken = tmp_path / "broken-model"
     shutil.copytree(tiny_llama, broken)
     weights = broken / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:1000])
-    recipe = write_recipe(tmp_path / "corrupt.yaml", model=broken, rows=rows_file)
-    outcome = joined.train(recipe)
-    error = assert_refused(joined, recipe, outcome, 5)
+    recipe = write_recipe(tmp_path / "corrupt.yaml", model=broken, rows=rows_file, train={"hooks": []})
+    outcome = inside.train(recipe)
+    error = assert_refused(inside, recipe, outcome, 5)
     assert error["kind"] == "integrity"
     assert "broken-model" in " ".join(error.values())
 
 
 def test_missing_rows_are_refused_and_once_there_the_same_command_works(
-    joined: Bench, tiny_llama: Path, tmp_path: Path
+    inside: Inside, tiny_llama: Path, tmp_path: Path
 ) -> None:
     rows = tmp_path / "rows.jsonl"
     recipe = write_recipe(
@@ -101,12 +103,12 @@ def test_missing_rows_are_refused_and_once_there_the_same_command_works(
         model=tiny_llama,
         rows=rows,
         data={"val_fraction": 0.0},
-        train={"max_steps": 2},
+        train={"max_steps": 2, "hooks": []},
         scaling={"num_workers": 1},
     )
-    error = assert_refused(joined, recipe, joined.train(recipe), 3)
+    error = assert_refused(inside, recipe, inside.train(recipe), 3)
     assert "rows.jsonl` is not there" in error["what"]
     write_rows(rows, [{"question": f"Add {i} and {i}?", "answer": f"{2 * i}."} for i in range(9)])
-    outcome = joined.train(recipe)
+    outcome = inside.train(recipe)
     assert outcome.code == 0, outcome.told()
     assert outcome.object["run_id"] == run_id_of(recipe)

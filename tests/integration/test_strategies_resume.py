@@ -36,6 +36,8 @@ from raytrain.training.strategies.deepspeed_config import ZERO_KEYS
 
 __all__ = ["base"]  # a fixture
 
+pytestmark = pytest.mark.timeout(1200)
+
 STAGES = ["zero1", "zero2", "zero3"]
 OFFLOADED = ["zero2-offload", "zero3-offload"]
 

@@ -25,10 +25,16 @@ pytestmark = pytest.mark.slow
 OPTIONS: dict[str, Any] = {"adapter": {"lora_rank": 4, "lora_dropout": 0.2}, "eval_every": 3}
 
 
+@pytest.fixture(scope="module")
+def kernels(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Empty at first; a later test finds what an earlier one compiled, as a later run on the same machine does."""
+    return tmp_path_factory.mktemp("kernels")
+
+
 @pytest.fixture(autouse=True)
-def compiled_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """As in a new process on a new machine."""
-    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "inductor"))
+def compiled_anew(kernels: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """As in a new process."""
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(kernels))
     torch._dynamo.reset()
     yield
     torch._dynamo.reset()
@@ -97,6 +103,7 @@ def test_a_machine_without_a_compiler_is_told(
 ) -> None:
     from torch._inductor import config
 
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "new machine"))
     monkeypatch.setattr(config.cpp, "cxx", ("no-such-compiler",))
     with pytest.raises(ConfigError, match="cannot be had here") as caught:
         build_test_job(base, tmp_path / "run", compile=True)
