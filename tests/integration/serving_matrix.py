@@ -129,13 +129,21 @@ def flip(site: Site, num: int) -> list[Flip]:
 
 
 def seconds_of_old(flips: list[Flip], answers: list[Asked]) -> list[float]:
-    """How long after each flip the last request was made that the version before it answered."""
+    """How long after each flip the last request was made that the version before it answered. Of those that were under
+    way when the next flip came nobody can say which of the two let the old version answer."""
     until = [*(one.committed for one in flips[1:]), float("inf")]
-    return [
-        max((a.began - one.committed for a in answers if a.digest == one.old
-             and one.committed < a.began < end and "sums" in a.question.model), default=0.0)
-        for one, end in zip(flips, until, strict=True)
-    ]  # fmt: skip
+    found = []
+    for one, end in zip(flips, until, strict=True):
+        late = [
+            asked.began - one.committed
+            for asked in answers
+            if asked.digest == one.old
+            and asked.question.model.startswith("sums")
+            and one.committed < asked.began
+            and asked.began + asked.seconds < end
+        ]
+        found.append(max(late, default=0.0))
+    return found
 
 
 def _version(site: Site) -> Version:
