@@ -1,0 +1,160 @@
+"""Clients that ask too much, too slowly, or not at all, and a disk that is full: each is done to a site that others ask
+meanwhile, and tells what it measured. Raises AssertionError where the server does not do what it must."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from serving_site import CONTEXT_TOKENS, MAX_ROWS, MAX_WAITING, Site
+
+from benchmarks.serving_load import Connection, wait_until
+
+Measured = dict[str, float]
+
+
+def fill_queue(site: Site) -> Measured:
+    """More at once than both replicas have places for."""
+    num = 4 * (MAX_ROWS + MAX_WAITING)
+    body = {"model": "words", "prompt": "of", "max_tokens": 150, "temperature": 1}
+    found: list[tuple[int, str]] = []
+
+    def ask() -> None:
+        status, headers, _ = Connection(site.port).send("POST", "/v1/completions", body)
+        found.append((status, headers.get("retry-after", "")))
+
+    threads = [threading.Thread(target=ask) for _ in range(num)]
+    for one in threads:
+        one.start()
+    for one in threads:
+        one.join()
+    assert len(found) == num and {status for status, _ in found} <= {200, 429}, str(found)
+    refused = [after for status, after in found if status == 429]
+    assert refused and all(int(after) >= 1 for after in refused), "429 tells when to come again"
+    return {"refused": len(refused)}
+
+
+def read_slowly(site: Site, num: int = 4, num_bytes: int = 2_000) -> Measured:
+    """Streams that are read a byte at a time."""
+    processes = [*site.processes("ServeReplica:raytrain:ingress"), *site.processes("ray::ProxyActor")]
+    before = sum(one.memory_info().rss for one in processes)
+    streams = [_stream(site, 1000) for _ in range(num)]
+    for _ in range(num_bytes):
+        for one in streams:
+            assert one.recv(1), "it is read on"
+        time.sleep(0.001)
+    grown = sum(one.memory_info().rss for one in processes) - before
+    for one in streams:
+        one.close()
+    return {"grown_mib": grown / 2**20}
+
+
+def leave_streams(site: Site, num: int = 6) -> Measured:
+    """Of answers that would take long."""
+    streams = [_stream(site, CONTEXT_TOKENS - 100) for _ in range(num)]
+    for one in streams:
+        assert one.recv(4096).startswith(b"HTTP/1.1 200")
+    wait_until(lambda: site.engine("running") == num, 20, lambda: f"{num} answers: {site.numbers()}")
+    start = time.monotonic()
+    for one in streams:
+        one.close()
+    wait_until(lambda: not site.engine("running"), 20, lambda: f"no answers: {site.engine('running')}")
+    return {"freed_s": time.monotonic() - start}
+
+
+def _stream(site: Site, num_tokens: int) -> socket.socket:
+    """JSON of a text that may not end."""
+    schema = {"type": "string", "minLength": 10 * CONTEXT_TOKENS}
+    told = {"type": "json_schema", "json_schema": {"name": "long", "schema": schema}}
+    body = json.dumps(
+        {"model": "words", "prompt": "of", "max_tokens": num_tokens, "stream": True, "response_format": told}
+    )
+    one = socket.create_connection(("127.0.0.1", site.port), timeout=60)
+    one.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    head = "POST /v1/completions HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
+    one.sendall(f"{head}content-length: {len(body)}\r\n\r\n{body}".encode())
+    return one
+
+
+def send_too_much(site: Site) -> Measured:
+    """Prompts that are over the limit, and say so."""
+    connection = site.connection
+    for body, status, limit in (
+        ({"prompt": [5] * (CONTEXT_TOKENS + 1)}, 400, str(CONTEXT_TOKENS)),
+        ({"prompt": "long " * CONTEXT_TOKENS * 10}, 400, str(CONTEXT_TOKENS)),
+        ({"prompt": "of", "max_tokens": CONTEXT_TOKENS}, 400, str(CONTEXT_TOKENS)),
+        ({"prompt": "x" * 3_000_000}, 413, "2097152"),
+    ):
+        told, _, content = connection.send("POST", "/v1/completions", {"model": "sums", **body})
+        assert told == status and limit in content.decode(), f"{told}: {content[:300]!r}"
+    connection.close()
+    return {}
+
+
+def send_garbage(site: Site) -> Measured:
+    """What is no HTTP, and what is half of it."""
+    parts = [
+        os.urandom(4096),
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
+        b"POST /v1/completions HTTP/1.1\r\nhost: localhost\r\ncontent-length: 100\r\n\r\n{",
+        b"GET / HTTP/9.9\r\n\r\n",
+        b"POST /v1/completions HTTP/1.1\r\nhost: localhost\r\ncontent-length: -1\r\n\r\n",
+        b"GET /health HTTP/1.1\r\nhost: localhost\r\nx: " + b"y" * 200_000 + b"\r\n\r\n",
+    ]
+    for part in parts * 3:
+        with socket.create_connection(("127.0.0.1", site.port), timeout=5) as one, suppress(OSError):
+            one.sendall(part)
+            one.settimeout(0.2)
+            told = one.recv(64)
+            assert not told.startswith(b"HTTP/1.1 5"), str(told)
+    return {}
+
+
+# Disks
+
+
+class CannotMountError(Exception):
+    """A disk of its own takes rights that this user has not."""
+
+
+def fill_disk(site: Site) -> Measured:
+    """Of the request log."""
+    connection = site.connection
+    before = site.numbers()["raytrain_request_log_rows_left_out"]
+    with _full_disk(site.disk):
+        for number in range(5):
+            body = {"request_id": f"req-{number}", "rating": "up"}
+            assert connection.send("POST", "/v1/feedback", body)[0] == 200
+        wait_until(
+            lambda: site.numbers()["raytrain_request_log_rows_left_out"] >= before + 5,
+            30,
+            lambda: f"5 rows that are left out: {site.numbers()}",
+        )
+    files = set(site.disk.iterdir())
+    connection.send("POST", "/v1/feedback", {"request_id": "req-after", "rating": "up"})
+    connection.close()
+    wait_until(lambda: any("feedback" in one.name for one in set(site.disk.iterdir()) - files), 30,
+               lambda: "a row that is written again")  # fmt: skip
+    return {}
+
+
+@contextmanager
+def _full_disk(place: Path) -> Iterator[None]:
+    words = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(place)]
+    mounted = subprocess.run(words, capture_output=True, text=True, check=False)
+    if mounted.returncode:
+        raise CannotMountError(mounted.stderr.strip())
+    try:
+        with suppress(OSError), (place / "filler").open("wb", buffering=0) as stream:
+            while True:
+                stream.write(b"x" * 4096)
+        yield
+    finally:
+        subprocess.run(["umount", "-l", str(place)], check=True)
