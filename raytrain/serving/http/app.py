@@ -24,6 +24,7 @@ from raytrain.serving.http.health import health_routes
 from raytrain.serving.http.limits import Doorkeeper
 from raytrain.serving.http.metrics import Metrics
 from raytrain.serving.http.models import model_routes
+from raytrain.serving.http.page import page_routes
 from raytrain.serving.http.record import record_of
 from raytrain.serving.http.request_log import RequestLog
 from raytrain.serving.http.section import HttpSection
@@ -66,6 +67,7 @@ def build_app(backend: Backend, section: HttpSection) -> FastAPI:
     app.add_exception_handler(HTTPException, _refuse_route)
     app.include_router(health_routes(backend, section, metrics))
     app.include_router(model_routes(backend))
+    app.include_router(page_routes())
     _add_answers(app, Answering(backend, section, log))
     if log is not None and section.request_log.feedback:
         app.include_router(feedback_routes(log, section))

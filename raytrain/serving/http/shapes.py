@@ -123,6 +123,7 @@ class ModelOrigin(TypedDict):
     digest: str
     aliases: list[str]
     is_loaded: bool
+    version: str
 
 
 class ModelAnswer(TypedDict):
