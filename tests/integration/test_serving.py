@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import itertools
 import json
+import shlex
 import signal
+import subprocess
 import threading
 import time
 import urllib.request
@@ -168,6 +170,19 @@ def test_openai_s_client_is_answered(server: Server) -> None:
         client.completions.create(model="sum", prompt="x")
     with pytest.raises(openai.BadRequestError, match="context"):
         client.completions.create(model="sums", prompt=[5] * 300)
+
+
+def test_the_page_and_the_line_to_type_that_start_tells(server: Server) -> None:
+    _, page, line = server.running.files[0].read_text().strip().splitlines()
+    assert page == f"the page to try it: {server.url}/"
+    with urllib.request.urlopen(f"{server.url}/", timeout=30) as told:
+        assert b"<main>" in told.read() and "default-src 'none'" in told.headers["content-security-policy"]
+    command = shlex.split(line)
+    assert command[0] == "curl"
+    done = subprocess.run(
+        [*command, "--silent", "--noproxy", "*"], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert json.loads(done.stdout)["raytrain"]["digest"] == next(iter(server.releases.adapters))
 
 
 def test_promoted_and_rolled_back_under_load(server: Server) -> None:
