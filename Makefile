@@ -1,10 +1,10 @@
-# Two commands on a fresh machine: `make demo` and `make test`. Each makes the environment it needs in .venv.
+# Three commands on a fresh machine: `make demo`, `make serve` and `make test`. Each makes the environment it needs in .venv.
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 DEMO_MODEL := .venv/.demo-model
 
-.PHONY: env demo test unit integration lint format bench clean
+.PHONY: env demo serve test unit integration lint format bench clean
 
 env: $(INSTALLED)
 
@@ -22,6 +22,10 @@ $(DEMO_MODEL): $(INSTALLED)
 
 demo: $(DEMO_MODEL)
 	HF_HUB_OFFLINE=1 $(BIN)/python jobs/demo.py
+
+# What the demo has released, on this machine alone and without keys, until Ctrl-C.
+serve: $(DEMO_MODEL)
+	HF_HUB_OFFLINE=1 $(BIN)/raytrain serve start serve/laptop.yaml http.insecure=true
 
 test: $(DEMO_MODEL)
 	$(BIN)/python tests/run.py

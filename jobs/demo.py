@@ -1,4 +1,4 @@
-"""The demo: one story from rows to a version in production, and back, on two workers.
+"""The demo: one story from rows to a version in production that answers, and back, on two workers.
 
     make demo                     on a laptop
     ray job submit --working-dir . -- python jobs/demo.py
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import random
+import socket
 import sys
 import time
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import openai
 from rich.console import Console
 
 from raytrain import pipeline
@@ -24,7 +26,7 @@ from raytrain.cli.evaluate import ProgressBars
 from raytrain.cli.output import exit_code_when_stopped, report_error, stderr_console
 from raytrain.cli.progress import ProgressView
 from raytrain.data.tool_calls import generate_tool_calls
-from raytrain.errors import PlatformError, TrainingError
+from raytrain.errors import EndpointError, PlatformError, TrainingError
 from raytrain.evaluation.decision.contract import load_contract
 from raytrain.evaluation.decision.decide import Comparison
 from raytrain.evaluation.decision.headline import action, evidence, headline, outcome
@@ -39,7 +41,11 @@ from raytrain.release.gate.policy import load_policy
 from raytrain.release.gate.promote import Desk, Promotion
 from raytrain.release.keys import KeyRing
 from raytrain.release.registry.registry import Registry
+from raytrain.release.registry.versions import Version
 from raytrain.runs.records import open_records
+from raytrain.serving.launch import curl_line
+from raytrain.serving.load import Load
+from raytrain.storage.artifact import Artifact
 from raytrain.storage.home import raytrain_home
 from raytrain.storage.location import write_atomically
 from raytrain.training.outcome import TrainResult
@@ -50,8 +56,9 @@ NAME, KEY = "demo-tool-calls", "demo"
 BATCH_SIZE = 20
 """Of answers; per answer it takes about 0.6 of the processor time that 8 take."""
 
+QUESTION = "Wake me at 6:45, please."
 PROMPTS = [
-    Prompt("a request", [{"role": "user", "content": "Wake me at 6:45, please."}]),
+    Prompt("a request", [{"role": "user", "content": QUESTION}]),
     Prompt("small talk", [{"role": "user", "content": "Grüß dich! Was kannst du?"}]),
     Prompt("a text", "The quick brown fox"),
 ]
@@ -117,22 +124,53 @@ class Demo:
             worse = load_spec(JOBS / "demo.yaml", [*overrides, *made_worse(spec)])
             spoiled = self.trained(worse)
             spoiled_candidate = self.evaluated(str(spoiled.artifact), worse)
-            serving = pipeline.frozen(candidate, spec)
-            _, decision = pipeline.decided(contract, serving, spoiled_candidate, decisions / spoiled.run_id)
-            version = pipeline.released(release, spoiled, spoiled_candidate, PROMPTS, "worse on purpose")
-            show_promotion(pipeline.admitted(release, version, decision))
+            frozen = pipeline.frozen(candidate, spec)
+            _, decision = pipeline.decided(contract, frozen, spoiled_candidate, decisions / spoiled.run_id)
+            spoiled_version = pipeline.released(
+                release, spoiled, spoiled_candidate, PROMPTS, "worse on purpose"
+            )
+            show_promotion(pipeline.admitted(release, spoiled_version, decision))
 
-            self.heading("8. Forced through, and back")
-            why = "to show what an override leaves behind"
-            forced = pipeline.admitted(release, version, decision, override_as="release-lead", why=why)
-            show_promotion(forced)
-            back = pipeline.rolled_back(release, "it is worse")
-            print(f"rolled back: {NAME}@production is {back.after} again, {sum(back.seconds.values()):.1f} s")
+            self.heading("8. Production answers")
+            with pipeline.served(release, spec, free_port()) as url:
+                show_answers(url)
+                self.heading("9. Forced through, and back, while four clients ask")
+                known = {version: candidate, spoiled_version: spoiled_candidate}
+                self.forced_and_back(release, decision, url, known)
 
+        print("\nmake serve                    goes on serving it; its page: http://127.0.0.1:8000/")
+        print(curl_line("http://127.0.0.1:8000", NAME, QUESTION))
         print(f"\nrun {result.run_id}, {time.perf_counter() - self.started:.0f} s in all")
         print(f"adapter {result.artifact}")
         print(f"who, when and why: raytrain registry log {NAME}")
         print(decisions.path / result.run_id / "decision.html")
+
+    def forced_and_back(
+        self, release: Release, decision: Artifact, url: str, known: dict[Version, Evaluation]
+    ) -> None:
+        """`known`: what each version answered when it was evaluated, the one in production first. Raises
+        EndpointError where a request fails."""
+        before, forced = (f"{NAME}@{version}" for version in known)
+        written = {f"{NAME}@{version}": outputs(evaluation) for version, evaluation in known.items()}
+        with Load(url, NAME, list(written[before])) as load:
+            load.wait_for(before)
+            why = "to show what an override leaves behind"
+            show_promotion(
+                pipeline.admitted(release, [*known][1], decision, override_as="release-lead", why=why)
+            )
+            load.wait_for(forced)
+            back = pipeline.rolled_back(release, "it is worse")
+            print(f"rolled back: {NAME}@production is {back.after} again, {sum(back.seconds.values()):.1f} s")
+            load.wait_for(before)
+        print(load.told())
+        same = sum(written[one.model].get(one.prompt) == one.text for one in load.answers)
+        print(f"word for word what the same version wrote in its evaluation: {same} of {len(load.answers)}")
+        if load.failures:
+            raise EndpointError(
+                f"{len(load.failures)} requests failed while versions changed",
+                why=load.failures[0],
+                fix="no change of a version may cost an answer: this is a fault of raytrain, please report it",
+            )
 
     def heading(self, text: str) -> None:
         self.console.print(f"[bold]{text}[/]", highlight=False)
@@ -162,6 +200,30 @@ class Demo:
             yield Release(NAME, desk, ring.signing_key(KEY), policy, spec.storage.location)
         finally:
             records.close()
+
+
+def free_port() -> int:
+    """Any: something may be served at the usual one."""
+    with socket.create_server(("127.0.0.1", 0)) as one:
+        return int(one.getsockname()[1])
+
+
+def outputs(evaluation: Evaluation) -> dict[str, str]:
+    """By the prompt as the model read it."""
+    return {one.prompt: one.output for records in evaluation.records.values() for one in records}
+
+
+def show_answers(url: str) -> None:
+    """Production and the base model, asked by OpenAI's client."""
+    client = openai.OpenAI(base_url=f"{url}/v1", api_key="none needed", max_retries=0)
+    print(QUESTION)
+    for model in (one.id for one in client.models.list() if "@" not in one.id):
+        answer = client.chat.completions.create(
+            model=model, messages=[{"role": "user", "content": QUESTION}], max_tokens=48, temperature=0
+        )
+        by = (answer.model_extra or {})["raytrain"]
+        text = answer.choices[0].message.content or ""
+        print(f"  {by['model']} ({by['digest'].removeprefix('sha256:')[:12]}): {text[:120]!r}")
 
 
 def made_worse(spec: RunSpec) -> list[str]:

@@ -6,6 +6,8 @@ it goes on where it was stopped, or finds what it has made.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from raytrain.evaluation.answering.settings import AnsweringSection, EvaluateSettings
@@ -29,6 +31,8 @@ from raytrain.release.registry.state import PRODUCTION
 from raytrain.release.registry.versions import Version
 from raytrain.release.rollback import Hangar, Rollback, RollbackOptions, roll_back
 from raytrain.release.signing import sign, verify
+from raytrain.serving import launch
+from raytrain.serving.section import ServingSection
 from raytrain.storage.artifact import Artifact
 from raytrain.storage.location import Location
 from raytrain.storage.manifest import MANIFEST_NAME
@@ -123,3 +127,27 @@ def rolled_back(release: Release, why: str) -> Rollback:
     """Production → the good version before."""
     hangar = Hangar(release.desk.registry, release.ring, release.storage, release.desk.tell)
     return roll_back(hangar, release.name, release.key, RollbackOptions(why=why))
+
+
+@contextmanager
+def served(release: Release, spec: RunSpec, port: int) -> Iterator[str]:
+    """The address at which production answers until the block ends, for this machine alone, on the Ray that training
+    has started or on one of its own. What is promoted or rolled back meanwhile answers at once."""
+    desk = release.desk
+    section = ServingSection.model_validate(
+        {
+            "base_model": spec.model.base_model,
+            "releases": {
+                "registry": desk.registry.place,
+                "keys": str(desk.ring.folder),
+                "names": [release.name],
+            },
+            "http": {"insecure": True, "port": port},
+            "storage": {"path": str(release.storage)},
+        }
+    )
+    url = launch.start(section, None, desk.tell, verbose=False)
+    try:
+        yield url
+    finally:
+        launch.stop()

@@ -47,10 +47,13 @@ def start(
     console, began = stderr_console(), time.perf_counter()
     url = launch.start(section, address, lambda line: console.print(line, highlight=False), verbose=verbose)
     took = time.perf_counter() - began
+    # Another machine's loopback address cannot be asked from here.
+    model = _best_known(url) if section.http.insecure and address is None else "MODEL"
+    curl = launch.curl_line(url, model, "Wake me at 6:45, please.", with_key=not section.http.insecure)
     emit(
-        {"url": url, "seconds": round(took, 1)},
+        {"url": url, "seconds": round(took, 1), "curl": curl},
         as_json,
-        lambda _: print(f"ready at {url} after {took:.0f} s"),
+        lambda _: print(f"ready at {url} after {took:.0f} s\nthe page to try it: {url}/\n{curl}"),
     )
     sys.stdout.flush()
     if address is not None:
@@ -93,6 +96,13 @@ def models(url: UrlOption = DEFAULT_URL, api_key: KeyOption = None, as_json: Jso
     """Names that answer, and which version each is."""
     _, found = ask(url, "/v1/models", api_key)
     emit(found, as_json, lambda console: _show_models(console, found))
+
+
+def _best_known(url: str) -> str:
+    """A name that is in production, else the base model's."""
+    _, found = ask(url, "/v1/models", None)
+    names = [str(one["id"]) for one in found["data"]]
+    return next((one for one in names if f"{one}@production" in names), names[0])
 
 
 def _goes_on_until_a_signal() -> bool:

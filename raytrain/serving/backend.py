@@ -59,6 +59,8 @@ class ModelCard:
     aliases: tuple[str, ...] = ()
     is_loaded: bool = False
     """Whether it answers without being read first."""
+    version: str = ""
+    """As `1.2.0`; the base model has none."""
 
 
 @dataclass(frozen=True)

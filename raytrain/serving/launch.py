@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shlex
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Any
@@ -70,6 +72,15 @@ def start(section: ServingSection, address: str | None, tell: Callable[[str], No
                 fix="put that right, and start it again; --verbose shows what Ray logs",
             ) from error
     return f"http://{http.host}:{http.port}"
+
+
+def curl_line(url: str, model: str, question: str, *, with_key: bool = False) -> str:
+    """What a person types to ask a chat. Pure."""
+    body = json.dumps(
+        {"model": model, "messages": [{"role": "user", "content": question}]}, ensure_ascii=False
+    )
+    key = ' -H "authorization: Bearer $RAYTRAIN_API_KEY"' if with_key else ""
+    return f"curl {url}/v1/chat/completions -H 'content-type: application/json'{key} -d {shlex.quote(body)}"
 
 
 def _check_here(section: ServingSection) -> None:

@@ -143,8 +143,8 @@ class Replica:
             if alias == PRODUCTION:
                 also = [key for key, other in table.aliases.items() if other.digest == one.digest]
                 aliases = tuple(key.partition("@")[2] for key in also if key.partition("@")[0] == name)
-                cards.append(ModelCard(name, one.digest, one.created, aliases, held))
-            cards.append(ModelCard(reference, one.digest, one.created, (alias,), held))
+                cards.append(ModelCard(name, one.digest, one.created, aliases, held, str(one.version)))
+            cards.append(ModelCard(reference, one.digest, one.created, (alias,), held, str(one.version)))
         return cards
 
     def warm_models(self) -> list[str]:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import itertools
 import json
+import shlex
 import signal
+import subprocess
 import threading
 import time
 import urllib.request
@@ -178,6 +180,19 @@ def test_probes_of_kuberay_and_ours(server: Server) -> None:
     assert told["/-/healthz"] == "success", "KubeRay looks for this word"
     assert json.loads(told["/-/routes"]) == {"/": "raytrain"}
     assert json.loads(told["/ready"])["is_ready"]
+
+
+def test_the_page_and_the_line_to_type_that_start_tells(server: Server) -> None:
+    _, page, line = server.running.files[0].read_text().strip().splitlines()
+    assert page == f"the page to try it: {server.url}/"
+    with urllib.request.urlopen(f"{server.url}/", timeout=30) as told:
+        assert b"<main>" in told.read() and "default-src 'none'" in told.headers["content-security-policy"]
+    command = shlex.split(line)
+    assert command[0] == "curl"
+    done = subprocess.run(
+        [*command, "--silent", "--noproxy", "*"], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert json.loads(done.stdout)["raytrain"]["digest"] == next(iter(server.releases.adapters))
 
 
 def test_promoted_and_rolled_back_under_load(server: Server) -> None:

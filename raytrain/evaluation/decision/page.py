@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 from collections.abc import Container, Iterator
-from importlib import resources
 
 from raytrain.evaluation.decision.decide import Comparison, Decision, SuiteResult
 from raytrain.evaluation.decision.gates import Gate, Status
@@ -15,6 +12,8 @@ from raytrain.evaluation.decision.marked_text import as_html
 from raytrain.evaluation.decision.page_flips import flips_section
 from raytrain.evaluation.decision.plots import GainRow, forest, length_and_score
 from raytrain.evaluation.decision.quantity import needs, points, tell
+from raytrain.evaluation.decision.standalone import StandalonePage
+from raytrain.evaluation.decision.visible import visible
 from raytrain.evaluation.records import storable
 from raytrain.storage.manifest import short_digest
 
@@ -25,28 +24,9 @@ _STATUSES: tuple[Status, ...] = ("failed", "cannot tell", "passed")
 
 
 def render_page(comparison: Comparison) -> str:
-    """The whole page. Its Content-Security-Policy lets this one style and this one script run, by their digests."""
-    style, script = _resource("page.css"), _resource("page.js")
-    policy = (
-        f"default-src 'none'; style-src '{_source_of(style)}'; script-src '{_source_of(script)}'; "
-        "base-uri 'none'; form-action 'none'"
-    )
-    body = "\n".join(_body(comparison))
-    return storable(
-        f'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{as_html(_tab_title(comparison))}</title>\n"
-        f"<style>{style}</style>\n</head>\n<body>\n{body}\n<script>{script}</script>\n</body>\n</html>\n"
-    )
-
-
-def _resource(name: str) -> str:
-    return resources.files(__package__).joinpath(name).read_text(encoding="utf-8")
-
-
-def _source_of(text: str) -> str:
-    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+    """The whole page."""
+    title, body = visible(_tab_title(comparison)), "\n".join(_body(comparison))
+    return storable(StandalonePage(__package__, title, body).html())
 
 
 def _tab_title(comparison: Comparison) -> str:

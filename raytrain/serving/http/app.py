@@ -25,6 +25,7 @@ from raytrain.serving.http.limits import Doorkeeper
 from raytrain.serving.http.metrics import Metrics
 from raytrain.serving.http.models import model_routes
 from raytrain.serving.http.operate import OPERATE, DrainBody, VersionBody, operate_routes
+from raytrain.serving.http.page import page_routes
 from raytrain.serving.http.record import record_of
 from raytrain.serving.http.request_log import RequestLog
 from raytrain.serving.http.section import HttpSection
@@ -92,6 +93,7 @@ def build_app(
     app.add_exception_handler(HTTPException, _refuse_route)
     app.include_router(health_routes(backend, section, metrics))
     app.include_router(model_routes(backend))
+    app.include_router(page_routes())
     _add_answers(app, Answering(backend, section, log, desk))
     if log is not None and section.request_log.feedback:
         app.include_router(feedback_routes(log, section))

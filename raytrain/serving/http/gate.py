@@ -21,8 +21,8 @@ from raytrain.serving.http.record import UNMATCHED, Record
 from raytrain.serving.http.section import HttpSection, is_loopback
 
 _log = logging.getLogger(__name__)
-_OPEN = frozenset({"/health", "/ready", "/version", "/openapi.json"})
-"""Asked by probes and by those who have no key yet; they tell no more than that."""
+_OPEN = frozenset({"/", "/health", "/ready", "/version", "/openapi.json"})
+"""Asked by probes and by those who have no key yet; they tell no more than that, and the page at / nothing at all."""
 _COUNTED = "/v1/"
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _HOST = re.compile(r"(?P<name>\[[0-9a-f:]+\]|[A-Za-z0-9.-]+)(:[0-9]+)?")

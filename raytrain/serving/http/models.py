@@ -43,5 +43,10 @@ def _told(card: ModelCard) -> ModelAnswer:
         "object": "model",
         "created": card.created,
         "owned_by": "raytrain",
-        "raytrain": {"digest": card.digest, "aliases": list(card.aliases), "is_loaded": card.is_loaded},
+        "raytrain": {
+            "digest": card.digest,
+            "aliases": list(card.aliases),
+            "is_loaded": card.is_loaded,
+            "version": card.version,
+        },
     }

@@ -125,6 +125,7 @@ class ModelOrigin(TypedDict):
     digest: str
     aliases: list[str]
     is_loaded: bool
+    version: str
 
 
 class ModelAnswer(TypedDict):

@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from browsers import Page, headless_chromium
 from served_models import save_adapter
 from tiny_models import save_tiny_llama
 
@@ -35,3 +38,16 @@ def adapters(base: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, 
 def loaded(base: Path, tmp_path: Path) -> LoadedModel:
     """Of its own for each test: a bank changes the model's modules."""
     return load_for_inference(str(base), cache=Location(str(tmp_path / "cache")))
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with headless_chromium() as found:
+        yield found
+
+
+@pytest.fixture
+def page(browser: Any) -> Iterator[Page]:
+    yield Page(browser)
+    browser.get("about:blank")  # or it would go on asking a server that has ended
+    browser.get_log("browser")
