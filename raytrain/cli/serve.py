@@ -46,8 +46,9 @@ def start(
     console, began = stderr_console(), time.perf_counter()
     url = launch.start(section, address, lambda line: console.print(line, highlight=False), verbose=verbose)
     took = time.perf_counter() - began
+    where = launch.cluster_address()
     emit(
-        {"url": url, "seconds": round(took, 1)},
+        {"url": url, "address": where, "seconds": round(took, 1)},
         as_json,
         lambda _: print(f"ready at {url} after {took:.0f} s"),
     )
@@ -55,6 +56,7 @@ def start(
     if address is not None:
         return
     console.print(f"Ctrl-C ends it; meanwhile: raytrain serve models --url {url}", highlight=False)
+    console.print(f"from elsewhere: raytrain serve stop --address {where}", highlight=False, soft_wrap=True)
     if _goes_on_until_a_signal():
         console.print("ending: what is being answered is answered first", highlight=False)
         launch.stop()

@@ -66,6 +66,13 @@ def start(section: ServingSection, address: str | None, tell: Callable[[str], No
     return f"http://{http.host}:{http.port}"
 
 
+def cluster_address() -> str:
+    """Of the cluster that this process has joined."""
+    import ray
+
+    return str(ray.get_runtime_context().gcs_address)
+
+
 def _check_here(section: ServingSection) -> None:
     """What a replica would find wrong after Ray has started, several times. Raises what it would raise."""
     resolve_base_model(
