@@ -50,8 +50,9 @@ def start(
     # Another machine's loopback address cannot be asked from here.
     model = _best_known(url) if section.http.insecure and address is None else "MODEL"
     curl = launch.curl_line(url, model, "Wake me at 6:45, please.", with_key=not section.http.insecure)
+    where = launch.cluster_address()
     emit(
-        {"url": url, "seconds": round(took, 1), "curl": curl},
+        {"url": url, "address": where, "seconds": round(took, 1), "curl": curl},
         as_json,
         lambda _: print(f"ready at {url} after {took:.0f} s\nthe page to try it: {url}/\n{curl}"),
     )
@@ -59,6 +60,7 @@ def start(
     if address is not None:
         return
     console.print(f"Ctrl-C ends it; meanwhile: raytrain serve models --url {url}", highlight=False)
+    console.print(f"from elsewhere: raytrain serve stop --address {where}", highlight=False, soft_wrap=True)
     if _goes_on_until_a_signal():
         console.print("ending: what is being answered is answered first", highlight=False)
         launch.stop()

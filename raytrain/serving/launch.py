@@ -83,6 +83,13 @@ def curl_line(url: str, model: str, question: str, *, with_key: bool = False) ->
     return f"curl {url}/v1/chat/completions -H 'content-type: application/json'{key} -d {shlex.quote(body)}"
 
 
+def cluster_address() -> str:
+    """Of the cluster that this process has joined."""
+    import ray
+
+    return str(ray.get_runtime_context().gcs_address)
+
+
 def _check_here(section: ServingSection) -> None:
     """What a replica would find wrong after Ray has started, several times. Raises what it would raise."""
     resolve_base_model(
