@@ -122,7 +122,8 @@ class Routes:
                 refused.pop(reference, None)
             else:
                 refused[reference] = found
-                if reference in aliases and aliases[reference].version == version:
+                is_decided = self._seen.get(reference) == version  # by what was read, and not for want of it
+                if is_decided and reference in aliases and aliases[reference].version == version:
                     del aliases[reference]  # it was good until now: a key was revoked, or a file has changed
             self._show(Table(dict(aliases), dict(refused)))
         self._show(Table(aliases, refused))

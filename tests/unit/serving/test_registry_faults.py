@@ -26,6 +26,7 @@ from raytrain.release.registry.registry import Registry
 from raytrain.release.registry.store import open_store
 from raytrain.serving import replica as replicas
 from raytrain.serving import routes
+from raytrain.serving.adapters.opening import Admitted, Door
 from raytrain.serving.backend import Undecided
 from raytrain.serving.http.errors import refusal_of
 from raytrain.serving.replica import Replica
@@ -70,6 +71,26 @@ def test_a_version_with_files_that_nobody_expected_leaves_the_old_one_and_is_fol
     assert asked(replica, "sums").served.digest == first
     releases.promote("sums@1.1.0")
     wait_for(lambda: production(replica) == second)
+    assert not replica.routes.table.refused
+
+
+def test_a_store_that_fails_while_keys_change_takes_nothing_away(
+    releases: Releases,  # noqa: F811
+    start: Start,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fails(_: Door, reference: str) -> Admitted:
+        raise StorageError(f"cannot read {reference}", why="nobody answers", fix="wait")
+
+    replica = start()
+    replica.routes.stop()
+    releases.ring.generate("another")
+    with monkeypatch.context() as patch:
+        patch.setattr(Door, "admit", fails)
+        replica.routes.refresh()
+    assert asked(replica, "sums").served.digest == next(iter(releases.adapters))
+    assert replica.routes.table.refused
+    replica.routes.refresh()
     assert not replica.routes.table.refused
 
 
