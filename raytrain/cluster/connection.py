@@ -51,8 +51,8 @@ def connect(address: str | None, *, verbose: bool) -> None:
             f"Ray cannot be reached at {address}" if address else "Ray cannot be started on this machine",
             why=str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__,
             fix=f"something answers there: check that it is the port of Ray itself ({_DEFAULT_PORT} by default), "
-            "that it is the same version of Ray, that RAY_AUTH_MODE is token, and that RAY_AUTH_TOKEN or ~/.ray/auth_token is "
-            "that cluster's token"
+            "that it is the same version of Ray, that RAY_AUTH_MODE is token, and that RAY_AUTH_TOKEN or "
+            "~/.ray/auth_token is that cluster's token"
             if address
             else "see `raytrain doctor`; free memory and /dev/shm are the usual causes",
         ) from error
