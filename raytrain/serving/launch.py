@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import shlex
 from collections.abc import Callable
@@ -56,6 +57,8 @@ def start(section: ServingSection, address: str | None, tell: Callable[[str], No
 
     from raytrain.serving.deployment import build_application
 
+    if not verbose:
+        logging.getLogger("ray.serve").setLevel(logging.ERROR)  # its import has made it loud again
     http = section.http
     application = build_application(section.model_dump(mode="json"))
     with ThreadPoolExecutor(1) as pool:
