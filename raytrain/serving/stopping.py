@@ -90,9 +90,13 @@ async def _drained(timeout_s: float, tell: Callable[[str], None]) -> int:
 
 def is_served() -> bool:
     """Whether the application is still wanted; where nobody can tell, it is."""
+    import ray
     from ray import serve
 
     found: Any = None
     with suppress(RayError, RuntimeError):
+        # Once Ray Serve has ended, its status cannot be asked for any more.
+        if all(one["namespace"] != "serve" for one in ray.util.list_named_actors(all_namespaces=True)):
+            return False
         found = serve.status().applications
     return found is None or APPLICATION in found

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
+import secrets
 import shlex
 import signal
 import subprocess
 import threading
 import time
+import urllib.error
 import urllib.request
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -49,8 +53,20 @@ class Server:
         try:
             with urllib.request.urlopen(f"{self.url}/ready", timeout=5) as answer:
                 return dict(json.loads(answer.read()))
+        except urllib.error.HTTPError as error:
+            return dict(json.loads(error.read()))
         except OSError as error:
             return {"is_ready": False, "problems": [str(error)], "production": {}}
+
+    def address(self, running: Running) -> str:
+        """Of the cluster that a command has started, as it tells it."""
+        told = re.search(r"--address (\S+)", running.files[1].read_text())
+        assert told is not None
+        return told[1]
+
+    def answering(self) -> int:
+        with urllib.request.urlopen(f"{self.url}/operate/standing", timeout=5) as answer:
+            return int(json.loads(answer.read())["answering"])
 
     def replicas(self) -> list[psutil.Process]:
         found = []
@@ -68,6 +84,18 @@ class Server:
         )
 
 
+def texts_of(base: Path, adapters: dict[str, Path]) -> dict[tuple[str, str], str]:
+    """What each digest answers to each prompt, by PEFT."""
+    tokenizer = AutoTokenizer.from_pretrained(base)
+    texts: dict[tuple[str, str], str] = {}
+    for digest, adapter in adapters.items():
+        for prompt in PROMPTS:
+            stream = TextStream(tokenizer)
+            tokens = peft_answer(base, adapter, tokenizer(prompt)["input_ids"], NUM_TOKENS, ends=[END])
+            texts[digest, prompt] = "".join(map(stream.take, tokens)) + stream.finish()
+    return texts
+
+
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     folder = tmp_path_factory.mktemp("serving")
@@ -75,15 +103,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     for seed, version in enumerate(("1.0.0", "1.1.0")):
         releases.release("sums", version, seed=seed + 1)
     releases.promote("sums@1.0.0")
-    tokenizer = AutoTokenizer.from_pretrained(releases.base)
-    texts: dict[tuple[str, str], str] = {}
-    for digest, adapter in releases.adapters.items():
-        for prompt in PROMPTS:
-            stream = TextStream(tokenizer)
-            tokens = peft_answer(
-                releases.base, adapter, tokenizer(prompt)["input_ids"], NUM_TOKENS, ends=[END]
-            )
-            texts[digest, prompt] = "".join(map(stream.take, tokens)) + stream.finish()
+    texts = texts_of(releases.base, releases.adapters)
     assert len(set(texts.values())) > len(PROMPTS), "the test can tell the versions apart"
     port, ray_folder = free_port(), new_ray_folder()
     config = folder / "serving.yaml"
@@ -98,7 +118,9 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
             }
         )
     )
-    bench = Bench(folder / "bench", ray_folder)
+    # A token of its own, so that other commands may join the cluster.
+    token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+    bench = Bench(folder / "bench", ray_folder, environment=token)
     running = bench.start("serve", "start", config)
     wait_until(
         lambda: "ready at" in running.files[0].read_text() or running.process.poll() is not None,
@@ -229,6 +251,67 @@ def test_a_replica_that_is_killed_takes_no_answer_with_it(server: Server) -> Non
     assert load.wrong() == []
 
 
+def test_operated_from_the_command_line(server: Server) -> None:
+    second = list(server.releases.adapters)[1]
+
+    def run(*words: str) -> dict[str, Any]:
+        outcome = server.bench.run("serve", *words, "--url", server.url, "--json")
+        assert outcome.code == 0, outcome.told()
+        return outcome.object
+
+    with urllib.request.urlopen(
+        urllib.request.Request(f"{server.url}/health", headers={"x-request-id": "mine-1"}), timeout=10
+    ) as answer:
+        assert answer.headers.get_all("x-request-id") == ["mine-1"]
+    server.releases.promote("sums@1.1.0", "staging")
+    loaded = run("load", "sums@staging")
+    assert loaded["digest"] == second and len({one["replica"] for one in loaded["replicas"]}) == 2
+    assert all(one["read_s"] > 0 for one in loaded["replicas"] if not one["was_loaded"])
+    with Load(server, num_clients=4) as load:
+        wait_until(lambda: len(load.answers) > 4, 60, lambda: str(load.errors[:3]))
+        drained = run("drain")
+        assert drained["is_draining"] and drained["answering"] == 0
+    assert load.wrong() == [] and load.errors
+    assert all("503" in one and "no new requests" in one for one in load.errors), set(load.errors)
+    wait_until(
+        lambda: any("drained" in one for one in server.ready()["problems"]), 60, lambda: str(server.ready())
+    )
+    assert run("drain", "--undo")["is_draining"] is False
+    with Load(server, num_clients=4) as load:
+        wait_until(lambda: len(load.answers) > 4, 60, lambda: str(load.errors[:3]))
+    assert load.errors == []
+    assert [one["kept"] for one in run("drain", "--undo")["replicas"]] == [["sums@1.1.0"]] * 2
+
+
+def test_another_base_model_and_no_request_fails(server: Server) -> None:
+    """The adapter over it is promoted first: replicas of the old base model go on with the version before."""
+    releases, folder = server.releases, server.releases.folder
+    first, other = next(iter(releases.adapters)), save_tiny_llama(folder / "other", seed=9)
+    second = releases.release("sums", "2.0.0", seed=7, base=other)
+    server.texts |= texts_of(other, {second: releases.adapters[second]})
+    config = json.loads((folder / "serving.yaml").read_text())
+    (folder / "other.yaml").write_text(json.dumps(config | {"base_model": str(other)}))
+    with Load(server, num_clients=4) as load:
+        wait_until(lambda: len(load.answers) > 4, 60, lambda: str(load.errors[:3]))
+        releases.promote("sums@2.0.0")
+        started = server.bench.run(
+            "serve",
+            "start",
+            folder / "other.yaml",
+            "--address",
+            server.address(server.running),
+            timeout_s=400,
+        )
+        assert started.code == 0, started.told()
+        server.wait_until_production_is(second)
+        after = len(load.answers)
+        wait_until(lambda: len(load.answers) > after + 8, 60, lambda: str(load.errors[:3]))
+    assert load.errors == []
+    assert load.wrong() == [], f"{len(load.wrong())} of {len(load.answers)}"
+    assert {digest for digest, *_ in load.answers} == {first, second}
+    assert {digest for digest, *_ in load.answers[-8:]} == {second}
+
+
 def test_ctrl_c_ends_all_of_it(server: Server) -> None:
     """The last: the server is gone after it."""
     server.running.send(signal.SIGINT)
@@ -240,6 +323,37 @@ def test_ctrl_c_ends_all_of_it(server: Server) -> None:
     assert processes_below(server.bench.ray_folder) == []
     status = server.bench.run("serve", "status", "--url", server.url)
     assert status.code == 4 and "nobody answers" in status.stdout + status.stderr
+
+
+def test_stop_ends_it_from_elsewhere_once_it_has_answered(server: Server) -> None:
+    bench, folder = server.bench, server.releases.folder
+    config, port = json.loads((folder / "serving.yaml").read_text()), free_port()
+    config |= {"replicas": {"cpus_per_replica": 0.5}, "http": {"insecure": True, "port": port}}
+    (folder / "alone.yaml").write_text(json.dumps(config))
+    running = bench.start("serve", "start", folder / "alone.yaml")
+    alone = replace(server, running=running, url=f"http://127.0.0.1:{port}")
+    wait_until(
+        lambda: "ready at" in running.files[0].read_text() or running.process.poll() is not None,
+        150,
+        lambda: running.files[1].read_text()[-3000:],
+    )
+    endless = {"name": "text", "schema": {"type": "string", "minLength": 5000}}
+    with ThreadPoolExecutor(1) as pool:
+        asked = pool.submit(
+            alone.client.chat.completions.create,
+            model="base",
+            messages=[{"role": "user", "content": "five"}],
+            max_tokens=200,
+            response_format={"type": "json_schema", "json_schema": endless},
+        )
+        wait_until(lambda: asked.done() or alone.answering() > 0, 30, lambda: "it was not asked")
+        stopped = bench.run("serve", "stop", "--address", server.address(running), "--json")
+        assert stopped.code == 0, stopped.told()
+        assert stopped.object == {"was_running": True, "num_cut_off": 0, "is_serve_ended": True}
+        assert asked.result(30).choices[0].finish_reason == "length"
+    running.send(signal.SIGINT)
+    nobody = bench.run("serve", "stop", "--address", f"127.0.0.1:{free_port()}")
+    assert nobody.code == 4, nobody.told()
 
 
 def test_what_cannot_be_served_is_said(server: Server, tmp_path: Path) -> None:
