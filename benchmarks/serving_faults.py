@@ -102,7 +102,7 @@ class Matrix:
         self.tell("flips: p99 over steady", load.seconds(0.99) / self.steady_p99, "times", MOST_SLOWER)
 
     def fault(self, site: Any, fault: Any) -> None:
-        from serving_matrix import play  # type: ignore[import-not-found]
+        from serving_matrix import play
 
         load, measured = (
             (played := play(site, fault, self.size.before, self.size.after)).load,
@@ -123,7 +123,7 @@ class Matrix:
 
     def store(self, site: Any, proxy: Any, failure: str) -> None:
         """The object store fails; everything that was served is served, and changes are followed after it."""
-        from serving_matrix import flip  # type: ignore[import-not-found]
+        from serving_matrix import flip
 
         proxy.silence_s = 30.0
         with Load(site.port, site.questions) as load:
@@ -151,7 +151,7 @@ class Matrix:
 
 def play_all(size: Size, scratch: Path) -> list[Figure]:
     from object_server import CREDENTIALS, object_server  # type: ignore[import-not-found]
-    from serving_matrix import FAULTS  # type: ignore[import-not-found]
+    from serving_matrix import FAULTS
     from serving_site import site  # type: ignore[import-not-found]
 
     matrix = Matrix(size)
