@@ -46,7 +46,7 @@ def connect(address: str | None, *, verbose: bool) -> None:
             ray.init(include_dashboard=False, **options)
         else:
             ray.init(address=address, **options)
-    except (ConnectionError, RuntimeError, ValueError) as error:
+    except Exception as error:  # of no kind of its own where Ray waited in vain for what it had started
         raise ClusterError(
             f"Ray cannot be reached at {address}" if address else "Ray cannot be started on this machine",
             why=str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__,
