@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from served_classifiers import save_classifier
 from served_models import save_adapter
 from transformers import AutoTokenizer
 
@@ -68,10 +69,16 @@ class Releases:
         change: Callable[[Path], None] | None = None,
         **settings: Any,
     ) -> str:
-        """A random adapter's digest. change: what is done to its folder before it is signed."""
+        """A random adapter's digest; with `labels` it is a classifier. change: what is done to its folder before it is
+        signed."""
         base = base or self.base
         place = self.folder / f"{name}-{version}"
-        adapter = save_adapter(base, self.folder / f"{name}-{version}-adapter", seed=seed, **settings)
+        save, task = (
+            (save_classifier, "sequence_classification")
+            if "labels" in settings
+            else (save_adapter, "causal_lm")
+        )
+        adapter = save(base, self.folder / f"{name}-{version}-adapter", seed=seed, **settings)
         resolved = resolve_base_model(
             ModelSection.model_validate({"base_model": str(base)}), Location(str(self.folder / "cache"))
         )
@@ -84,7 +91,7 @@ class Releases:
         description = BundleDescription(
             subject=digest_of([name, version]),
             kind="adapter",
-            task="causal_lm",
+            task=task,
             dtype="float32",
             base_model=base_model,
             adapter=Adapter("lora", config["r"], config["lora_alpha"], sorted(config["target_modules"])),
