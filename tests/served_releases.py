@@ -28,7 +28,7 @@ from raytrain.release.rollback import Hangar, RollbackOptions, roll_back
 from raytrain.release.signing import sign
 from raytrain.storage.artifact import ArtifactWriter
 from raytrain.storage.location import Location
-from raytrain.storage.manifest import digest_of
+from raytrain.storage.manifest import digest_of, read_manifest
 
 OPEN_POLICY = Policy(
     PolicySection.model_validate(
@@ -103,12 +103,17 @@ class Releases:
         with ArtifactWriter(Location(str(place)), kind="bundle", parents=parents) as writer:
             description.write(writer.path)
             shutil.copytree(adapter, writer.path / "adapter")
-            bundle = writer.commit({})
+            writer.commit({})
+        return self.enter(name, version, place, adapter)
+
+    def enter(self, name: str, version: str, place: Path, adapter: Path) -> str:
+        """A bundle's digest, signed and in the registry."""
+        manifest = read_manifest(Location(str(place)))
         sign(place, self.ring.signing_key("release"))
         parsed = Version.parse(version)
-        self.registry.register(name, parsed, place, self.ring, made_from=parents, why="a test")
-        self.adapters[bundle.digest] = adapter
-        return bundle.digest
+        self.registry.register(name, parsed, place, self.ring, made_from=dict(manifest.parents), why="a test")
+        self.adapters[manifest.digest] = adapter
+        return manifest.digest
 
     def promote(self, reference: str, to: str = "production") -> None:
         desk = Desk(self.registry, self.ring, Shelves(Location(str(self.folder / "storage"))))

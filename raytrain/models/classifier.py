@@ -121,7 +121,8 @@ class ClassifierTrunk:
         config.num_labels = num_classes
         try:
             with torch.device("meta"):
-                model = AutoModelForSequenceClassification.from_config(config)
+                # Any other dtype would meanwhile be the default of all threads, of those that compute as well.
+                model = AutoModelForSequenceClassification.from_config(config, dtype=torch.float32)
         except ValueError as error:
             raise _misfit(first_line(error)) from error
         if not hasattr(model, self._prefix):

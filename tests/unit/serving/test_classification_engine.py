@@ -50,8 +50,8 @@ class Made:
         }
         self.cache = Location(str(folder / "cache"))
 
-    def load(self) -> LoadedModel:
-        found = find_for_inference(str(self.base), cache=self.cache)
+    def load(self, dtype: str = "float32") -> LoadedModel:
+        found = find_for_inference(str(self.base), cache=self.cache, dtype=dtype)
         return found.load() if writes_text(self.base) else load_body(found)
 
     def trunk(self, loaded: LoadedModel | None = None) -> ClassifierTrunk:
@@ -133,6 +133,22 @@ def test_each_classifier_finds_its_own_beside_all_others(kind: str, made: Callab
     spread = [max(row[0] for row in rows) - min(row[0] for row in rows) for rows in answers.values()]
     assert min(spread) > 1e-3, "the test can tell texts apart"
     assert one.expected("a", asked[:1]) != one.expected("c", asked[:1]), "and classifiers"
+
+
+@pytest.mark.parametrize("kind", _BASES)
+def test_over_half_precision_the_head_is_whole(kind: str, made: Callable[[str], Made]) -> None:
+    one = made(kind)
+    trunk, weights = one.trunk(one.load("bfloat16")), read_classifier(one.adapters["b"])
+    passes = Passes(trunk, 1 << 22)
+    assert {its.dtype for its in trunk.module.parameters()} == {torch.bfloat16}
+    with torch.inference_mode():
+        head = trunk.build_head(3, weights.head)
+        assert torch.get_default_dtype() == torch.float32
+        passes.put("b", weights.lora, head)
+        (found,) = passes.read([Text(Asked("b", 1), 0, (5, 6, 7))])
+    assert found is not None
+    (expected,) = one.expected("b", [(5, 6, 7)])
+    assert found.probabilities == pytest.approx(expected, abs=0.03)
 
 
 def test_a_base_that_cannot_write_is_told_by_its_files(made: Callable[[str], Made]) -> None:
