@@ -115,9 +115,9 @@ class Releases:
         self.adapters[manifest.digest] = adapter
         return manifest.digest
 
-    def promote(self, reference: str, to: str = "production") -> None:
+    def promote(self, reference: str, to: str = "production", policy: Policy = OPEN_POLICY) -> None:
         desk = Desk(self.registry, self.ring, Shelves(Location(str(self.folder / "storage"))))
-        wanted = Wanted(reference, to, OPEN_POLICY, why="a test")
+        wanted = Wanted(reference, to, policy, why="a test")
         done = promote(desk, wanted, self.ring.signing_key("release"))
         if done.refusal is not None:
             raise done.refusal

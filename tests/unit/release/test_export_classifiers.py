@@ -16,7 +16,9 @@ from trained import train_tiny
 from transformers import AutoTokenizer
 
 from raytrain.cli.main import run
+from raytrain.evaluation.decision.contract import default_contract
 from raytrain.release.bundle.parity.fresh import LOADER
+from raytrain.release.gate.policy import Policy, PolicySection
 from raytrain.serving.backend import ClassifyAsk
 from raytrain.serving.replica import Replica
 from raytrain.serving.section import ServingSection
@@ -25,6 +27,18 @@ pytestmark = pytest.mark.slow
 
 LABELS = ["clock", "sum", "weather"]
 TEXTS = ["the cat lives in rome", "two and three"]
+
+
+DOCUMENTED = Policy(
+    PolicySection.model_validate(
+        {
+            "policy": "documented",
+            "targets": [{"to": one, "reports": []} for one in ("dev", "staging", "production")],
+        }
+    ),
+    default_contract(),
+)
+"""The four documents in the bundle have to pass."""
 
 
 def exported(trained: Path, bundle: Path, formats: str) -> dict[str, Any]:
@@ -91,7 +105,7 @@ def test_it_is_promoted_served_and_rolled_back(tiny_llama: Path, tmp_path: Path)
         bundle = tmp_path / f"bundle-{version}"
         assert exported(trained, bundle, "adapter")["passed"]
         releases.enter("tools", version, bundle, trained)
-        releases.promote(f"tools@{version}")
+        releases.promote(f"tools@{version}", policy=DOCUMENTED)
     first, second = releases.adapters
     section = {
         "base_model": str(tiny_llama),
