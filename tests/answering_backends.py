@@ -17,6 +17,9 @@ from fastapi import FastAPI
 from raytrain.models.text_generation import encode_prompt
 from raytrain.serving.backend import (
     Ask,
+    Classification,
+    Classified,
+    ClassifyAsk,
     ModelCard,
     PromptTooLong,
     Readiness,
@@ -67,6 +70,9 @@ class EngineBackend:
         finally:
             self.engine.cancel(ask.id)
 
+    async def classify(self, ask: ClassifyAsk) -> Classified:
+        raise UnknownModel(ask.model, (BASE.model,))
+
     async def models(self) -> list[ModelCard]:
         return CARDS[:1]
 
@@ -100,18 +106,14 @@ class ToldBackend:
         )
     )
     asks: list[Ask] = field(default_factory=list)
+    to_classify: list[ClassifyAsk] = field(default_factory=list)
     closed: list[str] = field(default_factory=list)
     num_told: int = 0
 
     async def generate(self, ask: Ask) -> AsyncIterator[Served | Piece]:
         digest = self.digests[min(len(self.asks), len(self.digests) - 1)]
         self.asks.append(ask)
-        if self.refusal is not None:
-            raise self.refusal
-        if ask.model == "revoked":
-            raise RefusedModel(ask.model)
-        if ask.model.partition("@")[0] not in ("tiny", "helper"):
-            raise UnknownModel(ask.model, tuple(one.id for one in CARDS))
+        self._refuse(ask.model)
         try:
             yield Served("helper@1.2.0", digest, BASE_DIGEST)
             while True:
@@ -128,6 +130,28 @@ class ToldBackend:
             yield Piece("", (), Finish(self.reason, 5, 2, len(self.pieces), 0.001, 0.002))
         finally:
             self.closed.append(ask.id)
+
+    async def classify(self, ask: ClassifyAsk) -> Classified:
+        """Longer texts are likelier of the second class."""
+        self.to_classify.append(ask)
+        self._refuse(ask.model)
+        if self.waits_after is not None:
+            try:
+                await asyncio.Event().wait()
+            finally:
+                self.closed.append(ask.id)
+        chances = [len(one) / (len(one) + 10) for one in ask.texts]
+        answers = [Classification((1 - one, one), 5, 0.001) for one in chances]
+        served = Served("helper@1.2.0", self.digests[0], BASE_DIGEST)
+        return Classified(served, ("short", "long"), tuple(answers))
+
+    def _refuse(self, model: str) -> None:
+        if self.refusal is not None:
+            raise self.refusal
+        if model == "revoked":
+            raise RefusedModel(model)
+        if model.partition("@")[0] not in ("tiny", "helper"):
+            raise UnknownModel(model, tuple(one.id for one in CARDS))
 
     async def models(self) -> list[ModelCard]:
         return CARDS

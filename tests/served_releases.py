@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from served_classifiers import save_classifier
 from served_models import save_adapter
 from transformers import AutoTokenizer
 
@@ -27,7 +28,7 @@ from raytrain.release.rollback import Hangar, RollbackOptions, roll_back
 from raytrain.release.signing import sign
 from raytrain.storage.artifact import ArtifactWriter
 from raytrain.storage.location import Location
-from raytrain.storage.manifest import digest_of
+from raytrain.storage.manifest import digest_of, read_manifest
 
 OPEN_POLICY = Policy(
     PolicySection.model_validate(
@@ -68,10 +69,16 @@ class Releases:
         change: Callable[[Path], None] | None = None,
         **settings: Any,
     ) -> str:
-        """A random adapter's digest. change: what is done to its folder before it is signed."""
+        """A random adapter's digest; with `labels` it is a classifier. change: what is done to its folder before it is
+        signed."""
         base = base or self.base
         place = self.folder / f"{name}-{version}"
-        adapter = save_adapter(base, self.folder / f"{name}-{version}-adapter", seed=seed, **settings)
+        save, task = (
+            (save_classifier, "sequence_classification")
+            if "labels" in settings
+            else (save_adapter, "causal_lm")
+        )
+        adapter = save(base, self.folder / f"{name}-{version}-adapter", seed=seed, **settings)
         resolved = resolve_base_model(
             ModelSection.model_validate({"base_model": str(base)}), Location(str(self.folder / "cache"))
         )
@@ -84,7 +91,7 @@ class Releases:
         description = BundleDescription(
             subject=digest_of([name, version]),
             kind="adapter",
-            task="causal_lm",
+            task=task,
             dtype="float32",
             base_model=base_model,
             adapter=Adapter("lora", config["r"], config["lora_alpha"], sorted(config["target_modules"])),
@@ -96,16 +103,21 @@ class Releases:
         with ArtifactWriter(Location(str(place)), kind="bundle", parents=parents) as writer:
             description.write(writer.path)
             shutil.copytree(adapter, writer.path / "adapter")
-            bundle = writer.commit({})
+            writer.commit({})
+        return self.enter(name, version, place, adapter)
+
+    def enter(self, name: str, version: str, place: Path, adapter: Path) -> str:
+        """A bundle's digest, signed and in the registry."""
+        manifest = read_manifest(Location(str(place)))
         sign(place, self.ring.signing_key("release"))
         parsed = Version.parse(version)
-        self.registry.register(name, parsed, place, self.ring, made_from=parents, why="a test")
-        self.adapters[bundle.digest] = adapter
-        return bundle.digest
+        self.registry.register(name, parsed, place, self.ring, made_from=dict(manifest.parents), why="a test")
+        self.adapters[manifest.digest] = adapter
+        return manifest.digest
 
-    def promote(self, reference: str, to: str = "production") -> None:
+    def promote(self, reference: str, to: str = "production", policy: Policy = OPEN_POLICY) -> None:
         desk = Desk(self.registry, self.ring, Shelves(Location(str(self.folder / "storage"))))
-        wanted = Wanted(reference, to, OPEN_POLICY, why="a test")
+        wanted = Wanted(reference, to, policy, why="a test")
         done = promote(desk, wanted, self.ring.signing_key("release"))
         if done.refusal is not None:
             raise done.refusal

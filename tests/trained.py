@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from raytrain.data.tasks import TaskName
 from raytrain.models.adapter import attach_adapter, save_trained, trained_state
 from raytrain.models.base import load_base_model, load_tokenizer, resolve_base_model
+from raytrain.models.heads import ClassHead
 from raytrain.models.section import AdapterSection, ModelSection
 from raytrain.storage.artifact import ArtifactWriter
 from raytrain.storage.location import Location
@@ -17,15 +20,22 @@ from raytrain.storage.location import Location
 DATASET = "sha256:" + "d" * 64
 
 
-def train_tiny(base_folder: Path, folder: Path, **adapter: Any) -> Path:
+def train_tiny(
+    base_folder: Path, folder: Path, *, labels: Sequence[str] = (), seed: int = 5, **adapter: Any
+) -> Path:
     """A trained artifact over the base; its changes are drawn at random. method="full" for a whole model; `dtype` is
-    the base's."""
+    the base's; with `labels` it is a classifier."""
     dtype = adapter.pop("dtype", "float32")
-    section = ModelSection(base_model=str(base_folder), dtype=dtype)
+    task: TaskName = "sequence_classification" if labels else "causal_lm"
+    section = ModelSection(base_model=str(base_folder), dtype=dtype, task=task)
     settings = AdapterSection(**{"lora_rank": 2, "lora_alpha": 4, **adapter})
     base = resolve_base_model(section, Location(str(folder.parent)))
-    model = attach_adapter(load_base_model(base, section, adapter=settings), settings, base=base, seed=0)
-    torch.manual_seed(5)
+    head = ClassHead(tuple(labels)) if labels else None
+    model: Any = load_base_model(base, section, adapter=settings, head=head)
+    if labels:
+        model.config.pad_token_id = load_tokenizer(base, section).pad_token_id
+    model = attach_adapter(model, settings, base=base, seed=0, task=task)
+    torch.manual_seed(seed)
     with torch.no_grad():
         for tensor in trained_state(model).values():
             tensor.add_(torch.randn_like(tensor), alpha=0.05)
@@ -43,6 +53,7 @@ def train_tiny(base_folder: Path, folder: Path, **adapter: Any) -> Path:
             "eval": {"eval/loss": 1.25},
             "adapter": settings.model_dump(),
             "model": section.model_dump(),
+            "labels": list(labels) or None,
         }
         (writer.path / "training.json").write_text(json.dumps(record))
         config = {"name": "tiny", "train": {"learning_rate": 0.01, "seed": 3}, "data": {"max_seq_len": 64}}

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from raytrain.data.tasks import TaskName
 from raytrain.errors import ConfigError, IntegrityError
 from raytrain.models.adapter import ADAPTER_CONFIG, ADAPTER_WEIGHTS, read_tensors, trained_state
 from raytrain.models.base import ResolvedModel, load_base_model, load_tokenizer, resolve_base_model
 from raytrain.models.base_places import place_of_base
+from raytrain.models.heads import ClassHead, saved_labels
 from raytrain.models.model_files import first_line, verified_manifest
 from raytrain.models.quiet import quiet_loading
 from raytrain.models.section import ModelSection
@@ -24,6 +27,10 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+WRITING: tuple[TaskName, ...] = ("causal_lm",)
+RELEASED: tuple[TaskName, ...] = (*WRITING, "sequence_classification")
+"""Tasks whose models are exported and served."""
+
 TRAINING_RECORD = "training.json"
 """Stands in every trained artifact: `base_model` (the reference), `base_digest`, and training's notes."""
 
@@ -36,6 +43,7 @@ class LoadedModel:
     tokenizer: PreTrainedTokenizerBase
     base: ResolvedModel
     adapted: bool
+    task: TaskName = "causal_lm"
 
 
 @dataclass(frozen=True)
@@ -46,11 +54,13 @@ class InferenceModel:
     """What the user wrote."""
     base: ResolvedModel
     section: ModelSection
-    """How the base model is held, and the chat template where another than the model's own is wanted."""
+    """How the base model is held, what for, and the chat template where another than the model's own is wanted."""
     tokenizer_source: ResolvedModel
     adapter: Path | None = None
     """Its folder; None where the base model answers by itself."""
     adapter_digest: str | None = None
+    labels: tuple[str, ...] = ()
+    """A classifier's classes, in the order of their numbers."""
 
     def load_tokenizer(self) -> PreTrainedTokenizerBase:
         return load_tokenizer(self.tokenizer_source, self.section)
@@ -58,10 +68,14 @@ class InferenceModel:
     def load(self, device: str | torch.device = "cpu") -> LoadedModel:
         """Raises IntegrityError where a file is damaged, or the adapter does not fit."""
         tokenizer = self.load_tokenizer()
-        model = load_base_model(self.base, self.section, device=device)
+        head = ClassHead(self.labels) if self.labels else None
+        model = load_base_model(self.base, self.section, device=device, head=head)
+        if head is not None:
+            model.config.pad_token_id = tokenizer.pad_token_id  # as training set it
         if self.adapter is not None:
             model = _with_adapter(model, self.adapter)
-        return LoadedModel(model.eval(), tokenizer, self.base, adapted=self.adapter is not None)
+        is_adapted = self.adapter is not None
+        return LoadedModel(model.eval(), tokenizer, self.base, is_adapted, self.section.task)
 
 
 def find_for_inference(
@@ -71,20 +85,21 @@ def find_for_inference(
     dtype: str = "float32",
     base_model_only: bool = False,
     chat_template: str | None = None,
+    tasks: Collection[TaskName] = WRITING,
 ) -> InferenceModel:
     """Find an artifact (adapter or model), an adapter's folder, or anything that `model.base_model` takes.
 
     With `base_model_only` an adapter's base model answers without it, with the adapter's chat template.
-    Raises IntegrityError where the adapter was trained over another base model, or a file is damaged.
+    Raises IntegrityError where the adapter was trained over another base model, or a file is damaged; ConfigError where
+    it was trained for none of `tasks`.
     """
     folder = _folder_of(reference)
-    if folder is not None:
-        _refuse_other_tasks(folder)
-    held = {"dtype": dtype, "chat_template": chat_template}
+    task, labels = ("causal_lm", ()) if folder is None else _task_of(folder, tasks)
+    held = {"dtype": dtype, "chat_template": chat_template, "task": task}
     if folder is None or not (folder / ADAPTER_CONFIG).is_file():
         section = ModelSection.model_validate({"base_model": str(folder or reference), **held})
         base = resolve_base_model(section, cache)
-        return InferenceModel(reference, base, section, base)
+        return InferenceModel(reference, base, section, base, labels=labels)
     record = _training_record(folder)
     section = ModelSection.model_validate(
         {
@@ -104,7 +119,7 @@ def find_for_inference(
     described = ResolvedModel(reference, str(folder), base.digest) if has_tokenizer else base
     if base_model_only:
         return InferenceModel(reference, base, section, described)
-    return InferenceModel(reference, base, section, described, folder, _adapter_digest(folder))
+    return InferenceModel(reference, base, section, described, folder, _adapter_digest(folder), labels)
 
 
 def load_for_inference(
@@ -114,9 +129,12 @@ def load_for_inference(
     device: str | torch.device = "cpu",
     dtype: str = "float32",
     base_model_only: bool = False,
+    tasks: Collection[TaskName] = WRITING,
 ) -> LoadedModel:
     """`find_for_inference`, and load it."""
-    found = find_for_inference(reference, cache=cache, dtype=dtype, base_model_only=base_model_only)
+    found = find_for_inference(
+        reference, cache=cache, dtype=dtype, base_model_only=base_model_only, tasks=tasks
+    )
     return found.load(device)
 
 
@@ -148,22 +166,31 @@ def _folder_of(reference: str) -> Path | None:
     return path
 
 
-def _refuse_other_tasks(folder: Path) -> None:
-    """ConfigError where raytrain trained the model for something else than writing on."""
+def _task_of(folder: Path, tasks: Collection[TaskName]) -> tuple[TaskName, tuple[str, ...]]:
+    """What raytrain trained the model for, and a classifier's classes. ConfigError where it is none of `tasks`."""
     record = folder / TRAINING_RECORD
     if not record.is_file():
-        return
+        return "causal_lm", ()
     try:
-        task = json.loads(record.read_text(encoding="utf-8"))["model"].get("task", "causal_lm")
+        content = json.loads(record.read_text(encoding="utf-8"))
+        task = content["model"].get("task", "causal_lm")
+        labels = tuple(str(one) for one in content.get("labels") or ())
     except (ValueError, KeyError, AttributeError, TypeError):
-        return  # whoever needs the record reads it again, and says what is wrong with it
-    if task != "causal_lm":
+        return "causal_lm", ()  # whoever needs the record reads it again, and says what is wrong with it
+    if task not in tasks:
         found = MODEL_TASKS[task].auto_class if task in MODEL_TASKS else "transformers"
         raise ConfigError(
             f"{folder} does not answer in text",
             why=f"it was trained for model.task: {task}",
             fix=f"load it with {found}; docs/tasks.md shows how",
         )
+    if task == "sequence_classification" and not (labels or saved_labels(folder)):
+        raise IntegrityError(
+            f"{record} cannot be read",
+            why="a classifier's classes are not in it",
+            fix="take another copy of it",
+        )
+    return task, () if task == "causal_lm" else labels or saved_labels(folder)
 
 
 def _training_record(folder: Path) -> dict[str, Any]:

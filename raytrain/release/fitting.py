@@ -152,7 +152,8 @@ def _check_base(folder: Path, modules: Shapes, description: BundleDescription, c
         )
     shapes = _tensors(Path(found.path))
     for name, shape in modules.items():
-        weight = shapes.get(f"{name}.weight")
+        # A base without a head, as many encoders are published, leaves out the name of its body.
+        weight = shapes.get(f"{name}.weight") or shapes.get(f"{name.partition('.')[2]}.weight")
         if weight is None:
             raise _unfit(folder, f"the base model has no {name}")
         if sorted(weight) != sorted(shape):

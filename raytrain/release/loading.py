@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from raytrain.models.inference import load_for_inference
+from raytrain.models.inference import RELEASED, load_for_inference
 from raytrain.storage.location import Location
 
 
@@ -12,7 +12,7 @@ def main(folder: str, cache: str, dtype: str) -> None:
     """Prints what was loaded; whatever stands in the way is raised."""
     import torch
 
-    loaded = load_for_inference(folder, cache=Location.parse(cache), dtype=dtype)
+    loaded = load_for_inference(folder, cache=Location.parse(cache), dtype=dtype, tasks=RELEASED)
     ids = loaded.tokenizer("Hello", return_tensors="pt").input_ids
     with torch.no_grad():
         logits = loaded.model(input_ids=ids).logits

@@ -7,7 +7,7 @@ from typing import Any
 
 from ray.serve.request_router import PendingRequest, ReplicaID, RequestRouter, RunningReplica
 
-from raytrain.serving.backend import Ask
+from raytrain.serving.backend import Ask, ClassifyAsk
 from raytrain.serving.spreading import Seen, Sent, rank_replicas
 
 TOLD_EVERY_S = 1.0
@@ -51,4 +51,4 @@ class AdapterRouter(RequestRouter):  # type: ignore[misc]
 
 def _model_of(request: PendingRequest | None) -> str | None:
     ask = request.args[0] if request is not None and request.args else None
-    return ask.model if isinstance(ask, Ask) else None
+    return ask.model if isinstance(ask, Ask | ClassifyAsk) else None

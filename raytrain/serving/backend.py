@@ -36,6 +36,16 @@ class Ask:
 
 
 @dataclass(frozen=True)
+class ClassifyAsk:
+    """Texts for a classifier by its name."""
+
+    id: str
+    """Of the HTTP request."""
+    model: str
+    texts: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Served:
     """Who answers: told before the first piece, and held to until the last."""
 
@@ -46,6 +56,26 @@ class Served:
     base_digest: str
     arm: Arm | None = None
     """Of the trial that this answer is a part of."""
+
+
+@dataclass(frozen=True)
+class Classification:
+    """Of one text."""
+
+    probabilities: tuple[float, ...]
+    """Of each class, in the order of the classifier's labels."""
+    num_tokens: int
+    queue_s: float
+    """From the request's arrival until the text was read."""
+
+
+@dataclass(frozen=True)
+class Classified:
+    """The texts of one request, all by the same classifier."""
+
+    served: Served
+    labels: tuple[str, ...]
+    answers: tuple[Classification, ...]
 
 
 @dataclass(frozen=True)
@@ -61,6 +91,8 @@ class ModelCard:
     """Whether it answers without being read first."""
     version: str = ""
     """As `1.2.0`; the base model has none."""
+    task: str = "causal_lm"
+    """What it was trained for: causal_lm is asked to write, sequence_classification to classify."""
 
 
 @dataclass(frozen=True)
@@ -108,6 +140,26 @@ class Undecided(Exception):
     """Nobody can say now whether this version may answer: the registry cannot be asked."""
 
 
+class OtherTask(Exception):
+    """The model is known, and does something else than what it was asked for: `message` says what."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.message = message
+
+
+_OTHER_TASKS = {
+    "causal_lm": "writes texts and classifies none: ask /v1/completions or /v1/chat/completions",
+    "sequence_classification": "classifies texts and writes none: ask /v1/classify",
+    None: "is the base model, which by itself neither writes nor classifies: ask one of its classifiers",
+}
+
+
+def other_task(model: str, task: str | None) -> OtherTask:
+    """task: what it does; None = nothing."""
+    return OtherTask(f"`{model}` {_OTHER_TASKS[task]}")
+
+
 class BadPrompt(Exception):
     """The prompt cannot be read: `param` names what is wrong with it."""
 
@@ -128,6 +180,10 @@ class Draining(Exception):
     """An operator lets it take no new requests."""
 
 
+class AnswerFailed(Exception):
+    """The model gave what is no number, or could not be run on this."""
+
+
 class ReplicaLost(Exception):
     """The replica that answered has died, and the answer with it: it may be asked for again."""
 
@@ -139,9 +195,14 @@ class Backend(Protocol):
         """First who answers, then the pieces; ReplicaLost may be raised in their place. Closing it cancels
         the request.
 
-        Raises UnknownModel, RefusedModel, Undecided, BadPrompt, Draining, ConfigError (a JSON schema) and
+        Raises UnknownModel, RefusedModel, Undecided, OtherTask, BadPrompt, Draining, ConfigError (a JSON schema) and
         engine.request.Overloaded, all before the first item.
         """
+        ...
+
+    async def classify(self, ask: ClassifyAsk) -> Classified:
+        """Raises UnknownModel, RefusedModel, OtherTask, BadPrompt, AnswerFailed, ReplicaLost and
+        engine.request.Overloaded. Cancelling it takes what has not been read out of the queue."""
         ...
 
     async def models(self) -> list[ModelCard]: ...

@@ -10,7 +10,7 @@ from ray import serve
 from ray.serve.config import RequestRouterConfig
 
 from raytrain.errors import PlatformError
-from raytrain.serving.backend import Ask, ModelCard, Readiness, Served
+from raytrain.serving.backend import Ask, Classified, ClassifyAsk, ModelCard, Readiness, Served
 from raytrain.serving.engine.request import Piece
 from raytrain.serving.operations import Loaded, Standing, Target, Unloaded
 from raytrain.serving.remote import REFUSALS, Refusal, RemoteBackend
@@ -44,6 +44,12 @@ class ReplicaProcess:
         except REFUSALS as error:
             yield Refusal(error)
 
+    async def classify(self, ask: ClassifyAsk) -> Classified | Refusal:
+        try:
+            return await self._replica.classify(ask)
+        except REFUSALS as error:
+            return Refusal(error)
+
     async def models(self) -> list[ModelCard]:
         return await self._replica.models()
 
@@ -75,8 +81,8 @@ class ReplicaProcess:
 
     def check_health(self) -> None:
         """Ray Serve puts another in its place where this raises."""
-        if not self._replica.engine.is_alive:
-            raise RuntimeError("the engine has ended")
+        if not self._replica.is_alive:
+            raise RuntimeError("an engine has ended")
 
     def __del__(self) -> None:
         if hasattr(self, "_replica"):
@@ -118,10 +124,11 @@ def build_application(args: dict[str, Any]) -> serve.Application:
     section = ServingSection.model_validate(args)
     told = section.model_dump(mode="json")
     engine = section.engine
+    most = engine.max_rows + engine.max_waiting + section.classification.max_waiting + _BESIDE_ANSWERS
     replicas = serve.deployment(
         ReplicaProcess,
         name=REPLICA,
-        max_ongoing_requests=engine.max_rows + engine.max_waiting + _BESIDE_ANSWERS,
+        max_ongoing_requests=most,
         health_check_period_s=5,
         health_check_timeout_s=30,
         graceful_shutdown_timeout_s=section.http.answer_time_s,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
@@ -9,10 +10,14 @@ from typing import Any
 
 from raytrain.errors import PlatformError
 from raytrain.serving.backend import (
+    AnswerFailed,
     Ask,
     BadPrompt,
+    Classified,
+    ClassifyAsk,
     Draining,
     ModelCard,
+    OtherTask,
     Readiness,
     RefusedModel,
     ReplicaLost,
@@ -23,7 +28,9 @@ from raytrain.serving.backend import (
 )
 from raytrain.serving.engine.request import Overloaded, Piece
 
-REFUSALS = (UnknownModel, RefusedModel, Undecided, BadPrompt, Overloaded, Draining, PlatformError)
+REFUSALS = (
+    UnknownModel, RefusedModel, Undecided, OtherTask, BadPrompt, AnswerFailed, Overloaded, Draining, PlatformError,
+)  # fmt: skip
 """What a replica says of a request, in place of an answer."""
 
 _READINESS_TIMEOUT_S = 5.0
@@ -67,6 +74,31 @@ class RemoteBackend:
             except ReplicaLost:
                 if has_told or is_last:
                     raise
+
+    async def classify(self, ask: ClassifyAsk) -> Classified:
+        """See `Backend`. What was lost with its replica is asked of another one, once: nothing of it has been told."""
+        try:
+            return await self._classify_once(ask)
+        except ReplicaLost:
+            return await self._classify_once(ask)
+
+    async def _classify_once(self, ask: ClassifyAsk) -> Classified:
+        from ray.exceptions import RayError
+        from ray.serve.exceptions import BackPressureError
+
+        asked = self._handle.classify.remote(ask)
+        try:
+            found: Classified | Refusal = await asked
+        except BackPressureError as error:
+            raise Overloaded(0, _RETRY_AFTER_S) from error
+        except RayError as error:
+            raise ReplicaLost(ask.id) from error
+        except asyncio.CancelledError:
+            asked.cancel()
+            raise
+        if isinstance(found, Refusal):
+            raise found.error
+        return found
 
     async def models(self) -> list[ModelCard]:
         """Of whichever replica; of another one where that dies."""

@@ -13,19 +13,21 @@ from pathlib import Path
 from typing import Any
 
 from raytrain.errors import PlatformError, StorageError
-from raytrain.models.inference import LoadedModel, load_for_inference, tokenizer_digest
+from raytrain.models.inference import tokenizer_digest
 from raytrain.models.text_generation import ids_of
 from raytrain.release.keys import KeyRing
 from raytrain.release.registry.registry import Registry
 from raytrain.release.registry.state import PRODUCTION
 from raytrain.release.registry.store import open_store
 from raytrain.serving.adapters.bank import NoRoomError
-from raytrain.serving.adapters.opening import Admitted, Door
+from raytrain.serving.adapters.opening import CLASSIFIES, WRITES, Admitted, Door
 from raytrain.serving.adapters.residents import Residents
 from raytrain.serving.adapters.wishes import Wishes
 from raytrain.serving.backend import (
     Ask,
     BadPrompt,
+    Classified,
+    ClassifyAsk,
     Draining,
     ModelCard,
     PromptTooLong,
@@ -34,9 +36,13 @@ from raytrain.serving.backend import (
     Served,
     Undecided,
     UnknownModel,
+    other_task,
 )
+from raytrain.serving.classification.engines import Engines, NoEngine
+from raytrain.serving.classification.texts import TextClassifier
 from raytrain.serving.engine.continuous import ContinuousEngine
 from raytrain.serving.engine.request import GenerationRequest, Overloaded, Piece
+from raytrain.serving.loading import load_served
 from raytrain.serving.routes import Routes
 from raytrain.serving.section import ServingSection
 from raytrain.serving.trials.watch import Trials
@@ -70,9 +76,12 @@ class Replica:
         name: what operators know it by.
         """
         self.name, self.answering = name, 0
-        self._loaded = _load(section)
-        self.engine = ContinuousEngine(self._loaded, section.engine)
-        self.residents = Residents(self.engine)
+        self._loaded, writes = load_served(section)
+        self.classifier = TextClassifier(
+            self._loaded, section.classification, section.engine.max_context_tokens
+        )
+        self.engine = ContinuousEngine(self._loaded, section.engine) if writes else NoEngine()
+        self.residents = Residents(Engines(self.engine, self.classifier.engine))
         self.base = _name_of(section.base_model)
         self._most_waiting = section.engine.max_waiting
         self._base_digest = str(self._loaded.base.digest)
@@ -113,6 +122,7 @@ class Replica:
 
     async def _generate(self, ask: Ask) -> AsyncGenerator[Served | Piece]:
         route, arm = await self._route(ask.model), None
+        self._check_task(route, WRITES)
         if route is not None:
             route, arm = self.trials.choose(ask.model, ask.arm, route)
         request = self._request(ask, route)
@@ -133,18 +143,41 @@ class Replica:
             finally:
                 self.engine.cancel(request.id)
 
+    async def classify(self, ask: ClassifyAsk) -> Classified:
+        """See `Backend`."""
+        if self.wishes.wanted.is_draining:
+            raise Draining
+        self.answering += 1
+        try:
+            return await self._classify(ask)
+        finally:
+            self.answering -= 1
+
+    async def _classify(self, ask: ClassifyAsk) -> Classified:
+        route = await self._route(ask.model)
+        self._check_task(route, CLASSIFIES)
+        assert route is not None, "the base model by itself classifies nothing"
+        texts = self.classifier.encoded(ask)
+        async with _Entered(self.residents, route):
+            answers = await self.classifier.classify(texts, route.digest)
+        return Classified(self._served(route), route.labels, answers)
+
     async def models(self) -> list[ModelCard]:
         resident = set(self.residents.resident())
         table = self.routes.table
-        cards = [ModelCard(self.base, self._base_digest, 0, (), True)]
+        cards = [ModelCard(self.base, self._base_digest, 0, (), True)] if self._writes else []
         for reference, one in sorted(table.aliases.items()):
             name, _, alias = reference.partition("@")
             held = one.digest in resident
             if alias == PRODUCTION:
                 also = [key for key, other in table.aliases.items() if other.digest == one.digest]
                 aliases = tuple(key.partition("@")[2] for key in also if key.partition("@")[0] == name)
-                cards.append(ModelCard(name, one.digest, one.created, aliases, held, str(one.version)))
-            cards.append(ModelCard(reference, one.digest, one.created, (alias,), held, str(one.version)))
+                cards.append(
+                    ModelCard(name, one.digest, one.created, aliases, held, str(one.version), one.task)
+                )
+            cards.append(
+                ModelCard(reference, one.digest, one.created, (alias,), held, str(one.version), one.task)
+            )
         return cards
 
     def warm_models(self) -> list[str]:
@@ -165,9 +198,10 @@ class Replica:
         problems += [f"the registry cannot be read: {complaint}"] if complaint else []
         problems += self.wishes.problems
         problems += [] if self.engine.is_alive else ["the engine has ended"]
+        problems += [] if self.classifier.engine.is_alive else ["the engine that classifies has ended"]
         is_draining = self.wishes.wanted.is_draining
         problems += ["it is drained: no new requests are taken"] if is_draining else []
-        numbers = asdict(self.engine.stats())
+        numbers = asdict(self.engine.stats()) | self.classifier.engine.numbers()
         residents = self.residents
         numbers |= {"hits": residents.hits, "loads": residents.loads, "evictions": residents.evictions}
         numbers |= {
@@ -178,8 +212,13 @@ class Replica:
             "kept": len(self.wishes.kept),
             "answering": self.answering,
         }
-        is_ready = self.engine.is_alive and not cold and not is_draining
+        is_ready = self.is_alive and not cold and not is_draining
         return Readiness(is_ready, self.base, production, tuple(problems), numbers, self.trials.states())
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether both engines take turns."""
+        return self.engine.is_alive and self.classifier.engine.is_alive
 
     def close(self) -> None:
         self.routes.stop()
@@ -187,6 +226,7 @@ class Replica:
         self._lookups.shutdown(wait=False, cancel_futures=True)
         self.wishes.close()
         self.engine.close()
+        self.classifier.close()
         self._watch.join(_REGISTRY_ENDS_S)
         self._trial_watch.join(_REGISTRY_ENDS_S)
 
@@ -226,6 +266,15 @@ class Replica:
             if error.kind == "config":
                 raise UnknownModel(reference, tuple(card.id for card in await self.models())) from error
             raise RefusedModel(reference) from error
+
+    def _check_task(self, route: Admitted | None, wanted: str) -> None:
+        found = route.task if route is not None else WRITES if self._writes else None
+        if found != wanted:
+            raise other_task(self._served(route).model, found)
+
+    @property
+    def _writes(self) -> bool:
+        return isinstance(self.engine, ContinuousEngine)
 
     def _request(self, ask: Ask, route: Admitted | None) -> GenerationRequest:
         prompt = ask.prompt
@@ -302,18 +351,6 @@ class _Entered:
     async def __aexit__(self, *_: Any) -> None:
         if self._route is not None:
             self._residents.leave(self._route.digest)
-
-
-def _load(section: ServingSection) -> LoadedModel:
-    import torch
-
-    torch.set_num_threads(section.num_threads)
-    device = section.device
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    return load_for_inference(
-        section.base_model, cache=section.storage.location, dtype=section.dtype, device=device
-    )
 
 
 def _read_once(routes: Routes) -> None:

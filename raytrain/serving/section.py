@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 from raytrain.config.document import Form
 from raytrain.config.recipe import build, load_recipe
 from raytrain.config.section import Section
+from raytrain.serving.classification.section import ClassificationSection
 from raytrain.serving.engine.section import EngineSection
 from raytrain.serving.http.section import HttpSection
 from raytrain.serving.trials.section import TrialSection
@@ -95,6 +96,7 @@ class ServingSection(Section):
     """Of a replica on a CPU; null = replicas.cpus_per_replica."""
     releases: ReleaseSection = Field(default_factory=ReleaseSection)
     engine: EngineSection = Field(default_factory=EngineSection)
+    classification: ClassificationSection = Field(default_factory=ClassificationSection)
     replicas: ReplicasSection = Field(default_factory=ReplicasSection)
     trials: list[TrialSection] = Field(default_factory=list)
     """Candidates that are held against production."""

@@ -1,8 +1,10 @@
-"""Serve this bundle over HTTP: GET /health, GET /ready, POST /generate. It needs what requirements.txt names, no more.
+"""Serve this bundle over HTTP: GET /health, GET /ready, POST /generate; of a classifier, POST /classify. It needs what
+requirements.txt names, no more.
 
     python inference.py --port 8000
     python inference.py --format adapter --base FOLDER
     curl localhost:8000/generate -d '{"prompt": "Good morning", "max_new_tokens": 32}'
+    curl localhost:8000/classify -d '{"text": "Good morning"}'
 
 Each file that is loaded is first held against manifest.json, those of a base model against bundle.json. What differs is
 not loaded: one line says which file, and the process ends with exit code 5. Who signed the bundle is told by its
@@ -157,6 +159,37 @@ class CachedGenerator(Generator):
         return list(output[0, len(ids) :].tolist())
 
 
+class Classifier(Generator):
+    """A transformers model that puts texts into classes, and writes nothing."""
+
+    def __init__(self, folder: Path, model: Any) -> None:
+        from transformers import AutoTokenizer
+
+        self.tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        self.max_positions = read_json(folder / "config.json").get("max_position_embeddings")
+        self.model = model.eval()
+
+    def logits(self, ids: list[int]) -> Any:
+        """float32 of shape (1, classes)."""
+        import torch
+
+        with torch.inference_mode():
+            row = torch.tensor([ids], device=self.model.device)
+            return self.model(input_ids=row).logits.float().cpu().numpy()
+
+    def generate(self, ids: list[int], max_new_tokens: int, temperature: float) -> list[int]:  # noqa: ARG002
+        return []
+
+    def classify(self, ids: list[int]) -> dict[str, float]:
+        """The probability of each class."""
+        import numpy as np
+
+        found = self.logits(ids)[0].astype(np.float64)
+        chances = np.exp(found - found.max())
+        labels = self.model.config.id2label
+        return {labels[i]: float(one) for i, one in enumerate(chances / chances.sum())}
+
+
 class GraphGenerator(Generator):
     """An exported graph, which reads the whole row for each token."""
 
@@ -179,19 +212,26 @@ def load(bundle: Path, form: str, base: Path | None = None, device: str = "cpu")
     if form == "torch_export":
         return GraphGenerator(folder, _torch_export(folder))
     import torch
-    from transformers import AutoModelForCausalLM
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification
 
     if form == "adapter" and base is None:
         raise RefusedBundle("the adapter needs its base model: give its folder with --base")
-    dtype = getattr(torch, read_json(bundle / "bundle.json")["dtype"])
-    model = AutoModelForCausalLM.from_pretrained(
-        base if form == "adapter" else folder, dtype=dtype, use_safetensors=True, local_files_only=True
+    description = read_json(bundle / "bundle.json")
+    more: dict[str, Any] = {"dtype": getattr(torch, description["dtype"])}
+    classifies = description["task"] == "sequence_classification"
+    if classifies:
+        # The bundle's own classes; the adapter brings the head with it.
+        more["config"] = AutoConfig.from_pretrained(folder, local_files_only=True)
+        more["ignore_mismatched_sizes"] = form == "adapter"
+    loader = AutoModelForSequenceClassification if classifies else AutoModelForCausalLM
+    model = loader.from_pretrained(
+        base if form == "adapter" else folder, use_safetensors=True, local_files_only=True, **more
     ).to(device)
     if form == "adapter":
         from peft import PeftModel
 
         model = PeftModel.from_pretrained(model, str(folder))
-    return CachedGenerator(folder, model)
+    return Classifier(folder, model) if classifies else CachedGenerator(folder, model)
 
 
 def best_device(form: str) -> str:
@@ -256,12 +296,17 @@ class Service:
                 "ready": self.generator is not None,
                 "format": self.form,
             }
-        if (method, path) != ("POST", "/generate"):
-            return 404, {"error": "there is GET /health, GET /ready and POST /generate"}
+        if (method, path) not in (("POST", "/generate"), ("POST", "/classify")):
+            return 404, {"error": "there is GET /health, GET /ready, POST /generate and POST /classify"}
         if self.generator is None:
             return 503, {"error": "the model is being loaded"}
+        does = "/classify" if isinstance(self.generator, Classifier) else "/generate"
+        if path != does:
+            return 404, {"error": f"this model answers POST {does}"}
         try:
             with self.lock:
+                if isinstance(self.generator, Classifier):
+                    return 200, _classified(self.generator, body)
                 return 200, self._generate(self.generator, body)
         except BadRequest as error:
             return 400, {"error": str(error)}
@@ -283,6 +328,25 @@ class Service:
             "num_new_tokens": len(tokens),
             "stop_reason": "stop" if ended else "length",
         }
+
+
+def _classified(classifier: Classifier, body: bytes) -> dict[str, Any]:
+    try:
+        asked = json.loads(body)
+        text = asked["text"] if asked.keys() == {"text"} else None
+    except (ValueError, AttributeError, KeyError) as error:
+        raise BadRequest(f"send one JSON object: {error}") from error
+    if not isinstance(text, str):
+        raise BadRequest("give text, and nothing else")
+    ids, limit = classifier.encode(text), classifier.max_positions
+    if not ids or (limit is not None and len(ids) > limit):
+        raise BadRequest(f"{len(ids)} tokens; at least 1 and at most {limit}")
+    chances = classifier.classify(ids)
+    return {
+        "label": max(chances, key=lambda one: chances[one]),
+        "probabilities": chances,
+        "num_tokens": len(ids),
+    }
 
 
 def _asked(body: bytes, has_template: bool) -> tuple[str | list[dict[str, str]], int, float]:

@@ -9,7 +9,7 @@ from typing import Any
 
 from raytrain.errors import ConfigError, IntegrityError
 from raytrain.models.base_places import note_base_place
-from raytrain.models.inference import TRAINING_RECORD, InferenceModel, find_for_inference
+from raytrain.models.inference import RELEASED, TRAINING_RECORD, InferenceModel, find_for_inference
 from raytrain.storage.artifact import Artifact, open_artifact
 from raytrain.storage.location import Location
 
@@ -29,6 +29,11 @@ class Subject:
     def digest(self) -> str:
         """What every piece of evidence about it names."""
         return self.artifact.digest
+
+    @property
+    def writes(self) -> bool:
+        """Whether it goes on writing; a classifier does not."""
+        return self.model.section.task == "causal_lm"
 
     @property
     def is_adapter(self) -> bool:
@@ -59,7 +64,7 @@ def find_subject(reference: str, cache: Location, *, dtype: str | None = None) -
         )
     record = _training_record(artifact)
     held = dtype or record["model"]["dtype"]
-    model = find_for_inference(str(artifact.path), cache=cache, dtype=held)
+    model = find_for_inference(str(artifact.path), cache=cache, dtype=held, tasks=RELEASED)
     note_base_place(str(record["base_model"]), model.base.digest)
     return Subject(artifact, model, record)
 

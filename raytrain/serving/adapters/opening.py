@@ -12,9 +12,17 @@ from raytrain.release.bundle.description import FORMAT_FOLDERS, read_description
 from raytrain.release.gate.enforce import require_released
 from raytrain.release.keys import KeyRing
 from raytrain.release.registry.registry import Registry
-from raytrain.serving.adapters.weights import AdapterWeights, read_adapter
+from raytrain.serving.adapters.weights import (
+    AdapterWeights,
+    ClassifierWeights,
+    read_adapter,
+    read_classifier,
+    read_labels,
+)
 
 ADAPTER = "adapter"
+WRITES, CLASSIFIES = "causal_lm", "sequence_classification"
+"""Tasks that are served."""
 
 
 @dataclass(frozen=True)
@@ -31,10 +39,13 @@ class Admitted:
     """Its own."""
     created: int
     """Seconds since 1970, when it was registered."""
+    task: str = WRITES
+    labels: tuple[str, ...] = ()
+    """A classifier's classes, in the order of their numbers."""
 
-    def read(self) -> AdapterWeights:
+    def read(self) -> AdapterWeights | ClassifierWeights:
         """Raises RefusedError or IntegrityError."""
-        return read_adapter(self.folder)
+        return read_classifier(self.folder) if self.task == CLASSIFIES else read_adapter(self.folder)
 
 
 @dataclass(frozen=True)
@@ -63,6 +74,9 @@ class Door:
             raise _refused(
                 reference, f"its bundle holds {', '.join(description.formats)}", "export the adapter as well"
             )
+        if description.task not in (WRITES, CLASSIFIES):
+            why = f"it was trained for {description.task}"
+            raise _refused(reference, why, f"serve what was trained for {WRITES} or {CLASSIFIES}")
         for thing, theirs, ours in (
             ("base model", description.base_model.digest, self.base_digest),
             ("tokenizer", description.tokenizer, self.tokenizer),
@@ -82,6 +96,8 @@ class Door:
             folder=folder,
             chat_template=_template_of(folder),
             created=int(datetime.fromisoformat(released.entry.time).timestamp()),
+            task=description.task,
+            labels=read_labels(folder) if description.task == CLASSIFIES else (),
         )
 
 

@@ -7,10 +7,9 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from raytrain.serving.adapters.bank import NoRoomError
-from raytrain.serving.engine.request import Engine
 
 
 def choose_eviction(by_use: Collection[str], pinned: Collection[str], busy: Collection[str]) -> str | None:
@@ -26,13 +25,23 @@ class Loading:
     put_s: float = 0.0
 
 
-class Residents:
-    """Of one engine; for any thread. What is read for one adapter never keeps another from answering."""
+class Holder(Protocol):
+    """What of an engine is asked here."""
 
-    def __init__(self, engine: Engine) -> None:
+    def load(self, digest: str, weights: Any) -> None: ...
+
+    def unload(self, digest: str) -> None: ...
+
+
+class Residents:
+    """Of one replica; for any thread. What is read for one adapter never keeps another from answering."""
+
+    def __init__(self, engine: Holder) -> None:
         self._engine = engine
         self._lock = threading.Lock()
-        self._by_use: OrderedDict[str, None] = OrderedDict()
+        self._by_use: OrderedDict[str, type] = (
+            OrderedDict()
+        )  # of its weights: one kind has no room for another
         self._pinned: frozenset[str] = frozenset()
         self._kept: frozenset[str] = frozenset()
         self._leaving: set[str] = set()
@@ -108,18 +117,19 @@ class Residents:
                     self._engine.load(digest, weights)
                     break
                 except NoRoomError:
-                    if not self._evict(spared=frozenset() if is_pinned else self._kept):
+                    if not self._evict(type(weights), spared=frozenset() if is_pinned else self._kept):
                         raise
             with self._lock:
                 self.loads += 1
-                self._by_use[digest] = None
+                self._by_use[digest] = type(weights)
             return Loading(was_read - began, time.perf_counter() - was_read)
 
-    def _evict(self, spared: Collection[str]) -> bool:
+    def _evict(self, kind: type, spared: Collection[str]) -> bool:
         with self._lock:
+            alike = [digest for digest, its in self._by_use.items() if its is kind]
             # What is kept goes last also where it may go.
-            unwanted = [one for one in self._by_use if one not in self._kept]
-            wanted = [one for one in self._by_use if one in self._kept and one not in spared]
+            unwanted = [one for one in alike if one not in self._kept]
+            wanted = [one for one in alike if one in self._kept and one not in spared]
             chosen = choose_eviction([*unwanted, *wanted], self._pinned, self._users)
             if chosen is None:
                 return False

@@ -48,7 +48,7 @@ class Answering:
         body = await read_body(request, model, self._section)
         record = record_of(request)
         record.route = request.scope["route"].path
-        await self._check_model(body.model, record)
+        await check_model(self._backend, body.model, record)
         asks = asks_of(body, record.id, self._section.max_answers)
         record.num_answers, record.is_stream = body.n or 1, bool(body.stream)
         part = None if self._desk is None else self._desk.part_of(body.model, body.user, record.id)
@@ -71,15 +71,15 @@ class Answering:
             raise told from error
         return EventStream(one.events(), one.headers, answers.close, self._section.stall_time_s)
 
-    async def _check_model(self, model: str, record: Record) -> None:
-        if not is_model_name(model):
-            cards = await self._backend.models()
-            raise unknown_model(model, [one.id for one in cards if record.may_use(one.id)])
-        record.model = model
-        if not record.may_use(model):
-            raise ApiError(
-                403, f"this API key may not ask `{model}`", code="model_not_in_scope", param="model"
-            )
+
+async def check_model(backend: Backend, model: str, record: Record) -> None:
+    """Raises ApiError where no model may be called so, or the key may not ask it."""
+    if not is_model_name(model):
+        cards = await backend.models()
+        raise unknown_model(model, [one.id for one in cards if record.may_use(one.id)])
+    record.model = model
+    if not record.may_use(model):
+        raise ApiError(403, f"this API key may not ask `{model}`", code="model_not_in_scope", param="model")
 
 
 class _Request:

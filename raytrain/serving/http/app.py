@@ -16,7 +16,8 @@ from starlette.responses import Response
 
 from raytrain.serving.backend import Backend
 from raytrain.serving.http.answering import Answering
-from raytrain.serving.http.bodies import ChatBody, CompletionBody
+from raytrain.serving.http.bodies import Body, ChatBody, ClassifyBody, CompletionBody
+from raytrain.serving.http.classifying import Classifying
 from raytrain.serving.http.errors import ApiError, ErrorAnswer
 from raytrain.serving.http.feedback import FeedbackBody, feedback_routes
 from raytrain.serving.http.gate import Gate
@@ -29,7 +30,7 @@ from raytrain.serving.http.page import page_routes
 from raytrain.serving.http.record import record_of
 from raytrain.serving.http.request_log import RequestLog
 from raytrain.serving.http.section import HttpSection
-from raytrain.serving.http.shapes import ChatAnswer, CompletionAnswer
+from raytrain.serving.http.shapes import ChatAnswer, ClassifyAnswer, CompletionAnswer
 from raytrain.serving.operations import Operations
 from raytrain.serving.trials.desk import TrialDesk
 from raytrain.serving.trials.log import TrialLog
@@ -95,6 +96,7 @@ def build_app(
     app.include_router(model_routes(backend))
     app.include_router(page_routes())
     _add_answers(app, Answering(backend, section, log, desk))
+    _add_classification(app, Classifying(backend, section, log))
     if log is not None and section.request_log.feedback:
         app.include_router(feedback_routes(log, section))
     if operations is not None:
@@ -129,14 +131,22 @@ def _add_answers(app: FastAPI, answering: Answering) -> None:
         return await answering.answer(request, ChatBody)
 
 
-def _described(body: type[CompletionBody] | type[ChatBody], answer: Any) -> dict[str, Any]:
+def _add_classification(app: FastAPI, classifying: Classifying) -> None:
+    @app.post("/v1/classify", tags=["answers"], **_described(ClassifyBody, ClassifyAnswer, has_events=False))
+    async def classify(request: Request) -> Response:
+        """Tells each text's class."""
+        return await classifying.answer(request)
+
+
+def _described(body: type[Body], answer: Any, *, has_events: bool = True) -> dict[str, Any]:
     """Bodies are read by hand, for limits while they are read; what they are is told here."""
     content = {"application/json": {"schema": {"$ref": _REF.format(model=body.__name__)}}}
     origin = {name: {"schema": {"type": "string"}, "description": told} for name, told in _ORIGIN.items()}
+    events = {"content": {"text/event-stream": _EVENTS}} if has_events else {}
     return {
         "response_model": None,
         "openapi_extra": {"requestBody": {"required": True, "content": content}},
-        "responses": {200: {"model": answer, "content": {"text/event-stream": _EVENTS}, "headers": origin}},
+        "responses": {200: {"model": answer, "headers": origin, **events}},
     }
 
 
@@ -163,7 +173,7 @@ async def _refuse_route(request: Request, error: Exception) -> Response:
 def _complete_openapi(app: FastAPI) -> None:
     """Adds what bodies and refusals are, and that a key is needed."""
     written = app.openapi()
-    models = (CompletionBody, ChatBody, FeedbackBody, VersionBody, DrainBody)
+    models = (CompletionBody, ChatBody, ClassifyBody, FeedbackBody, VersionBody, DrainBody)
     bodies: list[Any] = [(one, "validation") for one in models]
     schemas = written.setdefault("components", {}).setdefault("schemas", {})
     schemas |= models_json_schema(bodies, ref_template=_REF)[1]["$defs"]

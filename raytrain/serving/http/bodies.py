@@ -138,3 +138,17 @@ class ChatBody(AnswerBody):
     store: Literal[False] | None = None
     modalities: Annotated[list[Literal["text"]], Field(min_length=1, max_length=1)] | None = None
     service_tier: Literal["auto", "default"] | None = None
+
+
+class ClassifyBody(Body):
+    """Of /v1/classify."""
+
+    model: Annotated[str, Field(min_length=1, max_length=300)]
+    """A classifier: `name`, `name@alias` or `name@1.2.0`."""
+    input: (
+        Annotated[str, Field(min_length=1)]
+        | Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=1)]
+    )
+    """A text, or texts: each is classified by itself."""
+    user: str | None = None
+    """Taken and not used."""

@@ -10,7 +10,16 @@ from typing_extensions import TypedDict
 
 from raytrain.config.recipe import nearest
 from raytrain.errors import ConfigError
-from raytrain.serving.backend import BadPrompt, Draining, RefusedModel, ReplicaLost, Undecided, UnknownModel
+from raytrain.serving.backend import (
+    AnswerFailed,
+    BadPrompt,
+    Draining,
+    OtherTask,
+    RefusedModel,
+    ReplicaLost,
+    Undecided,
+    UnknownModel,
+)
 from raytrain.serving.engine.request import Overloaded
 
 _MOST_KNOWN = 50
@@ -95,6 +104,10 @@ def refusal_of(error: Exception, may_use: Callable[[str], bool]) -> ApiError | N
                 code="registry_unavailable",
                 retry_after_s=5,
             )
+        case OtherTask():
+            return ApiError(400, error.message, code="model_has_other_task", param="model")
+        case AnswerFailed():
+            return ApiError(500, "the model gave what is no number", code="engine_error")
         case BadPrompt():
             return ApiError(400, error.message, code=error.code, param=error.param)
         case Overloaded():

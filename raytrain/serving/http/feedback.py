@@ -16,7 +16,7 @@ from raytrain.serving.http.record import record_of
 from raytrain.serving.http.request_log import RequestLog
 from raytrain.serving.http.section import HttpSection
 
-_PREFIXES = ("chatcmpl-", "cmpl-")
+_PREFIXES = ("chatcmpl-", "cmpl-", "classify-")
 
 
 class FeedbackBody(Body):

@@ -45,6 +45,7 @@ def _told(card: ModelCard) -> ModelAnswer:
         "owned_by": "raytrain",
         "raytrain": {
             "digest": card.digest,
+            "task": card.task,
             "aliases": list(card.aliases),
             "is_loaded": card.is_loaded,
             "version": card.version,

@@ -23,6 +23,7 @@ _MOST_DEPTH = 64
 """Of lists and objects in one another."""
 _TAKES = {
     "prompt": "takes a text, a list of texts, token ids, or a list of lists of token ids; none may be empty",
+    "input": "takes a text, or a list of texts; none may be empty",
     "stop": "takes a text, or a list of at most 4 texts, of 1 to 256 characters each",
     "content": "takes a text, or a list of parts of type `text`",
     "response_format": "takes an object whose type is `text`, `json_object` or `json_schema`",

@@ -121,8 +121,31 @@ class ChatChunk(TypedDict):
     raytrain: Origin
 
 
+class ClassifiedText(TypedDict):
+    """`probs` are in the order of the answer's `labels`."""
+
+    index: int
+    label: str
+    probs: list[float]
+    num_classes: int
+
+
+class ClassifyAnswer(TypedDict):
+    """Of /v1/classify: vLLM's and SGLang's shape, with `labels` and `raytrain` beside."""
+
+    id: str
+    object: Literal["list"]
+    created: int
+    model: str
+    labels: list[str]
+    data: list[ClassifiedText]
+    usage: Usage
+    raytrain: Origin
+
+
 class ModelOrigin(TypedDict):
     digest: str
+    task: str
     aliases: list[str]
     is_loaded: bool
     version: str

@@ -357,10 +357,10 @@ def test_a_damaged_adapter_is_refused_with_its_file(adapter: Path, tmp_path: Pat
         subject_of(damaged)
 
 
-def test_a_classifier_is_refused(tiny_llama: Path, tmp_path: Path) -> None:
+def test_a_model_of_another_task_is_refused(tiny_llama: Path, tmp_path: Path) -> None:
     folder = train_tiny(tiny_llama, tmp_path / "trained", target_modules=["q_proj"])
     record = json.loads((folder / "training.json").read_text())
-    record["model"]["task"] = "sequence_classification"
+    record["model"]["task"] = "token_classification"
     with ArtifactWriter(Location(str(tmp_path / "classifier")), kind="adapter") as writer:
         shutil.copytree(folder, writer.path, dirs_exist_ok=True)
         (writer.path / "training.json").write_text(json.dumps(record))
@@ -368,7 +368,7 @@ def test_a_classifier_is_refused(tiny_llama: Path, tmp_path: Path) -> None:
         writer.commit()
     with pytest.raises(ConfigError, match="does not answer in text") as caught:
         subject_of(tmp_path / "classifier")
-    assert "sequence_classification" in caught.value.why
+    assert "token_classification" in caught.value.why
 
 
 def test_limits_are_set_on_the_command_line() -> None:

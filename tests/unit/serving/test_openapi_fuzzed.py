@@ -40,6 +40,7 @@ _ANSWERING = {
     for route, body in (
         ("v1/completions", "CompletionBody"),
         ("v1/chat/completions", "ChatBody"),
+        ("v1/classify", "ClassifyBody"),
         ("v1/feedback", "FeedbackBody"),
         ("operate/load", "VersionBody"),
         ("operate/unload", "VersionBody"),
@@ -103,7 +104,12 @@ _values = st.recursive(
 
 
 _TURN = {"role": "user", "content": "Hi"}
-_FIELDS = sorted({*ChatBody.model_fields, "prompt", "echo"})
+_FIELDS = sorted({*ChatBody.model_fields, "prompt", "echo", "input"})
+_ASKED: dict[str, dict[str, Any]] = {
+    "completions": {"prompt": "Hi"},
+    "chat/completions": {"messages": [_TURN]},
+    "classify": {"input": "Hi"},
+}
 
 
 @pytest.mark.slow
@@ -117,11 +123,10 @@ def test_no_value_in_any_field_is_an_error_of_the_servers() -> None:
         @_quick
         @given(
             st.dictionaries(st.sampled_from(_FIELDS), _values, max_size=3),
-            st.sampled_from(["completions", "chat/completions"]),
+            st.sampled_from(sorted(_ASKED)),
         )
         def ask(fields: dict[str, Any], route: str) -> None:
-            prompt: dict[str, Any] = {"prompt": "Hi"} if route == "completions" else {"messages": [_TURN]}
-            content = json.dumps({"model": "helper", **prompt, **fields}).encode()
+            content = json.dumps({"model": "helper", **_ASKED[route], **fields}).encode()
             for sent in (content, content[: len(content) // 2], content.decode().encode("utf-16")):
                 response = session.post(f"{url}/v1/{route}", sent, headers=headers, timeout=30)
                 assert response.status_code in (200, 400, 404), (sent, response.text)

@@ -9,8 +9,12 @@ from typing import Any
 import pytest
 
 from raytrain.serving.backend import (
+    AnswerFailed,
     Ask,
     BadPrompt,
+    Classification,
+    Classified,
+    ClassifyAsk,
     Draining,
     ModelCard,
     PromptTooLong,
@@ -19,6 +23,7 @@ from raytrain.serving.backend import (
     ReplicaLost,
     Served,
     UnknownModel,
+    other_task,
 )
 from raytrain.serving.engine.request import Finish, Overloaded, Piece, Sampling
 from raytrain.serving.remote import Refusal, RemoteBackend, combined
@@ -104,6 +109,8 @@ def test_an_answer_comes_as_it_is(is_streamed: bool) -> None:
         PromptTooLong("9", "prompt"),
         Draining(),
         Overloaded(3, 2.5),
+        other_task("x", None),
+        AnswerFailed(),
     ],
 )
 def test_a_refusal_crosses_as_what_it_is(error: Exception) -> None:
@@ -206,3 +213,69 @@ def test_what_all_replicas_come_to(
 ) -> None:
     told = combined(found)
     assert (told.is_ready, told.production, list(told.problems)) == (is_ready, production, problems)
+
+
+class ClassifyHandle:
+    """Each call of `classify` takes the next of these; what is an exception is raised there."""
+
+    def __init__(self, *told: Any) -> None:
+        self._told = iter(told)
+        self.asked: list[ClassifyAsk] = []
+        self.is_cancelled = False
+
+    @property
+    def classify(self) -> ClassifyHandle:
+        return self
+
+    def remote(self, ask: ClassifyAsk) -> ClassifyHandle:
+        self.asked.append(ask)
+        return self
+
+    def __await__(self) -> Any:
+        return self._next().__await__()
+
+    async def _next(self) -> Any:
+        told = next(self._told)
+        if told is None:
+            await asyncio.Event().wait()
+        if isinstance(told, Exception):
+            raise told
+        return told
+
+    def cancel(self) -> None:
+        self.is_cancelled = True
+
+
+TEXTS = ClassifyAsk("r", "tools", ("a", "b"))
+CLASSES = Classified(SERVED, ("no", "yes"), (Classification((0.25, 0.75), 3, 0.0),) * 2)
+
+
+def classified(handle: ClassifyHandle) -> Classified:
+    return asyncio.run(RemoteBackend(handle).classify(TEXTS))
+
+
+def test_classes_are_asked_for_once_more_where_their_replica_was_lost() -> None:
+    assert classified(ClassifyHandle(pickle.loads(pickle.dumps(CLASSES)))) == CLASSES
+    handle = ClassifyHandle(died(), CLASSES)
+    assert classified(handle) == CLASSES and handle.asked == [TEXTS, TEXTS]
+    with pytest.raises(ReplicaLost):
+        classified(ClassifyHandle(died(), died(), CLASSES))
+
+
+def test_a_refusal_to_classify_crosses_and_is_not_asked_again() -> None:
+    handle = ClassifyHandle(Refusal(BadPrompt("too long", "input")), CLASSES)
+    with pytest.raises(BadPrompt, match="too long"):
+        classified(handle)
+    assert len(handle.asked) == 1
+
+
+def test_a_question_that_nobody_waits_for_is_taken_back_from_the_replica() -> None:
+    async def leave() -> ClassifyHandle:
+        handle = ClassifyHandle(None)
+        asked = asyncio.ensure_future(RemoteBackend(handle).classify(TEXTS))
+        await asyncio.sleep(0.01)
+        asked.cancel()
+        await asyncio.gather(asked, return_exceptions=True)
+        return handle
+
+    assert asyncio.run(leave()).is_cancelled

@@ -39,7 +39,7 @@ def _front_matter(description: BundleDescription, lineage: Lineage, needs: Needs
         "base_model": base.reference,
         "license": base.licence or "unknown",
         "library_name": _LIBRARIES[needs.form],
-        "pipeline_tag": "text-generation",
+        "pipeline_tag": "text-generation" if lineage.subject.writes else "text-classification",
         "tags": ["raytrain", method, *description.formats],
     }
     if lineage.rows is not None:
@@ -67,6 +67,8 @@ def _heading(description: BundleDescription, lineage: Lineage) -> Iterator[str]:
         adapter = description.adapter
         facts["Adapter"] = f"{adapter.method}, rank {adapter.rank}, alpha {adapter.alpha:g}"
         facts["Target modules"] = ", ".join(adapter.target_modules)
+    if lineage.subject.model.labels:
+        facts["Classes"] = ", ".join(lineage.subject.model.labels)
     yield from _table(("", ""), facts.items())
 
 
@@ -164,7 +166,10 @@ def _use(description: BundleDescription, needs: Needs) -> Iterator[str]:
     yield "pip install -r requirements.txt"
     yield f"python inference.py --port 8000{base}"
     yield "curl localhost:8000/ready"
-    yield """curl localhost:8000/generate -d '{"prompt": "Good morning", "max_new_tokens": 32}'"""
+    if description.task == "causal_lm":
+        yield """curl localhost:8000/generate -d '{"prompt": "Good morning", "max_new_tokens": 32}'"""
+    else:
+        yield """curl localhost:8000/classify -d '{"text": "Good morning"}'"""
     yield "```"
     yield ""
     yield "`Dockerfile` and `serve.yaml` (Ray Serve) do the same. Only files whose SHA-256 is listed are loaded."

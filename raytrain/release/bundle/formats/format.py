@@ -22,6 +22,8 @@ FORMATS = ("adapter", "merged", "onnx", "torch_export", "torchserve")
 _EXTRAS = frozenset({"torchserve"})
 """They come beside a format that inference.py serves; where none is named, the usual one."""
 
+_OF_CLASSIFIERS = frozenset({"adapter", "merged"})
+
 _NOT_BUILT = {
     "gguf": (
         "the converter that is kept up to date is a script in llama.cpp, and no library",
@@ -62,6 +64,12 @@ def find_formats(wanted: Iterable[str], subject: Subject) -> list[Format]:
         )
     if not names - _EXTRAS:
         names |= {"adapter" if subject.is_adapter else "merged"}
+    if not subject.writes and names - _OF_CLASSIFIERS:
+        raise ConfigError(
+            f"a classifier cannot be written as {sorted(names - _OF_CLASSIFIERS)[0]}",
+            why="this format is built for models that write",
+            fix=f"use --format {','.join(sorted(_OF_CLASSIFIERS))}",
+        )
     found = [_format(name) for name in FORMATS if name in names]
     for one in found:
         one.check(subject)

@@ -42,7 +42,8 @@ class Material:
         with quiet_saving():
             self.loaded.tokenizer.save_pretrained(folder)
             model.config.save_pretrained(folder)
-            self._generation_settings(model).save_pretrained(folder)
+            if self.subject.writes:
+                self._generation_settings(model).save_pretrained(folder)
 
     def _generation_settings(self, model: Any) -> Any:
         """The base model's own, with every token that ends an answer."""

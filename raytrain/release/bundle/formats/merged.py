@@ -17,9 +17,11 @@ def check(subject: Subject) -> None:
 
 
 def write(material: Material, folder: Path) -> None:
-    settings = (folder / _FROM_THE_DESCRIPTION).read_bytes()
+    place = folder / _FROM_THE_DESCRIPTION
+    settings = place.read_bytes() if place.exists() else None
     save_trained(material.merged, trained_state(material.merged), folder)
-    (folder / _FROM_THE_DESCRIPTION).write_bytes(settings)
+    if settings is not None:
+        place.write_bytes(settings)
 
 
 FORMAT = Format("merged", check, write)

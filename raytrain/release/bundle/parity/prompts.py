@@ -63,7 +63,7 @@ def prompts_for(
 ) -> tuple[list[Prompt], list[str]]:
     """Those of a file or an evaluation, else the packaged ones and rows that training held out; and what is to be said
     of them."""
-    has_template = bool(subject.model.load_tokenizer().chat_template)
+    has_template = subject.writes and bool(subject.model.load_tokenizer().chat_template)
     if given is not None and is_evaluation(given):
         asked, note = evaluation_prompts(Location.parse(given), section.evaluation_items)
         return asked, [note]

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Answer:
-    """`logits` are of the prompt's tokens and of those that follow it."""
+    """`logits` are of the prompt's tokens and of those that follow it; a classifier's are one row, of its classes."""
 
     prompt: Prompt
     ids: list[int]
@@ -55,6 +55,8 @@ def answers_of(
     tell(f"asking the trained model {len(prompts)} prompts")
     room = getattr(model.config, "max_position_embeddings", None) or section.max_prompt_tokens * 2
     most = max(1, min(section.max_prompt_tokens, room - section.max_new_tokens))
+    writes = loaded.task == "causal_lm"
+    more = {"use_cache": False} if writes else {}
     answers = []
     with torch.inference_mode():
         for number, prompt in enumerate(prompts):
@@ -63,9 +65,10 @@ def answers_of(
                 raise DataError(
                     f"the prompt `{prompt.id}` is empty", why="it has no tokens", fix="leave it out"
                 )
-            tokens = _continued(model, loaded.tokenizer, ids, section.max_new_tokens)
+            tokens = _continued(model, loaded.tokenizer, ids, section.max_new_tokens) if writes else []
             row = torch.tensor([[*ids, *tokens]], device=model.device)
-            logits = model(input_ids=row, use_cache=False).logits[0].float().cpu().numpy()
+            found = model(input_ids=row, **more).logits
+            logits = found.reshape(-1, found.shape[-1]).float().cpu().numpy()
             _check_finite(logits, prompt)
             file = scratch / f"reference-{number}.npy"
             np.save(file, logits)
