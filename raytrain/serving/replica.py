@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import threading
-import time
 from collections.abc import AsyncGenerator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from raytrain.errors import PlatformError, StorageError
+from raytrain.errors import PlatformError
 from raytrain.models.inference import tokenizer_digest
-from raytrain.models.text_generation import ids_of
 from raytrain.release.keys import KeyRing
 from raytrain.release.registry.registry import Registry
 from raytrain.release.registry.state import PRODUCTION
@@ -25,40 +22,28 @@ from raytrain.serving.adapters.residents import Residents
 from raytrain.serving.adapters.wishes import Wishes
 from raytrain.serving.backend import (
     Ask,
-    BadPrompt,
     Classified,
     ClassifyAsk,
     Draining,
     ModelCard,
-    PromptTooLong,
     Readiness,
     RefusedModel,
     Served,
-    Undecided,
     UnknownModel,
     other_task,
 )
 from raytrain.serving.classification.engines import Engines, NoEngine
 from raytrain.serving.classification.texts import TextClassifier
 from raytrain.serving.engine.continuous import ContinuousEngine
-from raytrain.serving.engine.request import GenerationRequest, Overloaded, Piece
+from raytrain.serving.engine.request import Overloaded, Piece
 from raytrain.serving.loading import load_served
+from raytrain.serving.lookup import Lookup, NotServed, read_once
+from raytrain.serving.prompts import Prompts
 from raytrain.serving.routes import Routes
 from raytrain.serving.section import ServingSection
 from raytrain.serving.trials.watch import Trials
 from raytrain.storage.home import raytrain_home
 
-_CHARACTERS_PER_TOKEN = 32
-"""No tokenizer's tokens are so long on average: longer prompts are refused without being read."""
-
-_NUM_LOOKUPS = 4
-_LOOKUP_S = 5.0
-"""For so long whoever asks for a version by its number waits for the registry."""
-
-_START_WITHIN_S = 20.0
-"""A registry that cannot be read is tried for so long at the start."""
-
-_ASKED_EVERY_S = 0.5
 _REGISTRY_ENDS_S = 5.0
 """A question to the registry that hangs is not waited for at the end."""
 
@@ -93,13 +78,13 @@ class Replica:
         )
         self.wishes = Wishes(door, self.residents, name)
         self.routes = Routes(door, self.residents, releases.names)
-        _read_once(self.routes)
+        read_once(self.routes)
         self._watch = threading.Thread(
             target=self.routes.follow, args=(releases.poll_s,), name="registry", daemon=True
         )
         self._watch.start()
-        # Of their own: a registry that hangs would keep threads that read adapters.
-        self._lookups = ThreadPoolExecutor(_NUM_LOOKUPS, "lookup")
+        self._lookup = Lookup(self.routes)
+        self._prompts = Prompts(self._loaded.tokenizer, self.engine)
         self.trials = Trials(section.trials, self.routes, self.residents)
         self.trials.refresh()
         self._trial_watch = threading.Thread(
@@ -125,7 +110,7 @@ class Replica:
         self._check_task(route, WRITES)
         if route is not None:
             route, arm = self.trials.choose(ask.model, ask.arm, route)
-        request = self._request(ask, route)
+        request = self._prompts.request(ask, route)
         loop, told = asyncio.get_running_loop(), asyncio.Queue[Piece]()
 
         def tell(piece: Piece) -> None:
@@ -223,7 +208,7 @@ class Replica:
     def close(self) -> None:
         self.routes.stop()
         self.trials.stop()
-        self._lookups.shutdown(wait=False, cancel_futures=True)
+        self._lookup.close()
         self.wishes.close()
         self.engine.close()
         self.classifier.close()
@@ -239,33 +224,10 @@ class Replica:
         """None for the base model by itself."""
         if model == self.base:
             return None
-        table = self.routes.table
-        reference = model if "@" in model else f"{model}@{PRODUCTION}"
-        found = table.aliases.get(reference)
-        if found is not None:
-            return found
-        if reference in table.refused:
-            raise RefusedModel(model)
-        name, _, wanted = reference.partition("@")
-        served = {one.partition("@")[0] for one in table.aliases}
-        if name not in served or not wanted[:1].isdigit():
-            raise UnknownModel(model, tuple(card.id for card in await self.models()))
-        return await self._version(reference)
-
-    async def _version(self, reference: str) -> Admitted:
-        """By its number."""
-        for one in self.routes.table.aliases.values():
-            if f"{one.name}@{one.version}" == reference:
-                return one
-        found = asyncio.get_running_loop().run_in_executor(self._lookups, self.routes.version, reference)
         try:
-            return await asyncio.wait_for(found, _LOOKUP_S)
-        except (StorageError, TimeoutError) as error:
-            raise Undecided(reference) from error
-        except PlatformError as error:
-            if error.kind == "config":
-                raise UnknownModel(reference, tuple(card.id for card in await self.models())) from error
-            raise RefusedModel(reference) from error
+            return await self._lookup.find(model)
+        except NotServed as error:
+            raise UnknownModel(model, tuple(card.id for card in await self.models())) from error
 
     def _check_task(self, route: Admitted | None, wanted: str) -> None:
         found = route.task if route is not None else WRITES if self._writes else None
@@ -275,56 +237,6 @@ class Replica:
     @property
     def _writes(self) -> bool:
         return isinstance(self.engine, ContinuousEngine)
-
-    def _request(self, ask: Ask, route: Admitted | None) -> GenerationRequest:
-        prompt = ask.prompt
-        most = self.engine.max_context_tokens
-        if prompt and isinstance(prompt[0], int):
-            ids = tuple(int(one) for one in prompt)  # type: ignore[arg-type]
-            top = len(self._loaded.tokenizer)
-            if any(not 0 <= one < top for one in ids):
-                raise BadPrompt(f"a token of the prompt is none of the {top} that the model has", "prompt")
-        else:
-            ids = self._encoded(prompt, route, most)  # type: ignore[arg-type]
-        if not ids:
-            raise BadPrompt("the prompt is empty", "prompt")
-        room = most - len(ids)
-        if room < 1:
-            raise PromptTooLong(
-                f"the prompt has {len(ids)} tokens, and the model's context is {most} with the answer",
-                "prompt",
-            )
-        wanted = ask.sampling.max_new_tokens
-        if wanted > room:
-            raise PromptTooLong(
-                f"{len(ids)} tokens of prompt and {wanted} of answer exceed the model's context of {most}",
-                "max_tokens",
-            )
-        sampling = ask.sampling if wanted else replace(ask.sampling, max_new_tokens=room)
-        if sampling.json_schema is not None:
-            self.engine.check_schema(sampling.json_schema)
-        return GenerationRequest(ask.id, ids, sampling, None if route is None else route.digest)
-
-    def _encoded(
-        self, prompt: str | tuple[dict[str, str], ...], route: Admitted | None, most: int
-    ) -> tuple[int, ...]:
-        tokenizer = self._loaded.tokenizer
-        if isinstance(prompt, str):
-            _refuse_long(len(prompt), most)
-            return tuple(ids_of(tokenizer, prompt))
-        _refuse_long(sum(len(one["content"]) for one in prompt), most)
-        template = (route.chat_template if route is not None else None) or tokenizer.chat_template
-        if not template:
-            raise BadPrompt("the model has no chat template: ask /v1/completions", "messages")
-        from jinja2 import TemplateError
-
-        try:
-            text = tokenizer.apply_chat_template(
-                list(prompt), chat_template=template, tokenize=False, add_generation_prompt=True
-            )
-        except (TemplateError, ValueError, TypeError) as error:
-            raise BadPrompt(f"the chat template refuses these messages: {error}", "messages") from error
-        return tuple(tokenizer(str(text), add_special_tokens=False)["input_ids"])
 
     def _served(self, route: Admitted | None) -> Served:
         if route is None:
@@ -353,31 +265,8 @@ class _Entered:
             self._residents.leave(self._route.digest)
 
 
-def _read_once(routes: Routes) -> None:
-    """Raises StorageError where the registry cannot be read for a while."""
-    deadline = time.monotonic() + _START_WITHIN_S
-    routes.refresh()
-    while (complaint := routes.complaint) is not None:
-        if time.monotonic() > deadline:
-            raise StorageError(
-                "the registry cannot be read, so nobody knows what is to be served",
-                why=complaint,
-                fix="see that the registry is there; a replica that is started anew needs it",
-            )
-        time.sleep(_ASKED_EVERY_S)
-        routes.refresh()
-
-
 def _name_of(reference: str) -> str:
     """A hub's own, or the last part of a path without what tells its kind."""
     if "://" not in reference and not Path(reference).exists():
         return reference
     return Path(reference.rpartition("://")[2]).name.removesuffix(".gguf")
-
-
-def _refuse_long(num_characters: int, most_tokens: int) -> None:
-    if num_characters > most_tokens * _CHARACTERS_PER_TOKEN:
-        raise PromptTooLong(
-            f"the prompt has {num_characters} characters, and the model's context is {most_tokens} tokens",
-            "prompt",
-        )

@@ -24,8 +24,7 @@ from test_replica import (  # noqa: F401
 from raytrain.errors import StorageError
 from raytrain.release.registry.registry import Registry
 from raytrain.release.registry.store import open_store
-from raytrain.serving import replica as replicas
-from raytrain.serving import routes
+from raytrain.serving import lookup, routes
 from raytrain.serving.adapters.opening import Admitted, Door
 from raytrain.serving.backend import Undecided
 from raytrain.serving.http.errors import refusal_of
@@ -99,7 +98,7 @@ def test_a_registry_that_cannot_be_read_at_the_start_is_said_and_not_taken_for_a
     start: Start,  # noqa: F811
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(replicas, "_START_WITHIN_S", 0.2)
+    monkeypatch.setattr(lookup, "_START_WITHIN_S", 0.2)
     place = Path(releases.registry.place)
     place.rename(place.with_name("away"))
     place.write_text("no folder any more")

@@ -1,0 +1,82 @@
+"""What is asked, as the engine takes it: tokens, and how much room they leave."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from raytrain.models.text_generation import ids_of
+from raytrain.serving.adapters.opening import Admitted
+from raytrain.serving.backend import Ask, BadPrompt, PromptTooLong
+from raytrain.serving.classification.engines import NoEngine
+from raytrain.serving.engine.continuous import ContinuousEngine
+from raytrain.serving.engine.request import GenerationRequest
+
+_CHARACTERS_PER_TOKEN = 32
+"""No tokenizer's tokens are so long on average: longer prompts are refused without being read."""
+
+
+class Prompts:
+    """Of one model."""
+
+    def __init__(self, tokenizer: Any, engine: ContinuousEngine | NoEngine) -> None:
+        self._tokenizer, self._engine = tokenizer, engine
+
+    def request(self, ask: Ask, route: Admitted | None) -> GenerationRequest:
+        """Raises BadPrompt where it cannot be read, or leaves no room for the answer; ConfigError for a JSON schema."""
+        prompt = ask.prompt
+        most = self._engine.max_context_tokens
+        if prompt and isinstance(prompt[0], int):
+            ids = tuple(int(one) for one in prompt)  # type: ignore[arg-type]
+            top = len(self._tokenizer)
+            if any(not 0 <= one < top for one in ids):
+                raise BadPrompt(f"a token of the prompt is none of the {top} that the model has", "prompt")
+        else:
+            ids = self._encoded(prompt, route, most)  # type: ignore[arg-type]
+        if not ids:
+            raise BadPrompt("the prompt is empty", "prompt")
+        room = most - len(ids)
+        if room < 1:
+            raise PromptTooLong(
+                f"the prompt has {len(ids)} tokens, and the model's context is {most} with the answer",
+                "prompt",
+            )
+        wanted = ask.sampling.max_new_tokens
+        if wanted > room:
+            raise PromptTooLong(
+                f"{len(ids)} tokens of prompt and {wanted} of answer exceed the model's context of {most}",
+                "max_tokens",
+            )
+        sampling = ask.sampling if wanted else replace(ask.sampling, max_new_tokens=room)
+        if sampling.json_schema is not None:
+            self._engine.check_schema(sampling.json_schema)
+        return GenerationRequest(ask.id, ids, sampling, None if route is None else route.digest)
+
+    def _encoded(
+        self, prompt: str | tuple[dict[str, str], ...], route: Admitted | None, most: int
+    ) -> tuple[int, ...]:
+        tokenizer = self._tokenizer
+        if isinstance(prompt, str):
+            _refuse_long(len(prompt), most)
+            return tuple(ids_of(tokenizer, prompt))
+        _refuse_long(sum(len(one["content"]) for one in prompt), most)
+        template = (route.chat_template if route is not None else None) or tokenizer.chat_template
+        if not template:
+            raise BadPrompt("the model has no chat template: ask /v1/completions", "messages")
+        from jinja2 import TemplateError
+
+        try:
+            text = tokenizer.apply_chat_template(
+                list(prompt), chat_template=template, tokenize=False, add_generation_prompt=True
+            )
+        except (TemplateError, ValueError, TypeError) as error:
+            raise BadPrompt(f"the chat template refuses these messages: {error}", "messages") from error
+        return tuple(tokenizer(str(text), add_special_tokens=False)["input_ids"])
+
+
+def _refuse_long(num_characters: int, most_tokens: int) -> None:
+    if num_characters > most_tokens * _CHARACTERS_PER_TOKEN:
+        raise PromptTooLong(
+            f"the prompt has {num_characters} characters, and the model's context is {most_tokens} tokens",
+            "prompt",
+        )
