@@ -43,7 +43,7 @@ def connect(address: str | None, *, verbose: bool) -> None:
             # Nobody takes nodes away from a cluster on one machine.
             os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
             # The dashboard costs seconds at every start, and `raytrain runs` shows what it would show of one run.
-            ray.init(include_dashboard=False, **options)
+            _start(include_dashboard=False, **options)
         else:
             ray.init(address=address, **options)
     except Exception as error:  # of no kind of its own where Ray waited in vain for what it had started
@@ -56,6 +56,20 @@ def connect(address: str | None, *, verbose: bool) -> None:
             if address
             else "see `raytrain doctor`; free memory and /dev/shm are the usual causes",
         ) from error
+
+
+def _start(**options: Any) -> None:
+    """A cluster of this machine's. Ray's raylet ends where its agents take longer than 15 s to start (issue 65983 of
+    ray-project/ray), as they may on a busy machine: they are tried once more, when what they read is in memory."""
+    import ray
+
+    try:
+        ray.init(**options)
+    except Exception as error:
+        if "timed out during startup" not in str(error):
+            raise
+        ray.shutdown()
+        ray.init(**options)
 
 
 def check_somebody_answers(address: str, within_s: float = _REACHABLE_WITHIN_S) -> None:

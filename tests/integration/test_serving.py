@@ -31,6 +31,8 @@ from transformers import AutoTokenizer
 
 from raytrain.serving.engine.text_stream import TextStream
 
+pytestmark = pytest.mark.alone
+
 END = 2
 PROMPTS = ["What is the sum", "five", "The answer is two and three", "of", "What what what"]
 NUM_TOKENS = 8

@@ -12,6 +12,8 @@ from serving_site import Site, site
 
 from benchmarks.serving_load import Load
 
+pytestmark = pytest.mark.alone
+
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from raytrain.cluster.connection import check_somebody_answers, count_placeable
+from raytrain.cluster.connection import check_somebody_answers, connect, count_placeable
 from raytrain.cluster.section import WorkersSection
 from raytrain.errors import ClusterError
 
@@ -93,3 +93,34 @@ def test_a_port_that_listens_is_let_through_and_one_that_does_not_is_refused() -
 @pytest.mark.parametrize("address", ["auto", "local", "some-host"])
 def test_what_ray_looks_up_by_itself_is_let_through(address: str) -> None:
     check_somebody_answers(address, within_s=0.0)
+
+
+@pytest.mark.parametrize(
+    ("faults", "num_starts"),
+    [
+        ([Exception("The current node timed out during startup. Or so.")], 2),
+        ([Exception("The current node timed out during startup.")] * 2, 2),
+        ([RuntimeError("something else")], 1),
+    ],
+)
+def test_a_start_that_was_too_slow_is_tried_once_more(
+    faults: list[Exception], num_starts: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import ray
+
+    left, starts = list(faults), []
+
+    def init(**options: Any) -> None:
+        starts.append(options)
+        if left:
+            raise left.pop(0)
+
+    monkeypatch.setattr(ray, "init", init)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    if len(faults) == num_starts:
+        with pytest.raises(ClusterError) as refused:
+            connect(None, verbose=False)
+        assert str(faults[-1]) in refused.value.why
+    else:
+        connect(None, verbose=False)
+    assert len(starts) == num_starts
