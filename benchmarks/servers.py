@@ -17,17 +17,10 @@ from typing import Any, Self
 
 import psutil
 
+from benchmarks.serving_load import Question
+
 _START_S = 300.0
 _ANSWER_S = 600.0
-
-
-@dataclass(frozen=True)
-class Question:
-    """A greedy one."""
-
-    model: str
-    prompt: str
-    num_tokens: int
 
 
 @dataclass(frozen=True)
@@ -111,14 +104,8 @@ def send(port: int, method: str, path: str, body: Any = None) -> tuple[int, byte
 
 def ask(port: int, question: Question) -> Told:
     """Raises SystemExit where it is not answered: nothing could be compared."""
-    body = {
-        "model": question.model,
-        "prompt": question.prompt,
-        "max_tokens": question.num_tokens,
-        "temperature": 0,
-    }
     start = time.perf_counter()
-    status, content = send(port, "POST", "/v1/completions", body)
+    status, content = send(port, "POST", "/v1/completions", question.body)
     seconds = time.perf_counter() - start
     if status != 200:
         raise SystemExit(f"port {port} refuses with {status}: {content[:500]!r}")

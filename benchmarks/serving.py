@@ -29,8 +29,9 @@ import torch
 import yaml
 
 from benchmarks.figures import Figure, parser_of, picture, report
-from benchmarks.servers import Question, Server, Told, ask, load, median, send
+from benchmarks.servers import Server, Told, ask, load, median, send
 from benchmarks.serving_engine import engine_figures
+from benchmarks.serving_load import Question
 
 TESTS = Path(__file__).parent.parent / "tests"
 sys.path.insert(0, str(TESTS))  # how a team releases an adapter is written there

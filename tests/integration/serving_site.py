@@ -110,7 +110,7 @@ class Site:
     def add_release(self, name: str, version: str, *, seed: int, **settings: Any) -> str:
         """With what it answers."""
         digest = self.releases.release(name, version, seed=seed, **settings)
-        self.references |= _references(self.releases.base, digest, self.releases.adapters[digest])
+        self.references |= references_of(self.releases.base, digest, self.releases.adapters[digest])
         return digest
 
     def add_node(self) -> None:
@@ -131,9 +131,9 @@ def site(folder: Path, registry: str | None = None) -> Iterator[Site]:
         releases.release(name, version, seed=seed)
     for reference in ("sums@1.0.0", "words@1.0.0"):
         releases.promote(reference)
-    references = _references(releases.base, _base_digest(releases), None)
+    references = references_of(releases.base, _base_digest(releases), None)
     for digest, adapter in releases.adapters.items():
-        references |= _references(releases.base, digest, adapter)
+        references |= references_of(releases.base, digest, adapter)
     assert len(set(references.values())) > 2 * len(PROMPTS), "the versions can be told apart"
     bench, disk, port = Bench(folder / "bench", new_ray_folder()), folder / "disk", free_port()
     disk.mkdir()
@@ -217,7 +217,7 @@ def _base_digest(releases: Releases) -> str:
     return str(resolve_base_model(section, Location(str(releases.folder / "cache"))).digest)
 
 
-def _references(base: Path, digest: str, adapter: Path | None) -> dict[tuple[str, str], str]:
+def references_of(base: Path, digest: str, adapter: Path | None) -> dict[tuple[str, str], str]:
     """By PEFT, which reads everything anew for each token."""
     tokenizer = AutoTokenizer.from_pretrained(base)
     found = {}

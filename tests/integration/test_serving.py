@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import re
 import secrets
 import shlex
 import signal
 import subprocess
-import threading
 import time
 import urllib.error
 import urllib.request
-from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -24,18 +21,13 @@ import openai
 import psutil
 import pytest
 from bench import Bench, Running, end_ray, free_port, new_ray_folder, processes_below, wait_until
-from served_models import peft_answer
 from served_releases import Releases
+from serving_site import NUM_TOKENS, PROMPTS, references_of
 from tiny_models import save_tiny_llama
-from transformers import AutoTokenizer
 
-from raytrain.serving.engine.text_stream import TextStream
+from benchmarks.serving_load import Load, Question
 
 pytestmark = pytest.mark.alone
-
-END = 2
-PROMPTS = ["What is the sum", "five", "The answer is two and three", "of", "What what what"]
-NUM_TOKENS = 8
 
 
 @dataclass
@@ -80,22 +72,15 @@ class Server:
                 continue
         return found
 
+    def load(self) -> Load:
+        """Four clients of `sums`."""
+        port = int(self.url.rpartition(":")[2])
+        return Load(port, [Question("sums", one, NUM_TOKENS) for one in PROMPTS], num_connections=4)
+
     def wait_until_production_is(self, digest: str) -> None:
         wait_until(
             lambda: self.ready().get("production", {}).get("sums") == digest, 60, lambda: str(self.ready())
         )
-
-
-def texts_of(base: Path, adapters: dict[str, Path]) -> dict[tuple[str, str], str]:
-    """What each digest answers to each prompt, by PEFT."""
-    tokenizer = AutoTokenizer.from_pretrained(base)
-    texts: dict[tuple[str, str], str] = {}
-    for digest, adapter in adapters.items():
-        for prompt in PROMPTS:
-            stream = TextStream(tokenizer)
-            tokens = peft_answer(base, adapter, tokenizer(prompt)["input_ids"], NUM_TOKENS, ends=[END])
-            texts[digest, prompt] = "".join(map(stream.take, tokens)) + stream.finish()
-    return texts
 
 
 @pytest.fixture(scope="module")
@@ -105,7 +90,9 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     for seed, version in enumerate(("1.0.0", "1.1.0")):
         releases.release("sums", version, seed=seed + 1)
     releases.promote("sums@1.0.0")
-    texts = texts_of(releases.base, releases.adapters)
+    texts: dict[tuple[str, str], str] = {}
+    for digest, adapter in releases.adapters.items():
+        texts |= references_of(releases.base, digest, adapter)
     assert len(set(texts.values())) > len(PROMPTS), "the test can tell the versions apart"
     port, ray_folder = free_port(), new_ray_folder()
     config = folder / "serving.yaml"
@@ -133,47 +120,6 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     yield Server(bench, running, releases, f"http://127.0.0.1:{port}", texts)
     running.process.kill()
     end_ray(ray_folder)
-
-
-@dataclass
-class Load:
-    """Clients that ask as soon as they are answered."""
-
-    server: Server
-    num_clients: int = 16
-    answers: list[tuple[str, str, str]] = field(default_factory=list)
-    """Digest, prompt and text."""
-    errors: list[str] = field(default_factory=list)
-    _stopping: threading.Event = field(default_factory=threading.Event)
-
-    def __enter__(self) -> Load:
-        self._threads = [threading.Thread(target=self._ask, args=(i,)) for i in range(self.num_clients)]
-        for thread in self._threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stopping.set()
-        for thread in self._threads:
-            thread.join(90)
-
-    def _ask(self, number: int) -> None:
-        client = self.server.client
-        for turn in itertools.count(number):
-            if self._stopping.is_set():
-                return
-            prompt = PROMPTS[turn % len(PROMPTS)]
-            try:
-                raw = client.completions.with_raw_response.create(
-                    model="sums", prompt=prompt, max_tokens=NUM_TOKENS, temperature=0
-                )
-                text = raw.parse().choices[0].text
-                self.answers.append((raw.headers["x-raytrain-digest"], prompt, text))
-            except openai.OpenAIError as error:
-                self.errors.append(f"{type(error).__name__}: {error}")
-
-    def wrong(self) -> list[tuple[str, str, str]]:
-        return [one for one in self.answers if self.server.texts[one[0], one[1]] != one[2]]
 
 
 def test_openai_s_client_is_answered(server: Server) -> None:
@@ -219,40 +165,6 @@ def test_the_page_and_the_line_to_type_that_start_tells(server: Server) -> None:
     assert json.loads(done.stdout)["raytrain"]["digest"] == next(iter(server.releases.adapters))
 
 
-def test_promoted_and_rolled_back_under_load(server: Server) -> None:
-    first, second = server.releases.adapters
-    with Load(server) as load:
-        for _ in range(4):
-            server.releases.promote("sums@1.1.0")
-            server.wait_until_production_is(second)
-            server.releases.roll_back("sums")
-            server.wait_until_production_is(first)
-    assert load.errors == []
-    assert load.wrong() == [], f"{len(load.wrong())} of {len(load.answers)}"
-    by = Counter(digest for digest, *_ in load.answers)
-    assert by[first] > 16 and by[second] > 0
-
-
-def test_a_replica_that_is_killed_takes_no_answer_with_it(server: Server) -> None:
-    assert len(server.replicas()) == 2
-    with Load(server, num_clients=8) as load:
-        wait_until(lambda: len(load.answers) > 20, 60, lambda: str(load.errors[:3]))
-        victim = server.replicas()[0]
-        victim.kill()
-        wait_until(
-            lambda: (
-                len([one for one in server.replicas() if one.pid != victim.pid]) == 2
-                and server.ready()["is_ready"]
-            ),
-            120,
-            lambda: str(server.ready()),
-        )
-        after = len(load.answers)
-        wait_until(lambda: len(load.answers) > after + 20, 60, lambda: str(load.errors[:3]))
-    assert load.errors == []
-    assert load.wrong() == []
-
-
 def test_operated_from_the_command_line(server: Server) -> None:
     second = list(server.releases.adapters)[1]
 
@@ -269,18 +181,18 @@ def test_operated_from_the_command_line(server: Server) -> None:
     loaded = run("load", "sums@staging")
     assert loaded["digest"] == second and len({one["replica"] for one in loaded["replicas"]}) == 2
     assert all(one["read_s"] > 0 for one in loaded["replicas"] if not one["was_loaded"])
-    with Load(server, num_clients=4) as load:
-        wait_until(lambda: len(load.answers) > 4, 60, lambda: str(load.errors[:3]))
+    with server.load() as load:
+        load.wait_for(4)
         drained = run("drain")
         assert drained["is_draining"] and drained["answering"] == 0
-    assert load.wrong() == [] and load.errors
+    assert load.wrong(server.texts) == [] and load.errors
     assert all("503" in one and "no new requests" in one for one in load.errors), set(load.errors)
     wait_until(
         lambda: any("drained" in one for one in server.ready()["problems"]), 60, lambda: str(server.ready())
     )
     assert run("drain", "--undo")["is_draining"] is False
-    with Load(server, num_clients=4) as load:
-        wait_until(lambda: len(load.answers) > 4, 60, lambda: str(load.errors[:3]))
+    with server.load() as load:
+        load.wait_for(4)
     assert load.errors == []
     assert [one["kept"] for one in run("drain", "--undo")["replicas"]] == [["sums@1.1.0"]] * 2
 
@@ -290,11 +202,11 @@ def test_another_base_model_and_no_request_fails(server: Server) -> None:
     releases, folder = server.releases, server.releases.folder
     first, other = next(iter(releases.adapters)), save_tiny_llama(folder / "other", seed=9)
     second = releases.release("sums", "2.0.0", seed=7, base=other)
-    server.texts |= texts_of(other, {second: releases.adapters[second]})
+    server.texts |= references_of(other, second, releases.adapters[second])
     config = json.loads((folder / "serving.yaml").read_text())
     (folder / "other.yaml").write_text(json.dumps(config | {"base_model": str(other)}))
-    with Load(server, num_clients=4) as load:
-        wait_until(lambda: len(load.answers) > 4, 60, lambda: str(load.errors[:3]))
+    with server.load() as load:
+        load.wait_for(4)
         releases.promote("sums@2.0.0")
         started = server.bench.run(
             "serve",
@@ -306,12 +218,11 @@ def test_another_base_model_and_no_request_fails(server: Server) -> None:
         )
         assert started.code == 0, started.told()
         server.wait_until_production_is(second)
-        after = len(load.answers)
-        wait_until(lambda: len(load.answers) > after + 8, 60, lambda: str(load.errors[:3]))
+        load.wait_for(8)
     assert load.errors == []
-    assert load.wrong() == [], f"{len(load.wrong())} of {len(load.answers)}"
-    assert {digest for digest, *_ in load.answers} == {first, second}
-    assert {digest for digest, *_ in load.answers[-8:]} == {second}
+    assert load.wrong(server.texts) == [], f"{len(load.wrong(server.texts))} of {len(load.answers)}"
+    assert {one.digest for one in load.answers} == {first, second}
+    assert {one.digest for one in load.answers[-8:]} == {second}
 
 
 def test_ctrl_c_ends_all_of_it(server: Server) -> None:
