@@ -182,7 +182,7 @@ class Bench:
                 server.pause()
         for turn in range(self.arguments.rounds):
             for num_clients in CLIENTS:
-                questions = self._questions("", max(3, 2 * num_clients))
+                questions = self._questions("", max(2, num_clients))
                 answers: dict[tuple[str, str], list[Told]] = {}
                 for server, model, kind in entries[turn % 2 :] + entries[: turn % 2]:
                     if server is not ours:
