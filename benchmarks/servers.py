@@ -6,7 +6,6 @@ import http.client
 import json
 import os
 import signal
-import statistics
 import subprocess
 import threading
 import time
@@ -113,7 +112,7 @@ def ask(port: int, question: Question) -> Told:
     return Told(found["choices"][0]["text"], found["usage"]["completion_tokens"], seconds)
 
 
-def load(port: int, questions: Sequence[Question], num_clients: int) -> tuple[float, list[Told]]:
+def tokens_per_second(port: int, questions: Sequence[Question], num_clients: int) -> tuple[float, list[Told]]:
     """Tokens a second while clients take the questions from one pile; answers in the questions' order."""
     told: dict[int, Told] = {}
     pile = iter(range(len(questions)))
@@ -142,7 +141,3 @@ def load(port: int, questions: Sequence[Question], num_clients: int) -> tuple[fl
     seconds = time.perf_counter() - start
     answers = [told[number] for number in sorted(told)]
     return sum(one.num_tokens for one in answers) / seconds, answers
-
-
-def median(values: Sequence[float]) -> float:
-    return statistics.median(values)

@@ -23,13 +23,14 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import median
 
 import numpy as np
 import torch
 import yaml
 
 from benchmarks.figures import Figure, parser_of, picture, report
-from benchmarks.servers import Server, Told, ask, load, median, send
+from benchmarks.servers import Server, Told, ask, send, tokens_per_second
 from benchmarks.serving_engine import engine_figures
 from benchmarks.serving_load import Question
 
@@ -68,6 +69,7 @@ class Bench:
     figures: list[Figure] = field(default_factory=list)
     rates: dict[tuple[str, str, int], list[float]] = field(default_factory=dict)
     """Tokens a second by server, what it was asked for, and how many clients asked."""
+    num_asked: int = 0
 
     def run(self) -> list[Figure]:
         self._release()
@@ -158,11 +160,11 @@ class Bench:
     def _questions(self, model: str, num: int) -> list[Question]:
         """Each begins in another way: nobody has read it before, in any round."""
         num_tokens = 16 if self.arguments.quick else 32
-        self._asked = getattr(self, "_asked", 0) + num
+        self.num_asked += num
         return [
             Question(
                 model,
-                f"Note {self._asked + i}. In one paragraph, what everybody should know of {SUBJECTS[i % 8]}:",
+                f"Note {self.num_asked + i}. In one paragraph, what everybody should know of {SUBJECTS[i % 8]}:",
                 num_tokens,
             )
             for i in range(num)
@@ -177,7 +179,7 @@ class Bench:
         same: list[bool] = []
         for server, model, _ in entries:  # what is done once is not timed
             server.resume()
-            load(server.port, self._questions(model, 2), 2)
+            tokens_per_second(server.port, self._questions(model, 2), 2)
             if server is not ours:
                 server.pause()
         for turn in range(self.arguments.rounds):
@@ -188,7 +190,7 @@ class Bench:
                     if server is not ours:
                         server.resume()
                     asked = [Question(model, one.prompt, one.num_tokens) for one in questions]
-                    rate, answers[server.name, kind] = load(server.port, asked, num_clients)
+                    rate, answers[server.name, kind] = tokens_per_second(server.port, asked, num_clients)
                     if server is not ours:
                         server.pause()
                     self.rates.setdefault((server.name, kind, num_clients), []).append(rate)
@@ -205,7 +207,7 @@ class Bench:
     def _tell_contest(self) -> None:
         def ratio(ours: list[float], theirs: list[list[float]]) -> float:
             best = [max(each) for each in zip(*theirs, strict=True)]
-            return median([one / other for one, other in zip(ours, best, strict=True)])
+            return float(median(one / other for one, other in zip(ours, best, strict=True)))
 
         for (name, kind, num), rates in self.rates.items():
             self.tell(f"{num} clients: {name} ({kind})", median(rates), "tokens/s", more=True)
@@ -254,7 +256,9 @@ class Bench:
 
         looking = threading.Thread(target=look)
         looking.start()
-        load(ours.port, self._questions(ours_base(ours.port), 32 if self.arguments.quick else 96), 16)
+        tokens_per_second(
+            ours.port, self._questions(ours_base(ours.port), 32 if self.arguments.quick else 96), 16
+        )
         stopping.set()
         looking.join()
         self.tell("/health with 16 clients: median", 1000 * float(np.quantile(seconds, 0.5)), "ms")

@@ -7,12 +7,12 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import torch
 
 from benchmarks.figures import Figure
-from benchmarks.servers import median
 
 NUM_ROWS = 16
 _numbers = itertools.count()

@@ -31,7 +31,7 @@ from raytrain.release.registry.state import PRODUCTION
 from raytrain.release.registry.versions import Version
 from raytrain.release.rollback import Hangar, Rollback, RollbackOptions, roll_back
 from raytrain.release.signing import sign, verify
-from raytrain.serving import launch
+from raytrain.serving import launch, stopping
 from raytrain.serving.section import ServingSection
 from raytrain.storage.artifact import Artifact
 from raytrain.storage.location import Location
@@ -150,4 +150,4 @@ def served(release: Release, spec: RunSpec, port: int) -> Iterator[str]:
     try:
         yield url
     finally:
-        launch.stop()
+        stopping.end()

@@ -29,7 +29,7 @@ from raytrain.serving.backend import (
 )
 from raytrain.serving.engine.continuous import ContinuousEngine
 from raytrain.serving.engine.request import Finish, FinishReason, GenerationRequest, Piece
-from raytrain.serving.operations import Loaded, Standing, Target, Unloaded
+from raytrain.serving.operations.protocol import Loaded, Standing, Target, Unloaded
 
 BASE_DIGEST = "ba5e" * 16
 BASE = Served("tiny", BASE_DIGEST, BASE_DIGEST)

@@ -34,13 +34,16 @@ def start(
     overrides: OverridesArgument = None,
     address: Annotated[
         str | None,
-        typer.Option(help="Ray cluster; without it one is started here, and ends with this command."),
+        typer.Option(
+            help="Ray cluster; without it $RAY_ADDRESS, or the one that runs on this machine; where there is none it "
+            "is started here, and ends with this command."
+        ),
     ] = None,
     verbose: VerboseOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Serve until Ctrl-C; on a cluster (--address), start it there and return."""
-    from raytrain.serving import launch
+    from raytrain.serving import launch, stopping
     from raytrain.serving.section import load_serving
 
     section = load_serving(config, overrides)
@@ -63,7 +66,7 @@ def start(
     console.print(f"from elsewhere: raytrain serve stop --address {where}", highlight=False, soft_wrap=True)
     if _goes_on_until_a_signal():
         console.print("ending: what is being answered is answered first", highlight=False)
-        launch.stop()
+        stopping.end()
     else:
         console.print("it was stopped", highlight=False)
 

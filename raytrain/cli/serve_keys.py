@@ -31,7 +31,10 @@ def add(
         int | None, typer.Option("--per-minute", help="By default as http.requests_per_minute says.")
     ] = None,
     is_operator: Annotated[
-        bool, typer.Option("--operator", help="It sees /metrics and the whole of /ready.")
+        bool,
+        typer.Option(
+            "--operator", help="It sees /metrics and all of /ready, and may load, unload and drain."
+        ),
     ] = False,
     file: FileOption = None,
     as_json: JsonOption = False,

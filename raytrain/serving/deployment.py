@@ -12,11 +12,11 @@ from ray.serve.config import RequestRouterConfig
 from raytrain.errors import PlatformError
 from raytrain.serving.backend import Ask, Classified, ClassifyAsk, ModelCard, Readiness, Served
 from raytrain.serving.engine.request import Piece
-from raytrain.serving.operations import Loaded, Standing, Target, Unloaded
+from raytrain.serving.operations.protocol import Loaded, Standing, Target, Unloaded
+from raytrain.serving.operations.remote import RemoteOperations
+from raytrain.serving.operations.wanted import Wanted
 from raytrain.serving.remote import REFUSALS, Refusal, RemoteBackend
-from raytrain.serving.remote_operations import RemoteOperations
 from raytrain.serving.section import REPLICA, ServingSection
-from raytrain.serving.wanted import Wanted
 
 _BESIDE_ANSWERS = 16
 """Calls that a replica takes beside those that it answers or queues: readiness, models."""
@@ -29,7 +29,7 @@ class ReplicaProcess:
     """One replica, in a process of its own."""
 
     def __init__(self, section: dict[str, Any]) -> None:
-        from raytrain.serving.operated import OperatedReplica
+        from raytrain.serving.operations.replica import OperatedReplica
         from raytrain.serving.replica import Replica
 
         name = serve.get_replica_context().replica_id.unique_id

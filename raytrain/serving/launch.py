@@ -119,14 +119,6 @@ def _messages(serve: Any) -> list[str]:
     return [] if found is None else [one.message for one in found.deployments.values() if one.message]
 
 
-def stop() -> None:
-    """Requests that are being answered end first, as long as Ray Serve waits for them."""
-    from ray import serve
-
-    serve.delete(APPLICATION)
-    serve.shutdown()
-
-
 def _progress(found: Any) -> str:
     """How many processes are in which state."""
     if found is None:

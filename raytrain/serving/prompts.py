@@ -8,9 +8,7 @@ from typing import Any
 from raytrain.models.text_generation import ids_of
 from raytrain.serving.adapters.opening import Admitted
 from raytrain.serving.backend import Ask, BadPrompt, PromptTooLong
-from raytrain.serving.classification.engines import NoEngine
-from raytrain.serving.engine.continuous import ContinuousEngine
-from raytrain.serving.engine.request import GenerationRequest
+from raytrain.serving.engine.request import Engine, GenerationRequest
 
 _CHARACTERS_PER_TOKEN = 32
 """No tokenizer's tokens are so long on average: longer prompts are refused without being read."""
@@ -19,7 +17,7 @@ _CHARACTERS_PER_TOKEN = 32
 class Prompts:
     """Of one model."""
 
-    def __init__(self, tokenizer: Any, engine: ContinuousEngine | NoEngine) -> None:
+    def __init__(self, tokenizer: Any, engine: Engine) -> None:
         self._tokenizer, self._engine = tokenizer, engine
 
     def request(self, ask: Ask, route: Admitted | None) -> GenerationRequest:

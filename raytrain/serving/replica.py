@@ -19,7 +19,6 @@ from raytrain.release.registry.store import open_store
 from raytrain.serving.adapters.bank import NoRoomError
 from raytrain.serving.adapters.opening import CLASSIFIES, WRITES, Admitted, Door
 from raytrain.serving.adapters.residents import Residents
-from raytrain.serving.adapters.wishes import Wishes
 from raytrain.serving.backend import (
     Ask,
     Classified,
@@ -32,12 +31,13 @@ from raytrain.serving.backend import (
     UnknownModel,
     other_task,
 )
-from raytrain.serving.classification.engines import Engines, NoEngine
+from raytrain.serving.base_model import load_served
 from raytrain.serving.classification.texts import TextClassifier
 from raytrain.serving.engine.continuous import ContinuousEngine
-from raytrain.serving.engine.request import Overloaded, Piece
-from raytrain.serving.loading import load_served
+from raytrain.serving.engine.request import Engine, Overloaded, Piece
+from raytrain.serving.engines import Engines, NoEngine
 from raytrain.serving.lookup import Lookup, NotServed, read_once
+from raytrain.serving.operations.wishes import Wishes
 from raytrain.serving.prompts import Prompts
 from raytrain.serving.routes import Routes
 from raytrain.serving.section import ServingSection
@@ -65,7 +65,7 @@ class Replica:
         self.classifier = TextClassifier(
             self._loaded, section.classification, section.engine.max_context_tokens
         )
-        self.engine = ContinuousEngine(self._loaded, section.engine) if writes else NoEngine()
+        self.engine: Engine = ContinuousEngine(self._loaded, section.engine) if writes else NoEngine()
         self.residents = Residents(Engines(self.engine, self.classifier.engine))
         self.base = _name_of(section.base_model)
         self._most_waiting = section.engine.max_waiting

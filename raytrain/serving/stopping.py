@@ -15,10 +15,12 @@ from ray.exceptions import RayError
 from raytrain.cluster.connection import connect
 from raytrain.errors import ClusterError
 from raytrain.serving.backend import ReplicaLost
-from raytrain.serving.remote_operations import RemoteOperations
+from raytrain.serving.operations.remote import RemoteOperations
 from raytrain.serving.section import APPLICATION, REPLICA
 
 _ASKED_EVERY_S = 0.5
+_ENDS_WITHIN_S = 600.0
+"""Replicas and ingresses end within http.answer_time_s and http.stall_time_s, which may be set to more."""
 
 
 @dataclass(frozen=True)
@@ -26,8 +28,8 @@ class Stopped:
     """What was done."""
 
     was_running: bool
-    num_cut_off: int = 0
-    """Answers that were still under way when the time was up."""
+    num_left: int = 0
+    """Answers that were under way when the time was up: Ray Serve waited for them as long as an answer may take."""
     is_serve_ended: bool = False
     """Ray Serve itself as well: nothing else was served on the cluster."""
 
@@ -36,9 +38,13 @@ class Stopped:
         """For a person."""
         if not self.was_running:
             return f"nothing to stop: no application `{APPLICATION}` is served on this cluster"
-        cut = f"{self.num_cut_off} answers were cut off" if self.num_cut_off else "no answer was cut off"
+        left = (
+            f"{self.num_left} answers took longer than was to be waited"
+            if self.num_left
+            else "all was answered"
+        )
         rest = "Ray Serve has ended with it" if self.is_serve_ended else "other applications go on"
-        return f"stopped `{APPLICATION}`: {cut}; {rest}"
+        return f"stopped `{APPLICATION}`: {left}; {rest}"
 
 
 def stop_on(address: str | None, timeout_s: float, tell: Callable[[str], None], *, verbose: bool) -> Stopped:
@@ -53,10 +59,27 @@ def stop_on(address: str | None, timeout_s: float, tell: Callable[[str], None], 
         return Stopped(was_running=False)
     num_left = asyncio.run(_drained(timeout_s, tell))
     tell("ending its processes")
+    return Stopped(was_running=True, num_left=num_left, is_serve_ended=end())
+
+
+def end() -> bool:
+    """End the application on the cluster that this process has joined, and Ray Serve where nothing else is served;
+    whether it was. What is being answered is answered first, as long as an answer may take.
+
+    Raises ClusterError where it does not end.
+    """
+    from ray import serve
+
     try:
-        serve.delete(APPLICATION)
-        is_alone = not serve.status().applications
-        if is_alone:
+        serve.delete(
+            APPLICATION, _blocking=False
+        )  # which by itself waits for a minute, and an answer may take longer
+        until = time.monotonic() + _ENDS_WITHIN_S
+        while APPLICATION in (others := serve.status().applications):
+            if time.monotonic() > until:
+                raise TimeoutError(f"it is there after {_ENDS_WITHIN_S:.0f} s")
+            time.sleep(_ASKED_EVERY_S)
+        if not others:
             serve.shutdown()
     except (RuntimeError, TimeoutError, RayError) as error:
         raise ClusterError(
@@ -64,7 +87,7 @@ def stop_on(address: str | None, timeout_s: float, tell: Callable[[str], None], 
             why=str(error),
             fix="look at it with `serve status`, and try again",
         ) from error
-    return Stopped(was_running=True, num_cut_off=num_left, is_serve_ended=is_alone)
+    return not others
 
 
 async def _drained(timeout_s: float, tell: Callable[[str], None]) -> int:

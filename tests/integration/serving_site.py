@@ -107,12 +107,6 @@ class Site:
         wait_until(self.is_whole, within_s, lambda: f"two ready replicas: {self.ready()}")
         return time.monotonic() - start
 
-    def add_release(self, name: str, version: str, *, seed: int, **settings: Any) -> str:
-        """With what it answers."""
-        digest = self.releases.release(name, version, seed=seed, **settings)
-        self.references |= references_of(self.releases.base, digest, self.releases.adapters[digest])
-        return digest
-
     def add_node(self) -> None:
         _start_node(self.bench, [f"--address={self.address}", "--num-cpus=1"])
 

@@ -262,7 +262,7 @@ def test_stop_ends_it_from_elsewhere_once_it_has_answered(server: Server) -> Non
         wait_until(lambda: asked.done() or alone.answering() > 0, 30, lambda: "it was not asked")
         stopped = bench.run("serve", "stop", "--address", server.address(running), "--json")
         assert stopped.code == 0, stopped.told()
-        assert stopped.object == {"was_running": True, "num_cut_off": 0, "is_serve_ended": True}
+        assert stopped.object == {"was_running": True, "num_left": 0, "is_serve_ended": True}
         assert asked.result(30).choices[0].finish_reason == "length"
     running.send(signal.SIGINT)
     nobody = bench.run("serve", "stop", "--address", f"127.0.0.1:{free_port()}")

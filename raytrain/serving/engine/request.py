@@ -106,6 +106,20 @@ class EngineStats:
 class Engine(Protocol):
     """Answers requests side by side. All methods may be called from any thread."""
 
+    @property
+    def max_context_tokens(self) -> int:
+        """Of a prompt with its answer."""
+        ...
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether it still takes turns."""
+        ...
+
+    def check_schema(self, schema: dict[str, Any]) -> None:
+        """ConfigError where answers cannot be held to it."""
+        ...
+
     def submit(self, request: GenerationRequest, tell: Tell) -> None:
         """Queue a request; `tell` gets its pieces in order, the last with `finish`.
 

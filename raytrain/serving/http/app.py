@@ -31,7 +31,7 @@ from raytrain.serving.http.record import record_of
 from raytrain.serving.http.request_log import RequestLog
 from raytrain.serving.http.section import HttpSection
 from raytrain.serving.http.shapes import ChatAnswer, ClassifyAnswer, CompletionAnswer
-from raytrain.serving.operations import Operations
+from raytrain.serving.operations.protocol import Operations
 from raytrain.serving.trials.desk import TrialDesk
 from raytrain.serving.trials.log import TrialLog
 from raytrain.serving.trials.section import TrialSection

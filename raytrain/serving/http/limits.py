@@ -55,7 +55,7 @@ class Doorkeeper:
                 raise ConfigError(
                     "nobody may ask",
                     why=f"there is no API key in {self._file.path}",
-                    fix="give one out, or set http.insecure for requests from this machine alone",
+                    fix="`raytrain serve keys add NAME`, or http.insecure=true for requests from this machine alone",
                 )
 
     def admit(self, authorization: str | None) -> ApiKey | None:

@@ -20,7 +20,7 @@ from raytrain.serving.http.errors import ApiError
 from raytrain.serving.http.reading import read_body
 from raytrain.serving.http.record import record_of
 from raytrain.serving.http.section import HttpSection
-from raytrain.serving.operations import InProduction, Loaded, Operations, Standing, Target
+from raytrain.serving.operations.protocol import InProduction, Loaded, Operations, Standing, Target
 
 OPERATE = "/operate/"
 

@@ -21,13 +21,13 @@ from raytrain.serving.engine.request import Sampling
 from raytrain.serving.http.app import build_app
 from raytrain.serving.http.keys import KeyFile
 from raytrain.serving.http.section import HttpSection
-from raytrain.serving.operated import OperatedReplica
-from raytrain.serving.operations import InProduction
+from raytrain.serving.operations.protocol import InProduction
+from raytrain.serving.operations.remote import RemoteOperations
+from raytrain.serving.operations.replica import OperatedReplica
+from raytrain.serving.operations.wanted import Wanted
 from raytrain.serving.remote import Refusal
-from raytrain.serving.remote_operations import RemoteOperations
 from raytrain.serving.replica import Replica
 from raytrain.serving.section import ServingSection
-from raytrain.serving.wanted import Wanted
 
 PROMPT = "What is the sum"
 EXPECTED = 6

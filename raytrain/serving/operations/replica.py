@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 from dataclasses import replace
 
-from raytrain.serving.operations import Loaded, Standing, Target, Unloaded
+from raytrain.serving.operations.protocol import Loaded, Standing, Target, Unloaded
+from raytrain.serving.operations.wanted import Wanted
 from raytrain.serving.replica import Replica
-from raytrain.serving.wanted import Wanted
 
 
 class OperatedReplica:

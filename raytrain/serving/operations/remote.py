@@ -9,9 +9,9 @@ from typing import Any
 
 from raytrain.errors import IntegrityError, PlatformError, RefusedError, StorageError
 from raytrain.serving.backend import ReplicaLost
-from raytrain.serving.operations import InProduction, Loaded, Standing, Target, Unloaded
+from raytrain.serving.operations.protocol import InProduction, Loaded, Standing, Target, Unloaded
+from raytrain.serving.operations.wanted import Wanted
 from raytrain.serving.remote import Refusal
-from raytrain.serving.wanted import Wanted
 
 _log = logging.getLogger(__name__)
 _TIMEOUT_S = 10.0

@@ -11,8 +11,8 @@ from raytrain.errors import PlatformError, RefusedError
 from raytrain.release.registry.state import PRODUCTION
 from raytrain.serving.adapters.opening import Door
 from raytrain.serving.adapters.residents import Residents
-from raytrain.serving.operations import Loaded, Target, Unloaded
-from raytrain.serving.wanted import Wanted
+from raytrain.serving.operations.protocol import Loaded, Target, Unloaded
+from raytrain.serving.operations.wanted import Wanted
 
 _log = logging.getLogger(__name__)
 _TRY_AGAIN_S = 30.0

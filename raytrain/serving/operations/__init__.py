@@ -1,0 +1,1 @@
+"""What an operator asks of all replicas while they serve: versions kept at hand, and no new requests."""
