@@ -45,7 +45,7 @@ class Lookup:
         if found is not None:
             return found
         if reference in table.refused:
-            raise RefusedModel(model)
+            raise Undecided(model) if self._routes.undecided(reference) else RefusedModel(model)
         name, _, wanted = reference.partition("@")
         served = {one.partition("@")[0] for one in table.aliases}
         if name not in served or not wanted[:1].isdigit():
@@ -72,11 +72,11 @@ class Lookup:
             raise RefusedModel(reference) from error
 
 
-def read_once(routes: Routes) -> None:
-    """Raises StorageError where the registry cannot be read for a while."""
+def await_registry(routes: Routes) -> None:
+    """Raises StorageError where the registry, or what is in production, cannot be read for a while."""
     deadline = time.monotonic() + _START_WITHIN_S
     routes.refresh()
-    while (complaint := routes.complaint) is not None:
+    while (complaint := _complaint_of(routes)) is not None:
         if time.monotonic() > deadline:
             raise StorageError(
                 "the registry cannot be read, so nobody knows what is to be served",
@@ -85,3 +85,9 @@ def read_once(routes: Routes) -> None:
             )
         time.sleep(_ASKED_EVERY_S)
         routes.refresh()
+
+
+def _complaint_of(routes: Routes) -> str | None:
+    table = routes.table
+    unread = [one for one in table.refused if one.endswith(f"@{PRODUCTION}") and routes.undecided(one)]
+    return routes.complaint or next((f"{one}: {table.refused[one]}" for one in unread), None)

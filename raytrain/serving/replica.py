@@ -36,7 +36,7 @@ from raytrain.serving.classification.texts import TextClassifier
 from raytrain.serving.engine.continuous import ContinuousEngine
 from raytrain.serving.engine.request import Engine, Overloaded, Piece
 from raytrain.serving.engines import Engines, NoEngine
-from raytrain.serving.lookup import Lookup, NotServed, read_once
+from raytrain.serving.lookup import Lookup, NotServed, await_registry
 from raytrain.serving.operations.wishes import Wishes
 from raytrain.serving.prompts import Prompts
 from raytrain.serving.routes import Routes
@@ -78,7 +78,7 @@ class Replica:
         )
         self.wishes = Wishes(door, self.residents, name)
         self.routes = Routes(door, self.residents, releases.names)
-        read_once(self.routes)
+        await_registry(self.routes)
         self._watch = threading.Thread(
             target=self.routes.follow, args=(releases.poll_s,), name="registry", daemon=True
         )
@@ -192,7 +192,7 @@ class Replica:
         numbers |= {
             "alarms": self.routes.alarms,
             "refused": len(table.refused),
-            "registry_unreadable": int(table.complaint is not None),
+            "registry_unreadable": int(complaint is not None),
             "draining": int(is_draining),
             "kept": len(self.wishes.kept),
             "answering": self.answering,

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from raytrain.errors import PlatformError, StorageError
 from raytrain.release.registry.following import Following
 from raytrain.release.registry.state import PREVIOUS, PRODUCTION
+from raytrain.serving.adapters.bank import NoRoomError
 from raytrain.serving.adapters.opening import Admitted, Door, OtherBaseError
 from raytrain.serving.adapters.residents import Residents
 
@@ -96,6 +97,11 @@ class Routes:
             )
         return admitted
 
+    def undecided(self, reference: str) -> bool:
+        """Whether it is refused for a reason that may pass, and nothing answers in its place."""
+        table = self.table
+        return reference in table.refused and reference not in table.aliases and reference not in self._seen
+
     def refresh(self) -> None:
         """Ask the registry once; never raises."""
         try:
@@ -172,8 +178,8 @@ class Routes:
         except OtherBaseError as error:
             self._seen[reference] = version
             return None if self._names is None and before is None else self._refuse(reference, error, before)
-        except (StorageError, OSError) as error:
-            return self._refuse(reference, error, before)  # and is tried again
+        except (StorageError, OSError, NoRoomError) as error:
+            return self._refuse(reference, error, before)  # and is tried again: room comes back as well
         except Exception as error:  # noqa: BLE001 - files that nobody expected: others are followed all the same
             self._seen[reference] = version
             return self._refuse(reference, error, before)

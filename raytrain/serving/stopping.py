@@ -95,7 +95,7 @@ async def _drained(timeout_s: float, tell: Callable[[str], None]) -> int:
     from ray import serve
 
     operations = RemoteOperations(serve.get_deployment_handle(REPLICA, APPLICATION))
-    until = time.monotonic() + timeout_s
+    until, num = time.monotonic() + timeout_s, 0
     try:
         found = await operations.drain(is_on=True)
         before = 0
@@ -106,8 +106,7 @@ async def _drained(timeout_s: float, tell: Callable[[str], None]) -> int:
             await asyncio.sleep(_ASKED_EVERY_S)
             found = await operations.standing()
     except (RayError, ReplicaLost, TimeoutError, RuntimeError) as error:
-        tell(f"no replica tells what is under way ({type(error).__name__})")
-        return 0
+        tell(f"not all replicas tell what is under way ({type(error).__name__})")
     return num
 
 

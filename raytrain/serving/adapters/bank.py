@@ -146,6 +146,9 @@ class AdapterBank:
         found = {name: self._linear(name, one) for name, one in weights.modules.items()}
         widths = {name: one.base if isinstance(one, _BankedLinear) else one for name, one in found.items()}
         at = self._make_room(digest, weights.rank, {**self._modules, **widths})
+        for known in self._modules.values():  # one that could not be put whole may have left something
+            known.a[at : at + weights.rank] = 0
+            known.b[:, at : at + weights.rank] = 0
         for name, module in found.items():
             if not isinstance(module, _BankedLinear):
                 self._modules[name] = self._wrap(name, module)
@@ -207,6 +210,12 @@ class AdapterBank:
     def _make_room(self, digest: str, rank: int, modules: Mapping[str, nn.Linear | _BankedLinear]) -> int:
         at = first_fit(list(self._ranges.values()), rank, self._num_ranks)
         most = self._most_bytes // self._bytes_per_rank(modules)
+        if rank > most:
+            raise RefusedError(
+                f"the adapter {digest} is too large",
+                why=f"it has rank {rank}, and {self._most_bytes >> 20} MiB hold {most} ranks in all",
+                fix="give adapters more memory: engine.adapter_mib, for classifiers classification.adapter_mib",
+            )
         if at is None or self._num_ranks > most:
             used = max((stop for _, stop in self._ranges.values()), default=0)
             if used + rank > most:

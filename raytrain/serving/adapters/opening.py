@@ -7,7 +7,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
-from raytrain.errors import RefusedError
+from raytrain.errors import IntegrityError, RefusedError
 from raytrain.release.bundle.description import FORMAT_FOLDERS, read_description
 from raytrain.release.gate.enforce import require_released
 from raytrain.release.keys import KeyRing
@@ -19,6 +19,8 @@ from raytrain.serving.adapters.weights import (
     read_classifier,
     read_labels,
 )
+from raytrain.storage.artifact import open_artifact
+from raytrain.storage.location import Location
 
 ADAPTER = "adapter"
 WRITES, CLASSIFIES = "causal_lm", "sequence_classification"
@@ -33,8 +35,7 @@ class Admitted:
     version: str
     digest: str
     """Of its bundle: what caches and routes are keyed by."""
-    folder: Path
-    """With the adapter in PEFT's layout."""
+    bundle: Path
     chat_template: str | None
     """Its own."""
     created: int
@@ -44,8 +45,19 @@ class Admitted:
     """A classifier's classes, in the order of their numbers."""
 
     def read(self) -> AdapterWeights | ClassifierWeights:
-        """Raises RefusedError or IntegrityError."""
-        return read_classifier(self.folder) if self.task == CLASSIFIES else read_adapter(self.folder)
+        """Its files may have lain there for long since they were verified, and are verified again.
+
+        Raises RefusedError or IntegrityError.
+        """
+        found = open_artifact(Location(str(self.bundle))).digest
+        if found != self.digest:
+            raise IntegrityError(
+                f"{self.name}@{self.version} is not what was let in",
+                why=f"its bundle was {self.digest}, and is {found}",
+                fix="restore it: `raytrain registry verify` names what differs",
+            )
+        folder = self.bundle / FORMAT_FOLDERS[ADAPTER]
+        return read_classifier(folder) if self.task == CLASSIFIES else read_adapter(folder)
 
 
 @dataclass(frozen=True)
@@ -93,7 +105,7 @@ class Door:
             name=reference.partition("@")[0],
             version=str(released.version),
             digest=artifact.digest,
-            folder=folder,
+            bundle=artifact.path,
             chat_template=_template_of(folder),
             created=int(datetime.fromisoformat(released.entry.time).timestamp()),
             task=description.task,

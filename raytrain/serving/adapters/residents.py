@@ -61,9 +61,10 @@ class Residents:
             self._leaving -= self._kept
 
     def drop(self, digest: str) -> bool:
-        """Let go of one that is not pinned; False where it is answering, and goes once it is not."""
+        """Let go of one that is neither pinned nor kept, as under another name; False where it is answering, and goes
+        once it is not."""
         with self._lock:
-            if digest not in self._by_use or digest in self._pinned:
+            if digest not in self._by_use or digest in self._pinned or digest in self._kept:
                 return True
             if digest in self._users:
                 self._leaving.add(digest)

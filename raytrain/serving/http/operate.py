@@ -128,7 +128,10 @@ async def _model_of(request: Request, section: HttpSection) -> str:
     model = (await read_body(request, VersionBody, section)).model
     if not is_model_name(model):
         raise ApiError(400, "`model` takes NAME@VERSION or NAME@ALIAS", code="invalid_value", param="model")
-    record_of(request).model = model
+    record = record_of(request)
+    record.model = model
+    if not record.may_use(model):
+        raise ApiError(403, f"this API key may not use `{model}`", code="model_not_in_scope", param="model")
     return model
 
 

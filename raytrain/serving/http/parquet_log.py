@@ -76,11 +76,20 @@ class ParquetLog:
             return
         moment = datetime.now(UTC).strftime("%Y%m%dT%H%M%S")
         path = self._folder / f"{self._kind}-{moment}-{uuid.uuid4().hex[:8]}.parquet"
+        made = [one for one in map(self._made, rows) if one is not None]
         try:
             content = pa.BufferOutputStream()
-            made = [{**row, **{key: one() for key, one in row.items() if callable(one)}} for row in rows]
             pq.write_table(pa.Table.from_pylist(made, schema=self._schema), content)
             write_atomically(path, content.getvalue().to_pybytes())
         except Exception as error:  # noqa: BLE001 - whatever a row or a disk holds, the rows after these are written
-            self.num_left_out += len(rows)
-            _log.error("%d rows of the %s log are lost: %s", len(rows), self._kind, type(error).__name__)
+            self.num_left_out += len(made)
+            _log.error("%d rows of the %s log are lost: %s", len(made), self._kind, type(error).__name__)
+
+    def _made(self, row: Row) -> Row | None:
+        """With what was left to be computed; None where that fails."""
+        try:
+            return {**row, **{key: one() for key, one in row.items() if callable(one)}}
+        except Exception as error:  # noqa: BLE001 - one row's fault is no other's
+            self.num_left_out += 1
+            _log.error("a row of the %s log is lost: %s", self._kind, type(error).__name__)
+            return None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 from raytrain.errors import IntegrityError, PlatformError, RefusedError, StorageError
@@ -25,18 +26,20 @@ class RemoteOperations:
     """`Operations` for the event loop of an ingress, of which there may be several."""
 
     def __init__(self, handle: Any) -> None:
-        """handle: of the deployment of `Replica`."""
+        """handle: of the deployment of `ReplicaProcess`."""
         self._handle, self._wanted = handle, Wanted()
 
     async def load(self, reference: str) -> tuple[Target, list[Loaded]]:
         """See `Operations`."""
         target = await self._find(reference)
         await self._exchange()
+        was_kept = target.model in self._wanted.loaded
         self._wanted = self._wanted.loading(target.model, is_on=True)
         found: list[Loaded] = await self._all("load", self._wanted, target, timeout_s=_LOAD_TIMEOUT_S)
         if any(one.fault is not None for one in found):
-            self._wanted = self._wanted.loading(target.model, is_on=False)
-            await self._exchange()
+            if not was_kept:
+                self._wanted = self._wanted.loading(target.model, is_on=False)
+                await self._exchange()
             raise _not_everywhere(target, found)
         return target, found
 
@@ -55,7 +58,8 @@ class RemoteOperations:
 
     async def drain(self, *, is_on: bool) -> list[Standing]:
         """See `Operations`."""
-        await self._exchange()
+        with suppress(TimeoutError, ReplicaLost):  # one that hangs keeps nobody from being told
+            await self._exchange()
         self._wanted = self._wanted.draining(is_on=is_on)
         await self._exchange()
         return await self.standing()
@@ -80,7 +84,13 @@ class RemoteOperations:
             self._wanted = self._wanted.merged(one)
 
     async def _find(self, reference: str) -> Target:
-        found: Target | Refusal = await self._handle.find.remote(reference)
+        from ray.exceptions import RayError
+
+        try:
+            async with asyncio.timeout(_TIMEOUT_S):
+                found: Target | Refusal = await self._handle.find.remote(reference)
+        except RayError as error:
+            raise ReplicaLost("find") from error
         if isinstance(found, Refusal):
             raise found.error
         return found

@@ -18,7 +18,7 @@ class OperatedReplica:
 
     async def exchange(self, wanted: Wanted) -> Wanted:
         """Take over what is wanted, and tell what was known here."""
-        return await asyncio.to_thread(self._wishes.exchange, wanted)
+        return self._wishes.exchange(wanted)  # locks and dicts only
 
     async def standing(self) -> Standing:
         replica, wishes = self._replica, self._wishes

@@ -78,7 +78,7 @@ class Wishes:
             return [f"{one} is wanted loaded and is not: {why}" for one, why in sorted(self._faults.items())]
 
     def close(self) -> None:
-        self._reader.shutdown(cancel_futures=True)
+        self._reader.shutdown(wait=False, cancel_futures=True)  # a registry that hangs is not waited for
 
     def _missing(self) -> list[str]:
         resident = self._residents.resident()

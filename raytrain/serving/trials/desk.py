@@ -84,13 +84,16 @@ class TrialDesk:
         beside = Part(part.trial, part.caller, "candidate", Sample(asks), time.monotonic())
         try:
             await self._ask(beside, other)
-        except (Overloaded, ReplicaLost, Draining, Undecided, TimeoutError):
+        except (Overloaded, ReplicaLost, Draining, Undecided):
             self.counts["dropped"] += 1
             return
         except Exception as error:  # noqa: BLE001 - whatever it is, it is the candidate's, and nobody waits
             told = refusal_of(error, lambda _: False)
             if told is not None and told.code == "model_not_found":
                 return  # the trial has ended meanwhile
+            if told is not None and told.code in ("cancelled", "model_changed"):
+                self.counts["dropped"] += 1  # the server's own end
+                return
             self.counts["failed"] += 1
             code = "internal_error" if told is None or told.code is None else told.code
             _log.warning("the candidate of %s has no answer (%s): %s", part.trial.name, record.id, code)

@@ -9,7 +9,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import jsonschema
 import pyarrow as pa
 
 from raytrain.evaluation.safety.refusals import behaviour_by_rules
@@ -95,13 +94,15 @@ class TrialLog:
 
 
 def fits(text: str, schema: dict[str, Any]) -> bool:
-    """Whether an answer is JSON of this schema; {} = of any object."""
+    """Whether an answer is whole JSON, of a schema that it was held to while it was written; {} = of any object.
+
+    It is not held to the schema again: that is the client's, and a pattern in it may take for ever.
+    """
     try:
         value = json.loads(text)
-        jsonschema.validate(value, schema or {"type": "object"})
-    except (ValueError, jsonschema.ValidationError, jsonschema.SchemaError, RecursionError):
+    except (ValueError, RecursionError):
         return False
-    return True
+    return bool(schema) or isinstance(value, dict)
 
 
 def agree(first: Sample, second: Sample, places: Sequence[int]) -> bool:

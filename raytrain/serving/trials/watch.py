@@ -47,6 +47,10 @@ def standing_of(
     called = f"{candidate.name}@{candidate.version}"
     if production is None:
         return Found(None, "waiting", f"{trial.name} has nothing in production")
+    if candidate.task != production.task:
+        return Found(
+            None, "ended", f"{called} was trained for {candidate.task}, production for {production.task}"
+        )
     if candidate.digest == production.digest:
         return Found(None, "ended", f"{called} is in production")
     if candidate.digest in (left, None if before is None else before.digest):
@@ -79,14 +83,15 @@ class Trials:
         return (now.candidate if arm == "candidate" else production), arm
 
     def refresh(self) -> None:
-        """Finds each candidate and has it loaded, so that no request waits for it; never raises PlatformError."""
+        """Finds each candidate and has it loaded, so that no request waits for it; never raises."""
         for name, trial in self._trials.items():
-            found = self._standing(trial, self._admitted(trial))
-            if found.candidate is not None:
-                try:
+            try:
+                found = self._standing(trial, self._admitted(trial))
+                if found.candidate is not None:
                     self._residents.load(found.candidate.digest, found.candidate.read)
-                except PlatformError as error:
-                    found = Found(None, "ended", f"{trial.reference} cannot be loaded: {error.why}")
+            except Exception as error:  # noqa: BLE001 - whatever a candidate's files hold, production answers on
+                why = error.why if isinstance(error, PlatformError) else type(error).__name__
+                found = Found(None, "ended", f"{trial.reference} cannot be loaded: {why}")
             self._tell(trial, self._found[name], found)
             self._found[name] = found
 

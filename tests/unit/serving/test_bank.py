@@ -8,7 +8,7 @@ from served_models import peft_logits, save_adapter
 
 from raytrain.errors import IntegrityError, RefusedError
 from raytrain.models.inference import LoadedModel
-from raytrain.serving.adapters.bank import AdapterBank, Window, first_fit, windows_of
+from raytrain.serving.adapters.bank import AdapterBank, NoRoomError, Window, first_fit, windows_of
 from raytrain.serving.adapters.weights import read_adapter
 
 ROWS = {None: [5, 9, 17], "a": [40, 41, 42, 43], "b": [7, 7], "c": [300, 2, 1, 90, 11], "d": [12]}
@@ -74,8 +74,11 @@ def test_what_has_no_room_is_refused_and_the_others_answer_on(
     bank = AdapterBank(loaded.model, needed + needed // 2)
     bank.put("a", read_adapter(adapters["a"]))
     with pytest.raises(RefusedError, match="no room") as refused:
-        bank.put("c", read_adapter(adapters["c"]))
+        bank.put("d", read_adapter(adapters["d"]))
     assert "4 of 6 ranks are taken" in refused.value.why
+    with pytest.raises(RefusedError, match="too large") as never:
+        bank.put("c", read_adapter(adapters["c"]))
+    assert "it has rank 8" in never.value.why and not isinstance(never.value, NoRoomError)
     (logits,) = logits_of(loaded, bank, [("a", ROWS["a"])])
     assert (logits - peft_logits(base, adapters["a"], ROWS["a"])).abs().max() < 1e-4
 

@@ -20,7 +20,6 @@ from tiny_task_models import save_tiny_bert
 from raytrain.errors import RefusedError
 from raytrain.models.classifier import ClassifierTrunk, load_body, writes_text
 from raytrain.models.inference import LoadedModel, find_for_inference
-from raytrain.serving.adapters.bank import NoRoomError
 from raytrain.serving.adapters.weights import AdapterWeights, ClassifierWeights, Matrices, read_classifier
 from raytrain.serving.backend import AnswerFailed, ReplicaLost
 from raytrain.serving.classification.engine import ClassifyingEngine
@@ -322,5 +321,5 @@ def test_what_does_not_fit_is_refused_by_name(start: Start, made: Callable[[str]
     wide = {
         one: Matrices(its.a.repeat(900, 1), its.b.repeat(900, 1)) for one, its in whole.lora.modules.items()
     }
-    with pytest.raises(NoRoomError):
+    with pytest.raises(RefusedError, match="too large"):
         engine.load("wide", ClassifierWeights(AdapterWeights(wide), whole.head, whole.labels))
