@@ -105,9 +105,11 @@ def connected(cluster: Cluster) -> Iterator[Cluster]:
     with pytest.MonkeyPatch.context() as patch:
         for name, value in {**cluster.environment, "RAY_TMPDIR": str(cluster.ray_folder)}.items():
             patch.setenv(name, value)
-        yield cluster
         import ray
+        from ray._private.authentication_test_utils import reset_auth_token_state
 
+        reset_auth_token_state()  # Ray reads it when it is imported, which another file's helpers have done before
+        yield cluster
         ray.shutdown()
 
 
