@@ -1,5 +1,5 @@
-"""`make test`: unit tests (no Ray; `make unit` runs these alone), the slow ones of them, then integration tests (real Ray);
-their coverage, counted only as far as it takes to reach the floors."""
+"""`make test`: unit tests (no Ray; `make unit` runs these alone), the slow ones of them, then integration tests (real
+Ray); their coverage, counted only as far as it takes to reach the floors."""
 
 from __future__ import annotations
 
