@@ -58,7 +58,9 @@ def main() -> int:
         return code
     # Before Python 3.12 counting takes as long as two thirds of the tests: the slow ones are counted where it matters.
     is_enough = coverage_is_enough()
-    code = run("slow", "tests/unit", "-m", "slow", *ONE_MORE, *(() if is_enough else COVERED))
+    code = run(
+        "slow", "tests/unit", "-m", "slow", "--timeout=900", *ONE_MORE, *(() if is_enough else COVERED)
+    )
     if code:
         return code
     is_enough = is_enough or coverage_is_enough()

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import pickle
 from collections.abc import AsyncGenerator, Callable, Iterator
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -280,9 +282,7 @@ class Open:
 
 
 @pytest.mark.slow
-def test_over_http_from_the_command_line(
-    releases: Releases, start: Start, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_over_http_from_the_command_line(releases: Releases, start: Start, tmp_path: Path) -> None:
     replica = start()
     file = KeyFile(tmp_path / "keys.json")
     operator, user = file.add("operations", is_operator=True), file.add("user")
@@ -290,9 +290,10 @@ def test_over_http_from_the_command_line(
     with listening(build_app(Open(replica), section, RemoteOperations(Replicas(replica)))) as url:
 
         def run(*words: str, key: str = operator) -> tuple[int, str]:
-            code = main.run(["serve", *words, "--url", url, "--api-key", key])
-            told = capsys.readouterr()
-            return code, told.out + told.err
+            told = io.StringIO()
+            with redirect_stdout(told), redirect_stderr(told):
+                code = main.run(["serve", *words, "--url", url, "--api-key", key])
+            return code, told.getvalue()
 
         code, told = run("load", "sums@staging")
         assert code == 0 and "sums@1.2.0 is loaded on all 1 replicas" in told and "replica-0" in told
