@@ -28,7 +28,8 @@ def can_pack() -> bool:
     """Whether this PyTorch has MKL."""
     import torch
 
-    return torch.backends.mkl.is_available() and hasattr(torch.ops.mkl, "_mkl_linear")
+    has_mkl: bool = torch.backends.mkl.is_available()  # type: ignore[no-untyped-call]
+    return has_mkl and hasattr(torch.ops.mkl, "_mkl_linear")
 
 
 def packed_bytes(model: nn.Module) -> int:
