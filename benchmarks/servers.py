@@ -6,6 +6,7 @@ import http.client
 import json
 import os
 import signal
+import socket
 import subprocess
 import threading
 import time
@@ -35,9 +36,9 @@ class Server:
     """A process and those that it starts. Between its turns it is stopped, so that it takes nothing from others."""
 
     def __init__(
-        self, name: str, command: Sequence[str], port: int, log: Path, *, ready: str, threads: int
+        self, name: str, command: Sequence[str], port: int, log: Path, *, ready: Sequence[str], threads: int
     ) -> None:
-        """ready: a path that is 200 once the model can answer. A server that takes no turns is never stopped."""
+        """ready: paths that become 200 one after another, the last once the model can answer."""
         self.name, self.port, self._log = name, port, log
         environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "HF_HUB_OFFLINE": "1"}
         self.began = time.perf_counter()
@@ -45,8 +46,11 @@ class Server:
             self._process = subprocess.Popen(
                 command, stdout=words, stderr=words, env=environment, start_new_session=True
             )
-        self._wait(ready)
-        self.start_s = time.perf_counter() - self.began
+        self.started_s: list[float] = []
+        """After which each of `ready` was 200."""
+        for path in ready:
+            self._wait(path)
+            self.started_s.append(time.perf_counter() - self.began)
 
     def __enter__(self) -> Self:
         return self
@@ -141,3 +145,9 @@ def tokens_per_second(port: int, questions: Sequence[Question], num_clients: int
     seconds = time.perf_counter() - start
     answers = [told[number] for number in sorted(told)]
     return sum(one.num_tokens for one in answers) / seconds, answers
+
+
+def free_port() -> int:
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return int(one.getsockname()[1])

@@ -21,9 +21,11 @@ import openai
 import psutil
 import pytest
 from bench import Bench, Running, end_ray, free_port, new_ray_folder, processes_below, wait_until
+from served_classifiers import peft_probabilities
 from served_releases import Releases
 from serving_site import NUM_TOKENS, PROMPTS, references_of
 from tiny_models import save_tiny_llama
+from transformers import AutoTokenizer
 
 from benchmarks.serving_load import Load, Question
 
@@ -38,6 +40,8 @@ class Server:
     url: str
     texts: dict[tuple[str, str], str] = field(default_factory=dict)
     """What each digest answers to each prompt, by PEFT."""
+    classifiers: dict[str, Path] = field(default_factory=dict)
+    """By digest."""
 
     @property
     def client(self) -> openai.OpenAI:
@@ -90,6 +94,9 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     for seed, version in enumerate(("1.0.0", "1.1.0")):
         releases.release("sums", version, seed=seed + 1)
     releases.promote("sums@1.0.0")
+    classifier = releases.release("tools", "1.0.0", seed=3, labels=["clock", "sum"])
+    releases.promote("tools@1.0.0")
+    classifiers = {classifier: releases.adapters.pop(classifier)}
     texts: dict[tuple[str, str], str] = {}
     for digest, adapter in releases.adapters.items():
         texts |= references_of(releases.base, digest, adapter)
@@ -101,7 +108,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
             {
                 "base_model": str(releases.base),
                 "releases": {"registry": releases.registry.place, "keys": str(releases.ring.folder)},
-                "replicas": {"num_replicas": 2, "cpus_per_replica": 0.5},
+                "replicas": {"num_replicas": 2, "cpus_per_replica": 0.5, "routing": "adapters"},
                 "http": {"insecure": True, "port": port},
                 "storage": {"path": str(folder / "cache")},
             }
@@ -117,7 +124,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         lambda: running.files[1].read_text()[-3000:],
     )
     assert running.process.poll() is None, running.files[1].read_text()[-3000:]
-    yield Server(bench, running, releases, f"http://127.0.0.1:{port}", texts)
+    yield Server(bench, running, releases, f"http://127.0.0.1:{port}", texts, classifiers)
     running.process.kill()
     end_ray(ray_folder)
 
@@ -125,7 +132,9 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 def test_openai_s_client_is_answered(server: Server) -> None:
     first = next(iter(server.releases.adapters))
     client = server.client
-    assert [one.id for one in client.models.list().data] == ["base", "sums", "sums@production"]
+    assert [one.id for one in client.models.list().data] == [
+        "base", "sums", "sums@production", "tools", "tools@production",
+    ]  # fmt: skip
     whole = client.completions.create(model="sums", prompt=PROMPTS[0], max_tokens=NUM_TOKENS, temperature=0)
     assert whole.choices[0].text == server.texts[first, PROMPTS[0]]
     told = client.chat.completions.create(
@@ -150,6 +159,22 @@ def test_probes_of_kuberay_and_ours(server: Server) -> None:
     assert told["/-/healthz"] == "success", "KubeRay looks for this word"
     assert json.loads(told["/-/routes"]) == {"/": "raytrain"}
     assert json.loads(told["/ready"])["is_ready"]
+
+
+def test_texts_are_classified(server: Server) -> None:
+    body = json.dumps({"model": "tools", "input": PROMPTS}).encode()
+    asked = urllib.request.Request(f"{server.url}/v1/classify", body, {"content-type": "application/json"})
+    with urllib.request.urlopen(asked, timeout=60) as answer:
+        told, digest = json.loads(answer.read()), answer.headers["x-raytrain-digest"]
+    tokenizer = AutoTokenizer.from_pretrained(server.releases.base)
+    expected = peft_probabilities(
+        server.releases.base, server.classifiers[digest], [tokenizer(one)["input_ids"] for one in PROMPTS]
+    )
+    assert told["raytrain"]["digest"] == digest and told["labels"] == ["clock", "sum"]
+    for one, row in zip(told["data"], expected, strict=True):
+        assert one["probs"] == pytest.approx(row, abs=1e-5)
+    with pytest.raises(openai.BadRequestError, match="ask /v1/classify"):
+        server.client.completions.create(model="tools", prompt="x")
 
 
 def test_the_page_and_the_line_to_type_that_start_tells(server: Server) -> None:
@@ -203,10 +228,12 @@ def test_another_base_model_and_no_request_fails(server: Server) -> None:
     first, other = next(iter(releases.adapters)), save_tiny_llama(folder / "other", seed=9)
     second = releases.release("sums", "2.0.0", seed=7, base=other)
     server.texts |= references_of(other, second, releases.adapters[second])
+    releases.release("tools", "2.0.0", seed=8, base=other, labels=["clock", "sum"])
     config = json.loads((folder / "serving.yaml").read_text())
     (folder / "other.yaml").write_text(json.dumps(config | {"base_model": str(other)}))
     with server.load() as load:
         load.wait_for(4)
+        releases.promote("tools@2.0.0")
         releases.promote("sums@2.0.0")
         started = server.bench.run(
             "serve",

@@ -31,10 +31,22 @@ def are_few(num_rows: int, weight: Tensor) -> bool:
 @contextmanager
 def few_rows_fast(model: nn.Module) -> Iterator[None]:
     """The model's float32 linear modules on a CPU; they are left as they were."""
+    changed = changeable_linears(model)
+    for module in changed:
+        module.forward = partial(few_rows_linear, module)  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        for module in changed:
+            del module.forward
+
+
+def changeable_linears(model: nn.Module) -> list[nn.Linear]:
+    """Those of float32 on a CPU whose forward may be another one that gives the same."""
     import torch
     from torch import nn
 
-    changed = [
+    return [
         module
         for module in model.modules()
         # A subclass may keep its weight in another way; whose forward was set by somebody else keeps it.
@@ -43,16 +55,10 @@ def few_rows_fast(model: nn.Module) -> Iterator[None]:
         and module.weight.device.type == "cpu"
         and "forward" not in vars(module)
     ]
-    for module in changed:
-        module.forward = partial(_forward, module)  # type: ignore[method-assign]
-    try:
-        yield
-    finally:
-        for module in changed:
-            del module.forward
 
 
-def _forward(module: nn.Linear, inputs: Tensor) -> Tensor:
+def few_rows_linear(module: nn.Linear, inputs: Tensor) -> Tensor:
+    """What the module's own forward gives."""
     from torch.nn import functional
 
     weight = module.weight

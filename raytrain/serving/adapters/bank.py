@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from raytrain.errors import RefusedError
-from raytrain.models.decoding.few_rows import are_few, turned_product
+from raytrain.models.decoding.few_rows import are_few
 from raytrain.serving.adapters.weights import AdapterWeights, Matrices
 
 _GAP = 64
@@ -63,8 +63,10 @@ def first_fit(taken: Sequence[tuple[int, int]], size: int, capacity: int) -> int
 class _Plan:
     """What the pass that runs now multiplies; one object that all modules share."""
 
-    windows: tuple[tuple[int, int, Tensor | None], ...] = ()
-    """Start, stop, and 1 where a rank is of the token's own adapter, (tokens, ranks); None where all are."""
+    spans: tuple[tuple[int, int], ...] = ()
+    """Start and stop of each window; the same object for as long as they are the same."""
+    masks: tuple[Tensor | None, ...] = ()
+    """Of each window 1 where a rank is of the token's own adapter, (tokens, ranks); None where all are."""
 
 
 class _BankedLinear(nn.Module):
@@ -76,34 +78,38 @@ class _BankedLinear(nn.Module):
         device = base.weight.device
         self.a = torch.zeros((num_ranks, base.in_features), dtype=torch.float32, device=device)
         self.b = torch.zeros((base.out_features, num_ranks), dtype=torch.float32, device=device)
+        self._spans: tuple[tuple[int, int], ...] = ()
+        self._views: list[tuple[Tensor, Tensor]] = []
 
     def forward(self, inputs: Tensor) -> Tensor:
-        windows = self._plan.windows
-        if not windows:
-            return self.base(inputs)  # type: ignore[no-any-return]
-        rows = inputs.reshape(-1, inputs.shape[-1]).float()
-        if are_few(len(rows), self.base.weight):
-            return self._few(rows.T.contiguous()).T.contiguous().view(*inputs.shape[:-1], -1)
         outputs: Tensor = self.base(inputs)
+        if not self._plan.spans:
+            return outputs
+        if self._spans is not self._plan.spans:
+            self._spans = self._plan.spans
+            self._views = [(self.a[start:stop], self.b[:, start:stop]) for start, stop in self._spans]
+        rows = inputs.reshape(-1, inputs.shape[-1]).float()
         is_float32 = outputs.dtype == torch.float32
         flat = outputs.view(-1, outputs.shape[-1])
         added = flat if is_float32 else flat.float()
-        for start, stop, mask in windows:
-            inner = rows @ self.a[start:stop].T
-            if mask is not None:
-                inner.mul_(mask)
-            added.addmm_(inner, self.b[:, start:stop].T)
+        (self._add_to_few if are_few(len(rows), self.a) else self._add)(rows, added)
         return outputs if is_float32 else added.to(outputs.dtype).view_as(outputs)
 
-    def _few(self, inputs: Tensor) -> Tensor:
-        """inputs: (in, rows); as few rows are fast."""
-        outputs = turned_product(self.base, inputs)
-        for start, stop, mask in self._plan.windows:
-            inner = self.a[start:stop] @ inputs
+    def _add(self, rows: Tensor, outputs: Tensor) -> None:
+        for (a, b), mask in zip(self._views, self._plan.masks, strict=True):
+            inner = rows @ a.T
+            if mask is not None:
+                inner.mul_(mask)
+            outputs.addmm_(inner, b.T)
+
+    def _add_to_few(self, rows: Tensor, outputs: Tensor) -> None:
+        """The products the other way about, as few rows are fast."""
+        turned = rows.T.contiguous()
+        for (a, b), mask in zip(self._views, self._plan.masks, strict=True):
+            inner = a @ turned
             if mask is not None:
                 inner.mul_(mask.T)
-            outputs.addmm_(self.b[:, start:stop], inner)
-        return outputs
+            outputs.add_((b @ inner).T)
 
     def resize(self, num_ranks: int) -> None:
         kept = min(num_ranks, len(self.a))
@@ -111,6 +117,7 @@ class _BankedLinear(nn.Module):
         self.a = a.new_zeros((num_ranks, a.shape[1]))
         self.b = b.new_zeros((len(b), num_ranks))
         self.a[:kept], self.b[:, :kept] = a[:kept], b[:, :kept]
+        self._spans, self._views = (), []
 
 
 class AdapterBank:
@@ -176,9 +183,10 @@ class AdapterBank:
         windows = windows_of({self._numbers[one]: self._ranges[one] for one in wanted})
         is_one = len({digest for digest, _ in adapters}) == 1
         owners = None if is_one else self._token_owners(adapters)
-        self._plan.windows = tuple(
-            (one.start, one.stop, None if owners is None else self._mask(one, owners)) for one in windows
-        )
+        spans = tuple((one.start, one.stop) for one in windows)
+        if spans != self._plan.spans:
+            self._plan.spans = spans
+        self._plan.masks = tuple(None if owners is None else self._mask(one, owners) for one in windows)
 
     def _token_owners(self, adapters: Sequence[tuple[str | None, int]]) -> Tensor:
         numbers = [-2 if digest is None else self._numbers[digest] for digest, _ in adapters]

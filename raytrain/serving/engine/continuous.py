@@ -12,6 +12,7 @@ import threading
 from collections import Counter, deque
 from collections.abc import Callable
 from concurrent.futures import Future
+from contextlib import ExitStack
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -143,11 +144,16 @@ class ContinuousEngine:
     def _run(self, loaded: LoadedModel, ready: Future[None]) -> None:
         import torch
 
+        from raytrain.models.decoding.packed_weights import packed_weights
         from raytrain.models.packed_reading import reading
         from raytrain.serving.engine.batch import Batch
 
         try:
-            with reading(loaded.model) as reader, torch.inference_mode():
+            with ExitStack() as stack:
+                if self._section.packed_weights:
+                    stack.enter_context(packed_weights(loaded.model))
+                reader = stack.enter_context(reading(loaded.model))
+                stack.enter_context(torch.inference_mode())
                 batch = Batch(reader, self._section, self._end_tokens)
                 ready.set_result(None)
                 while self._wait(batch):

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from raytrain.cluster.machine import memory_bytes
 from raytrain.errors import ConfigError
+from raytrain.models.decoding.packed_weights import packed_bytes
 
 if TYPE_CHECKING:
     import torch
@@ -31,6 +32,7 @@ class Needs:
     """The most that a replica takes, where every answer fills the context."""
 
     weights_bytes: int
+    """With what is packed of them."""
     token_bytes: int
     """Keys and values of one token."""
     num_rows: int
@@ -58,14 +60,16 @@ class Needs:
             f"bytes each; {_mib(self.weights_bytes)} for the base model; {_mib(self.kept_bytes)} for what is kept",
             fix=f"set {' or '.join(fits)}"
             if fits
-            else "take a smaller base model or dtype, or lower engine.prefix_cache_mib and engine.adapter_mib",
+            else "take a smaller base model or dtype, set engine.packed_weights=false, or lower "
+            "engine.prefix_cache_mib and engine.adapter_mib",
         )
 
 
 def check_memory(model: PreTrainedModel, section: EngineSection, context_tokens: int) -> None:
     """Of one replica alone on its machine or GPU. Raises ConfigError."""
+    packed = packed_bytes(model) if section.packed_weights else 0
     needs = Needs(
-        weights_bytes=sum(one.nbytes for one in model.parameters()),
+        weights_bytes=sum(one.nbytes for one in model.parameters()) + packed,
         token_bytes=key_value_bytes(model.config, model.dtype.itemsize),
         num_rows=section.max_rows,
         context_tokens=context_tokens,
