@@ -61,10 +61,9 @@ def few_rows_linear(module: nn.Linear, inputs: Tensor) -> Tensor:
     """What the module's own forward gives."""
     from torch.nn import functional
 
-    weight = module.weight
-    num_rows = inputs.numel() // weight.shape[1]
-    if not are_few(num_rows, weight):
-        return functional.linear(inputs, weight, module.bias)
+    num_rows = inputs.numel() // module.in_features
+    if not FEWEST_ROWS <= num_rows <= MOST_ROWS:
+        return functional.linear(inputs, module.weight, module.bias)
     outputs = turned_product(module, inputs.reshape(num_rows, -1).T.contiguous())
     return outputs.T.contiguous().view(*inputs.shape[:-1], -1)
 

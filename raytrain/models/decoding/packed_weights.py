@@ -56,12 +56,11 @@ def packed_weights(model: nn.Module) -> Iterator[None]:
 def _forward(module: nn.Linear, packed: Tensor, inputs: Tensor) -> Tensor:
     import torch
 
-    weight = module.weight
-    num_rows = inputs.numel() // weight.shape[1]
+    num_rows = inputs.numel() // module.in_features
     if not FEWEST_ROWS <= num_rows <= NUM_ROWS:
         return few_rows_linear(module, inputs)
     rows = inputs.reshape(num_rows, -1)
     if num_rows < NUM_ROWS:
         rows = torch.nn.functional.pad(rows, (0, 0, 0, NUM_ROWS - num_rows))
-    outputs = torch.ops.mkl._mkl_linear(rows, packed, weight, module.bias, NUM_ROWS)
+    outputs = torch.ops.mkl._mkl_linear(rows, packed, module.weight, module.bias, NUM_ROWS)
     return outputs[:num_rows].view(*inputs.shape[:-1], -1)  # type: ignore[no-any-return]
