@@ -9,6 +9,7 @@ from typing import Annotated
 
 from pydantic import Field
 
+from raytrain.cluster.launch.cluster_file import CLOUDS
 from raytrain.cluster.launch.nodes import NodeType
 from raytrain.config.document import Form, read_document
 from raytrain.config.recipe import build
@@ -58,9 +59,9 @@ def load_machines(own: Path | None = None) -> MachineTable:
     if own is None:
         return table
     over = _read(own)
-    machines = {name: {**getattr(table, name), **getattr(over, name)} for name in ("aws", "gcp", "azure")}
     source = f"{over.source}; for the others: {table.source} (written down {table.written_on})"
-    return MachineTable(written_on=over.written_on, source=source, **machines)
+    machines = {name: {**getattr(table, name), **getattr(over, name)} for name in CLOUDS}
+    return table.model_copy(update={"written_on": over.written_on, "source": source, **machines})
 
 
 def _read(path: Path) -> MachineTable:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from raytrain.cluster.launch.cluster_file import ClusterFile, Finding, value_at
+from raytrain.cluster.launch.cluster_file import ClusterFile, Finding, Level, value_at
 from raytrain.config.document import KeyPath
 
 EVERYBODY = ("0.0.0.0/0", "::/0")
@@ -40,11 +40,12 @@ def _aws_interfaces(cluster: ClusterFile, name: str, config: dict[str, Any]) -> 
         what = f"whether {name} gets a public address is left to its subnet"
         yield cluster.finding("public-address", "warning", top, what, fix)
     for i, interface in enumerate(interfaces or []):
-        if interface.get("AssociatePublicIpAddress") is not False:
+        given = interface.get("AssociatePublicIpAddress")
+        if given is not False:
             key: KeyPath = (*top, "NetworkInterfaces", i, "AssociatePublicIpAddress")
-            says = "gets a public address" if interface.get("AssociatePublicIpAddress") else "may get one"
-            level = "error" if interface.get("AssociatePublicIpAddress") else "warning"
-            yield cluster.finding("public-address", level, key, f"{name} {says}", fix)  # type: ignore[arg-type]
+            level: Level = "error" if given else "warning"
+            what = f"{name} gets a public address" if given else f"{name} may get a public address"
+            yield cluster.finding("public-address", level, key, what, fix)
 
 
 def _gcp_interfaces(cluster: ClusterFile, name: str, config: dict[str, Any]) -> Iterator[Finding]:
