@@ -69,8 +69,11 @@ def run_ray(
     """Run `ray ARGUMENTS`, hand every line to `show`, return the last of them. Raises ClusterError where it fails."""
     command = [*_RAY, *arguments]
     environment = {**os.environ, "RAY_USAGE_STATS_ENABLED": "0"}
-    if wait_s is None and not cluster.is_on_demand:
-        wait_s = OWN_MACHINE_WAIT_S
+    if not cluster.is_on_demand:
+        wait_s = wait_s or OWN_MACHINE_WAIT_S
+        # Ray's newer autoscaler (2.60) never starts the workers of own machines: it looks for a head that only the
+        # older one writes down.
+        environment.setdefault("RAY_UP_enable_autoscaler_v2", "0")
     if wait_s is not None:
         environment["AUTOSCALER_NODE_START_WAIT_S"] = str(wait_s)
     kept: deque[str] = deque(maxlen=_KEPT_LINES)

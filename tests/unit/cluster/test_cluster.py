@@ -39,7 +39,13 @@ def test_counts_workers_that_fit_node_by_node(
 
 @pytest.mark.parametrize(
     ("name", "is_kind"),
-    [("ray.head.default", True), ("gpu", True), ("node_pool", True), ("", False), (f"node_{'0f' * 28}", False)],
+    [
+        ("ray.head.default", True),
+        ("gpu", True),
+        ("node_pool", True),
+        ("", False),
+        (f"node_{'0f' * 28}", False),
+    ],
 )
 def test_which_names_an_autoscaler_took_from_a_file(name: str, is_kind: bool) -> None:
     assert is_kind_of_node(name) is is_kind
