@@ -13,6 +13,7 @@ from raytrain.cli import (
     ask,
     baseline,
     check,
+    cluster,
     code,
     compare,
     config,
@@ -60,6 +61,7 @@ app.add_typer(data.app, name="data")
 app.add_typer(config.app, name="config")
 app.add_typer(check.app, name="check")
 check.app.command("golden")(golden.golden)
+app.add_typer(cluster.app, name="cluster")
 app.add_typer(code.app, name="code")
 app.add_typer(safety.app, name="safety")
 app.command("contamination")(contamination.contamination)

@@ -220,8 +220,12 @@ def test_recipes_in_commands_take_their_overrides(workplace: Path) -> None:
     for block in all_blocks("bash"):
         for words in command_lines(block.text):
             recipes = [word for word in words if word.endswith(".yaml")]
-            is_suite = words[1:2] == ["suite"]
-            if not recipes or is_suite or not {"train", "jobs/train.py", "check", "show"} & set(words):
+            takes_another_file = words[1:2] in (["suite"], ["cluster"])
+            if (
+                not recipes
+                or takes_another_file
+                or not {"train", "jobs/train.py", "check", "show"} & set(words)
+            ):
                 continue
             assert Path(recipes[0]).is_file(), f"{block}: there is no {recipes[0]}"
             after = words[words.index(recipes[0]) + 1 :]
