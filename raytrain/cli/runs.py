@@ -221,3 +221,22 @@ def rebuild(
 
     told: dict[str, Any] = {**vars(result), "moved_aside": str(aside) if aside else None}
     emit(told, as_json, show)
+
+
+@app.command("migrate")
+def migrate(as_json: JsonOption = False) -> None:
+    """Bring the records database to this raytrain's tables, forward only; a SQLite file needs no asking."""
+    from raytrain.runs.schema import migrate as bring_up
+    from raytrain.storage.database import open_database
+
+    engine = open_database()
+    result = bring_up(engine)
+    engine.dispose()
+
+    def show(console: Console) -> None:
+        if result.before == result.after:
+            console.print(f"nothing to do: the database has schema {result.after}", highlight=False)
+        else:
+            console.print(f"from schema {result.before or 'none'} to {result.after}", highlight=False)
+
+    emit(vars(result), as_json, show)

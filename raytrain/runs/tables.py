@@ -1,4 +1,7 @@
-"""The tables of the records database and their version. Times are seconds since the epoch (UTC)."""
+"""The tables of the records database. Times are seconds since the epoch (UTC).
+
+A change here needs a step in migrations/versions/, which is what makes and changes them; a test holds both together.
+"""
 
 from __future__ import annotations
 
@@ -19,20 +22,8 @@ from sqlalchemy import (
     Text,
 )
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.schema import CreateIndex, CreateTable
-
-from raytrain.errors import StorageError
-
-SCHEMA_VERSION = 1
 
 metadata = sqlalchemy.MetaData()
-
-schema = Table(
-    "raytrain_schema",
-    metadata,
-    Column("id", Integer, primary_key=True),
-    Column("version", Integer, nullable=False),
-)
 
 runs = Table(
     "runs",
@@ -106,36 +97,6 @@ run_artifacts = Table(
     Column("time", Double, nullable=False),
     Index("run_artifacts_by_digest", "digest"),
 )
-
-
-def ensure_schema(engine: sqlalchemy.Engine) -> None:
-    """Make the tables in a database that has none; StorageError where they are of another version."""
-    version = _stored_version(engine)
-    if version is None:
-        with engine.begin() as connection:
-            for table in metadata.sorted_tables:
-                connection.execute(CreateTable(table, if_not_exists=True))
-                for index in sorted(table.indexes, key=lambda index: str(index.name)):
-                    connection.execute(CreateIndex(index, if_not_exists=True))
-            if connection.execute(sqlalchemy.select(schema.c.version)).scalar() is None:
-                connection.execute(schema.insert().values(id=1, version=SCHEMA_VERSION))
-        version = _stored_version(engine)
-    if version != SCHEMA_VERSION:
-        newer = version is not None and version > SCHEMA_VERSION
-        raise StorageError(
-            f"the records database has schema {version}, this raytrain reads {SCHEMA_VERSION}",
-            why="it was written by a newer raytrain" if newer else "it was written by an older raytrain",
-            fix="install the newer raytrain"
-            if newer
-            else "set the file aside and run `raytrain runs rebuild`",
-        )
-
-
-def _stored_version(engine: sqlalchemy.Engine) -> int | None:
-    if not sqlalchemy.inspect(engine).has_table(schema.name):
-        return None
-    with engine.connect() as connection:
-        return connection.execute(sqlalchemy.select(schema.c.version)).scalar()
 
 
 def insert_into(table: Table, connection: sqlalchemy.Connection) -> Any:
