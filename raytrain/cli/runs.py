@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from raytrain.cli import run_charts, run_logs
+from raytrain.cli import costs, run_charts, run_logs
 from raytrain.cli.output import JsonOption, emit, stderr_console
 from raytrain.cli.recorded_runs import RunArgument, opened_records, wide
 from raytrain.errors import ConfigError, TrainingError
@@ -181,6 +181,7 @@ def stop(
 
 
 app.command("compare")(run_charts.compare)
+app.command("cost")(costs.show_costs)
 
 
 @app.command("rebuild")
