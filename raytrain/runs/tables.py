@@ -99,6 +99,68 @@ run_artifacts = Table(
 )
 
 
+queues = Table(
+    "queues",
+    metadata,
+    Column("name", String(80), primary_key=True),
+    Column("state", String(20), nullable=False),
+    Column("max_cpus", Double),
+    Column("max_gpus", Double),
+    Column("max_memory_bytes", BigInteger),
+    Column("max_running", Integer),
+)
+
+queue_jobs = Table(
+    "queue_jobs",
+    metadata,
+    Column("id", String(200), primary_key=True),
+    Column("queue", String(80), nullable=False),
+    Column("priority", String(2), nullable=False),
+    Column("user", String(200), nullable=False),
+    Column("words", JSON, nullable=False),
+    Column("folder", Text, nullable=False),
+    Column("backend", String(20), nullable=False),
+    Column("address", Text),
+    Column("package", Text),
+    Column("environment", JSON, nullable=False),
+    Column("run_id", String(200)),
+    Column("cpus", Double, nullable=False),
+    Column("gpus", Double, nullable=False),
+    Column("memory_bytes", BigInteger, nullable=False),
+    Column("max_retries", Integer, nullable=False),
+    Column("state", String(20), nullable=False),
+    Column("created_at", Double, nullable=False),
+    Column("ready_at", Double, nullable=False),
+    Column("started_at", Double),
+    Column("ended_at", Double),
+    Column("num_starts", Integer, nullable=False),  # the fence: what is told of an earlier start is not heard
+    Column("num_failures", Integer, nullable=False),
+    Column("num_losses", Integer, nullable=False),
+    Column("wish", String(20)),
+    Column("wished_at", Double),
+    Column("scheduler", String(200)),
+    Column("owner_host", String(255)),
+    Column("owner_pid", Integer),
+    Column("owner_process_started_at", Double),
+    Column("heartbeat_at", Double),
+    Column("exit_code", Integer),
+    Column("exit_reason", Text),
+    Column("log_tail", Text),
+    Index("queue_jobs_by_state", "state", "created_at"),
+)
+
+queue_schedulers = Table(
+    "queue_schedulers",
+    metadata,
+    Column("id", String(200), primary_key=True),
+    Column("host", String(255), nullable=False),
+    Column("pid", Integer, nullable=False),
+    Column("process_started_at", Double, nullable=False),
+    Column("started_at", Double, nullable=False),
+    Column("heartbeat_at", Double, nullable=False),
+)
+
+
 def insert_into(table: Table, connection: sqlalchemy.Connection) -> Any:
     """An insert that takes ON CONFLICT, which SQLAlchemy keeps in the dialects of both databases."""
     return sqlite.insert(table) if connection.dialect.name == "sqlite" else postgresql.insert(table)
