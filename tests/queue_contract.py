@@ -114,7 +114,7 @@ class BackendContract:
         carried.scheduler.end()
         carried.scheduler = carried.new_scheduler()
         carried.scheduler.tick()
-        assert carried.store.get("long").num_starts == 1, "it is not begun a second time"
+        assert carried.store.get("long").num_starts == 1, f"it was begun a second time: {carried.lines}"
         carried.store.cancel("long")
         assert carried.until("long", "cancelled", "failed").state == "cancelled"
 

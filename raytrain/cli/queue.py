@@ -46,7 +46,7 @@ def submit(
     memory_gb: Annotated[float, typer.Option("--memory", min=0, help="GB, for the queue's limits.")] = 0.0,
     retries: Annotated[int, typer.Option(min=0, max=100, help="Further tries where it fails.")] = 3,
     backend: Annotated[
-        str | None, typer.Option(help="ray (with --address, the default there), or local processes.")
+        str | None, typer.Option(help="ray (the default where a cluster is named), or local processes.")
     ] = None,
     address: Annotated[str | None, typer.Option(help="Of the cluster's Jobs API: http://HEAD:8265.")] = None,
     environment: Annotated[

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+import os
 import re
 import secrets
 import time
@@ -72,7 +73,8 @@ def job_of(asked: Asked) -> Job:
         gpus=need.gpus if asked.gpus is None else asked.gpus,
         memory_bytes=int(asked.memory_gb * 1e9),
     )
-    backend = check_backend(asked.backend or ("ray" if asked.address else "local"))
+    has_cluster = asked.address or os.environ.get("RAY_API_SERVER_ADDRESS")
+    backend = check_backend(asked.backend or ("ray" if has_cluster else "local"))
     now, job_id = time.time(), _new_id(asked.words)
     return Job(
         id=job_id,

@@ -28,6 +28,8 @@ def follow(client: Any, submission_id: str, write: Callable[[str], None]) -> Job
 
     Raises ClusterError where the cluster says nothing for a minute; the job may well go on.
     """
+    import aiohttp
+
     num_written = 0
 
     async def tail() -> None:
@@ -48,7 +50,7 @@ def follow(client: Any, submission_id: str, write: Callable[[str], None]) -> Job
                 asyncio.run(tail())
                 details = client.get_job_info(submission_id)
                 status = _status(details)
-        except (OSError, RuntimeError) as error:
+        except (OSError, RuntimeError, aiohttp.ClientError) as error:
             silent_since = silent_since or time.monotonic()
             if time.monotonic() - silent_since > _SILENT_FOR_S:
                 raise ClusterError(

@@ -71,7 +71,7 @@ def write_zip(package: Package, target: Path) -> None:
 def _kept(folder: Path) -> Iterator[str]:
     above = [(place, spec) for place in _above(folder) if (spec := _spec_of(place)) is not None]
     specs: dict[Path, list[tuple[Path, GitIgnoreSpec]]] = {folder.parent: above}
-    for place, folders, names in folder.walk() if hasattr(folder, "walk") else _walk(folder):
+    for place, folders, names in _walk(folder):
         own = _spec_of(place)
         here = specs[place.parent] + ([(place, own)] if own is not None else [])
         specs[place] = here

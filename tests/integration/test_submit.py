@@ -67,7 +67,7 @@ def test_submitted_logged_and_ended_as_the_command_does(
     assert joined.show(run_id)["run"]["global_step"] == 3
 
     failed = joined.run(
-        "submit", "train", "mine.yaml", "data.layout=prompt_completion", "--json", *words(joined, cluster)
+        "submit", "train", "mine.yaml", "data.sources=absent.jsonl", "--json", *words(joined, cluster)
     )
     assert (failed.code, failed.object["state"], failed.object["exit_code"]) == (3, "failed", 3), (
         failed.told()
@@ -79,9 +79,9 @@ def test_interrupted_it_detaches_and_the_job_goes_on(joined: Bench, cluster: Clu
     joined.folder = working
     running = joined.start("submit", "train", "mine.yaml", "train.max_steps=100000", *words(joined, cluster))
     wait_until(
-        lambda: "step" in running.files[0].read_text(),
-        120,
-        lambda: str([f.read_text() for f in running.files]),
+        lambda: any(one.stat().st_size for one in joined.home.glob("runs/*/metrics.jsonl")),
+        240,
+        lambda: f"a step: {[f.read_text() for f in running.files]}",
     )
     running.send(signal.SIGINT)
     left = running.ended(30)
@@ -103,11 +103,11 @@ def test_interrupted_it_detaches_and_the_job_goes_on(joined: Bench, cluster: Clu
 
 def test_a_wrong_token(joined: Bench, cluster: Cluster, working: Path) -> None:
     joined.folder = working
-    for token, part in (("0" * 64, "refuses the token"),):
-        joined.environment = {**cluster.environment, "RAY_AUTH_TOKEN": token}
-        outcome = joined.run("submit", "train", "mine.yaml", "--json", *words(joined, cluster))
-        assert (outcome.code, outcome.error["kind"]) == (4, "cluster"), outcome.told()
-        assert part in outcome.error["what"]
+    joined.environment = {**cluster.environment, "RAY_AUTH_TOKEN": "0" * 64}
+    outcome = joined.run("submit", "train", "mine.yaml", "--json", *words(joined, cluster))
+    assert (outcome.code, outcome.error["kind"]) == (4, "cluster"), outcome.told()
+    assert "refuses the token" in outcome.error["what"]
+    assert outcome.seconds < 30
 
 
 class CarriedThere(Carried):
@@ -127,7 +127,7 @@ class CarriedThere(Carried):
 @pytest.fixture
 def carried(connected: Cluster, home: Path) -> Iterator[CarriedThere]:
     values = {"backend": "ray", "address": connected.dashboard}
-    found = CarriedThere(RayBackend(gone_after_s=2.0), values, for_jobs(home))
+    found = CarriedThere(RayBackend(gone_after_s=20.0), values, for_jobs(home))
     yield found
     for job in found.store.jobs(states=["running"]):
         with suppress(Exception):
@@ -149,8 +149,11 @@ class Forwarding:
 
     def __init__(self, port: int) -> None:
         self._port = port
-        self._server = socket.create_server(("127.0.0.1", 0))
+        self._open(("127.0.0.1", 0))
         self.url = f"http://127.0.0.1:{self._server.getsockname()[1]}"
+
+    def _open(self, place: tuple[str, int]) -> None:
+        self._server = socket.create_server(place)
         threading.Thread(target=self._accept, daemon=True).start()
 
     def _accept(self) -> None:
@@ -169,11 +172,19 @@ class Forwarding:
             other.shutdown(socket.SHUT_WR)
 
     def cut(self) -> None:
+        self._place = self._server.getsockname()
         self._server.shutdown(socket.SHUT_RDWR)
         self._server.close()
 
+    def mend(self) -> None:
+        self._open(self._place)
 
-def test_a_job_whose_cluster_is_gone_is_found_and_put_back(carried: CarriedThere, connected: Cluster) -> None:
+
+def test_a_job_whose_cluster_is_gone_is_put_back_and_never_runs_twice(
+    carried: CarriedThere, connected: Cluster
+) -> None:
+    carried.backend = RayBackend(gone_after_s=2.0)
+    carried.scheduler = carried.new_scheduler()
     way = Forwarding(int(connected.dashboard.rpartition(":")[2]))
     carried.submit("orphan", LONG, address=way.url)
     job = carried.until_it_works("orphan")
@@ -182,12 +193,19 @@ def test_a_job_whose_cluster_is_gone_is_found_and_put_back(carried: CarriedThere
     again = carried.until("orphan", "queued", "failed", within_s=30)
     assert (again.state, again.num_losses, again.num_failures) == ("queued", 1, 0)
     assert "its cluster is gone: no Ray cluster answers" in (again.exit_reason or "")
-    real.stop_job(job.submission_id)
+    assert real.get_job_status(job.submission_id) == "RUNNING", "the cluster was only out of reach"
+    way.mend()
+    second = carried.until("orphan", "running", "failed")
+    assert second.state == "running" and second.num_starts > 2, "while the first ran, no other began"
+    assert any("an earlier start, still runs" in line for line in carried.lines), carried.lines
+    assert real.get_job_status(job.submission_id) == "STOPPED"
+    carried.store.cancel("orphan")
+    assert carried.until("orphan", "cancelled", "failed").state == "cancelled"
 
 
 def test_a_new_cluster_at_the_old_address_does_not_know_the_job(carried: CarriedThere) -> None:
     carried.submit("unknown", LONG, now=time.time() - 100.0)
-    carried.store.start_what_fits("dead-scheduler", "there", Limits(), time.time() - 10.0)
+    carried.store.start_what_fits("dead-scheduler", "there", Limits(), time.time() - 30.0)
     again = carried.until("unknown", "queued", "failed")
     assert (again.state, again.num_losses) == ("queued", 1)
     assert "does not know it" in (again.exit_reason or "")

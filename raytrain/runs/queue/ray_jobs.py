@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from raytrain.errors import ClusterError, PlatformError
@@ -19,6 +20,9 @@ _WITHIN_S = 2.0
 _STOPPED_CODE = 143  # as a shell tells SIGTERM; Ray keeps no exit code of what it stopped
 
 
+_GOING_ON = ("PENDING", "RUNNING")
+
+
 class RayBackend:
     """Its name for a start is the submission's id, which Ray takes once: a start cannot happen twice."""
 
@@ -29,14 +33,38 @@ class RayBackend:
         self._asked: set[str] = set()
 
     def start(self, job: Job) -> None:
+        """Raises ClusterError also while an earlier start goes on, which the cluster took for gone may have kept."""
+        client = self._client(job)
+        self._stop_earlier(client, job)
         submit_command(
-            self._client(job),
+            client,
             job.words,
             submission_id=job.submission_id,
             package=job.package,
             environment=job.environment,
             metadata={"raytrain_job": job.id, "user": job.user},
         )
+
+    def _stop_earlier(self, client: Any, job: Job) -> None:
+        for number in range(1, job.num_starts):
+            name = replace(job, num_starts=number).submission_id
+            try:
+                if _status(client.get_job_info(name)) not in _GOING_ON:
+                    continue
+                client.stop_job(name)
+            except (OSError, RuntimeError) as error:
+                if "does not exist" in str(error):
+                    continue
+                raise ClusterError(
+                    f"{job.address} does not say whether {name} still runs",
+                    why=str(error).strip()[:300],
+                    fix="look at the cluster; the job is tried again",
+                ) from error
+            raise ClusterError(
+                f"{name}, an earlier start, still runs at {job.address}",
+                why="the cluster was out of reach and has kept it; it was now asked to save and end",
+                fix="wait; the job is tried again",
+            )
 
     def look(self, job: Job, now: float) -> Ended | None:
         name = job.submission_id
@@ -47,8 +75,8 @@ class RayBackend:
                 return self._unknown(job, now)
             return self._silent(job, now, error)
         self._silent_since.pop(name, None)
-        status = str(getattr(details.status, "value", details.status))
-        if status in ("PENDING", "RUNNING"):
+        status = _status(details)
+        if status in _GOING_ON:
             return None
         tail = self._log_tail(job)
         if status == "SUCCEEDED":
@@ -93,3 +121,7 @@ class RayBackend:
             return last_lines(self._client(job).get_job_logs(job.submission_id))
         except (PlatformError, OSError, RuntimeError):
             return None  # the node that has it is gone
+
+
+def _status(details: Any) -> str:
+    return str(getattr(details.status, "value", details.status))

@@ -15,6 +15,7 @@ from raytrain.cli.main import run
 def recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """Relative, in the folder that the command is typed in."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("RAY_API_SERVER_ADDRESS", raising=False)
     (tmp_path / "rows.jsonl").write_text(json.dumps({"question": "1?", "answer": "2"}) + "\n")
     (tmp_path / "mine.yaml").write_text(
         "model: {base_model: tiny}\ndata: {sources: rows.jsonl}\nscaling: {num_workers: 3, cpus_per_worker: 2}\n"
