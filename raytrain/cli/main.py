@@ -25,6 +25,7 @@ from raytrain.cli import (
     golden,
     keys,
     promote,
+    queue,
     registry,
     rollback,
     runs,
@@ -33,6 +34,7 @@ from raytrain.cli import (
     scan,
     serve,
     signing,
+    submit,
     suite,
     train,
     variants,
@@ -57,6 +59,8 @@ app.command("doctor")(doctor.doctor)
 app.add_typer(baseline.app, name="baseline")
 app.add_typer(suite.app, name="suite")
 app.add_typer(runs.app, name="runs")
+app.add_typer(queue.app, name="queue")
+app.command("submit")(submit.submit)
 app.add_typer(data.app, name="data")
 app.add_typer(config.app, name="config")
 app.add_typer(check.app, name="check")

@@ -14,6 +14,7 @@ from raytrain.config.section import Section
 from raytrain.data.section import DataSection
 from raytrain.data.tasks import CLASSIFICATION_TASKS, TaskName
 from raytrain.models.section import AdapterSection, ModelSection
+from raytrain.runs.cost_section import CostSection
 from raytrain.runs.section import TrackingSection
 from raytrain.storage.manifest import digest_of
 from raytrain.storage.section import StorageSection
@@ -78,6 +79,7 @@ class RunSpec(Section):
     scaling: ScalingSection = ScalingSection()
     storage: StorageSection = StorageSection()
     tracking: TrackingSection = TrackingSection()
+    cost: CostSection = CostSection()
 
     @model_validator(mode="after")
     def _check(self) -> Self:
