@@ -34,6 +34,7 @@ from raytrain.cli import (
     signing,
     suite,
     train,
+    tune,
     variants,
 )
 from raytrain.cli.output import report_error
@@ -49,6 +50,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.command("train")(train.train)
+app.command("tune")(tune.tune)
 app.command("ask")(ask.ask)
 app.command("evaluate")(evaluate.evaluate)
 app.command("compare")(compare.compare)
