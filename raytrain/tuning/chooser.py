@@ -39,15 +39,14 @@ class Chooser:
     def next(self) -> Next:
         """Raises TrainingError where trial after trial failed."""
         if self._left:
-            return self._task(self._memory.trials()[self._left.pop(0)])
+            return self._task(self._left.pop(0))
         if self._recipe.scheduler == "pbt":
             return self._next_of_population()
         while True:
-            trials = self._memory.trials()
-            waiting = sum(one.state == "waiting" for one in trials)
-            if len(trials) - waiting >= self._recipe.search.num_trials:
+            counts = self._memory.counts()
+            if counts.total() - counts["waiting"] >= self._recipe.search.num_trials:
                 return "finished"
-            if self._recipe.search.sampler == "grid" and waiting == 0:
+            if self._recipe.search.sampler == "grid" and counts["waiting"] == 0:
                 return "finished"
             number, values = self._memory.ask()
             try:
@@ -58,7 +57,7 @@ class Chooser:
                 self._note(f"trial {number} is not made: {told}")
                 self.failed(number, told)
                 continue
-            return self._task(self._memory.trials()[number])
+            return self._task(number)
 
     def succeeded(self) -> None:
         """A trial gave a result, or was ended for others': whatever failed before was not the search's fault."""
@@ -75,7 +74,8 @@ class Chooser:
                 fix="mend that, then give the same command again; search.max_failed_trials says how many may fail",
             )
 
-    def _task(self, trial: TrialView) -> TrialTask:
+    def _task(self, number: int) -> TrialTask:
+        trial = self._memory.trial(number)
         run_id = trial_run_id(self._memory.name, trial.number)
         self._memory.note(trial.number, {RUN_ID: run_id})
         return TrialTask(trial.number, run_id, trial.values, self._donor_of(trial))
@@ -108,7 +108,7 @@ class Chooser:
         elif not any(one.state == "waiting" for one in present):
             return "wait"
         number, _ = self._memory.ask()
-        return self._task(self._memory.trials()[number])
+        return self._task(number)
 
     def _enqueue_members(self, generation: int, wanted: set[int], before: list[TrialView]) -> None:
         recipe = self._recipe

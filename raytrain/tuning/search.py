@@ -109,9 +109,9 @@ class _Search:
         self.observer.note(text)
 
     def _is_done(self) -> bool:
-        trials = self.memory.trials()
-        ended = sum(one.state not in ("running", "waiting") for one in trials)
-        return ended >= self.num_trials and not any(one.state == "running" for one in trials)
+        counts = self.memory.counts()
+        ended = counts.total() - counts["running"] - counts["waiting"]
+        return ended >= self.num_trials and not counts["running"]
 
     # From the start to the end
 
@@ -181,6 +181,7 @@ class _Search:
         self._searcher = searcher = StudySearcher(
             self.memory, max_concurrent=placement.at_once, on_ended=self._on_ended, on_note=self.note
         )
+        self._look()  # nothing is begun where an earlier command has used the budget
         failure: list[BaseException] = []
 
         def fit() -> None:
@@ -226,7 +227,8 @@ class _Search:
                 self._stop_trial(one.task)
 
     def _beat(self) -> None:
-        ended = sum(one.state not in ("running", "waiting") for one in self.memory.trials())
+        counts = self.memory.counts()
+        ended = counts.total() - counts["running"] - counts["waiting"]
         held = self.records.heartbeat(self.run_id, self.owner, global_step=ended, max_steps=self.num_trials)
         self.memory.keep("search_s", self._search_s())
         if not held:

@@ -83,7 +83,7 @@ class StudySearcher(Searcher):  # type: ignore[misc]  # Ray is not typed
         if found == "wait":
             return None
         assert isinstance(found, TrialTask)
-        before = self.memory.trials()[found.number].spent_s
+        before = self.memory.trial(found.number).spent_s
         with self._lock:
             self._live[trial_id] = Live(found, time.monotonic(), before)
         return {"task": found}

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import math
 import warnings
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
@@ -32,6 +33,11 @@ if TYPE_CHECKING:
 TrialState = Literal["running", "complete", "pruned", "failed", "waiting"]
 # User attributes of a trial.
 REASON, ORIGIN, RUN_ID, SPENT, STEPS = "reason", "origin", "run_id", "spent_s", "global_step"
+
+
+_STATES: dict[str, TrialState] = {
+    "RUNNING": "running", "COMPLETE": "complete", "PRUNED": "pruned", "FAIL": "failed", "WAITING": "waiting",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -139,13 +145,20 @@ class StudyMemory:
         """All trials, by number."""
         return [self._view(one) for one in self.study.get_trials(deepcopy=False)]
 
+    def trial(self, number: int) -> TrialView:
+        return self._view(self.study.get_trials(deepcopy=False)[number])
+
+    def counts(self) -> Counter[TrialState]:
+        """Trials by state; cheap, however many there are."""
+        return Counter(_STATES[one.state.name] for one in self.study.get_trials(deepcopy=False))
+
     def running(self) -> list[TrialView]:
         """Those whose result nobody has told."""
         return [one for one in self.trials() if one.state == "running"]
 
     def best(self) -> list[TrialView]:
         """The best trial, or the Pareto front in the order of the first objective; empty where none has completed."""
-        if not any(one.state == "complete" for one in self.trials()):
+        if not self.counts()["complete"]:
             return []
         found = [self._view(one) for one in self.study.best_trials]
         sign = 1 if self.recipe.objectives[0].mode == "min" else -1
@@ -153,14 +166,11 @@ class StudyMemory:
         return found if len(self.recipe.objectives) > 1 else found[:1]
 
     def _view(self, trial: optuna.trial.FrozenTrial) -> TrialView:
-        states: dict[str, TrialState] = {
-            "RUNNING": "running", "COMPLETE": "complete", "PRUNED": "pruned", "FAIL": "failed", "WAITING": "waiting",
-        }  # fmt: skip
         reported = trial.intermediate_values
         fixed = trial.system_attrs.get("fixed_params", {})
         return TrialView(
             trial.number,
-            states[trial.state.name],
+            _STATES[trial.state.name],
             self.recipe.space.values_of(trial.params or fixed),
             list(trial.values) if trial.values is not None and trial.state.name == "COMPLETE" else None,
             reported[max(reported)] if reported else None,

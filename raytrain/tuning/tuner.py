@@ -47,6 +47,7 @@ def build_tuner(context: TrialContext, searcher: Any, folder: Path, trainable: A
         tune_config=ray.tune.TuneConfig(
             search_alg=searcher,
             num_samples=-1,
+            reuse_actors=True,  # the imports of torch and Ray, seconds of each trial
             trial_name_creator=lambda trial: f"trial-{trial.config['task'].number:04d}",
             trial_dirname_creator=lambda trial: f"trial-{trial.config['task'].number:04d}",
         ),

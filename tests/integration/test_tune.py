@@ -98,11 +98,10 @@ def test_a_search_goes_on_after_a_kill_of_its_driver_and_of_a_trial(local: Bench
         losses[told["best"][0]["number"]], abs=1e-6
     )
 
-    # The same command again makes nothing anew; a larger number goes on.
     again = local.run(*command, timeout_s=300)
-    assert (again.code, again.object["digest"]) == (0, told["digest"])
-    more = local.run(*command, "search.num_trials=4", timeout_s=300)
-    assert trials_of(more.object) == [*trials_of(told), (3, "complete")]
+    assert (again.code, again.object["digest"]) == (0, told["digest"]), (
+        "the same command again makes nothing anew"
+    )
 
 
 @pytest.mark.timeout(600)
