@@ -37,6 +37,7 @@ from raytrain.cli import (
     submit,
     suite,
     train,
+    tune,
     variants,
 )
 from raytrain.cli.output import report_error
@@ -52,6 +53,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.command("train")(train.train)
+app.command("tune")(tune.tune)
 app.command("ask")(ask.ask)
 app.command("evaluate")(evaluate.evaluate)
 app.command("compare")(compare.compare)

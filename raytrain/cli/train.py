@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from raytrain.cli.config import check_search
 from raytrain.cli.costs import YesOption, confirm_cost
 from raytrain.cli.output import JsonOption, VerboseOption, emit, exit_code_when_stopped, stderr_console
 
@@ -32,6 +33,12 @@ def train(
     from raytrain.training.spec import load_spec
 
     spec = load_spec(recipe, overrides)
+    searched = check_search(recipe, overrides)
+    if searched:
+        stderr_console().print(
+            f"  [yellow]·[/] training with the recipe's own {', '.join(searched)}: "
+            "`raytrain tune` searches for better ones"
+        )
     confirm_cost(spec, yes=yes, as_json=as_json)
 
     from raytrain.cli.progress import ProgressView

@@ -102,7 +102,7 @@ def check_capacity(scaling: WorkersSection) -> None:
 
     An autoscaling cluster may grow beyond what it shows now, so there only a warning would be true: it is let through.
     """
-    nodes = _nodes()
+    nodes = alive_nodes()
     placed = count_placeable(nodes, scaling.worker_resources, scaling.min_workers)
     if placed >= scaling.min_workers or _autoscales():
         return
@@ -119,10 +119,11 @@ def check_capacity(scaling: WorkersSection) -> None:
 
 def num_placeable(scaling: WorkersSection) -> int:
     """Workers that the cluster has room for, as it is now, at most as many as are wanted."""
-    return count_placeable(_nodes(), scaling.worker_resources, scaling.max_workers)
+    return count_placeable(alive_nodes(), scaling.worker_resources, scaling.max_workers)
 
 
-def _nodes() -> list[dict[str, float]]:
+def alive_nodes() -> list[dict[str, float]]:
+    """The resources of each node of the cluster that this process has joined."""
     import ray
 
     return [node["Resources"] for node in ray.nodes() if node["Alive"]]

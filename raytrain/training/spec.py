@@ -29,6 +29,9 @@ _TRAIN_KEYS_BESIDE_IDENTITY = {
 }  # fmt: skip
 
 
+_SEARCH_SECTION = "search"
+
+
 def refuse_task_mismatch(task: TaskName, train: TrainSection) -> None:
     """ValueError for keys of `train:` that the task has no use for; a loss of the user's own may use any of its own."""
     loss, is_classification = train.loss, task in CLASSIFICATION_TASKS
@@ -120,5 +123,13 @@ def load_spec(path: Path, overrides: list[str] | None = None) -> RunSpec:
 
 
 def spec_from_document(document: Document, *, default_name: str) -> RunSpec:
-    name = document.values.get("name") or default_name.lower().replace(" ", "-")
-    return build(RunSpec, Document({"name": name, **document.values}, document.origins))
+    """One run with the recipe's own values: what `search:` says is for `raytrain tune` (tuning/spec.py)."""
+    values = {key: value for key, value in document.values.items() if key != _SEARCH_SECTION}
+    named = {"name": recipe_name(document, default_name), **values}
+    return build(RunSpec, Document(named, document.origins, document.form))
+
+
+def recipe_name(document: Document, default_name: str) -> str:
+    """The name that a recipe gives itself, or its file's."""
+    name: str = document.values.get("name") or default_name.lower().replace(" ", "-")
+    return name

@@ -59,6 +59,7 @@ def validate(block: Block) -> None:
     """Raises ConfigError where the block is no recipe, or no part of one."""
     from raytrain.config.document import merge, parse_document
     from raytrain.training.spec import spec_from_document
+    from raytrain.tuning.spec import tune_recipe
 
     document = parse_document(block.text, str(block))
     if block.kind == "yaml part":
@@ -67,6 +68,8 @@ def validate(block: Block) -> None:
     for base in [bases] if isinstance(bases, str) else bases:
         assert (ROOT / base).is_file(), f"{block}: extends {base}, which is not there"
         document = merge(parse_document((ROOT / base).read_text(), base), document)
+    if "search" in document.values:
+        tune_recipe(document, default_name="block")
     spec_from_document(document, default_name="block")
 
 
