@@ -28,6 +28,7 @@ from raytrain.cli import (
     queue,
     registry,
     rollback,
+    run_recipe,
     runs,
     safety,
     sbom,
@@ -54,6 +55,7 @@ app = typer.Typer(
 )
 app.command("train")(train.train)
 app.command("tune")(tune.tune)
+app.command("run")(run_recipe.run_recipe)
 app.command("ask")(ask.ask)
 app.command("evaluate")(evaluate.evaluate)
 app.command("compare")(compare.compare)

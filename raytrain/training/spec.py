@@ -29,7 +29,7 @@ _TRAIN_KEYS_BESIDE_IDENTITY = {
 }  # fmt: skip
 
 
-_SEARCH_SECTION = "search"
+_SECTIONS_OF_OTHERS = ("search", "pipeline")
 
 
 def refuse_task_mismatch(task: TaskName, train: TrainSection) -> None:
@@ -123,8 +123,8 @@ def load_spec(path: Path, overrides: list[str] | None = None) -> RunSpec:
 
 
 def spec_from_document(document: Document, *, default_name: str) -> RunSpec:
-    """One run with the recipe's own values: what `search:` says is for `raytrain tune` (tuning/spec.py)."""
-    values = {key: value for key, value in document.values.items() if key != _SEARCH_SECTION}
+    """One run with the recipe's own values: `search:` is for `raytrain tune`, and `pipeline:` for `raytrain run`."""
+    values = {key: value for key, value in document.values.items() if key not in _SECTIONS_OF_OTHERS}
     named = {"name": recipe_name(document, default_name), **values}
     return build(RunSpec, Document(named, document.origins, document.form))
 

@@ -96,7 +96,7 @@ def tune_recipe(document: Document, *, default_name: str) -> TuneRecipe:
             fix="add one, for example search: {space: {train.learning_rate: "
             "{type: float, low: 1e-5, high: 1e-2, log: true}}}; docs/tuning.md tells more",
         )
-    document = with_dotted_space(document)
+    document = with_dotted_space(_without_pipeline(document))
     values = {"name": recipe_name(document, default_name), **document.values}
     whole = build(TuneSpec, Document(values, document.origins, document.form))
     alone = {key: value for key, value in values.items() if key != "search"}
@@ -108,6 +108,12 @@ def tune_recipe(document: Document, *, default_name: str) -> TuneRecipe:
     _ = recipe.space  # checked now
     _check_scheduler(recipe)
     return recipe
+
+
+def _without_pipeline(document: Document) -> Document:
+    """What `raytrain run` does beside the search is no matter of it."""
+    values = {key: value for key, value in document.values.items() if key != "pipeline"}
+    return Document(values, document.origins, document.form)
 
 
 def _check_scheduler(recipe: TuneRecipe) -> None:
