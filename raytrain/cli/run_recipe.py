@@ -14,6 +14,9 @@ from raytrain.cli.costs import YesOption, confirm_cost
 from raytrain.cli.output import JsonOption, VerboseOption, emit, exit_code_when_stopped, stderr_console
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from contextlib import AbstractContextManager
+
     from rich.console import Console
 
     from raytrain.data.prepare import PrepareProgress
@@ -78,8 +81,8 @@ class _View:
         is_quiet = quiet and not verbose
         self.training = ProgressView(console, quiet=is_quiet)
         self.tuning = TuneView(console, quiet=is_quiet)
-        self._bars = ProgressBars(console, quiet=quiet)
-        self._new_bars = lambda: ProgressBars(console, quiet=quiet)
+        self._new_bars: Callable[[], ProgressBars] = lambda: ProgressBars(console, quiet=quiet)
+        self._bars = self._new_bars()
 
     def __enter__(self) -> Self:
         return self
@@ -95,7 +98,9 @@ class _View:
         if not self._quiet:
             self._console.print(f"[bold]{self._number}. {_TITLES[name]}[/]", highlight=False)
         self._bars = self._new_bars()
-        shown = {"train": self.training, "tune": self.tuning, "baseline": self._bars, "evaluate": self._bars}
+        shown: dict[str, AbstractContextManager[object]] = {
+            "train": self.training, "tune": self.tuning, "baseline": self._bars, "evaluate": self._bars,
+        }  # fmt: skip
         if name in shown:
             self._stack.enter_context(shown[name])
 
