@@ -44,6 +44,8 @@ class Watch:
             parts["first step"] = metrics["train/step_s"]
     def note(self, text):
         print(text, file=sys.stderr)
+    def stop_reason(self):
+        return None
 watch = Watch()
 train(spec, observer=watch, fresh=True)
 parts["command to first step"] = watch.first

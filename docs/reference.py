@@ -18,7 +18,7 @@ from raytrain.evaluation.suite import SuiteSection
 from raytrain.release.bundle.parity.section import ExportSettings
 from raytrain.release.gate.policy import PolicySection
 from raytrain.serving.section import ServingSection
-from raytrain.training.spec import RunSpec
+from raytrain.tuning.spec import TuneSpec
 
 _HEAD = """# Reference: every key of a recipe
 
@@ -69,7 +69,7 @@ def pages() -> dict[Path, str]:
     serving = _keys("A serving config", ServingSection, [_EXTENDS])
     folder = Path(__file__).parent
     return {
-        folder / "reference.md": "\n".join([_HEAD, *_keys("Top level", RunSpec, [_EXTENDS])]) + "\n",
+        folder / "reference.md": "\n".join([_HEAD, *_keys("Top level", TuneSpec, [_EXTENDS])]) + "\n",
         folder / "evaluation-reference.md": "\n".join([_EVALUATION_HEAD, *suites]) + "\n",
         folder / "export-reference.md": "\n".join([_EXPORT_HEAD, *export]) + "\n",
         folder / "gate-reference.md": "\n".join([_GATE_HEAD, *policy]) + "\n",
@@ -110,6 +110,10 @@ def _described(path: str, section: dict[str, Any], schema: dict[str, Any]) -> li
         below = _section_of(prop.get("items", {}), schema)
         if below is not None:
             parts += _described(f"{path}.{name}[]", below, schema)
+        for kind, choice in _named_kinds(prop):
+            one = _section_of(choice, schema)
+            if one is not None:
+                parts += _described(f"{path}.{name}.KEY: {{type: {kind}}}", one, schema)
         for choice in prop.get("anyOf", []):
             optional = _section_of(choice, schema)
             if optional is not None:
@@ -120,12 +124,19 @@ def _described(path: str, section: dict[str, Any], schema: dict[str, Any]) -> li
     return parts
 
 
+def _named_kinds(prop: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
+    """The kinds of section, by type, that stand under names of the user's own."""
+    values = prop.get("additionalProperties")
+    kinds = values.get("oneOf", []) if isinstance(values, dict) else []
+    return [(one["$ref"].rpartition("/")[2].removesuffix("Range").lower(), one) for one in kinds]
+
+
 def _section_of(prop: dict[str, Any], schema: dict[str, Any]) -> dict[str, Any] | None:
     reference = prop.get("$ref")
     if reference is None:
         return None
     found: dict[str, Any] = schema["$defs"][reference.rpartition("/")[2]]
-    return found
+    return found if "properties" in found else None  # any value that JSON has is a reference too
 
 
 def _rows(
@@ -152,7 +163,7 @@ def _default(prop: dict[str, Any]) -> str:
 def _allowed(prop: dict[str, Any], schema: dict[str, Any]) -> str:
     """What a value may be, in words."""
     if "$ref" in prop:
-        return "section below"
+        return "any value" if _section_of(prop, schema) is None else "section below"
     if "anyOf" in prop:
         return " or ".join(_allowed(one, schema) for one in prop["anyOf"])
     if "enum" in prop:
@@ -164,9 +175,12 @@ def _allowed(prop: dict[str, Any], schema: dict[str, Any]) -> str:
     kind = prop.get("type")
     if kind == "array":
         inside = prop.get("items", {})
-        return "list of sections below" if "$ref" in inside else f"list of {_allowed(inside, schema)}"
+        is_section = _section_of(inside, schema) is not None
+        return "list of sections below" if is_section else f"list of {_allowed(inside, schema)}"
     if kind == "object":
         values = prop.get("additionalProperties", True)
+        if _named_kinds(prop):
+            return "mapping to sections below"
         return f"mapping to {_allowed(values, schema)}" if isinstance(values, dict) else "mapping"
     limits = " and ".join(f"{sign} {prop[key]:.12g}" for key, sign in _LIMITS.items() if key in prop)
     return f"{_TYPES.get(str(kind), str(kind))} {limits}".strip()

@@ -21,7 +21,6 @@ from pathlib import Path
 import openai
 from rich.console import Console
 
-from raytrain import pipeline
 from raytrain.cli.evaluate import ProgressBars
 from raytrain.cli.output import exit_code_when_stopped, report_error, stderr_console
 from raytrain.cli.progress import ProgressView
@@ -34,7 +33,8 @@ from raytrain.evaluation.decision.turns import turns_of
 from raytrain.evaluation.items import Suite, load_items
 from raytrain.evaluation.results import Evaluation
 from raytrain.evaluation.suite import load_suite
-from raytrain.pipeline import Release, Stopped
+from raytrain.pipeline import steps as pipeline
+from raytrain.pipeline.steps import Release, Stopped
 from raytrain.release.bundle.parity.prompts import Prompt
 from raytrain.release.gate.evidence import Shelves
 from raytrain.release.gate.policy import load_policy

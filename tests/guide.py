@@ -200,7 +200,7 @@ def check_place(code: str) -> str | None:
     return None
 
 
-_KEY = re.compile(r"(model|adapter|data|train|scaling|storage|tracking)((?:\.[a-z_0-9]+)+)(?:=.*|: .*)?")
+_KEY = re.compile(r"(model|adapter|data|train|scaling|storage|tracking|cost)((?:\.[a-z_0-9]+)+)(?:=.*|: .*)?")
 
 
 def check_key(code: str) -> str | None:

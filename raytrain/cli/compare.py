@@ -15,7 +15,6 @@ from raytrain.errors import ConfigError, RefusedError
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from raytrain.evaluation.decision.contract import ContractSection
     from raytrain.evaluation.decision.decide import Comparison, Decision
     from raytrain.evaluation.results import Evaluation
     from raytrain.storage.artifact import Artifact
@@ -43,13 +42,14 @@ def compare(
     """Is a candidate better, and may it follow the baseline? Exit code 5 where not."""
     from raytrain.evaluation.decision.contract import default_contract, load_contract
     from raytrain.evaluation.decision.decide import decide
-    from raytrain.evaluation.decision.record import record_of, write_decision
+    from raytrain.evaluation.decision.record import decision_place, record_of, write_decision
+    from raytrain.evaluation.decision.refusal import refusal_of
 
     asked = default_contract() if contract is None else load_contract(contract)
     first, *others = [find_evaluation(one) for one in (baseline, *candidates)]
     found = decide(asked, first, others, common_items=common_items)
-    written = write_decision(_place(output, first, others, asked), found)
-    refused = _refusal(found)
+    written = write_decision(decision_place(_storage(output), [first, *others], asked), found)
+    refused = refusal_of(found)
     told = {
         **record_of(found),
         "decision": {"place": str(written.location), "digest": written.digest},
@@ -90,39 +90,12 @@ def find_evaluation(reference: str) -> Evaluation:
     return open_evaluation(Location.parse(uri))
 
 
-def _place(
-    output: str | None, baseline: Evaluation, candidates: list[Evaluation], contract: ContractSection
-) -> Location:
-    """Named by what is compared: the same question has one place for its answer."""
+def _storage(output: str | None) -> Location:
     from raytrain.config.document import Document
     from raytrain.config.recipe import build
-    from raytrain.storage.manifest import digest_of, short_digest
     from raytrain.storage.section import StorageSection
 
-    digests = [one.artifact.digest for one in (baseline, *candidates)]
-    name = short_digest(digest_of([*digests, contract.digest]))
-    storage = build(StorageSection, Document({"path": output}, {(): "--output"}))
-    return storage.location / "decisions" / name
-
-
-def _refusal(found: Comparison) -> RefusedError | None:
-    """None where a candidate passed every gate."""
-    from raytrain.evaluation.decision.headline import held_by, items_needed, outcome
-
-    best = found.decisions[0]
-    gate = held_by(best)
-    if found.chosen is not None or gate is None:
-        return None
-    wanted = None if gate.needs_items is None else items_needed(best)
-    if best.nothing_can_differ:
-        fix = "name the evaluation of another model"
-    else:
-        fix = "decision.html shows what was lost" if wanted is None else wanted.what_to_do()
-    return RefusedError(
-        f"{best.candidate.name} is not promoted: {outcome(best, found.contract)}",
-        why=f"{gate.name}: {gate.why}",
-        fix=fix,
-    )
+    return build(StorageSection, Document({"path": output}, {(): "--output"})).location
 
 
 def _show(console: Console, found: Comparison, written: Artifact) -> None:

@@ -13,6 +13,7 @@ from raytrain.cli import (
     ask,
     baseline,
     check,
+    cluster,
     code,
     compare,
     config,
@@ -24,16 +25,20 @@ from raytrain.cli import (
     golden,
     keys,
     promote,
+    queue,
     registry,
     rollback,
+    run_recipe,
     runs,
     safety,
     sbom,
     scan,
     serve,
     signing,
+    submit,
     suite,
     train,
+    tune,
     variants,
 )
 from raytrain.cli.output import report_error
@@ -49,6 +54,8 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.command("train")(train.train)
+app.command("tune")(tune.tune)
+app.command("run")(run_recipe.run_recipe)
 app.command("ask")(ask.ask)
 app.command("evaluate")(evaluate.evaluate)
 app.command("compare")(compare.compare)
@@ -56,10 +63,13 @@ app.command("doctor")(doctor.doctor)
 app.add_typer(baseline.app, name="baseline")
 app.add_typer(suite.app, name="suite")
 app.add_typer(runs.app, name="runs")
+app.add_typer(queue.app, name="queue")
+app.command("submit")(submit.submit)
 app.add_typer(data.app, name="data")
 app.add_typer(config.app, name="config")
 app.add_typer(check.app, name="check")
 check.app.command("golden")(golden.golden)
+app.add_typer(cluster.app, name="cluster")
 app.add_typer(code.app, name="code")
 app.add_typer(safety.app, name="safety")
 app.command("contamination")(contamination.contamination)

@@ -90,6 +90,10 @@ class ProgressView:
         if not self._quiet:
             self._console.print(f"  [yellow]·[/] {escape(text)}")
 
+    def stop_reason(self) -> str | None:
+        """A person stops it by a signal."""
+        return None
+
 
 def show_result(console: Console, result: TrainResult) -> None:
     """The end of a run as a table."""

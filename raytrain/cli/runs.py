@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from raytrain.cli import run_charts, run_logs
+from raytrain.cli import costs, run_charts, run_logs
 from raytrain.cli.output import JsonOption, emit, stderr_console
 from raytrain.cli.recorded_runs import RunArgument, opened_records, wide
 from raytrain.errors import ConfigError, TrainingError
@@ -181,6 +181,7 @@ def stop(
 
 
 app.command("compare")(run_charts.compare)
+app.command("cost")(costs.show_costs)
 
 
 @app.command("rebuild")
@@ -221,3 +222,22 @@ def rebuild(
 
     told: dict[str, Any] = {**vars(result), "moved_aside": str(aside) if aside else None}
     emit(told, as_json, show)
+
+
+@app.command("migrate")
+def migrate(as_json: JsonOption = False) -> None:
+    """Bring the records database to this raytrain's tables, forward only; a SQLite file needs no asking."""
+    from raytrain.runs.schema import migrate as bring_up
+    from raytrain.storage.database import open_database
+
+    engine = open_database()
+    result = bring_up(engine)
+    engine.dispose()
+
+    def show(console: Console) -> None:
+        if result.before == result.after:
+            console.print(f"nothing to do: the database has schema {result.after}", highlight=False)
+        else:
+            console.print(f"from schema {result.before or 'none'} to {result.after}", highlight=False)
+
+    emit(vars(result), as_json, show)

@@ -9,6 +9,8 @@ from typing import Annotated
 
 import typer
 
+from raytrain.cli.config import check_search
+from raytrain.cli.costs import YesOption, confirm_cost
 from raytrain.cli.output import JsonOption, VerboseOption, emit, exit_code_when_stopped, stderr_console
 
 
@@ -23,6 +25,7 @@ def train(
     run_id: Annotated[
         str | None, typer.Option(help="Resume or name this run instead of the recipe's own.")
     ] = None,
+    yes: YesOption = False,
     as_json: JsonOption = False,
     verbose: VerboseOption = False,
 ) -> int:
@@ -30,6 +33,13 @@ def train(
     from raytrain.training.spec import load_spec
 
     spec = load_spec(recipe, overrides)
+    searched = check_search(recipe, overrides)
+    if searched:
+        stderr_console().print(
+            f"  [yellow]·[/] training with the recipe's own {', '.join(searched)}: "
+            "`raytrain tune` searches for better ones"
+        )
+    confirm_cost(spec, yes=yes, as_json=as_json)
 
     from raytrain.cli.progress import ProgressView
     from raytrain.training.trainer import train as run_training

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
+import re
 import socket
 import time
 from typing import Any
@@ -100,7 +102,7 @@ def check_capacity(scaling: WorkersSection) -> None:
 
     An autoscaling cluster may grow beyond what it shows now, so there only a warning would be true: it is let through.
     """
-    nodes = _nodes()
+    nodes = alive_nodes()
     placed = count_placeable(nodes, scaling.worker_resources, scaling.min_workers)
     if placed >= scaling.min_workers or _autoscales():
         return
@@ -117,10 +119,11 @@ def check_capacity(scaling: WorkersSection) -> None:
 
 def num_placeable(scaling: WorkersSection) -> int:
     """Workers that the cluster has room for, as it is now, at most as many as are wanted."""
-    return count_placeable(_nodes(), scaling.worker_resources, scaling.max_workers)
+    return count_placeable(alive_nodes(), scaling.worker_resources, scaling.max_workers)
 
 
-def _nodes() -> list[dict[str, float]]:
+def alive_nodes() -> list[dict[str, float]]:
+    """The resources of each node of the cluster that this process has joined."""
     import ray
 
     return [node["Resources"] for node in ray.nodes() if node["Alive"]]
@@ -136,10 +139,23 @@ def count_placeable(nodes: list[dict[str, float]], worker: dict[str, float], num
 
 
 def _autoscales() -> bool:
-    # Ray tells of an autoscaler's limits through no public call (2.60).
-    from ray._private.state import state
+    """Whether an autoscaler runs that may add nodes. Ray tells so through no public call (2.60); what it reports names
+    the kinds of nodes that its cluster file has, and on other clusters each node by its id."""
+    import ray
+    from ray.autoscaler.v2.sdk import get_cluster_status
+    from ray.experimental.internal_kv import _internal_kv_get
 
-    return state.get_max_resources_from_cluster_config() is not None
+    status = get_cluster_status(ray.get_runtime_context().gcs_address)
+    kinds = [node.ray_node_type_name for node in (*status.active_nodes, *status.idle_nodes)]
+    # The older autoscaler, which RAY_UP_enable_autoscaler_v2=0 chooses, reports here.
+    report = json.loads(_internal_kv_get("__autoscaling_status") or b"{}").get("autoscaler_report") or {}
+    kinds += [*(report.get("active_nodes") or {}), *(report.get("idle_nodes") or {})]
+    return any(is_kind_of_node(kind) for kind in kinds)
+
+
+def is_kind_of_node(name: str) -> bool:
+    """Whether an autoscaler's name for a node's kind comes from a cluster file; without one Ray makes it of the id."""
+    return bool(name) and re.fullmatch(r"node_[0-9a-f]{40,}", name) is None
 
 
 def _told(resources: dict[str, float]) -> str:

@@ -65,7 +65,7 @@ def build(model: type[ModelT], document: Document) -> ModelT:
         return model.model_validate(document.values)
     except ValidationError as error:
         lines, fixes = [], []
-        faults = error.errors(include_url=False)
+        faults = [_untagged(document.values, dict(fault)) for fault in error.errors(include_url=False)]
         told = faults[0].get("ctx", {}).get("error")
         if len(faults) == 1 and isinstance(told, ConfigError):
             # A rule over several keys, which says everything itself.
@@ -86,6 +86,18 @@ def build(model: type[ModelT], document: Document) -> ModelT:
             else f"the {noun} does not fit the schema",
             fix="; ".join(fixes),
         ) from error
+
+
+def _untagged(values: Any, fault: dict[str, Any]) -> dict[str, Any]:
+    """A fault of a whole section that is one of several kinds, without the kind at the end of its location."""
+    *above, last = fault["loc"] or ("",)
+    for part in above:
+        try:
+            values = values[part]
+        except (KeyError, IndexError, TypeError):
+            return fault
+    is_kind = isinstance(values, Mapping) and last not in values and values == fault["input"]
+    return {**fault, "loc": tuple(above)} if is_kind and fault["type"] == "value_error" else fault
 
 
 def _why(model: type[BaseModel], document: Document, fault: Mapping[str, Any]) -> str:
@@ -193,13 +205,16 @@ def known_keys(model: type[BaseModel], path: KeyPath) -> set[str]:
 
 def _sections_at(model: type[BaseModel], path: KeyPath) -> set[type[BaseModel]]:
     candidates: set[type[BaseModel]] = {model}
+    is_name = False
     for part in path:
-        if isinstance(part, int):
+        if (
+            isinstance(part, int) or is_name
+        ):  # in a list, or a name that the user chose in a mapping of sections
+            is_name = False
             continue
-        fields = (candidate.model_fields.get(part) for candidate in candidates)
-        candidates = {
-            found for field in fields if field is not None for found in _models_in(field.annotation)
-        }
+        fields = [candidate.model_fields[part] for candidate in candidates if part in candidate.model_fields]
+        candidates = {found for field in fields for found in _models_in(field.annotation)}
+        is_name = any(typing.get_origin(field.annotation) is dict for field in fields)
     return candidates
 
 

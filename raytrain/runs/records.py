@@ -16,7 +16,7 @@ from typing import Any
 
 import sqlalchemy
 
-from raytrain.runs import artifact_index, folder, run_claims, run_events, run_rows, run_search, series, tables
+from raytrain.runs import artifact_index, folder, run_claims, run_events, run_rows, run_search, series
 from raytrain.runs.owner_watch import OwnerWatch
 from raytrain.runs.ownership import Owner, StartTimeOf, process_start_time
 from raytrain.runs.record_types import (
@@ -31,6 +31,7 @@ from raytrain.runs.record_types import (
     RunRecord,
     RunState,
 )
+from raytrain.runs.schema import ensure_schema
 from raytrain.storage.database import open_database, translated_database_errors
 from raytrain.storage.manifest import digest_of, short_digest
 
@@ -38,17 +39,13 @@ _ENDED: tuple[RunState, ...] = ("succeeded", "failed", "cancelled")
 
 
 def open_records(url: str | None = None) -> Records:
-    """Open the database, making its tables where it has none.
+    """Open the database, making its tables where it has none or older ones (`schema`).
 
-    Raises StorageError where it cannot be opened or has another schema; DamagedDatabaseError where damaged.
+    Raises StorageError where it cannot be opened or is newer; DamagedDatabaseError where damaged.
     """
     engine = open_database(url)
     with translated_database_errors(engine):
-        try:
-            tables.ensure_schema(engine)
-        except (sqlalchemy.exc.IntegrityError, sqlalchemy.exc.ProgrammingError):
-            # Another process made the tables at the same moment; now they are there.
-            tables.ensure_schema(engine)
+        ensure_schema(engine)
     return Records(engine)
 
 

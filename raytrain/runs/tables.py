@@ -1,4 +1,7 @@
-"""The tables of the records database and their version. Times are seconds since the epoch (UTC)."""
+"""The tables of the records database. Times are seconds since the epoch (UTC).
+
+A change here needs a step in migrations/versions/, which is what makes and changes them; a test holds both together.
+"""
 
 from __future__ import annotations
 
@@ -19,20 +22,8 @@ from sqlalchemy import (
     Text,
 )
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.schema import CreateIndex, CreateTable
-
-from raytrain.errors import StorageError
-
-SCHEMA_VERSION = 1
 
 metadata = sqlalchemy.MetaData()
-
-schema = Table(
-    "raytrain_schema",
-    metadata,
-    Column("id", Integer, primary_key=True),
-    Column("version", Integer, nullable=False),
-)
 
 runs = Table(
     "runs",
@@ -108,34 +99,66 @@ run_artifacts = Table(
 )
 
 
-def ensure_schema(engine: sqlalchemy.Engine) -> None:
-    """Make the tables in a database that has none; StorageError where they are of another version."""
-    version = _stored_version(engine)
-    if version is None:
-        with engine.begin() as connection:
-            for table in metadata.sorted_tables:
-                connection.execute(CreateTable(table, if_not_exists=True))
-                for index in sorted(table.indexes, key=lambda index: str(index.name)):
-                    connection.execute(CreateIndex(index, if_not_exists=True))
-            if connection.execute(sqlalchemy.select(schema.c.version)).scalar() is None:
-                connection.execute(schema.insert().values(id=1, version=SCHEMA_VERSION))
-        version = _stored_version(engine)
-    if version != SCHEMA_VERSION:
-        newer = version is not None and version > SCHEMA_VERSION
-        raise StorageError(
-            f"the records database has schema {version}, this raytrain reads {SCHEMA_VERSION}",
-            why="it was written by a newer raytrain" if newer else "it was written by an older raytrain",
-            fix="install the newer raytrain"
-            if newer
-            else "set the file aside and run `raytrain runs rebuild`",
-        )
+queues = Table(
+    "queues",
+    metadata,
+    Column("name", String(80), primary_key=True),
+    Column("state", String(20), nullable=False),
+    Column("max_cpus", Double),
+    Column("max_gpus", Double),
+    Column("max_memory_bytes", BigInteger),
+    Column("max_running", Integer),
+)
 
+queue_jobs = Table(
+    "queue_jobs",
+    metadata,
+    Column("id", String(200), primary_key=True),
+    Column("queue", String(80), nullable=False),
+    Column("priority", String(2), nullable=False),
+    Column("user", String(200), nullable=False),
+    Column("words", JSON, nullable=False),
+    Column("folder", Text, nullable=False),
+    Column("backend", String(20), nullable=False),
+    Column("address", Text),
+    Column("package", Text),
+    Column("environment", JSON, nullable=False),
+    Column("run_id", String(200)),
+    Column("cpus", Double, nullable=False),
+    Column("gpus", Double, nullable=False),
+    Column("memory_bytes", BigInteger, nullable=False),
+    Column("max_retries", Integer, nullable=False),
+    Column("state", String(20), nullable=False),
+    Column("created_at", Double, nullable=False),
+    Column("ready_at", Double, nullable=False),
+    Column("started_at", Double),
+    Column("ended_at", Double),
+    Column("num_starts", Integer, nullable=False),  # the fence: what is told of an earlier start is not heard
+    Column("num_failures", Integer, nullable=False),
+    Column("num_losses", Integer, nullable=False),
+    Column("wish", String(20)),
+    Column("wished_at", Double),
+    Column("scheduler", String(200)),
+    Column("owner_host", String(255)),
+    Column("owner_pid", Integer),
+    Column("owner_process_started_at", Double),
+    Column("heartbeat_at", Double),
+    Column("exit_code", Integer),
+    Column("exit_reason", Text),
+    Column("log_tail", Text),
+    Index("queue_jobs_by_state", "state", "created_at"),
+)
 
-def _stored_version(engine: sqlalchemy.Engine) -> int | None:
-    if not sqlalchemy.inspect(engine).has_table(schema.name):
-        return None
-    with engine.connect() as connection:
-        return connection.execute(sqlalchemy.select(schema.c.version)).scalar()
+queue_schedulers = Table(
+    "queue_schedulers",
+    metadata,
+    Column("id", String(200), primary_key=True),
+    Column("host", String(255), nullable=False),
+    Column("pid", Integer, nullable=False),
+    Column("process_started_at", Double, nullable=False),
+    Column("started_at", Double, nullable=False),
+    Column("heartbeat_at", Double, nullable=False),
+)
 
 
 def insert_into(table: Table, connection: sqlalchemy.Connection) -> Any:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import socket
 import sqlite3
 import time
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +18,7 @@ from sqlalchemy import event
 from raytrain.errors import StorageError
 from raytrain.storage.home import raytrain_home
 from raytrain.storage.location import translated_errors
+from raytrain.storage.lock_holders import lock_holders, told
 
 LOCK_TIMEOUT_S = 30.0
 
@@ -39,7 +42,10 @@ def open_database(url: str | None = None) -> sqlalchemy.Engine:
     try:
         parsed = sqlalchemy.make_url(url)
         if parsed.get_backend_name() != "sqlite":
-            return sqlalchemy.create_engine(parsed, pool_pre_ping=True)
+            # A session that is in others' way can be told from the rest.
+            named = {"application_name": f"raytrain, process {os.getpid()} on {socket.gethostname()}"[:63]}
+            options = named if parsed.get_driver_name() in ("psycopg", "psycopg2") else {}
+            return sqlalchemy.create_engine(parsed, pool_pre_ping=True, connect_args=options)
         if parsed.database and not parsed.database.startswith((":memory:", "file:")):
             file = Path(parsed.database).absolute()
             file.parent.mkdir(parents=True, exist_ok=True)
@@ -84,6 +90,22 @@ def _use_wal(connection: sqlite3.Connection) -> None:
 
 
 @contextmanager
+def exclusive(engine: sqlalchemy.Engine, name: str) -> Iterator[sqlalchemy.Connection]:
+    """A transaction beside which no other of this name goes on, in any process; it waits LOCK_TIMEOUT_S for its turn.
+
+    In SQLite no other transaction writes meanwhile, whatever its name.
+    """
+    with engine.begin() as connection:
+        if engine.dialect.name == "sqlite":
+            connection.exec_driver_sql("BEGIN IMMEDIATE")
+        else:
+            connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT_S * 1000:.0f}ms'")
+            key = zlib.crc32(f"raytrain {name}".encode())
+            connection.execute(sqlalchemy.select(sqlalchemy.func.pg_advisory_xact_lock(key)))
+        yield connection
+
+
+@contextmanager
 def translated_database_errors(engine: sqlalchemy.Engine) -> Iterator[None]:
     """Turn what the database driver raises inside the block into a StorageError with its remedy."""
     try:
@@ -111,11 +133,13 @@ def _explained(engine: sqlalchemy.Engine, error: sqlalchemy.exc.DBAPIError) -> S
             fix="run `raytrain runs rebuild`: it moves the damaged file aside and fills a new one from "
             "the run folders and manifests",
         )
-    if "locked" in why:
-        what = f"the records database {name} stayed locked for {LOCK_TIMEOUT_S:.0f} s"
-        fix = (
-            "end the process that holds it (`lsof` on the file names it); for several machines use PostgreSQL"
-        )
+    if "locked" in why or "lock timeout" in why:
+        holders = lock_holders(engine)
+        what = f"the records database {name} stayed locked for {LOCK_TIMEOUT_S:g} s"
+        if holders:
+            has_it = "open in" if engine.dialect.name == "sqlite" else "locks are held by"
+            why = f"{why}; {has_it} {told(holders)}"
+        fix = "wait for that process, or end it, then run the command again; for several machines use PostgreSQL"
     elif "readonly" in why or "unable to open" in why:
         fix = "give this user the right to write the file and its folder, or set RAYTRAIN_HOME"
     elif "full" in why:

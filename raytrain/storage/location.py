@@ -103,6 +103,17 @@ class Location:
             found = filesystem.get_file_info(fs.FileSelector(path, allow_not_found=True))
         return sorted((self / PurePosixPath(info.path).name for info in found), key=lambda child: child.name)
 
+    def size_bytes(self) -> int:
+        """What the file, or all files below the folder, take; 0 where there is nothing."""
+        from pyarrow import fs
+
+        filesystem, path = self._filesystem()
+        with translated_errors(self, "list"):
+            found = [filesystem.get_file_info(path)]
+            if found[0].type == fs.FileType.Directory or not self.is_local:
+                found = filesystem.get_file_info(fs.FileSelector(path, allow_not_found=True, recursive=True))
+        return sum(one.size or 0 for one in found if one.type == fs.FileType.File)
+
     def read_bytes(self) -> bytes:
         with translated_errors(self, "read"):
             if self.is_local:

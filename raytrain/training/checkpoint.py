@@ -23,10 +23,10 @@ from raytrain.storage.artifact import Artifact
 from raytrain.training.optimizer import group_names, trainable_parameters
 from raytrain.training.strategies.base import Strategy
 
-_STATE = "state.json"
+STATE_FILE = "state.json"
 _RANDOM = "random.json"
 _OPTIMIZER = "optimizer.safetensors"
-_OPTIMIZER_GROUPS = "optimizer.json"
+OPTIMIZER_GROUPS_FILE = "optimizer.json"
 TRAINED_FOLDER = "trained"
 
 
@@ -87,14 +87,14 @@ def write_snapshot(snapshot: Snapshot, folder: Path) -> None:
     trained.mkdir()
     save_trained(snapshot.model, snapshot.trained, trained)
     save_file(snapshot.optimizer_tensors, folder / _OPTIMIZER)
-    _write_json(folder / _OPTIMIZER_GROUPS, snapshot.optimizer_groups)
-    _write_json(folder / _STATE, snapshot.state)
+    _write_json(folder / OPTIMIZER_GROUPS_FILE, snapshot.optimizer_groups)
+    _write_json(folder / STATE_FILE, snapshot.state)
     _write_json(folder / _RANDOM, snapshot.random)
 
 
 def read_state(artifact: Artifact) -> dict[str, Any]:
     """The JSON state of a checkpoint."""
-    state = json.loads((artifact.path / _STATE).read_text())
+    state = json.loads((artifact.path / STATE_FILE).read_text())
     assert isinstance(state, dict)
     return state
 
@@ -115,7 +115,7 @@ def restore_weights(
     """
     load_trained(model, artifact.path / TRAINED_FOLDER, strategy.load_tensors)
     parameters = trainable_parameters(model)
-    groups = json.loads((artifact.path / _OPTIMIZER_GROUPS).read_text())
+    groups = json.loads((artifact.path / OPTIMIZER_GROUPS_FILE).read_text())
     saved = [group["params"] for group in groups]
     present = group_names(parameters)
     if saved != present:

@@ -35,3 +35,15 @@ def finished_before(spec: RunSpec, records: Records, run: RunRecord) -> TrainRes
     return TrainResult(
         run_id, run.state, uri, artifact.digest, run.global_step, metrics, was_done_before=True
     )
+
+
+def trained_before(spec: RunSpec, records: Records) -> TrainResult | None:
+    """The result of a run that has trained this spec under whatever name, a trial of a search for example.
+
+    Raises as `finished_before`.
+    """
+    runs = records.list_runs(kind="train", state="succeeded", name=spec.name, limit=1_000_000).runs
+    for run in runs:
+        if run.config_digest == spec.identity and (done := finished_before(spec, records, run)):
+            return done
+    return None

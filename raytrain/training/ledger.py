@@ -37,6 +37,8 @@ class Ledger:
     reason_to_regroup: str | None = None
     phases_s: dict[str, float] = field(default_factory=dict)
     first_step_at: float | None = None
+    stopped_by: str | None = None
+    """What the observer gave as its reason to stop."""
     _beat_at: float = 0.0
     _asked_at: float = 0.0
 
@@ -81,7 +83,10 @@ class Ledger:
             stream.write(f"{stamp} {text}\n")
 
     def stop_was_asked(self) -> bool:
-        """Whether somebody ran `raytrain runs stop`; asks the database now and then."""
+        """Whether the observer wants it, or somebody ran `raytrain runs stop`; asks the database now and then."""
+        self.stopped_by = self.stopped_by or self.observer.stop_reason()
+        if self.stopped_by is not None:
+            return True
         now = time.monotonic()
         if now - self._asked_at < _ASK_FOR_STOP_EVERY_S:
             return False

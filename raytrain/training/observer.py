@@ -22,6 +22,9 @@ class RunObserver(Protocol):
     def note(self, text: str) -> None:
         """Something a person should know."""
 
+    def stop_reason(self) -> str | None:
+        """Why the run should save and end now; None while it should go on. Asked several times a second."""
+
 
 class Silent:
     """An observer that looks away."""
@@ -39,3 +42,7 @@ class Silent:
 
     def note(self, text: str) -> None:
         """Nothing to show."""
+
+    def stop_reason(self) -> str | None:
+        """Nothing to ask for."""
+        return None

@@ -14,6 +14,7 @@ from raytrain.config.section import Section
 from raytrain.data.section import DataSection
 from raytrain.data.tasks import CLASSIFICATION_TASKS, TaskName
 from raytrain.models.section import AdapterSection, ModelSection
+from raytrain.runs.cost_section import CostSection
 from raytrain.runs.section import TrackingSection
 from raytrain.storage.manifest import digest_of
 from raytrain.storage.section import StorageSection
@@ -26,6 +27,9 @@ from raytrain.training.support import check_support
 _TRAIN_KEYS_BESIDE_IDENTITY = {
     "log_every", "save_every", "save_every_minutes", "keep_last_n", "keep_best_k", "max_bad_steps",
 }  # fmt: skip
+
+
+_SECTIONS_OF_OTHERS = ("search", "pipeline")
 
 
 def refuse_task_mismatch(task: TaskName, train: TrainSection) -> None:
@@ -78,6 +82,7 @@ class RunSpec(Section):
     scaling: ScalingSection = ScalingSection()
     storage: StorageSection = StorageSection()
     tracking: TrackingSection = TrackingSection()
+    cost: CostSection = CostSection()
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -118,5 +123,13 @@ def load_spec(path: Path, overrides: list[str] | None = None) -> RunSpec:
 
 
 def spec_from_document(document: Document, *, default_name: str) -> RunSpec:
-    name = document.values.get("name") or default_name.lower().replace(" ", "-")
-    return build(RunSpec, Document({"name": name, **document.values}, document.origins))
+    """One run with the recipe's own values: `search:` is for `raytrain tune`, and `pipeline:` for `raytrain run`."""
+    values = {key: value for key, value in document.values.items() if key not in _SECTIONS_OF_OTHERS}
+    named = {"name": recipe_name(document, default_name), **values}
+    return build(RunSpec, Document(named, document.origins, document.form))
+
+
+def recipe_name(document: Document, default_name: str) -> str:
+    """The name that a recipe gives itself, or its file's."""
+    name: str = document.values.get("name") or default_name.lower().replace(" ", "-")
+    return name

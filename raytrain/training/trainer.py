@@ -249,7 +249,7 @@ def _conclude(ledger: Ledger, state: RunState, signal_name: str | None) -> Train
         "metrics", {}
     )
     if state == "cancelled":
-        stopped_by = signal_name or "raytrain runs stop"
+        stopped_by = signal_name or ledger.stopped_by or "raytrain runs stop"
         records.set_state(run_id, state, f"stopped by {stopped_by}", global_step=ledger.global_step)
         return TrainResult(
             run_id, state, None, None, ledger.global_step, metrics, stopped_by, phases_s=ledger.phases_s

@@ -59,6 +59,7 @@ def validate(block: Block) -> None:
     """Raises ConfigError where the block is no recipe, or no part of one."""
     from raytrain.config.document import merge, parse_document
     from raytrain.training.spec import spec_from_document
+    from raytrain.tuning.spec import tune_recipe
 
     document = parse_document(block.text, str(block))
     if block.kind == "yaml part":
@@ -67,6 +68,8 @@ def validate(block: Block) -> None:
     for base in [bases] if isinstance(bases, str) else bases:
         assert (ROOT / base).is_file(), f"{block}: extends {base}, which is not there"
         document = merge(parse_document((ROOT / base).read_text(), base), document)
+    if "search" in document.values:
+        tune_recipe(document, default_name="block")
     spec_from_document(document, default_name="block")
 
 
@@ -220,8 +223,12 @@ def test_recipes_in_commands_take_their_overrides(workplace: Path) -> None:
     for block in all_blocks("bash"):
         for words in command_lines(block.text):
             recipes = [word for word in words if word.endswith(".yaml")]
-            is_suite = words[1:2] == ["suite"]
-            if not recipes or is_suite or not {"train", "jobs/train.py", "check", "show"} & set(words):
+            takes_another_file = words[1:2] in (["suite"], ["cluster"])
+            if (
+                not recipes
+                or takes_another_file
+                or not {"train", "jobs/train.py", "check", "show"} & set(words)
+            ):
                 continue
             assert Path(recipes[0]).is_file(), f"{block}: there is no {recipes[0]}"
             after = words[words.index(recipes[0]) + 1 :]

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
 import yaml
 
+from raytrain.evaluation.decision.contract import ContractSection
 from raytrain.evaluation.decision.decide import Comparison, Decision, Side, SuiteResult
 from raytrain.evaluation.decision.flips import Flip, choose_shown, count_flips, find_flips, write_flips
 from raytrain.evaluation.decision.headline import action, evidence, headline, outcome
@@ -16,10 +18,11 @@ from raytrain.evaluation.decision.lengths import score_by_length
 from raytrain.evaluation.decision.markdown import render_markdown
 from raytrain.evaluation.decision.page import render_page
 from raytrain.evaluation.records import storable
+from raytrain.evaluation.results import Evaluation
 from raytrain.evaluation.statistics.gains import Verdict
 from raytrain.storage.artifact import Artifact, ArtifactWriter
 from raytrain.storage.location import Location
-from raytrain.storage.manifest import digest_of
+from raytrain.storage.manifest import digest_of, short_digest
 from raytrain.storage.provenance import collect_provenance
 
 FORMAT = 1
@@ -69,6 +72,14 @@ def write_decision(place: Location, comparison: Comparison) -> Artifact:
             name = "flips.parquet" if len(decisions) == 1 else f"flips_{i}.parquet"
             write_flips(find_flips(suite.comparison for suite in one.suites), writer.path / name)
         return writer.commit(collect_provenance(config=contract.model_dump(mode="json")), replace=True)
+
+
+def decision_place(
+    storage: Location, evaluations: Sequence[Evaluation], contract: ContractSection
+) -> Location:
+    """Named by what is compared, the baseline first: the same question has one place for its answer."""
+    digests = [one.artifact.digest for one in evaluations]
+    return storage / "decisions" / short_digest(digest_of([*digests, contract.digest]))
 
 
 def _write_json(file: Any, value: object) -> None:

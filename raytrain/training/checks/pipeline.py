@@ -14,7 +14,8 @@ from pathlib import Path
 from raytrain.data.prepare import prepare_dataset
 from raytrain.errors import IntegrityError, PlatformError
 from raytrain.models.base import resolve_base_model
-from raytrain.storage.artifact import Artifact, ArtifactWriter
+from raytrain.storage.artifact import Artifact, ArtifactWriter, open_artifact
+from raytrain.storage.manifest import MANIFEST_NAME
 from raytrain.storage.provenance import collect_provenance
 from raytrain.training.checks import resume
 from raytrain.training.checks.health import examine
@@ -163,3 +164,22 @@ def write_report(spec: RunSpec, verdict: Verdict, parts: list[Verdict], plot: Pa
         if plot.is_file():
             shutil.copyfile(plot, writer.path / _PLOT_FILE)
         return writer.commit(collect_provenance(config=spec.to_dict(), seed=spec.train.seed))
+
+
+def find_report(spec: RunSpec) -> Artifact | None:
+    """The newest report of a check that this recipe has passed, with the same base model and rows; read whole."""
+    storage = spec.storage.location
+    parents = {
+        "base_model": resolve_base_model(spec.model, storage).digest,
+        "dataset": prepare_dataset(spec.data, storage).digest,
+    }
+    for place in sorted((storage / "checks").children(), key=lambda one: one.name, reverse=True):
+        if not place.name.startswith(f"{spec.run_id}-") or not (place / MANIFEST_NAME).exists():
+            continue
+        artifact = open_artifact(place, kind=REPORT_KIND)
+        if dict(artifact.manifest.parents) != parents:
+            continue
+        report = json.loads((artifact.location / REPORT_FILE).read_bytes())
+        if report["passed"] and report["recipe"]["identity"] == spec.identity:
+            return artifact
+    return None

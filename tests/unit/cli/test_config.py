@@ -28,6 +28,12 @@ def test_check_names_the_run(recipe: Path, capsys: pytest.CaptureFixture[str]) -
     assert found["run_id"] in capsys.readouterr().out.replace("\n", "")
 
 
+def test_check_looks_into_a_search(recipe: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    space = "search.space={train.learning_rat: {type: float, low: 1, high: 2}}"
+    assert run(["config", "check", str(recipe), space, "--json"]) == 2
+    assert json.loads(capsys.readouterr().out)["error"]["fix"] == "did you mean `train.learning_rate`?"
+
+
 def test_show_resolves_presets_overrides_and_defaults(
     recipe: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:

@@ -11,12 +11,12 @@ from guide import ROOT
 from real_model import SMOLLM2
 from transformers import AutoTokenizer
 
-from raytrain import pipeline
 from raytrain.evaluation.evaluate import EvaluateResult
 from raytrain.evaluation.items import load_items
 from raytrain.evaluation.suite import load_suite
 from raytrain.models.base import resolve_base_model
 from raytrain.models.section import ModelSection
+from raytrain.pipeline import steps as pipeline
 from raytrain.storage.location import Location
 
 

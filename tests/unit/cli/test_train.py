@@ -58,6 +58,19 @@ def test_json_is_one_object_whatever_ray_prints(
     assert fake.asked["spec"].train.seed == 9
 
 
+def test_a_search_is_left_aside_and_that_is_told(
+    recipe: Path, fake: FakeTrainer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    space = "search.space={train.learning_rate: {type: float, low: 1e-5, high: 1e-2}}"
+    assert run(["train", str(recipe), space]) == 0
+    told = " ".join(capsys.readouterr().err.split())
+    assert (
+        "training with the recipe's own train.learning_rate: `raytrain tune` searches for better ones" in told
+    )
+    assert fake.asked["spec"].train.learning_rate == 2e-4
+    assert run(["train", str(recipe), space.replace("1e-2", "1e-9")]) == 2, "nor is a fault in it passed over"
+
+
 def test_options_arrive(recipe: Path, fake: FakeTrainer) -> None:
     run(["train", str(recipe), "--address", "h:1", "--fresh", "--run-id", "x-1", "-v"])
     told = {key: fake.asked[key] for key in ("address", "fresh", "run_id", "verbose")}

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from raytrain.cluster.connection import check_somebody_answers, connect, count_placeable
+from raytrain.cluster.connection import check_somebody_answers, connect, count_placeable, is_kind_of_node
 from raytrain.cluster.section import WorkersSection
 from raytrain.errors import ClusterError
 
@@ -35,6 +35,20 @@ def test_counts_workers_that_fit_node_by_node(
     nodes: list[dict[str, float]], worker: dict[str, float], asked: int, placed: int
 ) -> None:
     assert count_placeable(nodes, worker, asked) == placed
+
+
+@pytest.mark.parametrize(
+    ("name", "is_kind"),
+    [
+        ("ray.head.default", True),
+        ("gpu", True),
+        ("node_pool", True),
+        ("", False),
+        (f"node_{'0f' * 28}", False),
+    ],
+)
+def test_which_names_an_autoscaler_took_from_a_file(name: str, is_kind: bool) -> None:
+    assert is_kind_of_node(name) is is_kind
 
 
 def test_what_a_worker_reserves() -> None:

@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 
 from raytrain.errors import ConfigError, StorageError, TrainingError
-from raytrain.runs import tables
 from raytrain.runs.ownership import Owner, owner_is_alive
 from raytrain.runs.records import Records, open_records
 from raytrain.storage import database
@@ -341,14 +340,6 @@ class TestDatabaseFaults:
         file.write_bytes(content)
         with pytest.raises(DamagedDatabaseError):
             check_database_whole(open_records().engine)
-
-    @pytest.mark.parametrize(("version", "who"), [(tables.SCHEMA_VERSION + 1, "newer"), (0, "older")])
-    def test_another_schema(self, records: Records, home: Path, version: int, who: str) -> None:
-        with sqlite3.connect(home / "raytrain.db") as connection:
-            connection.execute("UPDATE raytrain_schema SET version = ?", (version,))
-        with pytest.raises(StorageError) as caught:
-            open_records()
-        assert f"written by a {who} raytrain" in caught.value.why.replace("an older", "a older")
 
     def test_a_locked_database(self, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(database, "LOCK_TIMEOUT_S", 0.2)

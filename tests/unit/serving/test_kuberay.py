@@ -1,12 +1,7 @@
-"""The KubeRay manifest: of the operator's form, and of our config.
-
-The form is written here, from the documented fields of RayService (ray.io/v1) and of Kubernetes that a serving manifest
-may use: the operator's own schema is 100,000 lines. It is closed, so that a misspelled field is found.
-"""
+"""The KubeRay manifest that serves: of the operator's form, and of our config."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,76 +9,12 @@ import jsonschema
 import pytest
 import yaml
 from answering_backends import ToldBackend, listening
+from kubernetes_forms import RAY_SERVICE, pods
 
 from raytrain.serving.launch import serve_config
 from raytrain.serving.section import load_serving
 
 ROOT = Path(__file__).parents[3]
-TEXT: dict[str, Any] = {"type": "string", "minLength": 1}
-NUMBER = {"type": "integer", "minimum": 0}
-YES = {"type": "boolean"}
-WORDS = {"type": "object", "additionalProperties": {"type": "string"}}
-
-
-def form(required: list[str], **fields: Any) -> dict[str, Any]:
-    return {"type": "object", "properties": fields, "required": required, "additionalProperties": False}
-
-
-def several(of: dict[str, Any]) -> dict[str, Any]:
-    return {"type": "array", "items": of, "minItems": 1}
-
-
-PROBE = form(
-    ["httpGet"],
-    httpGet=form(["path", "port"], path={"type": "string", "pattern": "^/"}, port={"type": ["string", "integer"]}),
-    initialDelaySeconds=NUMBER, periodSeconds=NUMBER, timeoutSeconds=NUMBER, failureThreshold=NUMBER,
-)  # fmt: skip
-CONTAINER = form(
-    ["name", "image"],
-    name=TEXT, image=TEXT, command=several(TEXT), env=several(form(["name", "value"], name=TEXT, value=TEXT)),
-    ports=several(form(["containerPort"], containerPort=NUMBER, name={"type": "string", "maxLength": 15})),
-    resources=form(["requests", "limits"], requests=WORDS, limits=WORDS),
-    volumeMounts=several(form(["name", "mountPath"], name=TEXT, mountPath=TEXT, readOnly=YES)),
-    readinessProbe=PROBE, livenessProbe=PROBE,
-)  # fmt: skip
-VOLUME = form(
-    ["name"],
-    name=TEXT, emptyDir=form([], medium={"enum": ["Memory"]}), configMap=form(["name"], name=TEXT),
-    secret=form(["secretName"], secretName=TEXT),
-)  # fmt: skip
-TEMPLATE = form(
-    ["spec"],
-    metadata=form([], labels=WORDS),
-    spec=form(
-        ["containers"],
-        containers=several(CONTAINER), initContainers=several(CONTAINER), volumes=several(VOLUME),
-    ),
-)  # fmt: skip
-RAY_SERVICE = form(
-    ["apiVersion", "kind", "metadata", "spec"],
-    apiVersion={"const": "ray.io/v1"}, kind={"const": "RayService"}, metadata=form(["name"], name=TEXT),
-    spec=form(
-        ["serveConfigV2", "rayClusterConfig"],
-        serveConfigV2=TEXT,
-        rayClusterConfig=form(
-            ["headGroupSpec", "rayVersion"],
-            rayVersion={"type": "string", "pattern": r"^\d+\.\d+\.\d+$"}, enableInTreeAutoscaling=YES,
-            authOptions=form([], mode={"enum": ["token", "disabled"]}, secretName=TEXT),
-            headGroupSpec=form(
-                ["template", "rayStartParams"],
-                serviceType={"enum": ["ClusterIP", "NodePort", "LoadBalancer"]}, enableIngress=YES,
-                rayStartParams=WORDS, template=TEMPLATE,
-            ),
-            workerGroupSpecs=several(
-                form(
-                    ["groupName", "minReplicas", "maxReplicas", "rayStartParams", "template"],
-                    groupName=TEXT, replicas=NUMBER, minReplicas=NUMBER, maxReplicas=NUMBER, rayStartParams=WORDS,
-                    template=TEMPLATE,
-                )
-            ),
-        ),
-    ),
-)  # fmt: skip
 
 
 @pytest.fixture
@@ -95,11 +26,6 @@ def documents() -> list[dict[str, Any]]:
 def cluster(documents: list[dict[str, Any]]) -> dict[str, Any]:
     found: dict[str, Any] = documents[0]["spec"]["rayClusterConfig"]
     return found
-
-
-def pods(cluster: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    for group in (cluster["headGroupSpec"], *cluster["workerGroupSpecs"]):
-        yield group["template"]["spec"]
 
 
 def test_it_is_of_the_operator_s_form(documents: list[dict[str, Any]]) -> None:

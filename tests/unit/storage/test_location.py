@@ -38,6 +38,15 @@ def test_read_write_list_delete(tmp_path: Path) -> None:
     assert not folder.exists()
 
 
+def test_what_a_folder_takes(tmp_path: Path) -> None:
+    place = Location(str(tmp_path / "folder"))
+    assert place.size_bytes() == 0, "not there"
+    (place / "a").write_bytes(b"12345")
+    (place / "below" / "b").write_bytes(b"123")
+    assert place.size_bytes() == 8
+    assert (place / "a").size_bytes() == 5
+
+
 def test_a_folder_that_does_not_fit_is_told_as_a_full_disk(tmp_path: Path) -> None:
     def full(*_: object, **__: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

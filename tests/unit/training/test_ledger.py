@@ -27,6 +27,7 @@ class Seeing:
 
     def __init__(self) -> None:
         self.seen: list[tuple[Any, ...]] = []
+        self.stop: str | None = None
 
     def phase(self, text: str, seconds: float | None) -> None:
         self.seen.append(("phase", text, seconds))
@@ -39,6 +40,9 @@ class Seeing:
 
     def note(self, text: str) -> None:
         self.seen.append(("note", text))
+
+    def stop_reason(self) -> str | None:
+        return self.stop
 
 
 @pytest.fixture
@@ -214,6 +218,16 @@ def test_heartbeat_and_the_wish_to_stop(ledger: Ledger, records: Records) -> Non
 
 
 @pytest.mark.slow
+def test_an_observer_may_end_the_run_and_its_reason_is_kept(ledger: Ledger) -> None:
+    assert isinstance(ledger.observer, Seeing)
+    assert not ledger.stop_was_asked()
+    ledger.observer.stop = "others were better"
+    assert ledger.stop_was_asked()
+    ledger.observer.stop = None
+    assert ledger.stop_was_asked(), "a wish to stop is not taken back"
+    assert ledger.stopped_by == "others were better"
+
+
 def test_what_ray_raises_in_the_users_words() -> None:
     import ray.train
 

@@ -1,0 +1,303 @@
+"""What the default search gives over random search, what it costs a trial, and whether its driver stays as it is.
+
+    python -m benchmarks.tuning [--json FILE] [--quick]
+
+1. Steps. Both searches have the same budget of optimizer steps: TPE with ASHA, the default, and random values without
+   early ends. The objective is a small network of two layers that learns a classification from 384 rows, trained for
+   real; its validation loss counts when a trial has made all its steps. Told is the share of the budget after which the
+   default has a trial that is as good as the best of random search with all of it.
+2. Overhead. A search of real runs on a Ray of its own: how much longer a trial takes than its run alone.
+3. Driver. 1,000 trials without any training, through the searcher that Ray Tune asks, in a SQLite database.
+"""
+
+from __future__ import annotations
+
+import importlib
+import itertools
+import json
+import math
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import torch
+import yaml
+
+from benchmarks.figures import RESULTS, Figure, parser_of, picture, report
+from raytrain.config.document import Document
+from raytrain.tuning.chooser import Chooser
+from raytrain.tuning.spec import TuneRecipe, tune_recipe
+from raytrain.tuning.study import StudyMemory, TrialMemory
+from raytrain.tuning.task import TrialTask
+
+STEPS_PER_TRIAL = 81
+EVALUATE_AT = (3, 9, 27, 81)
+SPACE: dict[str, Any] = {
+    "train.learning_rate": {"type": "float", "low": 1e-5, "high": 1.0, "log": True},
+    "train.weight_decay": {"type": "float", "low": 1e-6, "high": 1.0, "log": True},
+    "train.max_grad_norm": {"type": "float", "low": 1e-3, "high": 10.0, "log": True},
+    "adapter.lora_rank": {"type": "int", "low": 2, "high": 64, "log": True},
+}
+"""Keys of a recipe, whose values the network takes: `lora_rank` is its width."""
+
+
+def main() -> None:
+    parser = parser_of(
+        __doc__, "tuning", "10 seeds in place of 20, and 3 trials in place of 8 for the overhead"
+    )
+    parser.add_argument("--without-ray", action="store_true", help="leave the overhead out")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    figures = [*steps_to_randoms_best(10 if arguments.quick else 20), *driver_of_many(1_000)]
+    if not arguments.without_ray:
+        figures += overhead(3 if arguments.quick else 8)
+    report(figures, "Searching for good values", arguments.json)
+
+
+# Steps to random's best
+
+
+@dataclass(frozen=True)
+class Found:
+    """The best objective so far, after so many steps of the whole search."""
+
+    steps: int
+    best: float
+
+
+def recipe_of(**search: Any) -> TuneRecipe:
+    values: dict[str, Any] = {
+        "name": "bench",
+        "model": {"base_model": "none"},
+        "data": {"sources": ["none.jsonl"]},
+        "train": {"eval_every": EVALUATE_AT[0], "max_steps": STEPS_PER_TRIAL},
+        "search": {"space": SPACE, "num_trials": 100_000, **search},
+    }
+    return tune_recipe(Document(values), default_name="bench")
+
+
+def steps_to_randoms_best(num_seeds: int, num_trials: int = 30) -> Iterator[Figure]:
+    """`num_trials` whole trials are the budget."""
+    budget = num_trials * STEPS_PER_TRIAL
+    shares, curves = [], []
+    for seed in range(num_seeds):
+        task = Classification(seed)
+        random = list(search(recipe_of(sampler="random", scheduler="none", seed=seed), task, budget))
+        default = list(search(recipe_of(seed=seed), task, budget))
+        wanted = random[-1].best
+        reached = next((one.steps for one in default if one.best <= wanted), None)
+        shares.append(math.inf if reached is None else reached / budget)
+        curves.append((random, default))
+        print(f"seed {seed}: random {wanted:.4f}, default {default[-1].best:.4f} after the same steps, "
+              f"reached after {shares[-1]:.2f} of them", flush=True)  # fmt: skip
+    low, high = interval_of_median(shares)
+    better = sum(default[-1].best <= random[-1].best for random, default in curves)
+    draw(curves, budget)
+    yield Figure("steps to the best of random search, share of its budget, median", finite(statistics.median(shares)),
+                 "", 0.5, higher_is_better=False)  # fmt: skip
+    yield Figure("the same, lower end of the 95 % interval", finite(low), "")
+    yield Figure("the same, upper end of the 95 % interval", finite(high), "")
+    yield Figure(f"seeds of {num_seeds} in which the default ends at least as good", float(better), "")
+
+
+def search(recipe: TuneRecipe, task: Classification, budget: int) -> Iterator[Found]:
+    """One search in memory, until its steps are used; a trial that the budget cuts off does not count."""
+    import optuna
+
+    storage = optuna.storages.InMemoryStorage()
+    memory = StudyMemory(recipe, "bench", storage)
+    chooser = Chooser(memory, lambda _text: None)
+    used, best = 0, math.inf
+    while used < budget:
+        trial = chooser.next()
+        assert isinstance(trial, TrialTask)
+        told = TrialMemory(recipe, "bench", trial.number, storage)
+        network = task.network(trial.values)
+        for step in range(1, STEPS_PER_TRIAL + 1):
+            network.step()
+            used += 1
+            if step in EVALUATE_AT and step < STEPS_PER_TRIAL and told.report(network.loss(), step):
+                memory.tell_pruned(trial.number, "others were better")
+                break
+        else:
+            loss = network.loss()
+            memory.tell_complete(trial.number, [loss if math.isfinite(loss) else 1e6])
+            if used <= budget:
+                best = min(best, loss if math.isfinite(loss) else math.inf)
+        yield Found(min(used, budget), best)
+
+
+class Classification:
+    """Rows of five classes that overlap, in twelve dimensions of which four matter; other rows for each seed."""
+
+    def __init__(self, seed: int) -> None:
+        generator = np.random.default_rng(seed)
+        centres = generator.normal(size=(5, 4)) * 1.2
+
+        def rows(count: int) -> tuple[torch.Tensor, torch.Tensor]:
+            labels = generator.integers(0, 5, count)
+            features = generator.normal(size=(count, 12))
+            features[:, :4] += centres[labels]
+            features[:, 4] *= features[:, 5]
+            return torch.tensor(features, dtype=torch.float32), torch.tensor(labels)
+
+        self.train, self.validation = rows(384), rows(512)
+        self.seed = seed
+
+    def network(self, values: Any) -> Network:
+        return Network(self, values)
+
+
+class Network:
+    """Two layers and AdamW, on batches of 64 rows."""
+
+    def __init__(self, task: Classification, values: Any) -> None:
+        torch.manual_seed(task.seed)
+        width = values["adapter.lora_rank"]
+        self._model = torch.nn.Sequential(
+            torch.nn.Linear(12, width), torch.nn.Tanh(), torch.nn.Linear(width, 5)
+        )
+        self._optimizer = torch.optim.AdamW(
+            self._model.parameters(),
+            lr=values["train.learning_rate"],
+            weight_decay=values["train.weight_decay"],
+        )
+        self._max_norm = values["train.max_grad_norm"]
+        self._task = task
+        self._order = torch.Generator().manual_seed(task.seed)
+
+    def step(self) -> None:
+        features, labels = self._task.train
+        rows = torch.randint(len(labels), (64,), generator=self._order)
+        loss = torch.nn.functional.cross_entropy(self._model(features[rows]), labels[rows])
+        self._optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(self._model.parameters(), self._max_norm)
+        self._optimizer.step()
+
+    def loss(self) -> float:
+        features, labels = self._task.validation
+        with torch.no_grad():
+            return float(torch.nn.functional.cross_entropy(self._model(features), labels))
+
+
+def interval_of_median(values: Sequence[float]) -> tuple[float, float]:
+    """95 % by the order statistics, which need no assumption."""
+    from scipy.stats import binom
+
+    ordered = sorted(values)
+    low = int(binom.ppf(0.025, len(ordered), 0.5))
+    return ordered[max(0, low - 1)], ordered[min(len(ordered) - 1, len(ordered) - low)]
+
+
+def finite(share: float) -> float:
+    """A search that never gets there is told as twice the budget."""
+    return share if math.isfinite(share) else 2.0
+
+
+def draw(curves: Sequence[tuple[list[Found], list[Found]]], budget: int) -> None:
+    with picture(RESULTS / "tuning.png", figsize=(8, 4)) as axes:
+        for index, (name, colour) in enumerate((("random", "tab:gray"), ("TPE with ASHA", "tab:blue"))):
+            for i, pair in enumerate(curves):
+                wanted = pair[0][-1].best
+                found = [one for one in pair[index] if math.isfinite(one.best)]
+                axes.step(
+                    [one.steps / budget for one in found], [one.best - wanted for one in found],
+                    where="post", color=colour, alpha=0.5, label=name if i == 0 else None,
+                )  # fmt: skip
+        axes.axhline(0, color="black", linewidth=0.8)
+        axes.set_yscale("symlog", linthresh=0.01)
+        axes.set_xlabel("share of the step budget")
+        axes.set_ylabel("best so far, less random's final best")
+        axes.legend()
+
+
+# The driver of many trials
+
+
+def driver_of_many(num_trials: int) -> Iterator[Figure]:
+    """A process of its own, so that its memory is that of the search alone."""
+    with tempfile.TemporaryDirectory(prefix="raytrain-tuning-") as home:
+        done = subprocess.run(
+            [sys.executable, "-m", "benchmarks.tuning_driver", str(num_trials)],
+            env={**os.environ, "RAYTRAIN_HOME": home}, check=True, capture_output=True, text=True,
+        )  # fmt: skip
+    told = json.loads(done.stdout.splitlines()[-1])
+    first, last = told["first_ms"], told["last_ms"]
+    yield Figure("driver: a trial, of the first 100", first, "ms")
+    yield Figure(f"driver: a trial, of the last 100 of {num_trials:,}", last, "ms")
+    yield Figure(
+        "driver: more memory at the end than after 100 trials",
+        told["grown_mb"],
+        "MB",
+        50,
+        higher_is_better=False,
+    )
+    yield Figure(
+        "driver: time of a late trial against an early one", last / first, "×", 2.0, higher_is_better=False
+    )
+
+
+# Overhead of a trial
+
+
+def overhead(num_trials: int) -> Iterator[Figure]:
+    """Trials of a tiny model, one at a time."""
+    with tempfile.TemporaryDirectory(prefix="raytrain-tuning-") as scratch:
+        recipe = _write_recipe(Path(scratch), num_trials)
+        home = Path(scratch) / "home"
+        subprocess.run(
+            [sys.executable, "-m", "raytrain", "tune", str(recipe), "--json"],
+            env={**os.environ, "RAYTRAIN_HOME": str(home), "HF_HUB_OFFLINE": "1"}, check=True, capture_output=True,
+        )  # fmt: skip
+        runs = _times_of_runs(home)
+    alone = statistics.median(end - start for start, end in runs)
+    between = [later[0] - earlier[1] for earlier, later in itertools.pairwise(runs)]
+    yield Figure("a trial's run: starting workers, training, writing its result", alone, "s")
+    yield Figure("what the search adds to each trial", statistics.median(between), "s")
+
+
+def _times_of_runs(home: Path) -> list[tuple[float, float]]:
+    import sqlite3
+
+    with sqlite3.connect(home / "raytrain.db") as database:
+        return list(
+            database.execute("select started_at, ended_at from runs where kind = 'train' order by started_at")
+        )
+
+
+def _write_recipe(folder: Path, num_trials: int) -> Path:
+    save_tiny_llama = importlib.import_module("tests.tiny_models").save_tiny_llama
+    rows = folder / "rows.jsonl"
+    rows.write_text(
+        "".join(json.dumps({"question": f"Add {i} and {i}.", "answer": str(2 * i)}) + "\n" for i in range(60))
+    )
+    recipe = {
+        "model": {"base_model": str(save_tiny_llama(folder / "tiny"))},
+        "adapter": {"lora_rank": 4},
+        "data": {"sources": [str(rows)], "val_fraction": 0.15, "max_seq_len": 64},
+        "train": {"max_steps": 12, "eval_every": 4, "global_batch_size": 8},
+        "search": {
+            "space": {"train.learning_rate": SPACE["train.learning_rate"]}, "num_trials": num_trials,
+            "max_concurrent": 1, "scheduler": "none", "probe_steps": 0,
+        },
+    }  # fmt: skip
+    place = folder / "tiny.yaml"
+    place.write_text(yaml.safe_dump(recipe))
+    return place
+
+
+def memory_mb() -> float:
+    return float(psutil.Process().memory_info().rss / 1e6)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,15 @@
+"""What `ray job submit` starts to evaluate: `raytrain evaluate` with the same words.
+
+    ray job submit --working-dir . -- python jobs/evaluate.py MODEL --suite jobs/suites/tool_calls.yaml
+
+Inside a job Ray names the cluster in RAY_ADDRESS, which is then used.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from raytrain.cli.main import run
+
+if __name__ == "__main__":
+    sys.exit(run(["evaluate", *sys.argv[1:]]))

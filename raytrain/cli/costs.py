@@ -1,0 +1,157 @@
+"""What runs cost: told after them by `raytrain runs cost`, estimated and asked before them."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from raytrain.cli.output import JsonOption, emit, stderr_console
+from raytrain.cli.recorded_runs import opened_records, wide
+from raytrain.errors import ConfigError, PlatformError, RefusedError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from rich.console import Console
+
+    from raytrain.runs.cost import Cost, Estimate, Measured
+    from raytrain.runs.record_types import RunRecord
+    from raytrain.runs.records import Records
+    from raytrain.training.spec import RunSpec
+
+YesOption = Annotated[
+    bool, typer.Option("--yes", help="Start although the estimate is above cost.confirm_above.")
+]
+By = Literal["run", "recipe", "month"]
+
+_LOOKED_AT = 20
+"""Earlier runs of a recipe that an estimate is looked for in."""
+
+
+def show_costs(
+    by: Annotated[str, typer.Option(help="run, recipe or month.")] = "run",
+    since: Annotated[str | None, typer.Option(help="An age (90m, 36h, 2d) or a date.")] = None,
+    name: Annotated[str | None, typer.Option(help="Part of the runs' name.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """What runs took, and what that costs at the prices of their recipes; those that go on count up to now."""
+    from dataclasses import asdict
+
+    from raytrain.runs.cost import summed
+    from raytrain.runs.views import parse_since
+
+    if by not in ("run", "recipe", "month"):
+        raise ConfigError(
+            f"--by {by}", why="costs are summed by run, recipe or month", fix="take one of these"
+        )
+    now = time.time()
+    with opened_records() as records:
+        page = records.list_runs(name=name, since=parse_since(since, now) if since else None, limit=1_000_000)
+        costs = [(run, _actual(records, run, now)) for run in page.runs if run.started_at is not None]
+    lines = summed(costs, by)
+    total = summed(costs, "recipe")
+    money: dict[str, float] = {}
+    for line in total:
+        for currency, amount in line.money.items():
+            money[currency] = money.get(currency, 0.0) + amount
+    found = {"by": by, "lines": [asdict(line) for line in lines], "total": money}
+    emit(found, as_json, lambda console: _show(wide(console), by, lines, money))
+
+
+def _show(console: Console, by: str, lines: list[Any], money: Mapping[str, float]) -> None:
+    from rich.table import Table
+
+    if not lines:
+        console.print("no run fits")
+        return
+    table = Table(box=None, pad_edge=False)
+    for column in (by, "runs", "CPU hours", "GPU hours", "cost"):
+        table.add_column(column, justify="left" if column in (by, "cost") else "right", no_wrap=True)
+    for line in lines:
+        unpriced = f"{line.num_unpriced} without a price" if line.num_unpriced else ""
+        told = ", ".join(filter(None, [*_amounts(line.money), unpriced]))
+        table.add_row(line.key, str(line.num_runs), f"{line.cpu_hours:.2f}", f"{line.gpu_hours:.2f}", told)
+    console.print(table)
+    if money:
+        console.print(f"in all: {', '.join(_amounts(money))}", highlight=False)
+
+
+def _amounts(money: Mapping[str, float]) -> list[str]:
+    return [f"{amount:.2f} {currency}" for currency, amount in sorted(money.items())]
+
+
+def _actual(records: Records, run: RunRecord, now: float) -> Cost:
+    from raytrain.runs.cost import active_seconds, cost_of, sections_of
+
+    return cost_of(active_seconds(run, records.events(run.id), now), *sections_of(run.config))
+
+
+def estimated(records: Records, spec: RunSpec) -> Estimate | None:
+    """From the newest runs of the same recipe, a short probe with `train.max_steps` among them."""
+    from raytrain.runs.cost import estimate
+
+    page = records.list_runs(kind="train", limit=_LOOKED_AT, name=spec.name)
+    measured = [_measured(records, run) for run in page.runs if run.started_at is not None]
+    return estimate(spec.to_dict(), spec.train.num_steps, measured)
+
+
+def _measured(records: Records, run: RunRecord) -> Measured:
+    from raytrain.runs.cost import Measured, active_seconds
+
+    points = records.metrics(run.id, ["train/step_s"]).get("train/step_s", [])
+    # The first steps compile and fill caches.
+    step_s = [point.value for point in (points[1:] or points)]
+    spent = sum(step_s) / len(step_s) * run.global_step if step_s else 0.0
+    beside = max(0.0, active_seconds(run, records.events(run.id), time.time()) - spent)
+    return Measured(run.id, run.config, step_s, beside, _num_rows(records, run))
+
+
+def _num_rows(records: Records, run: RunRecord) -> int | None:
+    """Of the training split of the dataset that the run read."""
+    import pyarrow.parquet as pq
+
+    from raytrain.data.dataset import split_file
+    from raytrain.storage.artifact import open_artifact
+    from raytrain.storage.location import Location
+
+    read = [use for use in records.artifacts(run.id) if use.role == "dataset" and use.uri]
+    if not read:
+        return None
+    try:
+        artifact = open_artifact(Location.parse(str(read[-1].uri)), kind="dataset", verify=False)
+        return int(pq.ParquetFile(split_file(artifact, "train")).metadata.num_rows)
+    except (PlatformError, OSError):
+        return None  # deleted since; the estimate then does without it
+
+
+def confirm_cost(spec: RunSpec, *, yes: bool, as_json: bool) -> Estimate | None:
+    """Tell the estimate where there are prices, and ask where it is above `cost.confirm_above`.
+
+    Raises RefusedError where the answer is no, or where nobody is there to ask.
+    """
+    prices, limit = spec.cost, spec.cost.confirm_above
+    if limit is None and not (prices.cpu_hour or prices.gpu_hour or prices.gpu_hours or prices.instance):
+        return None
+    with opened_records() as records:
+        found = estimated(records, spec)
+    console = stderr_console()
+    if found is None:
+        if not as_json:
+            probe = "a probe gives one: the same command with train.max_steps=5"
+            console.print(f"no estimate of the cost: no run of this recipe yet; {probe}", highlight=False)
+        return None
+    if not as_json:
+        console.print(f"estimate: {found.told()}", highlight=False)
+    if limit is None or found.cost.money is None or found.cost.money <= limit or yes:
+        return found
+    asked = f"{found.cost.money:.2f} {found.cost.currency} is above cost.confirm_above ({limit:g})"
+    if sys.stdin.isatty() and not as_json and typer.confirm(f"{asked}. Start?", err=True):
+        return found
+    raise RefusedError(
+        f"not started: the estimate of {asked}",
+        why=found.told(),
+        fix="add --yes, raise cost.confirm_above, or take fewer steps",
+    )

@@ -1,0 +1,24 @@
+"""What carries a job. One contract for all: tests/queue_contract.py."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from raytrain.runs.queue.ending import Ended
+from raytrain.runs.queue.job import Job
+
+
+class Backend(Protocol):
+    """Called by schedulers, in any process and on any machine; it keeps nothing in memory between two calls.
+
+    A back end may carry a job to its end and settle it in the store by itself; then `look` only finds those that died.
+    """
+
+    def start(self, job: Job) -> None:
+        """Begin this start of a claimed job and return. Raises PlatformError where nothing was begun."""
+
+    def look(self, job: Job, now: float) -> Ended | None:
+        """None while it goes on, or where that cannot be told yet; `exit_code` None where it is gone without a word."""
+
+    def ask_to_stop(self, job: Job) -> None:
+        """See to it that a job with a wish saves and ends, and is ended where it does not; called again and again."""

@@ -1,0 +1,126 @@
+"""Carries one start of a job on this machine: `python -m raytrain.runs.queue.carrier JOB START`.
+
+It outlives the scheduler that began it, passes on what is wished of the job, and writes down how the job ends.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+
+from raytrain.errors import StorageError
+from raytrain.runs.ownership import Owner
+from raytrain.runs.queue.ending import Ended
+from raytrain.runs.queue.job import Job
+from raytrain.runs.queue.local import log_file
+from raytrain.runs.queue.log_tail import tail_of
+from raytrain.runs.queue.store import QueueStore
+from raytrain.runs.records import open_records
+from raytrain.runs.run_ids import known_runs
+from raytrain.runs.signals import SignalWatch
+
+ASK_EVERY_S = 1.0
+STOP_WITHIN_S = float(os.environ.get("RAYTRAIN_STOP_WITHIN_S", "600"))
+"""After which a job that was asked to save and end is killed."""
+
+_TELL_FOR_S = 3600.0
+_PR_SET_PDEATHSIG = 1
+
+
+def main(arguments: list[str]) -> int:
+    job_id, num_starts = arguments[0], int(arguments[1])
+    records = open_records()
+    store = QueueStore(records.engine)
+    job = store.confirm(job_id, num_starts, Owner.current())
+    if job is None:
+        print(f"start {num_starts} of job {job_id} is void: it was cancelled, or begun anew", flush=True)
+        return 0
+    with SignalWatch() as watch:
+        code = _carried(store, job, watch)
+    ended = Ended(
+        code, _stated_reason(code), tail_of(log_file(job)), was_stopped=code == 0 and _run_was_stopped(job)
+    )
+    _told_in_the_end(lambda: store.settle(job, ended))
+    records.close()
+    return 0
+
+
+def _carried(store: QueueStore, job: Job, watch: SignalWatch) -> int:
+    """The exit code of the job's process, as Python has it: negative where a signal ended it."""
+    try:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "raytrain", *job.words],
+            cwd=job.folder,
+            env={**os.environ, **job.environment},
+            preexec_fn=_end_with_parent if sys.platform == "linux" else None,
+        )
+    except OSError as error:
+        print(f"it cannot be started in {job.folder}: {error}", flush=True)
+        return 2
+    asked_at: float | None = None
+    while True:
+        try:
+            return process.wait(ASK_EVERY_S)
+        except subprocess.TimeoutExpired:
+            pass
+        if asked_at is None and (watch.signal_name is not None or _is_to_end(store, job)):
+            asked_at = time.monotonic()
+            process.send_signal(signal.SIGTERM)
+        elif asked_at is not None:
+            _is_to_end(store, job)  # a sign of life
+            if time.monotonic() - asked_at > STOP_WITHIN_S:
+                print(f"killed: it had not ended {STOP_WITHIN_S:.0f} s after it was asked to", flush=True)
+                process.kill()
+
+
+def _is_to_end(store: QueueStore, job: Job) -> bool:
+    try:
+        counts, wish = store.beat(job.id, job.num_starts)
+    except StorageError as error:
+        print(f"the records database does not answer, the job goes on: {error.why}", flush=True)
+        return False
+    return wish is not None or not counts
+
+
+def _end_with_parent() -> None:
+    """In the child: ask Linux for SIGTERM when the carrier dies, so that the run saves and ends."""
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def _stated_reason(code: int) -> str | None:
+    return "killed (out of memory is the usual cause)" if code == -signal.SIGKILL else None
+
+
+def _run_was_stopped(job: Job) -> bool:
+    """`raytrain runs stop` ends a run in order, and it is not done."""
+    if job.run_id is None or not job.words or job.words[0] != "train":
+        return False
+    records = open_records()
+    try:
+        runs = known_runs(records, "train", job.run_id, None)
+    finally:
+        records.close()
+    return bool(runs) and runs[0].state == "cancelled"
+
+
+def _told_in_the_end(tell: Callable[[], object]) -> None:
+    """Try for an hour: a job whose end nobody hears of would be begun again."""
+    deadline = time.monotonic() + _TELL_FOR_S
+    while True:
+        try:
+            tell()
+            return
+        except StorageError as error:
+            if time.monotonic() > deadline:
+                raise
+            print(f"tried again: {error}", flush=True)
+            time.sleep(5.0)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

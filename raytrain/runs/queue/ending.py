@@ -1,0 +1,86 @@
+"""What becomes of a job when its process has ended, or is gone."""
+
+from __future__ import annotations
+
+import signal
+from dataclasses import dataclass
+
+from raytrain.runs.queue.job import Job, JobState
+
+BACK_OFF_S, LONGEST_BACK_OFF_S = 10.0, 600.0
+MOST_LOSSES = 5
+"""A job whose machine went away this often may be what takes the machines down."""
+
+_SAME_AGAIN = {2: "configuration", 3: "data", 5: "a refusal"}
+"""Exit codes of `raytrain` that another try ends with as well."""
+
+_ASKED_TO_END = {128 + signal.SIGINT, 128 + signal.SIGTERM, -signal.SIGINT, -signal.SIGTERM}
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a job's process ended. `exit_code` is negative where a signal killed it, None where nobody saw it end."""
+
+    exit_code: int | None
+    reason: str | None = None
+    log_tail: str | None = None
+    was_stopped: bool = False
+    """It ended well, because its run was asked to stop."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The job's next state, and what is added to its counts."""
+
+    state: JobState
+    reason: str | None
+    wait_s: float = 0.0
+    failures: int = 0
+    losses: int = 0
+
+
+def judge(job: Job, ended: Ended, draw: float) -> Verdict:
+    """`draw` from [0, 1) spreads the waits of jobs that failed together."""
+    code = ended.exit_code
+    if code == 0 and not ended.was_stopped:
+        return Verdict("succeeded", None)
+    if job.wish == "cancel":
+        return Verdict("cancelled", "cancelled while it ran")
+    if job.wish == "preempt" and (code is None or code == 0 or code in _ASKED_TO_END):
+        return Verdict("queued", "made room for an urgent job")
+    if ended.was_stopped:
+        return Verdict("cancelled", "its run was asked to stop")
+    if code is None or code in _ASKED_TO_END:
+        return _lost(job, ended.reason or f"ended by {_told(code)} from elsewhere", draw)
+    reason = ended.reason or f"ended with {_told(code)}"
+    if code in _SAME_AGAIN:
+        return Verdict(
+            "failed", f"{reason}: {_SAME_AGAIN[code]}, which another try does not change", failures=1
+        )
+    if job.num_failures >= job.max_retries:
+        tries = f", after {job.num_failures} retries" if job.num_failures else ""
+        return Verdict("failed", reason + tries, failures=1)
+    return Verdict("queued", reason, back_off_s(job.num_failures + 1, draw), failures=1)
+
+
+def _lost(job: Job, reason: str, draw: float) -> Verdict:
+    if job.num_losses >= MOST_LOSSES:
+        return Verdict("failed", f"{reason}, for the {job.num_losses + 1}th time", losses=1)
+    return Verdict(
+        "queued", reason, back_off_s(job.num_losses + 1, draw) if job.num_losses else 0.0, losses=1
+    )
+
+
+def back_off_s(num_failures: int, draw: float) -> float:
+    """Doubled at each failure up to a limit; the second half of the span is by chance."""
+    span = min(LONGEST_BACK_OFF_S, BACK_OFF_S * 2.0 ** min(num_failures - 1, 30))
+    return span * (0.5 + 0.5 * draw)
+
+
+def _told(code: int | None) -> str:
+    if code is None:
+        return "no word"
+    number = -code if code < 0 else code - 128
+    if code < 0 or code in _ASKED_TO_END:
+        return signal.Signals(number).name if number in set(signal.Signals) else f"signal {number}"
+    return f"exit code {code}"

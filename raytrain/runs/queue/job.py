@@ -1,0 +1,148 @@
+"""Jobs of the queue as plain values. Times are seconds since the epoch, resources what Ray counts too."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, TypeVar, get_args
+
+from raytrain.config.recipe import nearest
+from raytrain.errors import ConfigError
+from raytrain.runs.ownership import Owner
+
+Priority = Literal["P0", "P1", "P2"]
+PRIORITIES: tuple[Priority, ...] = get_args(Priority)
+"""Urgent, normal, background. An urgent job may have background ones saved and put back."""
+
+JobState = Literal["queued", "running", "succeeded", "failed", "cancelled"]
+JOB_STATES: tuple[JobState, ...] = get_args(JobState)
+ENDED: tuple[JobState, ...] = ("succeeded", "failed", "cancelled")
+
+QueueState = Literal["open", "paused", "draining"]
+"""paused: takes jobs and starts none. draining: takes none and works off those that it has."""
+
+BackendName = Literal["local", "ray"]
+BACKENDS: tuple[BackendName, ...] = get_args(BackendName)
+
+Wish = Literal["cancel", "preempt"]
+"""Why a running job was asked to save and end."""
+
+DEFAULT_QUEUE = "default"
+
+T = TypeVar("T", bound=str)
+
+
+@dataclass(frozen=True)
+class Need:
+    """What a job takes while it runs."""
+
+    cpus: float = 1.0
+    gpus: float = 0.0
+    memory_bytes: int = 0
+
+    def __add__(self, other: Need) -> Need:
+        return Need(self.cpus + other.cpus, self.gpus + other.gpus, self.memory_bytes + other.memory_bytes)
+
+
+@dataclass(frozen=True)
+class Limits:
+    """The most that jobs take together; None = no limit."""
+
+    cpus: float | None = None
+    gpus: float | None = None
+    memory_bytes: int | None = None
+    running: int | None = None
+
+
+@dataclass(frozen=True)
+class Queue:
+    name: str
+    state: QueueState = "open"
+    limits: Limits = Limits()
+
+
+@dataclass(frozen=True)
+class Job:
+    """One `raytrain` command that waits, runs or has ended."""
+
+    id: str
+    queue: str
+    priority: Priority
+    user: str
+    words: Sequence[str]
+    """Of the command line, behind `raytrain`."""
+    folder: str
+    """Where the command runs."""
+    backend: BackendName
+    need: Need
+    created_at: float
+    ready_at: float
+    """Not to be started before: a failed one waits a while."""
+    state: JobState = "queued"
+    address: str | None = None
+    """Of the cluster's Jobs API, for the back end `ray`."""
+    package: str | None = None
+    """Zip file of the folder as it was at submission, for the back end `ray`."""
+    environment: Mapping[str, str] = field(default_factory=dict)
+    run_id: str | None = None
+    """The run that the command makes, where that is known beforehand."""
+    max_retries: int = 3
+    num_starts: int = 0
+    """Also the fence: whoever acts for an earlier start than the last is not heard."""
+    num_failures: int = 0
+    num_losses: int = 0
+    """Times that the machine or cluster went away under it."""
+    started_at: float | None = None
+    ended_at: float | None = None
+    wish: Wish | None = None
+    wished_at: float | None = None
+    scheduler: str | None = None
+    owner: Owner | None = None
+    """The process that carries it, for the back end `local`, once it has said so."""
+    heartbeat_at: float | None = None
+    exit_code: int | None = None
+    exit_reason: str | None = None
+    log_tail: str | None = None
+
+    @property
+    def has_ended(self) -> bool:
+        return self.state in ENDED
+
+    @property
+    def label(self) -> str:
+        """The state for a person's eye."""
+        if self.state == "running" and self.wish is not None:
+            return f"running (asked to save and {'end' if self.wish == 'cancel' else 'make room'})"
+        return self.state
+
+    @property
+    def submission_id(self) -> str:
+        """What Ray's Jobs API calls this start; Ray takes no name twice."""
+        return f"{self.id}-{self.num_starts}"
+
+
+def check_priority(text: str) -> Priority:
+    """ConfigError with what there is where `text` is none."""
+    return _one_of(text.upper(), PRIORITIES, "priority")
+
+
+def check_backend(text: str) -> BackendName:
+    """ConfigError with what there is where `text` is none."""
+    return _one_of(text, BACKENDS, "back end")
+
+
+def check_job_state(text: str) -> JobState:
+    """ConfigError with what there is where `text` is none."""
+    return _one_of(text, JOB_STATES, "state of a job")
+
+
+def _one_of(text: str, known: Sequence[T], what: str) -> T:
+    for one in known:
+        if one == text:
+            return one
+    near = nearest(text, known)
+    raise ConfigError(
+        f"`{text}` is no {what}",
+        why=f"it is one of {', '.join(known)}",
+        fix=f"did you mean `{near}`?" if near else "name one of these",
+    )

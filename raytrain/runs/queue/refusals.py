@@ -1,0 +1,62 @@
+"""What the queue says no to, and what to do instead."""
+
+from __future__ import annotations
+
+import sqlalchemy
+from sqlalchemy import select
+
+from raytrain.config.recipe import nearest
+from raytrain.errors import ConfigError, RefusedError
+from raytrain.runs import tables
+from raytrain.runs.queue import rows
+from raytrain.runs.queue.job import DEFAULT_QUEUE, Job, Queue
+
+_JOBS = tables.queue_jobs
+
+
+def refuse_unfit(queue: Queue, job: Job) -> None:
+    if queue.state == "draining":
+        raise RefusedError(
+            f"queue {queue.name} takes no jobs",
+            why="it is drained: what it has is worked off, nothing is added",
+            fix=f"`raytrain queue resume {queue.name}`, or name another with --queue",
+        )
+    limits, need = queue.limits, job.need
+    for noun, wanted, limit in (
+        ("CPUs", need.cpus, limits.cpus),
+        ("GPUs", need.gpus, limits.gpus),
+        ("bytes of memory", need.memory_bytes, limits.memory_bytes),
+    ):
+        if limit is not None and wanted > limit:
+            raise ConfigError(
+                f"queue {queue.name} can never run this job",
+                why=f"it needs {wanted:g} {noun}, the queue's limit is {limit:g}",
+                fix="lower scaling.num_workers or what you asked for, name another queue, or raise the limit with "
+                "`raytrain queue limit`",
+            )
+
+
+def unknown_queue(connection: sqlalchemy.Connection, name: str) -> ConfigError:
+    known = sorted({DEFAULT_QUEUE, *rows.read_queues(connection)})
+    near = nearest(name, known)
+    return ConfigError(
+        f"there is no queue `{name}`",
+        why=f"there are {', '.join(known)}",
+        fix=f"did you mean `{near}`?" if near else f"`raytrain queue limit {name}` makes it",
+    )
+
+
+def no_single_job(connection: sqlalchemy.Connection, name: str, found: list[str]) -> ConfigError:
+    if found:
+        shown = ", ".join(found[:5])
+        return ConfigError(f"`{name}` fits {len(found)} jobs", why=shown, fix="give more of the id")
+    newest = select(_JOBS.c.id).order_by(_JOBS.c.created_at.desc()).limit(1000)
+    known = list(connection.execute(newest).scalars())
+    near = nearest(name, known)
+    return ConfigError(
+        f"there is no job `{name}`",
+        why=f"the queue knows {len(known)} jobs, none with this id or one that begins so"
+        if known
+        else "no job was ever submitted to this database",
+        fix=f"did you mean `{near}`?" if near else "`raytrain queue list` shows all ids",
+    )

@@ -1,0 +1,119 @@
+"""The scheduler's own loop: look after what runs, start what fits. Any number of them work on one database."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import time as clock
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psutil
+
+from raytrain.errors import PlatformError
+from raytrain.runs.ownership import Owner
+from raytrain.runs.queue.backend import Backend
+from raytrain.runs.queue.choosing import Choice
+from raytrain.runs.queue.ending import Ended
+from raytrain.runs.queue.job import BackendName, Job, Limits
+from raytrain.runs.queue.schedulers import SchedulerRows
+from raytrain.runs.queue.store import QueueStore
+
+EVERY_S = 2.0
+CANNOT_START = "could not be started"
+
+
+@dataclass(frozen=True)
+class Tick:
+    """What one look did."""
+
+    started: list[Job] = field(default_factory=list)
+    settled: list[Job] = field(default_factory=list)
+    choice: Choice = field(default_factory=lambda: Choice([], {}, {}))
+
+
+class Scheduler:
+    """`told` gets a line for every change."""
+
+    def __init__(
+        self,
+        store: QueueStore,
+        backends: Mapping[BackendName, Backend],
+        room: Limits,
+        told: Callable[[str], None],
+        owner: Owner | None = None,
+    ) -> None:
+        self._store, self._backends, self._room, self._told = store, backends, room, told
+        self._owner = owner or Owner.current()
+        self._rows = SchedulerRows(store.engine)
+        self.id = f"{self._owner.host}-{self._owner.pid}-{secrets.token_hex(3)}"
+
+    def tick(self, now: float | None = None) -> Tick:
+        """One look at everything."""
+        now = clock.time() if now is None else now
+        self._rows.beat(self.id, self._owner, now)
+        settled = self._look_after(now)
+        started, choice = self._store.start_what_fits(self.id, self._owner.host, self._room, now)
+        for victim, urgent in choice.make_room.items():
+            self._told(f"{victim} is asked to save and make room for {urgent}")
+        for job in started:
+            settled += self._begin(job)
+        return Tick(started, settled, choice)
+
+    def end(self) -> None:
+        """Leave; local jobs go on below their carriers, those of clusters are looked after by the next scheduler."""
+        self._rows.forget(self.id)
+
+    def _look_after(self, now: float) -> list[Job]:
+        alive = {one.id for one in self._rows.all() if one.is_alive(now, self._owner.host)}
+        settled: list[Job] = []
+        for job in self._store.jobs(states=["running"], limit=1_000_000):
+            backend = self._backends.get(job.backend)
+            if backend is None or not self._is_mine(job, alive):
+                continue
+            ended = backend.look(job, now)
+            if ended is None:
+                if job.wish is not None:
+                    backend.ask_to_stop(job)
+                continue
+            settled += self._settle(job, ended)
+        return settled
+
+    def _is_mine(self, job: Job, alive: set[str]) -> bool:
+        """A local job tells of itself, whoever started it; one on a cluster has one scheduler that asks for it."""
+        if job.backend == "local" or job.scheduler == self.id:
+            return True
+        if job.scheduler in alive or not self._store.adopt(job, self.id):
+            return False
+        self._told(f"{job.id} is looked after from here: its scheduler {job.scheduler} is gone")
+        return True
+
+    def _begin(self, job: Job) -> list[Job]:
+        try:
+            self._backends[job.backend].start(job)
+        except PlatformError as error:
+            return self._settle(job, Ended(None, f"{CANNOT_START}: {error.what} ({error.why})"))
+        self._told(f"{job.id} started: raytrain {' '.join(job.words)}")
+        return []
+
+    def _settle(self, job: Job, ended: Ended) -> list[Job]:
+        after = self._store.settle(job, ended)
+        if after is None:
+            return []
+        wait = f", tried again in {after.ready_at - clock.time():.0f} s" if after.state == "queued" else ""
+        self._told(f"{job.id} is {after.state}: {after.exit_reason or 'done'}{wait}")
+        return [after]
+
+
+def room_here(
+    cpus: float | None = None, gpus: float | None = None, memory_bytes: int | None = None
+) -> Limits:
+    """What this machine lends to jobs of the back end `local`; what is not given is what it has."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    num_cpus = len(affinity(0)) if affinity is not None else os.cpu_count() or 1
+    return Limits(
+        cpus=num_cpus if cpus is None else cpus,
+        gpus=float(len(list(Path("/dev").glob("nvidia[0-9]*")))) if gpus is None else gpus,
+        memory_bytes=psutil.virtual_memory().total if memory_bytes is None else memory_bytes,
+    )

@@ -1,0 +1,94 @@
+"""What a search may cost, and whether it has: decided from plain numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from raytrain.cluster.section import WorkersSection
+from raytrain.tuning.section import BudgetSection
+
+GB = 1e9
+
+
+@dataclass(frozen=True)
+class Spent:
+    """What a search has cost so far, over all its commands."""
+
+    search_s: float
+    trials_s: float
+    disk_bytes: int
+
+    def gpu_hours(self, scaling: WorkersSection) -> float:
+        return self.trials_s / 3600 * num_gpus(scaling)
+
+    def cost(self, budget: BudgetSection, scaling: WorkersSection) -> float:
+        return cost_of(self.trials_s, budget, scaling)
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What one ended trial has on the disk."""
+
+    number: int
+    is_best: bool
+    rank: int
+    """0 = the best objective; trials without one come last."""
+    checkpoint_bytes: int
+    result_bytes: int
+
+
+def num_gpus(scaling: WorkersSection) -> float:
+    """GPUs of one trial."""
+    return scaling.max_workers * scaling.worker_resources.get("GPU", 0.0)
+
+
+def cost_of(seconds: float, budget: BudgetSection, scaling: WorkersSection) -> float:
+    """Money for so many seconds of one trial."""
+    cpus = scaling.max_workers * scaling.cpus_per_worker
+    hourly = num_gpus(scaling) * budget.price_per_gpu_hour + cpus * budget.price_per_cpu_hour
+    return seconds / 3600 * hourly
+
+
+def exhausted(budget: BudgetSection, scaling: WorkersSection, spent: Spent) -> str | None:
+    """The limit that is reached, in words; None where there is some of everything left."""
+    if budget.hours is not None and spent.search_s >= 3600 * budget.hours:
+        return f"search.budget.hours: {spent.search_s / 3600:.3g} of {budget.hours:g} hours are over"
+    if budget.gpu_hours is not None and spent.gpu_hours(scaling) >= budget.gpu_hours:
+        return f"search.budget.gpu_hours: {spent.gpu_hours(scaling):.3g} of {budget.gpu_hours:g} are used"
+    if budget.cost is not None and spent.cost(budget, scaling) >= budget.cost:
+        return f"search.budget.cost: {spent.cost(budget, scaling):.4g} of {budget.cost:g} is spent"
+    if budget.disk_gb is not None and spent.disk_bytes >= budget.disk_gb * GB:
+        return (
+            f"search.budget.disk_gb: {spent.disk_bytes / GB:.3g} of {budget.disk_gb:g} GB are used, "
+            "and nothing but the best is left to drop"
+        )
+    return None
+
+
+@dataclass(frozen=True)
+class Drop:
+    """Something of an ended trial that may go."""
+
+    number: int
+    what: str
+    """checkpoints or result"""
+    num_bytes: int
+
+
+def choose_to_drop(kept: Sequence[Kept], used_bytes: int, limit_bytes: float | None) -> list[Drop]:
+    """What goes so that the disk's limit holds: checkpoints before results, the worst trials first, never the best
+    trial's result."""
+    if limit_bytes is None:
+        return []
+    drops: list[Drop] = []
+    worst_first = sorted(kept, key=lambda one: (-one.rank, one.number))
+    candidates = [Drop(one.number, "checkpoints", one.checkpoint_bytes) for one in worst_first]
+    candidates += [Drop(one.number, "result", one.result_bytes) for one in worst_first if not one.is_best]
+    for one in candidates:
+        if used_bytes < limit_bytes:
+            break
+        if one.num_bytes:
+            drops.append(one)
+            used_bytes -= one.num_bytes
+    return drops

@@ -1,0 +1,71 @@
+"""What trials leave on the storage, and what of it goes."""
+
+from __future__ import annotations
+
+from raytrain.storage.location import Location
+from raytrain.training.checkpoint_store import checkpoint_folder, folder_of
+from raytrain.tuning.budget import Kept, choose_to_drop
+from raytrain.tuning.study import RUN_ID, StudyMemory
+
+_RESULTS = ("adapter", "model")
+
+
+class TrialDisk:
+    """The folders of a search's trials. Used by one thread at a time."""
+
+    def __init__(self, storage: Location, memory: StudyMemory) -> None:
+        self._storage = storage
+        self._memory = memory
+        self._sizes: dict[int, tuple[int, int]] = {}
+
+    def used_bytes(self) -> int:
+        """Of all trials; what ended trials have is measured once."""
+        total = 0
+        for one in self._memory.trials():
+            run_id = one.attrs.get(RUN_ID)
+            if run_id is None:
+                continue
+            if one.state == "running":
+                total += folder_of(self._storage, run_id).size_bytes()
+            else:
+                total += sum(self._size(one.number, run_id))
+        return total
+
+    def drop_all(self, run_id: str, number: int) -> None:
+        """Everything of a trial that came to nothing: nobody goes on from it."""
+        folder_of(self._storage, run_id).delete()
+        self._sizes[number] = (0, 0)
+
+    def make_room(self, limit_bytes: float | None) -> int:
+        """Drop what the limit leaves no room for; the bytes that are used after it."""
+        used = self.used_bytes()
+        if limit_bytes is None or used < limit_bytes:
+            return used
+        best = {one.number for one in self._memory.best()}
+        sign = 1 if self._memory.recipe.objectives[0].mode == "min" else -1
+        ended = [one for one in self._memory.trials() if one.state in ("complete", "pruned", "failed")]
+        order = sorted(ended, key=lambda one: sign * one.objectives[0] if one.objectives else float("inf"))
+        run_ids = {one.number: one.attrs[RUN_ID] for one in order if RUN_ID in one.attrs}
+        kept = [
+            Kept(one.number, one.number in best, rank, *self._size(one.number, run_ids[one.number]))
+            for rank, one in enumerate(order)
+            if one.number in run_ids
+        ]
+        for drop in choose_to_drop(kept, used, limit_bytes):
+            run_id = run_ids[drop.number]
+            if drop.what == "checkpoints":
+                checkpoint_folder(self._storage, run_id).delete()
+            else:
+                for name in _RESULTS:
+                    (folder_of(self._storage, run_id) / name).delete()
+            self._sizes.pop(drop.number, None)
+            used -= drop.num_bytes
+        return used
+
+    def _size(self, number: int, run_id: str) -> tuple[int, int]:
+        """Bytes of an ended trial's checkpoints, and of the rest."""
+        if number not in self._sizes:
+            checkpoints = checkpoint_folder(self._storage, run_id).size_bytes()
+            whole = folder_of(self._storage, run_id).size_bytes()
+            self._sizes[number] = (checkpoints, whole - checkpoints)
+        return self._sizes[number]

@@ -1,0 +1,56 @@
+"""What ends a trial before its last step, from what all trials have reported so far.
+
+The rules are Optuna's pruners rather than Ray Tune's schedulers: they keep what they know in the study's storage, so
+that a search that was killed goes on with it. Ray's keep it in the memory of the driver.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from raytrain.errors import ConfigError
+
+if TYPE_CHECKING:
+    import optuna
+
+    from raytrain.tuning.spec import TuneRecipe
+
+
+def build_pruner(recipe: TuneRecipe) -> optuna.pruners.BasePruner:
+    """The rule that the recipe names; it is asked after each evaluation, with the optimizer steps done."""
+    import optuna
+
+    search, scheduler = recipe.search, recipe.scheduler
+    least = first_comparison(recipe)
+    if scheduler == "asha":
+        return optuna.pruners.SuccessiveHalvingPruner(
+            min_resource=least, reduction_factor=search.reduction_factor
+        )
+    if scheduler == "hyperband":
+        return optuna.pruners.HyperbandPruner(min_resource=least, reduction_factor=search.reduction_factor)
+    if scheduler == "median":
+        return optuna.pruners.MedianPruner(n_startup_trials=3, n_warmup_steps=least - 1)
+    return optuna.pruners.NopPruner()
+
+
+def first_comparison(recipe: TuneRecipe) -> int:
+    """Steps that every trial may make before it is compared."""
+    return recipe.search.min_steps or recipe.spec.train.eval_every or recipe.spec.train.log_every
+
+
+def check_comparable(recipe: TuneRecipe) -> str | None:
+    """What to tell of a scheduler that never sees two values of one trial; None where it does.
+
+    Raises ConfigError where it was asked for by name.
+    """
+    if recipe.scheduler in ("none", "pbt") or not recipe.metrics[0].startswith("eval/"):
+        return None
+    if recipe.spec.train.eval_every:
+        return None
+    if recipe.search.scheduler == "auto":
+        return "train.eval_every is 0: trials are compared at their end alone, and none is ended early"
+    raise ConfigError(
+        f"search.scheduler {recipe.scheduler} has nothing to compare",
+        why=f"{recipe.metrics[0]} is measured at the end of a trial alone: train.eval_every is 0",
+        fix="set train.eval_every to a number of steps, or search.scheduler=none",
+    )

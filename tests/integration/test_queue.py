@@ -1,0 +1,47 @@
+"""The queue with real training: a background run makes room for an urgent job and goes on from where it saved."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from bench import Bench, Running, run_id_of, wait_until
+
+
+def shown(bench: Bench, job: str) -> dict[str, object]:
+    outcome = bench.run("queue", "status", job, "--json")
+    assert outcome.code == 0, outcome.told()
+    found: dict[str, object] = outcome.object["job"]
+    return found
+
+
+def submitted(bench: Bench, *words: str | Path) -> str:
+    outcome = bench.run("queue", "submit", "--json", *words)
+    assert outcome.code == 0, outcome.told()
+    return str(outcome.object["job"]["id"])
+
+
+def test_a_background_run_saves_makes_room_and_resumes(local: Bench, recipe: Path) -> None:
+    assert local.run("queue", "limit", "default", "--running", "1").code == 0
+    run_id = run_id_of(recipe)
+    local.hold_at(6)
+    background = submitted(local, "train", recipe, "--priority", "P2")
+    worker: Running = local.start("queue", "work", "--until-empty", "--every", "0.5")
+    local.wait_for_step(worker, run_id, 6, timeout_s=300)
+    # That it fails at once, for want of its suite, is all the same here: it had the place.
+    urgent = submitted(local, "--priority", "P0", "--", "evaluate", "outputs.jsonl", "--suite", "absent.yaml")
+    wait_until(
+        lambda: shown(local, background)["wish"] == "preempt", 60, lambda: str(shown(local, background))
+    )
+    local.hold_at(None)
+    outcome = worker.ended(500)
+    assert outcome.code == 0, outcome.told()
+    first, second = shown(local, background), shown(local, urgent)
+    assert (first["state"], first["num_starts"]) == ("succeeded", 2)
+    assert (first["num_failures"], first["num_losses"]) == (0, 0)
+    assert (second["state"], second["exit_code"], second["num_starts"]) == ("failed", 2, 1)
+    assert str(second["ended_at"]) < str(first["started_at"]), "it was begun again when the place was free"
+    events = [one["message"] for one in local.events(run_id)]
+    assert any(one.startswith("resumed at step") for one in events), events
+    run = local.show(run_id)["run"]
+    assert run["state"] == "succeeded" and run["global_step"] == run["max_steps"]
+    assert local.steps_told(run_id) == sorted(set(local.steps_told(run_id))), "no step was made twice"

@@ -1,0 +1,153 @@
+"""Searches for real: trials that are whole training runs, killed with their driver and alone, and a population."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from bench import Bench, wait_until, write_recipe
+from inside import Inside
+
+from raytrain.tuning.spec import load_tune_recipe
+
+LEARNING_RATE = {"type": "float", "low": 1e-4, "high": 5e-2, "log": True}
+
+
+@pytest.fixture
+def searched(tiny_llama: Path, rows_file: Path, tmp_path: Path) -> Path:
+    """Trials of 12 steps with one worker, compared at steps 4 and 8."""
+    return write_recipe(
+        tmp_path / "search.yaml",
+        model=tiny_llama,
+        rows=rows_file,
+        train={"max_steps": 12, "eval_every": 4, "save_every": 4, "warmup_steps": 0},
+        scaling={"num_workers": 1},
+        search={
+            "space": {
+                "train.learning_rate": LEARNING_RATE,
+                "adapter.lora_rank": {"type": "choice", "choices": [2, 4]},
+            },
+            "num_trials": 3,
+            "max_concurrent": 1,
+            "scheduler": "none",
+            "probe_steps": 0,
+        },
+    )
+
+
+def trials_of(told: dict[str, Any]) -> list[tuple[int, str]]:
+    return [(one["number"], one["state"]) for one in told["trials"]]
+
+
+def resumed_at(bench: Bench, run_id: str) -> list[int]:
+    notes = [one["message"] for one in bench.events(run_id, "note")]
+    return [int(note.split()[3]) for note in notes if note.startswith("resumed at step")]
+
+
+@pytest.mark.timeout(1200)
+def test_a_search_goes_on_after_a_kill_of_its_driver_and_of_a_trial(local: Bench, searched: Path) -> None:
+    search = load_tune_recipe(searched).run_id
+    first, second = f"{search}-0000", f"{search}-0001"
+    command = ("tune", searched, "--json")
+
+    local.hold_at(6)
+    running = local.start(*command)
+    local.wait_for_step(running, first, 6, timeout_s=300)
+    local.wait_until_held(first, world_size=1)
+    local.wait_for_checkpoint(first, 4)
+    left = [*local.worker_pids(first).values(), local.show(first)["run"]["owner"]["pid"]]
+    local.kill_now(running.pid)
+    assert running.ended().code == -9
+    wait_until(lambda: not any(map(psutil.pid_exists, left)), 60, lambda: f"the end of {left}")
+    assert local.show(search)["run"]["owner_gone"]
+    local.hold_at(None)
+
+    running = local.start(*command)
+    local.wait_for_step(running, second, 1, timeout_s=240)
+    local.hold_at(6)
+    local.wait_until_held(second, world_size=1)
+    local.wait_for_checkpoint(second, 4)
+    local.kill_now(local.show(second)["run"]["owner"]["pid"])
+    local.hold_at(None)
+    outcome = running.ended(600)
+    assert outcome.code == 0, outcome.told()
+
+    told = outcome.object
+    assert trials_of(told) == [(0, "complete"), (1, "complete"), (2, "complete")]
+    assert told["ended_by"] == "all trials are made"
+    assert resumed_at(local, first) == [4], "the driver's kill"
+    assert resumed_at(local, second) == [4], "the trial's own"
+    for run_id in (first, second):
+        assert local.steps_told(run_id) == list(range(1, 13)), "no step lost or told twice"
+    assert told["trials"][0]["values"]["train.learning_rate"] == 1e-2, (
+        "the recipe's own values are tried first"
+    )
+    losses = {one["number"]: one["objectives"][0] for one in told["trials"]}
+    assert told["best"][0]["number"] == min(losses, key=lambda number: losses[number])
+
+    # What it leaves: a recipe that trains to the same weights, and a page.
+    best = Path(told["files"]["best"])
+    page = Path(told["files"]["page"]).read_text()
+    assert "data:image/png;base64," in page
+    assert f"{losses[told['best'][0]['number']]:.6g}" in page
+    trained = local.train(best)
+    assert trained.code == 0, trained.told()
+    assert trained.object["metrics"]["eval/loss"] == pytest.approx(
+        losses[told["best"][0]["number"]], abs=1e-6
+    )
+
+    again = local.run(*command, timeout_s=300)
+    assert (again.code, again.object["digest"]) == (0, told["digest"]), (
+        "the same command again makes nothing anew"
+    )
+
+
+@pytest.mark.timeout(600)
+def test_a_population_hands_its_weights_on(inside: Inside, tiny_llama: Path, rows_file: Path) -> None:
+    recipe = write_recipe(
+        inside.folder / "population.yaml",
+        model=tiny_llama,
+        rows=rows_file,
+        train={
+            "max_steps": 8, "eval_every": 4, "save_every": 4, "warmup_steps": 0, "schedule": "constant", "hooks": [],
+        },
+        scaling={"num_workers": 1},
+        search={
+            "space": {"train.learning_rate": LEARNING_RATE},
+            "scheduler": "pbt",
+            "population": {"size": 2, "interval_steps": 4, "replaced_fraction": 0.5},
+            "probe_steps": 0,
+        },
+    )  # fmt: skip
+    assert inside.address is not None
+    outcome = inside.run("tune", recipe, "--json", "--address", inside.address)
+    assert outcome.code == 0, outcome.told()
+    trials = outcome.object["trials"]
+    assert trials_of(outcome.object) == [(number, "complete") for number in range(4)]
+    better = min((0, 1), key=lambda number: trials[number]["objectives"][0])
+    replaced = next(one for one in trials[2:] if one["origin"])
+    assert replaced["origin"] == f"the weights of trial {better}"
+    for one in trials[2:]:
+        assert resumed_at(inside, one["run_id"]) == [4]
+        assert inside.steps_told(one["run_id"]) == [5, 6, 7, 8]
+    factor = replaced["values"]["train.learning_rate"] / trials[better]["values"]["train.learning_rate"]
+    assert (
+        factor == pytest.approx(0.8)
+        or factor == pytest.approx(1.25)
+        or replaced["values"]["train.learning_rate"] in (LEARNING_RATE["low"], LEARNING_RATE["high"])
+    )
+
+
+@pytest.mark.timeout(400)
+def test_an_objective_that_nobody_reports_ends_the_search(inside: Inside, searched: Path) -> None:
+    assert inside.address is not None
+    outcome = inside.run(
+        "tune", searched, "search.objectives=[{metric: eval/los}]", "train.max_steps=2", "train.hooks=[]",
+        "--json", "--address", inside.address,
+    )  # fmt: skip
+    assert outcome.code == 2
+    assert outcome.error["what"] == "search.objectives: no trial reports `eval/los`"
+    assert "eval/loss" in outcome.error["why"]
+    assert outcome.error["fix"] == "did you mean `eval/loss`?"

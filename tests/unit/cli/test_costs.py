@@ -1,0 +1,101 @@
+"""Costs as they are typed: what earlier runs took, what the next one will, and the question before it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from commands import Told
+
+from raytrain.cli.costs import confirm_cost
+from raytrain.cli.main import run
+from raytrain.data.prepare import prepare_dataset
+from raytrain.errors import RefusedError
+from raytrain.runs.ownership import Owner
+from raytrain.runs.records import open_records
+from raytrain.training.spec import RunSpec, load_spec
+
+HOUR = 3600.0
+LONG_AGO = 1_700_000_000.0
+
+
+@pytest.fixture
+def recipe(tmp_path: Path, rows: list[dict[str, str]], monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    values: dict[str, Any] = {
+        "model": {"base_model": "tiny"},
+        "data": {"sources": ["rows.jsonl"], "val_fraction": 0.15, "near_duplicate_threshold": None},
+        "train": {"num_epochs": 100, "global_batch_size": 8},
+        "scaling": {"num_workers": 2},
+        "cost": {"cpu_hour": 3.0, "confirm_above": 5.0},
+    }
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(values))
+    return tmp_path / "mine.yaml"
+
+
+def played(spec: RunSpec, *, step_s: float, steps: int) -> None:
+    """A run of an hour, as its trainer leaves it in the records, with a real dataset."""
+    records = open_records()
+    dataset = prepare_dataset(spec.data, spec.storage.location)
+    run_id = spec.run_id
+    records.create_run(run_id, kind="train", name=spec.name, config=spec.to_dict(), created_at=LONG_AGO)
+    records.claim_run(run_id, Owner.current(), now=LONG_AGO)
+    records.add_artifact(
+        run_id, "dataset", "read", "dataset", dataset.digest, str(dataset.location), parents={}
+    )
+    records.add_metrics(run_id, [(step, LONG_AGO, {"train/step_s": step_s}) for step in range(1, steps + 1)])
+    records.set_state(run_id, "succeeded", global_step=steps, now=LONG_AGO + HOUR)
+    records.close()
+
+
+def test_a_probe_tells_what_the_whole_will_cost(
+    recipe: Path, told: Told, capsys: pytest.CaptureFixture[str]
+) -> None:
+    spec = load_spec(recipe)
+    assert confirm_cost(spec, yes=False, as_json=False) is None
+    assert "a probe gives one" in capsys.readouterr().err
+    played(load_spec(recipe, ["train.max_steps=5"]), step_s=2.0, steps=5)
+    found = confirm_cost(spec, yes=True, as_json=False)
+    assert found is not None
+    num_rows = found.num_steps / 100 * 8
+    assert 40 <= num_rows <= 60, "about 85 % of the 60 rows, in batches of 8, a hundred times"
+    seconds = found.num_steps * 2.0 + HOUR - 10.0
+    assert found.cost.money == pytest.approx(2 * 3.0 * seconds / HOUR)
+    assert f"estimate: {found.cost.money:.2f} USD" in capsys.readouterr().err
+    assert (found.cost.money or 0.0) > 5.0
+    with pytest.raises(RefusedError, match=r"is above cost\.confirm_above \(5\)"):
+        confirm_cost(spec, yes=False, as_json=True)
+    code, refused = told("train", recipe)
+    assert (code, refused["error"]["kind"]) == (5, "refused")
+    assert "add --yes" in refused["error"]["fix"]
+
+
+def test_a_confirmed_job_asks_nobody_when_it_starts(recipe: Path, told: Told) -> None:
+    played(load_spec(recipe), step_s=100.0, steps=5)
+    words = ["train", recipe.name, "train.learning_rate=1e-4"]
+    assert told("queue", "submit", *words)[0] == 5
+    code, found = told("queue", "submit", *words, "--yes")
+    assert (code, found["job"]["words"][-1]) == (0, "--yes")
+
+
+def test_what_was_spent(recipe: Path, told: Told, capsys: pytest.CaptureFixture[str]) -> None:
+    played(load_spec(recipe), step_s=2.0, steps=5)
+    played(
+        load_spec(recipe, ["name=other", "scaling.num_workers=1", "cost.currency=EUR"]), step_s=2.0, steps=5
+    )
+    _, by_recipe = told("runs", "cost", "--by", "recipe")
+    assert [(one["key"], one["cpu_hours"], one["money"]) for one in by_recipe["lines"]] == [
+        ("mine", pytest.approx(2.0), {"USD": pytest.approx(6.0)}),
+        ("other", pytest.approx(1.0), {"EUR": pytest.approx(3.0)}),
+    ]
+    assert by_recipe["total"] == {"USD": pytest.approx(6.0), "EUR": pytest.approx(3.0)}
+    (month,) = told("runs", "cost", "--by", "month")[1]["lines"]
+    assert (month["key"], month["num_runs"]) == ("2023-11", 2)
+    assert told("runs", "cost", "--since", "1d")[1]["lines"] == []
+    assert run(["runs", "cost"]) == 0
+    assert "in all: 3.00 EUR, 6.00 USD" in capsys.readouterr().out
+    assert told("runs", "cost", "--by", "week")[0] == 2

@@ -1,0 +1,172 @@
+"""The KubeRay manifests of clusters and jobs, and the image that they name."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+import ray
+import yaml
+from kubernetes_forms import FORMS, cluster_spec, pods
+
+from raytrain.training.spec import load_spec
+
+ROOT = Path(__file__).parents[3]
+FOLDER = ROOT / "clusters/kuberay"
+MANIFESTS = sorted(FOLDER.glob("*.yaml"))
+OF_RAY = ["raycluster", "rayjob", "rayservice"]
+USER = 1000
+
+
+def documents(name: str) -> list[dict[str, Any]]:
+    return list(yaml.safe_load_all((FOLDER / f"{name}.yaml").read_text(encoding="utf-8")))
+
+
+def of_kind(name: str, kind: str) -> dict[str, Any]:
+    (found,) = [one for one in documents(name) if one["kind"] == kind]
+    return found
+
+
+@pytest.mark.parametrize("manifest", MANIFESTS, ids=lambda one: one.stem)
+def test_they_are_of_their_forms(manifest: Path) -> None:
+    for document in documents(manifest.stem):
+        jsonschema.validate(document, FORMS[document["kind"]])
+
+
+def test_a_misspelled_field_is_found() -> None:
+    cluster = of_kind("raycluster", "RayCluster")
+    cluster["spec"]["headGroupSpec"]["template"]["spec"]["containers"][0]["resource"] = {}
+    with pytest.raises(jsonschema.ValidationError, match="resource"):
+        jsonschema.validate(cluster, FORMS["RayCluster"])
+
+
+@pytest.mark.parametrize("name", OF_RAY)
+def test_a_cluster_is_closed_and_grows(name: str) -> None:
+    spec = cluster_spec(documents(name)[0])
+    assert spec["rayVersion"] == ray.__version__
+    assert spec["authOptions"] == {"mode": "token"} and spec["enableInTreeAutoscaling"] is True
+    head = spec["headGroupSpec"]
+    assert head["serviceType"] == "ClusterIP" and head["enableIngress"] is False
+    assert head["rayStartParams"]["num-cpus"] == "0"
+    for group in spec["workerGroupSpecs"]:
+        assert group["minReplicas"] < group["maxReplicas"]
+    for pod in pods(spec):
+        for container in pod["containers"]:
+            requests, limits = container["resources"]["requests"], container["resources"]["limits"]
+            assert requests["memory"] == limits["memory"], "Ray counts the limit as its own"
+    policy = of_kind(name, "NetworkPolicy")
+    labels = head["template"]["metadata"]["labels"]
+    assert policy["spec"]["podSelector"]["matchLabels"] == {**labels, "ray.io/node-type": "head"}
+
+
+@pytest.mark.parametrize("name", ["raycluster", "rayjob"])
+def test_pods_of_training_may_do_nothing_but_train(name: str) -> None:
+    spec = cluster_spec(documents(name)[0])
+    containers = [container for pod in pods(spec) for container in pod["containers"]]
+    if name == "rayjob":
+        containers += documents(name)[0]["spec"]["submitterPodTemplate"]["spec"]["containers"]
+    for pod in pods(spec):
+        assert pod["securityContext"]["runAsUser"] == USER
+        volumes = {one["name"] for one in pod["volumes"]}
+        assert {one["name"] for one in pod["containers"][0]["volumeMounts"]} <= volumes
+    for container in containers:
+        assert container["securityContext"] == {
+            "allowPrivilegeEscalation": False,
+            "capabilities": {"drop": ["ALL"]},
+        }
+        assert "livenessProbe" not in container, "KubeRay's own know of the token"
+    policy = of_kind(name, "NetworkPolicy")
+    assert all("from" in rule for rule in policy["spec"]["ingress"]), "nobody from anywhere"
+
+
+@pytest.mark.parametrize("name", ["raycluster", "rayservice"])
+def test_heads_that_are_started_again_find_their_redis(name: str) -> None:
+    options = cluster_spec(documents(name)[0])["gcsFaultToleranceOptions"]
+    redis, service = of_kind("redis", "StatefulSet"), of_kind("redis", "Service")
+    port = service["spec"]["ports"][0]["port"]
+    assert options["redisAddress"] == f"redis://{service['metadata']['name']}:{port}"
+    (container,) = redis["spec"]["template"]["spec"]["containers"]
+    assert options["redisPassword"]["valueFrom"] == container["env"][0]["valueFrom"], (
+        "one password, from one Secret"
+    )
+    labels = redis["spec"]["template"]["metadata"]["labels"]
+    assert service["spec"]["selector"] == redis["spec"]["selector"]["matchLabels"] == labels
+    (rule,) = of_kind("redis", "NetworkPolicy")["spec"]["ingress"]
+    allowed = rule["from"][0]["podSelector"]["matchLabels"]
+    for group in ("headGroupSpec",):
+        assert (
+            allowed.items()
+            <= cluster_spec(documents(name)[0])[group]["template"]["metadata"]["labels"].items()
+        )
+
+
+def test_two_clusters_do_not_share_what_redis_holds() -> None:
+    cluster = cluster_spec(documents("raycluster")[0])["gcsFaultToleranceOptions"]
+    service = cluster_spec(documents("rayservice")[0])["gcsFaultToleranceOptions"]
+    # Without a name KubeRay takes the cluster's own id.
+    assert cluster.get("externalStorageNamespace") != service.get("externalStorageNamespace")
+
+
+def test_the_job_s_command_is_one_of_ours() -> None:
+    words = of_kind("rayjob", "RayJob")["spec"]["entrypoint"].split()
+    place = "/opt/raytrain/"
+    assert f"\nWORKDIR {place.rstrip('/')}\n" in (ROOT / "clusters/Dockerfile").read_text()
+    assert words[0] == "python" and (ROOT / words[1].removeprefix(place)).is_file()
+    spec = load_spec(ROOT / words[2].removeprefix(place), words[3:])
+    workers = cluster_spec(documents("rayjob")[0])["workerGroupSpecs"][0]
+    assert spec.scaling.use_gpu and spec.scaling.min_workers <= workers["maxReplicas"]
+    assert str(spec.storage.path).startswith("s3://")
+
+
+def test_hadolint_has_nothing_against_the_image() -> None:
+    hadolint = Path(sys.executable).with_name("hadolint")
+    if not hadolint.exists():
+        pytest.skip("hadolint is not installed")
+    told = subprocess.run(
+        [hadolint, ROOT / "clusters/Dockerfile"], capture_output=True, text=True, check=False
+    )
+    assert told.returncode == 0, told.stdout
+
+
+def lines_of_the_dockerfile() -> list[str]:
+    text = (ROOT / "clusters/Dockerfile").read_text().replace("\\\n", " ")
+    return [line for line in text.splitlines() if line.strip() and not line.startswith("#")]
+
+
+def test_the_image_holds_what_it_copies_at_the_lock() -> None:
+    lines = lines_of_the_dockerfile()
+    ignored = (ROOT / "clusters/Dockerfile.dockerignore").read_text().splitlines()
+    let_through = {line[1:] for line in ignored if line.startswith("!")}
+    copied = {source for line in lines if line.startswith("COPY ") for source in line.split()[1:-1]}
+    assert copied == let_through, "the context holds what is copied, and nothing else"
+    assert all((ROOT / source).exists() for source in copied)
+    lock = (ROOT / "constraints.txt").read_text().splitlines()
+    pins = [pin for line in lines for pin in re.findall(r"\s([\w-]+==[\w.]+)", line)]
+    assert pins and set(pins) <= set(lock), "pinned as in constraints.txt"
+    installs = [line for line in lines if "pip install" in line]
+    assert all("-c constraints.txt" in line or "torch==" in line for line in installs)
+    extras = next(line.partition("=")[2] for line in lines if line.startswith("ARG EXTRAS"))
+    known = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    assert set(extras.split(",")) <= known.keys()
+
+
+def test_the_image_is_of_this_python_and_not_root_s() -> None:
+    import platform
+
+    lines = lines_of_the_dockerfile()
+    version = next(line.partition("=")[2] for line in lines if line.startswith("ARG PYTHON"))
+    assert platform.python_version().startswith(version)
+    stages = {line.split()[-1]: line.split()[1] for line in lines if line.startswith("FROM ")}
+    assert stages.keys() == {"base", "torch-cpu", "torch-cuda", "raytrain"}
+    assert stages["raytrain"] == "torch-${DEVICE}" and stages["base"] == "python:${PYTHON}-slim"
+    users = [line for line in lines if line.startswith("USER ")]
+    assert users == [f"USER {USER}"] and lines.index(users[0]) > max(
+        i for i, line in enumerate(lines) if line.startswith("RUN ")
+    )
+    assert any(" wget" in line for line in lines), "KubeRay's probes ask with it"

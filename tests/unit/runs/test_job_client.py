@@ -1,0 +1,121 @@
+"""A cluster's Jobs API that is not there, is something else, or says no: told within seconds."""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import pytest
+
+from raytrain.errors import ClusterError, ConfigError
+from raytrain.runs.job_client import WITHIN_S, connect_jobs, jobs_url
+
+
+@pytest.mark.parametrize(
+    ("address", "url"),
+    [
+        ("http://head:8265", "http://head:8265"),
+        ("http://head:8265/", "http://head:8265"),
+        ("head", "http://head:8265"),
+        ("head:9000", "http://head:9000"),
+        ("https://jobs.example/team", "https://jobs.example:443/team"),
+        ("[::1]:8265", "http://[::1]:8265"),
+    ],
+)
+def test_addresses(address: str, url: str) -> None:
+    assert jobs_url(address) == url
+
+
+@pytest.mark.parametrize("address", ["ray://head:10001", "http://", "head:port", "ftp://head"])
+def test_what_is_no_address(address: str) -> None:
+    with pytest.raises(ConfigError, match="is no address of a Jobs API"):
+        jobs_url(address)
+
+
+def test_the_environment_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RAY_API_SERVER_ADDRESS", raising=False)
+    with pytest.raises(ConfigError, match="no cluster is named"):
+        jobs_url(None)
+    monkeypatch.setenv("RAY_API_SERVER_ADDRESS", "http://head:8265")
+    assert jobs_url(None) == "http://head:8265"
+
+
+def test_where_nobody_listens_it_is_told_within_ten_seconds() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as one:
+        port = one.getsockname()[1]
+    assert WITHIN_S < 10.0
+    started = time.monotonic()
+    with pytest.raises(ClusterError, match=f"no Ray cluster answers at http://127.0.0.1:{port}") as caught:
+        connect_jobs(f"127.0.0.1:{port}", within_s=1.0)
+    assert 0.9 < time.monotonic() - started < 2.5
+    assert f"asked http://127.0.0.1:{port}/api/version" in caught.value.why
+    assert "connection refused" in caught.value.why
+
+
+def test_one_that_takes_the_call_and_says_nothing() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        started = time.monotonic()
+        with pytest.raises(ClusterError, match="no Ray cluster answers") as caught:
+            connect_jobs(f"127.0.0.1:{silent.getsockname()[1]}", within_s=1.0)
+        assert time.monotonic() - started < 4.0
+    assert "no answer" in caught.value.why
+
+
+def test_a_name_that_nobody_knows() -> None:
+    with pytest.raises(ClusterError) as caught:
+        connect_jobs("http://no-such-host.invalid:8265", within_s=2.0)
+    assert "the name is not known" in caught.value.why
+
+
+@contextmanager
+def serving(status: int, body: Any) -> Iterator[str]:
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(status)
+            self.end_headers()
+            self.wfile.write(json.dumps(body).encode())
+
+        def log_message(self, *_: Any) -> None: ...
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_address[1]}"
+    server.shutdown()
+
+
+@pytest.mark.slow  # ray is imported
+@pytest.mark.parametrize(
+    ("status", "body", "what"),
+    [
+        (404, {}, "is no Jobs API of a Ray cluster"),
+        (200, {"hello": "world"}, "is no Jobs API of a Ray cluster"),
+        (500, {}, "is no Jobs API of a Ray cluster"),
+        (401, "no token", "wants a token, and none was sent"),
+        (403, "bad token", "refuses the token"),
+        (
+            200,
+            {"version": "4", "ray_version": "2.41.0", "ray_commit": "x"},
+            "has Ray 2.41.0, this machine has",
+        ),
+    ],
+)
+def test_what_answers_and_is_not_our_cluster(status: int, body: Any, what: str) -> None:
+    with serving(status, body) as url, pytest.raises(ClusterError) as caught:
+        connect_jobs(url)
+    assert what in caught.value.what
+    assert caught.value.exit_code == 4
+
+
+@pytest.mark.slow
+def test_the_address_that_is_given_wins_over_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    import ray
+
+    monkeypatch.setenv("RAY_ADDRESS", "http://127.0.0.1:1")
+    with serving(200, {"version": "4", "ray_version": ray.__version__, "ray_commit": "x"}) as url:
+        assert connect_jobs(url).get_address() == url

@@ -1,0 +1,159 @@
+"""A whole search around a Ray Tune that answers at once; the real one is in tests/integration."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+from conftest_search import RecipeMaker
+
+from raytrain.errors import ConfigError, TrainingError
+from raytrain.runs.records import open_records
+from raytrain.tuning import search
+from raytrain.tuning.outcome import TuneResult
+from raytrain.tuning.placement import Placement
+from raytrain.tuning.task import Ended, TrialTask
+
+pytestmark = pytest.mark.slow
+
+Objective = Callable[[TrialTask], Ended]
+
+
+def learned(task: TrialTask) -> Ended:
+    loss = abs(task.values["train.learning_rate"] - 0.01)
+    return Ended("complete", objectives=[loss], metrics={"eval/loss": loss}, global_step=40)
+
+
+@dataclass
+class InPlaceOfRay:
+    """Makes one trial after the other in the thread of `fit`, as Ray Tune would in processes."""
+
+    objective: Objective = learned
+    seconds: float = 0.0
+    made: list[int] = field(default_factory=list)
+    connected: int = 0
+    notes: list[str] = field(default_factory=list)
+
+    def connect(self, *_: Any, **__: Any) -> None:
+        self.connected += 1
+
+    def build(self, _context: Any, searcher: Any, _folder: Any) -> Any:
+        self.searcher = searcher
+        return self
+
+    def fit(self) -> None:
+        for i in range(1_000):
+            found = self.searcher.suggest(f"t{i}")
+            if found == "FINISHED":
+                return
+            self.made.append(found["task"].number)
+            time.sleep(self.seconds)
+            self.searcher.on_trial_complete(f"t{i}", {"ended": self.objective(found["task"])})
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+    def trials(self, *_: Any) -> None:
+        """Nothing to show."""
+
+
+@pytest.fixture
+def ray(monkeypatch: pytest.MonkeyPatch) -> InPlaceOfRay:
+    ray = InPlaceOfRay()
+    monkeypatch.setattr(search, "connect", ray.connect)
+    monkeypatch.setattr(search, "build_tuner", ray.build)
+    monkeypatch.setattr(search, "place_trials", lambda *_: Placement(1, "as the test wants it"))
+    monkeypatch.setattr(search, "prepare_dataset", lambda *_: None)
+    monkeypatch.setattr(search, "dashboard", lambda: None)
+    monkeypatch.setattr(search, "_LOOK_EVERY_S", 0.0)
+    monkeypatch.setattr(search, "_BEAT_EVERY_S", 0.0)
+    monkeypatch.setattr(search, "_POLL_S", 0.01)
+    return ray
+
+
+def tune(recipe: Any, ray: InPlaceOfRay) -> TuneResult:
+    return search.tune(recipe, observer=ray)
+
+
+def test_a_search_to_its_end_and_the_same_command_again(tune_recipe: RecipeMaker, ray: InPlaceOfRay) -> None:
+    first = tune(tune_recipe("search.num_trials=4"), ray)
+    assert (first.state, first.ended_by, ray.made) == ("succeeded", "all trials are made", [0, 1, 2, 3])
+    losses = [row.view.objectives for row in first.rows]
+    assert first.best[0].view.objectives == min(one for one in losses if one)
+    assert "one trial at a time: as the test wants it" in ray.notes
+    again = tune(tune_recipe("search.num_trials=4"), ray)
+    assert (again.digest, ray.connected) == (first.digest, 1), "nothing is left to do, and no Ray is started"
+    more = tune(tune_recipe("search.num_trials=6"), ray)
+    assert (ray.made, len(more.rows)) == ([0, 1, 2, 3, 4, 5], 6)
+    run = open_records().get_run(first.run_id)
+    assert (run.kind, run.state) == ("tune", "succeeded")
+    assert (
+        search.tune(tune_recipe("search.num_trials=1"), fresh=True, observer=ray).run_id
+        == f"{first.run_id}.2"
+    )
+
+
+def test_a_budget_ends_it_with_the_best_so_far_and_a_larger_one_goes_on(
+    tune_recipe: RecipeMaker, ray: InPlaceOfRay
+) -> None:
+    ray.seconds = 0.3
+    priced = "search.budget={cost: 0.0005, price_per_cpu_hour: 3}"  # 0.6 s of one CPU
+    first = tune(tune_recipe("search.num_trials=50", priced), ray)
+    assert first.ended_by.startswith("search.budget.cost: ")
+    assert first.state == "succeeded"
+    assert 1 <= len(ray.made) <= 8
+    assert first.best
+    made = len(ray.made)
+    ray.seconds = 0.0
+    assert tune(tune_recipe("search.num_trials=50", priced), ray).ended_by.startswith("search.budget.cost: ")
+    assert len(ray.made) == made, "what was spent before counts"
+    tune(tune_recipe(f"search.num_trials={made + 3}"), ray)
+    assert max(ray.made) == made + 2
+
+
+def test_runs_stop_ends_it_and_the_command_goes_on(tune_recipe: RecipeMaker, ray: InPlaceOfRay) -> None:
+    recipe = tune_recipe("search.num_trials=40")
+
+    def stop_at_third(task: TrialTask) -> Ended:
+        if task.number == 2 and ray.made.count(2) == 1:
+            assert open_records().request_stop(recipe.run_id)
+            time.sleep(1.0)
+            return Ended("stopped", "asked to stop", global_step=7)
+        return learned(task)
+
+    ray.objective = stop_at_third
+    first = tune(recipe, ray)
+    assert (first.state, first.ended_by) == ("cancelled", "asked to stop by `raytrain runs stop`")
+    assert first.rows[2].view.state == "running"
+    tune(tune_recipe("search.num_trials=5"), ray)
+    assert ray.made == [0, 1, 2, 2, 3, 4], "the one that was left is taken up first"
+    assert any(one.startswith("goes on: 3 trials are known, 1 of them") for one in ray.notes)
+
+
+def test_failures_end_it_and_are_recorded(tune_recipe: RecipeMaker, ray: InPlaceOfRay) -> None:
+    ray.objective = lambda _: Ended("failed", "the disk is full", "free some space")
+    recipe = tune_recipe("search.max_failed_trials=2")
+    with pytest.raises(TrainingError) as caught:
+        tune(recipe, ray)
+    assert (caught.value.why, caught.value.fix) == ("the disk is full", "free some space")
+    run = open_records().get_run(recipe.run_id)
+    assert (run.state, (run.error or {})["why"]) == ("failed", "the disk is full")
+    ray.objective = learned
+    assert tune(tune_recipe("search.max_failed_trials=2"), ray).best, "mended, the same command goes on"
+
+
+def test_an_objective_that_nobody_reports(tune_recipe: RecipeMaker, ray: InPlaceOfRay) -> None:
+    ray.objective = lambda _: Ended("unreported", "eval/los", metrics={"eval/loss": 1.0})
+    with pytest.raises(ConfigError, match="no trial reports `eval/los`"):
+        tune(tune_recipe(), ray)
+
+
+def test_without_any_result_it_is_a_failure(tune_recipe: RecipeMaker, ray: InPlaceOfRay) -> None:
+    ray.objective = lambda _: Ended("pruned", "others were better")
+    with pytest.raises(TrainingError) as caught:
+        tune(tune_recipe("search.num_trials=3"), ray)
+    assert "no trial has come to its end" in caught.value.what
+    assert "others were better" in caught.value.why
