@@ -15,10 +15,10 @@ from raytrain.config.section import Section
 from raytrain.evaluation.answering.settings import EvaluateSettings
 from raytrain.evaluation.decision.contract import ContractSection
 from raytrain.evaluation.suite import SuiteSection
+from raytrain.pipeline.section import WholeSpec
 from raytrain.release.bundle.parity.section import ExportSettings
 from raytrain.release.gate.policy import PolicySection
 from raytrain.serving.section import ServingSection
-from raytrain.tuning.spec import TuneSpec
 
 _HEAD = """# Reference: every key of a recipe
 
@@ -69,7 +69,7 @@ def pages() -> dict[Path, str]:
     serving = _keys("A serving config", ServingSection, [_EXTENDS])
     folder = Path(__file__).parent
     return {
-        folder / "reference.md": "\n".join([_HEAD, *_keys("Top level", TuneSpec, [_EXTENDS])]) + "\n",
+        folder / "reference.md": "\n".join([_HEAD, *_keys("Top level", WholeSpec, [_EXTENDS])]) + "\n",
         folder / "evaluation-reference.md": "\n".join([_EVALUATION_HEAD, *suites]) + "\n",
         folder / "export-reference.md": "\n".join([_EXPORT_HEAD, *export]) + "\n",
         folder / "gate-reference.md": "\n".join([_GATE_HEAD, *policy]) + "\n",

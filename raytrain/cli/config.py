@@ -44,9 +44,9 @@ def schema(as_json: JsonOption = False) -> None:  # noqa: ARG001 - a schema is J
     """Print the JSON Schema of recipes, for editors."""
     import json
 
-    from raytrain.tuning.spec import TuneSpec
+    from raytrain.pipeline.section import WholeSpec
 
-    described = TuneSpec.model_json_schema()
+    described = WholeSpec.model_json_schema()
     described["properties"]["extends"] = {
         "description": "Recipe or recipes, relative to this one, that this one builds on.",
         "anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}],

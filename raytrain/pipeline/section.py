@@ -17,7 +17,7 @@ from raytrain.evaluation.items import Suite, load_items
 from raytrain.evaluation.suite import load_suite
 from raytrain.storage.manifest import digest_of
 from raytrain.training.spec import RunSpec, spec_from_document
-from raytrain.tuning.spec import TuneRecipe, tune_recipe
+from raytrain.tuning.spec import TuneRecipe, TuneSpec, tune_recipe
 
 
 class PipelineSection(Section):
@@ -36,6 +36,12 @@ class PipelineSection(Section):
 
 
 class _Holder(Section):
+    pipeline: PipelineSection = PipelineSection()
+
+
+class WholeSpec(TuneSpec):
+    """Every key that a recipe may have."""
+
     pipeline: PipelineSection = PipelineSection()
 
 

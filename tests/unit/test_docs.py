@@ -58,6 +58,7 @@ def workplace(tmp_path: Path, rows: list[dict[str, str]], monkeypatch: pytest.Mo
 def validate(block: Block) -> None:
     """Raises ConfigError where the block is no recipe, or no part of one."""
     from raytrain.config.document import merge, parse_document
+    from raytrain.pipeline.section import read_section
     from raytrain.training.spec import spec_from_document
     from raytrain.tuning.spec import tune_recipe
 
@@ -71,6 +72,7 @@ def validate(block: Block) -> None:
     if "search" in document.values:
         tune_recipe(document, default_name="block")
     spec_from_document(document, default_name="block")
+    read_section(document)
 
 
 def test_the_guide_has_its_pages_and_every_block_says_what_it_is() -> None:

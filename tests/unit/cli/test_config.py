@@ -66,6 +66,8 @@ def test_the_schema_is_strict_and_describes_every_key(schema: dict[str, Any]) ->
     assert set(schema["required"]) == {"model", "data"}
     assert "extends" in schema["properties"]
     for name, section in schema["$defs"].items():
+        if name == "JsonValue":  # any value at all
+            continue
         assert section["additionalProperties"] is False, name
         undescribed = [key for key, value in section["properties"].items() if "description" not in value]
         assert undescribed == [], f"{name} has keys without a word"

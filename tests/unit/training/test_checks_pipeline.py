@@ -124,3 +124,19 @@ def test_the_report_is_an_artifact_over_model_and_rows(
     assert report["recipe"]["identity"] == spec.identity
     assert [one["check"] for one in report["checks"]] == ["loss"]
     assert (artifact.path / "reproducibility.png").read_bytes() == b"a picture"
+
+
+def test_a_report_is_found_for_the_recipe_that_passed_and_no_other(
+    tiny_llama: Path, rows: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    spec = tiny_spec(tiny_llama, rows, tmp_path)
+    assert pipeline.find_report(spec) is None
+    for status in ("failed", "passed"):
+        part = verdict_of("loss", status)
+        written = pipeline.write_report(spec, replace(part, check="pipeline"), [part], tmp_path / "none.png")
+        found = pipeline.find_report(spec)
+        assert (found is not None and found.digest == written.digest) is (status == "passed")
+        if status == "failed":
+            written.location.delete()  # two reports of one second would have one place
+    other = spec.model_copy(update={"train": spec.train.model_copy(update={"seed": 99})})
+    assert pipeline.find_report(other) is None
