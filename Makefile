@@ -4,7 +4,7 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 DEMO_MODEL := .venv/.demo-model
 
-.PHONY: env demo serve test unit integration lint format bench clean
+.PHONY: env demo serve test thorough unit integration lint format bench clean
 
 env: $(INSTALLED)
 
@@ -29,6 +29,11 @@ serve: $(DEMO_MODEL)
 
 test: $(DEMO_MODEL)
 	$(BIN)/python tests/run.py
+
+# What takes minutes each and guards what seldom changes; some of it wants root, sshd and rsync, and says so.
+thorough: $(DEMO_MODEL)
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest tests/unit -m thorough --timeout=1200
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest tests/integration -m thorough --timeout=1200
 
 unit: $(INSTALLED)
 	$(BIN)/python -m pytest tests/unit -m 'not slow' -n auto --dist loadfile

@@ -136,7 +136,7 @@ def _section_of(prop: dict[str, Any], schema: dict[str, Any]) -> dict[str, Any] 
     if reference is None:
         return None
     found: dict[str, Any] = schema["$defs"][reference.rpartition("/")[2]]
-    return found if "properties" in found else None  # any value that JSON has is a reference too
+    return found
 
 
 def _rows(
@@ -163,7 +163,7 @@ def _default(prop: dict[str, Any]) -> str:
 def _allowed(prop: dict[str, Any], schema: dict[str, Any]) -> str:
     """What a value may be, in words."""
     if "$ref" in prop:
-        return "any value" if _section_of(prop, schema) is None else "section below"
+        return "section below"
     if "anyOf" in prop:
         return " or ".join(_allowed(one, schema) for one in prop["anyOf"])
     if "enum" in prop:
@@ -175,13 +175,14 @@ def _allowed(prop: dict[str, Any], schema: dict[str, Any]) -> str:
     kind = prop.get("type")
     if kind == "array":
         inside = prop.get("items", {})
-        is_section = _section_of(inside, schema) is not None
-        return "list of sections below" if is_section else f"list of {_allowed(inside, schema)}"
+        return "list of sections below" if "$ref" in inside else f"list of {_allowed(inside, schema)}"
     if kind == "object":
         values = prop.get("additionalProperties", True)
         if _named_kinds(prop):
             return "mapping to sections below"
         return f"mapping to {_allowed(values, schema)}" if isinstance(values, dict) else "mapping"
+    if kind is None:
+        return "any value"
     limits = " and ".join(f"{sign} {prop[key]:.12g}" for key, sign in _LIMITS.items() if key in prop)
     return f"{_TYPES.get(str(kind), str(kind))} {limits}".strip()
 

@@ -135,6 +135,7 @@ class MirrorContract:
         assert after["versions"]["1.0.0"]["facts"].pop("their own") == "stays"
         assert after == before
 
+    @pytest.mark.thorough
     def test_stopped_at_any_request_it_goes_on_where_it_was(
         self, place: MirrorPlace, registry: Registry, ring: KeyRing, tmp_path: Path
     ) -> None:

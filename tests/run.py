@@ -1,5 +1,6 @@
 """`make test`: unit tests (no Ray; `make unit` runs these alone), the slow ones of them, then integration tests (real
-Ray); their coverage, counted only as far as it takes to reach the floors."""
+Ray), all without what is `thorough` (`make thorough`); their coverage, counted only as far as it takes to reach the
+floors."""
 
 from __future__ import annotations
 
@@ -54,22 +55,28 @@ def coverage_is_enough() -> bool:
 def main() -> int:
     for old in ROOT.glob(".coverage*"):
         old.unlink()
-    code = run("unit", "tests/unit", "-m", "not slow", *SIDE_BY_SIDE, *COVERED)
+    code = run("unit", "tests/unit", "-m", "not slow and not thorough", *SIDE_BY_SIDE, *COVERED)
     if code:
         return code
     # Before Python 3.12 counting takes as long as two thirds of the tests: the slow ones are counted where it matters.
     is_enough = coverage_is_enough()
     code = run(
-        "slow", "tests/unit", "-m", "slow", "--timeout=900", *ONE_MORE, *(() if is_enough else COVERED)
+        "slow",
+        "tests/unit",
+        "-m",
+        "slow and not thorough",
+        "--timeout=900",
+        *ONE_MORE,
+        *(() if is_enough else COVERED),
     )
     if code:
         return code
     is_enough = is_enough or coverage_is_enough()
     covered = () if is_enough else COVERED
     # Ray gives up where its agents take 15 s to start, as they may beside two nodes and 16 clients that never pause.
-    code = run("integration", "tests/integration", "-m", "not alone", *TWO_AT_A_TIME, *covered) or run(
-        "serving", "tests/integration", "-m", "alone", *covered
-    )
+    code = run(
+        "integration", "tests/integration", "-m", "not alone and not thorough", *TWO_AT_A_TIME, *covered
+    ) or run("serving", "tests/integration", "-m", "alone and not thorough", *covered)
     return code or (0 if is_enough or coverage_is_enough() else 1)
 
 

@@ -29,6 +29,7 @@ QueueArgument = Annotated[str, typer.Argument(metavar="[QUEUE]", help="A queue's
 QueueOption = Annotated[str, typer.Option("--queue", help="The queue that it waits in.")]
 
 LONG_COMMANDS = ("train", "evaluate", "tune", "run")
+_TAKE_A_RECIPE = ("train", "tune", "run")
 
 
 @contextmanager
@@ -162,8 +163,8 @@ def with_cost_confirmed(words: Sequence[str], *, yes: bool, as_json: bool) -> li
     """The words, with --yes where the estimate was confirmed here: nobody is asked when the job starts."""
     from raytrain.cli.costs import confirm_cost
 
-    given = train_arguments(words)
-    if given is None:
+    given = recipe_arguments(words)
+    if given is None or "yes" not in given:
         return list(words)
     from raytrain.training.spec import load_spec
 
@@ -173,30 +174,31 @@ def with_cost_confirmed(words: Sequence[str], *, yes: bool, as_json: bool) -> li
     return [*words, "--yes"] if is_asked else list(words)
 
 
-def train_arguments(words: Sequence[str]) -> dict[str, Any] | None:
-    """The parameters of a `train` command line by name; None for another command."""
+def recipe_arguments(words: Sequence[str]) -> dict[str, Any] | None:
+    """The parameters by name of a command line that takes a recipe of training; None for another command."""
     from typer.main import get_command
 
     from raytrain.cli.main import app
 
-    if words[0] != "train":
+    if words[0] not in _TAKE_A_RECIPE:
         return None
     commands: Any = get_command(app).commands  # type: ignore[attr-defined]
-    return dict(commands["train"].make_context("train", list(words[1:])).params)
+    return dict(commands[words[0]].make_context(words[0], list(words[1:])).params)
 
 
 def what_it_makes(words: Sequence[str]) -> tuple[str | None, Need]:
     """The run's id and what it takes, where a recipe says so beforehand. ConfigError for a recipe with faults."""
     from raytrain.runs.queue.job import Need
 
-    given = train_arguments(words)
+    given = recipe_arguments(words)
     if given is None:
         return None, Need()
     from raytrain.training.spec import load_spec
 
     spec = load_spec(given["recipe"], given["overrides"])
     each, count = spec.scaling.worker_resources, spec.scaling.max_workers
-    return given["run_id"] or spec.run_id, Need(each["CPU"] * count, each.get("GPU", 0.0) * count)
+    run_id = (given["run_id"] or spec.run_id) if words[0] == "train" else None
+    return run_id, Need(each["CPU"] * count, each.get("GPU", 0.0) * count)
 
 
 def _new_id(words: Sequence[str]) -> str:

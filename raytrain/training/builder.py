@@ -49,6 +49,9 @@ class RunSpecBuilder:
     def tracking(self, **values: Any) -> Self:
         return self._add("tracking", **values)
 
+    def cost(self, **values: Any) -> Self:
+        return self._add("cost", **values)
+
     def build(self) -> RunSpec:
         """Raises ConfigError as a recipe with the same content would."""
         return spec_from_document(

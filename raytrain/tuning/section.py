@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import Discriminator, Field, JsonValue, Tag, model_validator
+from pydantic import Discriminator, Field, Tag, model_validator
 
 from raytrain.config.section import Section
 
 SamplerName = Literal["tpe", "cmaes", "gp", "nsga2", "random", "grid"]
 SchedulerName = Literal["auto", "asha", "hyperband", "median", "pbt", "none"]
-Condition = dict[str, JsonValue]
+Condition = dict[str, Any]
 
 
 class RangeSection(Section):
@@ -66,7 +66,7 @@ class ChoiceRange(RangeSection):
 
     type: Literal["choice"]
     """One of a list."""
-    choices: Annotated[list[JsonValue], Field(min_length=1)]
+    choices: Annotated[list[Any], Field(min_length=1)]
     """The values, of any kind that the key takes."""
 
 

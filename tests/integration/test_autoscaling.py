@@ -106,6 +106,7 @@ def growing(tmp_path: Path) -> Iterator[Growing]:
 
 
 @pytest.mark.timeout(400)
+@pytest.mark.thorough
 def test_a_cluster_grows_for_a_run_and_shrinks_after_it(
     growing: Growing, tiny_llama: Path, rows_file: Path, tmp_path: Path
 ) -> None:

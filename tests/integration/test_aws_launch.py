@@ -97,6 +97,7 @@ def assert_closed(instance: dict[str, Any], ec2: Ec2) -> None:
 
 
 @pytest.mark.timeout(180)
+@pytest.mark.thorough
 def test_what_is_asked_of_ec2(ec2: Ec2, tmp_path: Path) -> None:
     file = filled_in(ec2, tmp_path)
     launch = subprocess.run(

@@ -99,6 +99,7 @@ def launched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Launched]:
 
 
 @pytest.mark.timeout(420)
+@pytest.mark.thorough
 def test_a_cluster_of_two_machines(launched: Launched) -> None:
     wait_until(lambda: launched.num_nodes() == 2, 240, lambda: "two nodes")
     for machine in launched.site.machines:
@@ -118,6 +119,7 @@ def test_a_cluster_of_two_machines(launched: Launched) -> None:
 
 
 @pytest.mark.timeout(300)
+@pytest.mark.thorough
 def test_a_run_on_both_machines(launched: Launched, tiny_llama: Path, rows_file: Path) -> None:
     recipe = write_recipe(
         launched.site.folder / "both.yaml", model=tiny_llama, rows=rows_file,

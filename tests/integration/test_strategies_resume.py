@@ -110,6 +110,7 @@ def test_a_run_goes_on_under_every_other_strategy(base: ResolvedModel, tmp_path:
     assert_goes_on(legs_of(tmp_path), names, straight)
 
 
+@pytest.mark.thorough
 def test_a_full_run_goes_on_on_one_worker_and_back(base: ResolvedModel, tmp_path: Path) -> None:
     """Every weight trained: sharded on two workers, on one, and on two again, offloaded and not."""
     parts = [

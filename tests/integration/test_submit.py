@@ -213,11 +213,15 @@ def test_a_new_cluster_at_the_old_address_does_not_know_the_job(carried: Carried
 
 
 def test_the_queue_sends_the_folder_as_it_was(joined: Bench, cluster: Cluster, working: Path) -> None:
+    """The job says which recipe it had: one whose rows are not there, exit code 3, and not the broken one, 2."""
     joined.folder = working
+    recipe = (working / "mine.yaml").read_text()
+    (working / "mine.yaml").write_text(recipe.replace("rows.jsonl", "absent.jsonl"))
     queued = joined.run("queue", "submit", "train", "mine.yaml", "--json", *words(joined, cluster))
     assert queued.code == 0, queued.told()
     (working / "mine.yaml").write_text("broken: by a later thought\n")
     worked = joined.run("queue", "work", "--until-empty", "--json", "--every", "0.5")
     assert (worked.code, worked.object["started"], worked.object["left"]) == (0, 1, 0), worked.told()
     shown = joined.run("queue", "status", queued.object["job"]["id"], "--json").object["job"]
-    assert (shown["state"], shown["exit_code"]) == ("succeeded", 0), json.dumps(shown)
+    assert (shown["state"], shown["exit_code"]) == ("failed", 3), json.dumps(shown)
+    assert "absent.jsonl" in shown["log_tail"]

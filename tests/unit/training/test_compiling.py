@@ -41,6 +41,7 @@ def compiled_anew(kernels: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[No
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.thorough
 def test_it_trains_as_without(base: ResolvedModel, tmp_path: Path, precision: str) -> None:
     options = {**OPTIONS, "adapter": {"lora_rank": 4}}  # compiled dropout draws other numbers
     found = [
@@ -75,6 +76,7 @@ def test_two_workers_train_as_one_without(base: ResolvedModel, tmp_path: Path) -
     assert torch.load(tmp_path / "two" / "losses.pt") == pytest.approx(one["losses"], abs=1e-5)
 
 
+@pytest.mark.thorough
 def test_it_resumes_bit_for_bit(base: ResolvedModel, tmp_path: Path) -> None:
     """Each leg compiles anew, and begins with micro-batches of another length than the straight run did."""
 
