@@ -62,6 +62,7 @@ bench: $(DEMO_MODEL)
 	$(BIN)/python -m benchmarks.safety_detectors --quick
 	$(BIN)/python -m benchmarks.contamination --quick
 	$(BIN)/python -m benchmarks.registry --quick
+	$(BIN)/python -m benchmarks.tuning --quick
 	$(BIN)/python -m benchmarks.serving --quick
 	$(BIN)/python -m benchmarks.serving_faults --quick
 ifdef ROWS

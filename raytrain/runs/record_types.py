@@ -23,21 +23,22 @@ OWNER_GONE = "owner gone"
 
 def check_state(text: str) -> RunState:
     """`text` as a state; ConfigError with the nearest one where it is none."""
-    return _one_of(text, RUN_STATES, "state")
+    return one_of(text, RUN_STATES, "state of a run")
 
 
 def check_kind(text: str) -> RunKind:
     """`text` as a kind of run; ConfigError with the nearest one where it is none."""
-    return _one_of(text, RUN_KINDS, "kind")
+    return one_of(text, RUN_KINDS, "kind of a run")
 
 
-def _one_of(text: str, known: Sequence[T], what: str) -> T:
+def one_of(text: str, known: Sequence[T], what: str) -> T:
+    """The one that `text` names; ConfigError with the nearest where it names none."""
     for one in known:
         if one == text:
             return one
     near = nearest(text, known)
     raise ConfigError(
-        f"`{text}` is no {what} of a run",
+        f"`{text}` is no {what}",
         why=f"it is one of {', '.join(known)}",
         fix=f"did you mean `{near}`?" if near else "name one of these",
     )

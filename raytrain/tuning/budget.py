@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from raytrain.cluster.section import WorkersSection
+from raytrain.runs.cost import cost_of
+from raytrain.runs.cost_section import CostSection
 from raytrain.tuning.section import BudgetSection
 
 GB = 1e9
@@ -13,17 +15,11 @@ GB = 1e9
 
 @dataclass(frozen=True)
 class Spent:
-    """What a search has cost so far, over all its commands."""
+    """What a search has taken so far, over all its commands."""
 
     search_s: float
     trials_s: float
     disk_bytes: int
-
-    def gpu_hours(self, scaling: WorkersSection) -> float:
-        return self.trials_s / 3600 * num_gpus(scaling)
-
-    def cost(self, budget: BudgetSection, scaling: WorkersSection) -> float:
-        return cost_of(self.trials_s, budget, scaling)
 
 
 @dataclass(frozen=True)
@@ -38,26 +34,17 @@ class Kept:
     result_bytes: int
 
 
-def num_gpus(scaling: WorkersSection) -> float:
-    """GPUs of one trial."""
-    return scaling.max_workers * scaling.worker_resources.get("GPU", 0.0)
-
-
-def cost_of(seconds: float, budget: BudgetSection, scaling: WorkersSection) -> float:
-    """Money for so many seconds of one trial."""
-    cpus = scaling.max_workers * scaling.cpus_per_worker
-    hourly = num_gpus(scaling) * budget.price_per_gpu_hour + cpus * budget.price_per_cpu_hour
-    return seconds / 3600 * hourly
-
-
-def exhausted(budget: BudgetSection, scaling: WorkersSection, spent: Spent) -> str | None:
+def exhausted(
+    budget: BudgetSection, scaling: WorkersSection, prices: CostSection, spent: Spent
+) -> str | None:
     """The limit that is reached, in words; None where there is some of everything left."""
+    cost = cost_of(spent.trials_s, scaling, prices)
     if budget.hours is not None and spent.search_s >= 3600 * budget.hours:
         return f"search.budget.hours: {spent.search_s / 3600:.3g} of {budget.hours:g} hours are over"
-    if budget.gpu_hours is not None and spent.gpu_hours(scaling) >= budget.gpu_hours:
-        return f"search.budget.gpu_hours: {spent.gpu_hours(scaling):.3g} of {budget.gpu_hours:g} are used"
-    if budget.cost is not None and spent.cost(budget, scaling) >= budget.cost:
-        return f"search.budget.cost: {spent.cost(budget, scaling):.4g} of {budget.cost:g} is spent"
+    if budget.gpu_hours is not None and cost.gpu_hours >= budget.gpu_hours:
+        return f"search.budget.gpu_hours: {cost.gpu_hours:.3g} of {budget.gpu_hours:g} are used"
+    if budget.cost is not None and cost.money is not None and cost.money >= budget.cost:
+        return f"search.budget.cost: {cost.money:.4g} of {budget.cost:g} {cost.currency} is spent"
     if budget.disk_gb is not None and spent.disk_bytes >= budget.disk_gb * GB:
         return (
             f"search.budget.disk_gb: {spent.disk_bytes / GB:.3g} of {budget.disk_gb:g} GB are used, "

@@ -7,13 +7,14 @@ import time
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from raytrain.runs.cost import cost_of
 from raytrain.runs.views import duration
 from raytrain.storage.location import Location
 from raytrain.training.checkpoint_store import checkpoint_folder, folder_of
 from raytrain.training.observer import Silent
 from raytrain.training.spec import RunSpec
 from raytrain.training.trainer import train
-from raytrain.tuning.budget import GB, Spent, cost_of, num_gpus
+from raytrain.tuning.budget import GB
 from raytrain.tuning.section import BudgetSection
 
 _ONCE = ("starting Ray", "preparing rows", "finding the base model")
@@ -39,7 +40,8 @@ class Forecast:
     trial_s: float
     search_s: float
     gpu_hours: float
-    cost: float
+    cost: float | None
+    """None where the recipe has no price for it."""
     disk_bytes: int
     num_trials: int
     ended_by: str | None
@@ -98,12 +100,12 @@ def forecast(
     trial_bytes = kept * probed.checkpoint_bytes + probed.result_bytes
     search_s = trial_s * math.ceil(num_trials / at_once)
     trials_s = trial_s * num_trials
-    cost = cost_of(trials_s, budget, scaling)
+    cost = cost_of(trials_s, scaling, spec.cost)
     disk = trial_bytes * num_trials
     limits = [
         ("hours", budget.hours, search_s / 3600),
-        ("gpu_hours", budget.gpu_hours, Spent(0, trials_s, 0).gpu_hours(scaling)),
-        ("cost", budget.cost, cost),
+        ("gpu_hours", budget.gpu_hours, cost.gpu_hours),
+        ("cost", budget.cost, cost.money or 0.0),
     ]
     reached = [
         (limit / needed, name) for name, limit, needed in limits if limit is not None and needed > limit
@@ -114,7 +116,7 @@ def forecast(
         ended_by = f"search.budget.{name} ends it at about trial {max(1, int(share * num_trials))}"
     if budget.disk_gb is not None:
         disk = min(disk, int(budget.disk_gb * GB))
-    return Forecast(trial_s, search_s, trials_s / 3600 * num_gpus(scaling), cost, disk, num_trials, ended_by)
+    return Forecast(trial_s, search_s, cost.gpu_hours, cost.money, disk, num_trials, ended_by)
 
 
 def told_forecast(found: Forecast) -> str:

@@ -241,13 +241,13 @@ class _Search:
     def _look(self, *, now: bool = False) -> None:
         """Show the trials, and hold them against the budget."""
         self._looked_at = time.monotonic()
-        budget, scaling = self.recipe.search.budget, self.recipe.spec.scaling
+        budget, spec = self.recipe.search.budget, self.recipe.spec
         rows = self.rows()
         self.observer.trials(rows, self.recipe.metrics, self.num_trials)
         limit = None if budget.disk_gb is None else budget.disk_gb * GB
         used = 0 if limit is None else self.disk.make_room(limit)
         spent = Spent(self._search_s(), sum(self._spent_s(row) for row in rows), used)
-        reason = exhausted(budget, scaling, spent)
+        reason = exhausted(budget, spec.scaling, spec.cost, spent)
         if reason is not None and not now:
             self._searcher.stop(reason)
 

@@ -116,19 +116,9 @@ class BudgetSection(Section):
     gpu_hours: Annotated[float, Field(gt=0)] | None = None
     """Hours of trials, times the GPUs of each."""
     cost: Annotated[float, Field(gt=0)] | None = None
-    """Money, in the currency of the prices."""
-    price_per_gpu_hour: Annotated[float, Field(ge=0)] = 0.0
-    """What a GPU costs in an hour."""
-    price_per_cpu_hour: Annotated[float, Field(ge=0)] = 0.0
-    """What a CPU costs in an hour."""
+    """Money, by the prices of `cost:`."""
     disk_gb: Annotated[float, Field(gt=0)] | None = None
     """Gigabytes (10⁹ bytes) of checkpoints and results of all trials together."""
-
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        if self.cost is not None and not (self.price_per_gpu_hour or self.price_per_cpu_hour):
-            raise ValueError("cost needs a price: set price_per_gpu_hour or price_per_cpu_hour")
-        return self
 
 
 class PopulationSection(Section):

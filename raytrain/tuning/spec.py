@@ -12,6 +12,7 @@ from typing import Any
 from raytrain.config.document import Document, apply_overrides
 from raytrain.config.recipe import build, load_recipe
 from raytrain.errors import ConfigError
+from raytrain.runs.cost import cost_of
 from raytrain.storage.manifest import digest_of
 from raytrain.training.spec import RunSpec, recipe_name, spec_from_document
 from raytrain.tuning.section import ObjectiveSection, SearchSection
@@ -107,6 +108,7 @@ def tune_recipe(document: Document, *, default_name: str) -> TuneRecipe:
     )
     _ = recipe.space  # checked now
     _check_scheduler(recipe)
+    _check_prices(recipe)
     return recipe
 
 
@@ -121,6 +123,16 @@ def _check_scheduler(recipe: TuneRecipe) -> None:
         from raytrain.tuning.population import check_population
 
         check_population(recipe)
+
+
+def _check_prices(recipe: TuneRecipe) -> None:
+    spec, limit = recipe.spec, recipe.search.budget.cost
+    if limit is not None and cost_of(3600.0, spec.scaling, spec.cost).money is None:
+        raise ConfigError(
+            f"search.budget.cost: {limit:g} cannot be held",
+            why="the recipe has no price for what its workers take",
+            fix="set cost.cpu_hour, cost.gpu_hour or cost.instance; docs/reference.md lists them",
+        )
 
 
 def with_dotted_space(document: Document) -> Document:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, TypeVar, get_args
+from typing import Literal, get_args
 
-from raytrain.config.recipe import nearest
-from raytrain.errors import ConfigError
 from raytrain.runs.ownership import Owner
+from raytrain.runs.record_types import one_of
 
 Priority = Literal["P0", "P1", "P2"]
 PRIORITIES: tuple[Priority, ...] = get_args(Priority)
@@ -28,8 +27,6 @@ Wish = Literal["cancel", "preempt"]
 """Why a running job was asked to save and end."""
 
 DEFAULT_QUEUE = "default"
-
-T = TypeVar("T", bound=str)
 
 
 @dataclass(frozen=True)
@@ -123,26 +120,14 @@ class Job:
 
 def check_priority(text: str) -> Priority:
     """ConfigError with what there is where `text` is none."""
-    return _one_of(text.upper(), PRIORITIES, "priority")
+    return one_of(text.upper(), PRIORITIES, "priority")
 
 
 def check_backend(text: str) -> BackendName:
     """ConfigError with what there is where `text` is none."""
-    return _one_of(text, BACKENDS, "back end")
+    return one_of(text, BACKENDS, "back end")
 
 
 def check_job_state(text: str) -> JobState:
     """ConfigError with what there is where `text` is none."""
-    return _one_of(text, JOB_STATES, "state of a job")
-
-
-def _one_of(text: str, known: Sequence[T], what: str) -> T:
-    for one in known:
-        if one == text:
-            return one
-    near = nearest(text, known)
-    raise ConfigError(
-        f"`{text}` is no {what}",
-        why=f"it is one of {', '.join(known)}",
-        fix=f"did you mean `{near}`?" if near else "name one of these",
-    )
+    return one_of(text, JOB_STATES, "state of a job")

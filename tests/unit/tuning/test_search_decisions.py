@@ -8,6 +8,7 @@ import pytest
 from conftest_search import RecipeMaker
 
 from raytrain.errors import ConfigError
+from raytrain.runs.cost_section import CostSection
 from raytrain.training.section import ScalingSection
 from raytrain.tuning.budget import Drop, Kept, Spent, choose_to_drop, exhausted
 from raytrain.tuning.forecast import Probe, forecast
@@ -57,16 +58,15 @@ def test_trials_at_once(
         ({"hours": 1}, Spent(3600, 0, 0), "hours"),
         ({"gpu_hours": 4}, Spent(0, 3600, 0), None),
         ({"gpu_hours": 4}, Spent(0, 7200, 0), "gpu_hours"),
-        ({"cost": 10, "price_per_gpu_hour": 2.5}, Spent(0, 3599, 0), None),
-        ({"cost": 10, "price_per_gpu_hour": 2.5}, Spent(0, 7200, 0), "cost"),
-        ({"cost": 1, "price_per_cpu_hour": 0.25}, Spent(0, 7200, 0), "cost"),
+        ({"cost": 10}, Spent(0, 3599, 0), None),
+        ({"cost": 10}, Spent(0, 7200, 0), "cost"),
         ({"disk_gb": 1}, Spent(0, 0, 999_999_999), None),
         ({"disk_gb": 1}, Spent(0, 0, 10**9), "disk_gb"),
     ],
 )
 def test_each_limit_ends_the_search(budget: dict[str, float], spent: Spent, word: str | None) -> None:
     scaling = ScalingSection(num_workers=2, use_gpu=True)
-    reason = exhausted(BudgetSection(**budget), scaling, spent)
+    reason = exhausted(BudgetSection(**budget), scaling, CostSection(gpu_hour=2.5), spent)
     assert (reason is None) if word is None else (reason or "").startswith(f"search.budget.{word}:")
 
 

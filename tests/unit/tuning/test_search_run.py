@@ -100,15 +100,15 @@ def test_a_budget_ends_it_with_the_best_so_far_and_a_larger_one_goes_on(
     tune_recipe: RecipeMaker, ray: InPlaceOfRay
 ) -> None:
     ray.seconds = 0.3
-    priced = "search.budget={cost: 0.0005, price_per_cpu_hour: 3}"  # 0.6 s of one CPU
-    first = tune(tune_recipe("search.num_trials=50", priced), ray)
+    priced = ("search.budget.cost=0.0005", "cost.cpu_hour=3")  # 0.6 s of one CPU
+    first = tune(tune_recipe("search.num_trials=50", *priced), ray)
     assert first.ended_by.startswith("search.budget.cost: ")
     assert first.state == "succeeded"
     assert 1 <= len(ray.made) <= 8
     assert first.best
     made = len(ray.made)
     ray.seconds = 0.0
-    assert tune(tune_recipe("search.num_trials=50", priced), ray).ended_by.startswith("search.budget.cost: ")
+    assert tune(tune_recipe("search.num_trials=50", *priced), ray).ended_by.startswith("search.budget.cost: ")
     assert len(ray.made) == made, "what was spent before counts"
     tune(tune_recipe(f"search.num_trials={made + 3}"), ray)
     assert max(ray.made) == made + 2

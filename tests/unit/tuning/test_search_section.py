@@ -117,7 +117,7 @@ def test_what_makes_it_another_search(tune_recipe: RecipeMaker, override: str, i
         (["search.objectives=[{metric: a}, {metric: b}]", "search.sampler=cmaes"], "knows one objective"),
         (["search.objectives=[{metric: a}, {metric: a}]"], "stands twice"),
         (["search.sampler=grid"], "grid needs a step for train.learning_rate"),
-        (["search.budget.cost=5"], "cost needs a price"),
+        (["search.budget.cost=5"], "no price for what its workers take"),
         (["search.space.adapter.lora_rank.when={train.packing: true}"], "which is not searched"),
         (["search.scheduler=pbt"], "cannot change while the same weights"),
         (["search.num_samples=3"], "set num_trials"),
