@@ -161,7 +161,7 @@ def check_words(words: Sequence[str]) -> None:
 
 def with_cost_confirmed(words: Sequence[str], *, yes: bool, as_json: bool) -> list[str]:
     """The words, with --yes where the estimate was confirmed here: nobody is asked when the job starts."""
-    from raytrain.cli.costs import confirm_cost
+    from raytrain.cli.costs import confirm_cost, num_runs_of
 
     given = recipe_arguments(words)
     if given is None or "yes" not in given:
@@ -169,7 +169,8 @@ def with_cost_confirmed(words: Sequence[str], *, yes: bool, as_json: bool) -> li
     from raytrain.training.spec import load_spec
 
     spec = load_spec(given["recipe"], given["overrides"])
-    confirm_cost(spec, yes=yes or given["yes"], as_json=as_json)
+    num_runs = num_runs_of(words[0], given["recipe"], given["overrides"])
+    confirm_cost(spec, yes=yes or given["yes"], as_json=as_json, num_runs=num_runs)
     is_asked = spec.cost.confirm_above is not None and not given["yes"]
     return [*words, "--yes"] if is_asked else list(words)
 
