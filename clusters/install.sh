@@ -13,9 +13,11 @@ if [ -f "$home/installed" ] && [ "$(cat "$home/installed")" = "$sum" ]; then
   echo "raytrain is installed"
   exit 0
 fi
-# The image's own Python may be older than 3.11; uv brings the one that was asked for.
+# The image's own Python may be older than 3.11; uv brings the one that was asked for, from GitHub or UV_PYTHON_INSTALL_MIRROR.
+# A machine that has just begun updates itself; its lock is waited for.
 python3 -m venv --help >/dev/null 2>&1 && python3 -c 'import ensurepip' 2>/dev/null ||
-  (sudo apt-get update -qq && sudo DEBIAN_FRONTEND=noninteractive apt-get install -y -qq python3-venv)
+  (sudo apt-get -o DPkg::Lock::Timeout=300 update -qq &&
+    sudo DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=300 install -y -qq python3-venv)
 [ -x "$HOME/.uv/bin/uv" ] || { python3 -m venv "$HOME/.uv" && "$HOME/.uv/bin/pip" install -q uv==0.13.8; }
 # The index gives torch with CUDA where the lock names its version alone.
 "$HOME/.uv/bin/uv" venv -q --clear --python "$python_version" "$home"

@@ -142,6 +142,7 @@ def attach(
         list[int] | None,
         typer.Option("--port-forward", "-p", help="Port of the head to reach here, such as 8265."),
     ] = None,
+    as_json: JsonOption = False,  # noqa: ARG001 - of a shell only its failure is told as an object
 ) -> int:
     """Open a shell on the head with `ray attach`; `-p 8265` leads to its dashboard and its Jobs API meanwhile."""
     from raytrain.cluster.launch.cluster_file import read_cluster

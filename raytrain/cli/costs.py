@@ -50,7 +50,11 @@ def show_costs(
     now = time.time()
     with opened_records() as records:
         page = records.list_runs(name=name, since=parse_since(since, now) if since else None, limit=1_000_000)
-        costs = [(run, _actual(records, run, now)) for run in page.runs if run.started_at is not None]
+        # A search or pipeline takes its workers through runs of its own, which count.
+        counted = [
+            run for run in page.runs if run.started_at is not None and run.kind not in ("tune", "pipeline")
+        ]
+        costs = [(run, _actual(records, run, now)) for run in counted]
     lines = summed(costs, by)
     total = summed(costs, "recipe")
     money: dict[str, float] = {}

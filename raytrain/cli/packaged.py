@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 from collections.abc import Iterator, Sequence
 from contextlib import chdir, contextmanager
 from pathlib import Path
@@ -37,7 +38,24 @@ def _texts_of_recipe(words: Sequence[str], folder: Path) -> list[str]:
     overrides = [word for word in words[1:] if "=" in word and not word.startswith("-")]
     document = load_recipe(recipe, overrides)
     files = {origin.rpartition(":")[0] for origin in document.origins.values()}
-    return [*_texts(document.values), *files]
+    # Where results go is no input; a run may be called as a folder is.
+    read = {
+        key: value for key, value in document.values.items() if key not in ("name", "storage", "tracking")
+    }
+    texts = _texts(read)
+    beside = _texts(document.values.get("pipeline") or {})
+    return [*_found(texts, folder), *_found(beside, recipe.parent), *files]
+
+
+def _found(texts: list[str], folder: Path) -> list[str]:
+    """With patterns as the files that they fit below a folder."""
+    found = []
+    for text in texts:
+        if glob.has_magic(text) and not Path(text).is_absolute():
+            found += [str(one) for one in folder.glob(text)]
+        else:
+            found.append(str(folder / text) if (folder / text).exists() else text)
+    return found
 
 
 def _texts(values: Any) -> list[str]:

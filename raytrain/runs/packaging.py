@@ -6,11 +6,13 @@ import os
 import zipfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from fnmatch import fnmatch
 from pathlib import Path
 
 from pathspec import GitIgnoreSpec
 
 from raytrain.errors import ConfigError
+from raytrain.storage.home import raytrain_home
 from raytrain.storage.location import translated_errors
 
 MOST_BYTES = 100 * 2**20
@@ -18,6 +20,8 @@ _MOST_TOLD = 8
 
 _IGNORE_FILES = (".gitignore", ".rayignore")
 _NEVER = {".git", "__pycache__", ".venv", "node_modules"}
+_SECRETS = (".env", ".env.*", ".netrc", "*.pem", "id_rsa*", "id_ed25519*", "id_ecdsa*")
+"""Names that go to no cluster, whatever .gitignore says: variables of the environment are given with --env."""
 _ZIP_TIME = (1980, 1, 1, 0, 0, 0)  # the same files are the same package, which Ray then has already
 
 
@@ -47,7 +51,11 @@ def collect(folder: Path, named: Iterable[str] = (), most_bytes: int = MOST_BYTE
     with translated_errors(folder, "read"):
         kept = set(_kept(folder))
         inside, outside = _named(folder, named)
-        files = {path: (folder / path).stat().st_size for path in sorted(kept | inside)}
+        files = {
+            path: (folder / path).stat().st_size
+            for path in sorted(kept | inside)
+            if not _stays_here(folder / path)
+        }
     package = Package(folder, files, outside)
     if package.num_bytes > most_bytes:
         raise _too_large(package, most_bytes)
@@ -70,6 +78,7 @@ def write_zip(package: Package, target: Path) -> None:
 
 def _kept(folder: Path) -> Iterator[str]:
     above = [(place, spec) for place in _above(folder) if (spec := _spec_of(place)) is not None]
+    above = _of_the_repository(folder) + above
     specs: dict[Path, list[tuple[Path, GitIgnoreSpec]]] = {folder.parent: above}
     for place, folders, names in _walk(folder):
         own = _spec_of(place)
@@ -85,6 +94,11 @@ def _kept(folder: Path) -> Iterator[str]:
                 yield (place / name).relative_to(folder).as_posix()
 
 
+def _stays_here(path: Path) -> bool:
+    """Secrets, and everything of raytrain's own: keys, records, earlier packages."""
+    return path.is_relative_to(raytrain_home().resolve()) or any(fnmatch(path.name, one) for one in _SECRETS)
+
+
 def _walk(folder: Path) -> Iterator[tuple[Path, list[str], list[str]]]:
     for place, folders, names in os.walk(folder):
         yield Path(place), folders, names
@@ -95,6 +109,16 @@ def _above(folder: Path) -> list[Path]:
     for number, place in enumerate((folder, *folder.parents)):
         if (place / ".git").exists():
             return [*reversed(folder.parents[:number])]
+    return []
+
+
+def _of_the_repository(folder: Path) -> list[tuple[Path, GitIgnoreSpec]]:
+    """What this clone alone leaves out: .git/info/exclude."""
+    for place in (folder, *folder.parents):
+        file = place / ".git" / "info" / "exclude"
+        if file.is_file():
+            lines = file.read_text(encoding="utf-8", errors="replace").splitlines()
+            return [(place, GitIgnoreSpec.from_lines(lines))]
     return []
 
 
@@ -130,8 +154,14 @@ def _named(folder: Path, named: Iterable[str]) -> tuple[set[str], list[str]]:
         elif place.is_file():
             inside.add(place.relative_to(folder).as_posix())
         elif place != folder:
-            inside |= {one.relative_to(folder).as_posix() for one in place.rglob("*") if one.is_file()}
+            inside |= set(_all_of(place, folder))
     return inside, outside
+
+
+def _all_of(place: Path, folder: Path) -> Iterator[str]:
+    for here, folders, names in _walk(place):
+        folders[:] = sorted(set(folders) - _NEVER)
+        yield from ((here / name).relative_to(folder).as_posix() for name in names if (here / name).is_file())
 
 
 def _as_place(folder: Path, text: str) -> Path | None:

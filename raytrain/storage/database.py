@@ -179,6 +179,8 @@ def set_database_aside() -> Path:
     aside = file.with_name(f"{file.name}.damaged-{time.strftime('%Y%m%d-%H%M%S')}")
     with translated_errors(file, "move aside"):
         file.rename(aside)
-        for ending in ("-wal", "-shm"):
-            file.with_name(file.name + ending).unlink(missing_ok=True)
+        log = file.with_name(f"{file.name}-wal")
+        if log.exists():  # of what was committed last it may have the only copy
+            log.rename(aside.with_name(f"{aside.name}-wal"))
+        file.with_name(f"{file.name}-shm").unlink(missing_ok=True)
     return aside

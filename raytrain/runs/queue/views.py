@@ -22,8 +22,9 @@ _STYLES = {"running": "cyan", "succeeded": "green", "failed": "red", "cancelled"
 
 
 def job_object(job: Job) -> dict[str, Any]:
+    """Of the environment the names alone: values may be secrets."""
     times = {name: as_time(getattr(job, name)) for name in _TIMES}
-    return {**asdict(job), **times, "words": list(job.words)}
+    return {**asdict(job), **times, "words": list(job.words), "environment": sorted(job.environment)}
 
 
 def queue_object(queue: Queue) -> dict[str, Any]:

@@ -28,7 +28,7 @@ def test_a_job_through_its_states(told: Told, recipe: str, tmp_path: Path) -> No
         "queue", "submit", "train", recipe, "train.seed=3", "--priority", "p2", "--env", "A=b=c"
     )
     job = found["job"]
-    assert (code, job["state"], job["priority"], job["environment"]) == (0, "queued", "P2", {"A": "b=c"})
+    assert (code, job["state"], job["priority"], job["environment"]) == (0, "queued", "P2", ["A"])
     assert (job["words"], job["folder"]) == (["train", recipe, "train.seed=3"], str(tmp_path))
     assert job["need"] == {"cpus": 6.0, "gpus": 0.0, "memory_bytes": 0}
     assert job["run_id"].startswith("mine-")

@@ -43,6 +43,23 @@ def test_it_is_what_git_would_keep(folder: Path) -> None:
     assert "jobs/rows.jsonl" not in told and "deep/er/kept.tmp" in told and "src/build/out.o" in told
 
 
+def test_what_this_clone_alone_leaves_out_stays(folder: Path) -> None:
+    subprocess.run(["git", "init", "-q", folder], check=True)
+    (folder / ".git" / "info" / "exclude").write_text("notes.md\n")
+    assert "notes.md" not in collect(folder).files and "hooks.py" in collect(folder).files
+
+
+def test_secrets_and_raytrain_s_own_files_stay_here(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    secret = [".env", ".env.local", "jobs/key.pem", "data/id_ed25519", "state/keys/demo.json"]
+    for name in [*secret, "data/.venv/lib.py", "data/.git/config", "data/environment.txt"]:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text("x")
+    monkeypatch.setenv("RAYTRAIN_HOME", str(folder / "state"))
+    files = collect(folder, [str(folder / "data"), ".env"]).files
+    assert "data/environment.txt" in files
+    assert [name for name in files if name in secret or ".venv" in name or ".git/" in name] == []
+
+
 def test_a_folder_within_a_repository_hears_of_the_files_above_it(folder: Path) -> None:
     subprocess.run(["git", "init", "-q", folder], check=True)
     assert sorted(collect(folder / "logs").files) == []
