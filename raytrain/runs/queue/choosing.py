@@ -138,7 +138,11 @@ class _Chooser:
         return bool(set(self._scopes(job)) & set(self._scopes(other)))
 
     def _scopes(self, job: Job) -> list[str]:
-        is_here = job.backend == "local" and (job.owner is None or job.owner.host == self.situation.host)
+        # A job that waits may have been carried elsewhere before; it would start here.
+        is_elsewhere = (
+            job.state == "running" and job.owner is not None and job.owner.host != self.situation.host
+        )
+        is_here = job.backend == "local" and not is_elsewhere
         return [job.queue, *([""] if is_here else [])]
 
     def _in_the_way(self, job: Job, taken: Iterable[Job]) -> str | None:

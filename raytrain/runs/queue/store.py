@@ -104,7 +104,14 @@ class QueueStore:
                 )
             queue = rows.read_queues(connection)[job.queue]
             refuse_unfit(queue, job)
-            fresh = {"num_failures": 0, "num_losses": 0, "ended_at": None, "wish": None, "exit_code": None}
+            fresh: dict[str, Any] = {
+                "num_failures": 0,
+                "num_losses": 0,
+                "ended_at": None,
+                "wish": None,
+                "exit_code": None,
+            }
+            fresh |= rows.owner_values(None)
             _change(connection, job, state="queued", ready_at=now, exit_reason=None, **fresh)
             return self._read(connection, job_id)
 
@@ -215,6 +222,7 @@ class QueueStore:
                 "num_losses": current.num_losses + verdict.losses,
                 "wish": None if is_again else current.wish,
                 **({"log_tail": ended.log_tail} if ended.log_tail is not None else {}),
+                **(rows.owner_values(None) if is_again else {}),
             }
             _change(connection, current, **values)
             return self._read(connection, job.id)
