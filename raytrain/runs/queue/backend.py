@@ -14,8 +14,12 @@ class Backend(Protocol):
     A back end may carry a job to its end and settle it in the store by itself; then `look` only finds those that died.
     """
 
-    def start(self, job: Job) -> None:
-        """Begin this start of a claimed job and return. Raises PlatformError where nothing was begun."""
+    def start(self, job: Job) -> Ended | None:
+        """Begin this start of a claimed job and return.
+
+        Not None where an earlier start, which counted as gone, has done the job meanwhile. Raises PlatformError where
+        nothing was begun: it is then tried again later.
+        """
 
     def look(self, job: Job, now: float) -> Ended | None:
         """None while it goes on, or where that cannot be told yet; `exit_code` None where it is gone without a word."""

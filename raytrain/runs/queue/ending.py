@@ -26,6 +26,8 @@ class Ended:
     log_tail: str | None = None
     was_stopped: bool = False
     """It ended well, because its run was asked to stop."""
+    not_begun: bool = False
+    """Nothing of this start ever ran, and nothing was lost: its machine or cluster could not begin it."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,8 @@ class Verdict:
 def judge(job: Job, ended: Ended, draw: float) -> Verdict:
     """`draw` from [0, 1) spreads the waits of jobs that failed together."""
     code = ended.exit_code
+    if ended.not_begun:
+        return _not_begun(job, ended.reason, draw)
     if code == 0 and not ended.was_stopped:
         return Verdict("succeeded", None)
     if job.wish == "cancel":
@@ -61,6 +65,12 @@ def judge(job: Job, ended: Ended, draw: float) -> Verdict:
         tries = f", after {job.num_failures} retries" if job.num_failures else ""
         return Verdict("failed", reason + tries, failures=1)
     return Verdict("queued", reason, back_off_s(job.num_failures + 1, draw), failures=1)
+
+
+def _not_begun(job: Job, reason: str | None, draw: float) -> Verdict:
+    if job.wish == "cancel":
+        return Verdict("cancelled", "cancelled before it ran")
+    return Verdict("queued", reason, back_off_s(job.num_starts, draw))
 
 
 def _lost(job: Job, reason: str, draw: float) -> Verdict:

@@ -32,10 +32,12 @@ class RayBackend:
         self._silent_since: dict[str, float] = {}
         self._asked: set[str] = set()
 
-    def start(self, job: Job) -> None:
-        """Raises ClusterError also while an earlier start goes on, which the cluster took for gone may have kept."""
+    def start(self, job: Job) -> Ended | None:
+        """Raises ClusterError also while an earlier start goes on, which a cluster that was out of reach has kept."""
         client = self._client(job)
-        self._stop_earlier(client, job)
+        done = self._stop_earlier(client, job)
+        if done is not None:
+            return done
         submit_command(
             client,
             job.words,
@@ -44,12 +46,17 @@ class RayBackend:
             environment=job.environment,
             metadata={"raytrain_job": job.id, "user": job.user},
         )
+        return None
 
-    def _stop_earlier(self, client: Any, job: Job) -> None:
+    def _stop_earlier(self, client: Any, job: Job) -> Ended | None:
+        """How the job ended, where an earlier start has done it; ClusterError where one goes on, or may."""
         for number in range(1, job.num_starts):
             name = replace(job, num_starts=number).submission_id
             try:
-                if _status(client.get_job_info(name)) not in _GOING_ON:
+                status = _status(client.get_job_info(name))
+                if status == "SUCCEEDED":
+                    return Ended(0, None, self._log_tail(client, name))
+                if status not in _GOING_ON:
                     continue
                 client.stop_job(name)
             except (OSError, RuntimeError) as error:
@@ -65,11 +72,13 @@ class RayBackend:
                 why="the cluster was out of reach and has kept it; it was now asked to save and end",
                 fix="wait; the job is tried again",
             )
+        return None
 
     def look(self, job: Job, now: float) -> Ended | None:
         name = job.submission_id
         try:
-            details = self._client(job).get_job_info(name)
+            client = self._client(job)
+            details = client.get_job_info(name)
         except (PlatformError, OSError, RuntimeError) as error:
             if "does not exist" in str(error):
                 return self._unknown(job, now)
@@ -78,7 +87,7 @@ class RayBackend:
         status = _status(details)
         if status in _GOING_ON:
             return None
-        tail = self._log_tail(job)
+        tail = self._log_tail(client, name)
         if status == "SUCCEEDED":
             return Ended(0, None, tail)
         if status == "STOPPED":
@@ -116,10 +125,11 @@ class RayBackend:
         why = error.what if isinstance(error, ClusterError) else str(error).strip().splitlines()[0]
         return Ended(None, f"its cluster is gone: {why}")
 
-    def _log_tail(self, job: Job) -> str | None:
+    @staticmethod
+    def _log_tail(client: Any, name: str) -> str | None:
         try:
-            return last_lines(self._client(job).get_job_logs(job.submission_id))
-        except (PlatformError, OSError, RuntimeError):
+            return last_lines(client.get_job_logs(name))
+        except (OSError, RuntimeError):
             return None  # the node that has it is gone
 
 

@@ -91,9 +91,11 @@ class Scheduler:
 
     def _begin(self, job: Job) -> list[Job]:
         try:
-            self._backends[job.backend].start(job)
+            ended = self._backends[job.backend].start(job)
         except PlatformError as error:
-            return self._settle(job, Ended(None, f"{CANNOT_START}: {error.what} ({error.why})"))
+            ended = Ended(None, f"{CANNOT_START}: {error.what} ({error.why})", not_begun=True)
+        if ended is not None:
+            return self._settle(job, ended)
         self._told(f"{job.id} started: raytrain {' '.join(job.words)}")
         return []
 

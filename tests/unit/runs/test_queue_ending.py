@@ -37,6 +37,16 @@ def on(**values: object) -> Job:
         (on(max_retries=0), Ended(143), "queued", "ended by SIGTERM from elsewhere", 0, 1),
         (on(max_retries=0), Ended(None, "its cluster is gone"), "queued", "its cluster is gone", 0, 1),
         (on(num_losses=MOST_LOSSES), Ended(None, "gone"), "failed", "gone, for the 6th time", 0, 1),
+        (on(num_losses=MOST_LOSSES), Ended(None, "no way", not_begun=True), "queued", "no way", 0, 0),
+        (on(wish="preempt"), Ended(None, "no way", not_begun=True), "queued", "no way", 0, 0),
+        (
+            on(wish="cancel"),
+            Ended(None, "no way", not_begun=True),
+            "cancelled",
+            "cancelled before it ran",
+            0,
+            0,
+        ),
     ],
 )
 def test_verdicts(job: Job, ended: Ended, state: str, reason: str | None, failures: int, losses: int) -> None:
@@ -51,4 +61,5 @@ def test_a_failed_job_waits_longer_each_time_and_those_it_failed_with_at_other_m
     assert [back_off_s(1, draw) for draw in (0.0, 0.5)] == [5.0, 7.5]
     assert back_off_s(10**6, 0.999) < 600.0
     assert judge(on(), Ended(None), 0.0).wait_s == 0.0, "a machine that went away is no fault of the job"
+    assert judge(on(num_starts=3), Ended(None, not_begun=True), 0.0).wait_s == 20.0
     assert judge(on(num_losses=2), Ended(None), 0.0).wait_s == 20.0

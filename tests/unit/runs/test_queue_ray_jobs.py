@@ -1,0 +1,122 @@
+"""Jobs on a cluster that answers late, not at all, or with what nobody hoped for.
+
+With a real cluster: tests/integration/test_submit.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from queued import a_job
+
+from raytrain.errors import ClusterError
+from raytrain.runs.queue import ray_jobs
+from raytrain.runs.queue.job import Job, Limits
+from raytrain.runs.queue.ray_jobs import RayBackend
+from raytrain.runs.queue.scheduler import Scheduler
+from raytrain.runs.queue.store import QueueStore
+from raytrain.runs.records import open_records
+
+HEAD = "http://head:8265"
+
+
+@dataclass
+class Cluster:
+    """What Ray's client tells of it, start by start; `error` is raised instead."""
+
+    states: dict[str, str] = field(default_factory=dict)
+    error: Exception | None = None
+    stopped: list[str] = field(default_factory=list)
+
+    def connect(self, *_: Any, **__: Any) -> Cluster:
+        self._check()
+        return self
+
+    def _check(self) -> None:
+        if self.error is not None:
+            raise self.error
+
+    def get_job_info(self, name: str) -> SimpleNamespace:
+        self._check()
+        if name not in self.states:
+            raise RuntimeError(f"Request failed with status code 404: Job {name} does not exist.")
+        return SimpleNamespace(status=self.states[name], driver_exit_code=None, message="")
+
+    def get_job_logs(self, name: str) -> str:
+        return f"the log of {name}"
+
+    def stop_job(self, name: str) -> None:
+        self._check()
+        self.stopped.append(name)
+
+    def submit_job(self, *, submission_id: str, **_: Any) -> str:
+        self._check()
+        self.states[submission_id] = "PENDING"
+        return submission_id
+
+
+@pytest.fixture
+def cluster(monkeypatch: pytest.MonkeyPatch) -> Cluster:
+    found = Cluster()
+    monkeypatch.setattr(ray_jobs, "connect_jobs", found.connect)
+    return found
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[QueueStore]:
+    records = open_records(f"sqlite:///{tmp_path / 'queue.db'}")
+    yield QueueStore(records.engine)
+    records.close()
+
+
+@pytest.fixture
+def scheduler(store: QueueStore) -> Scheduler:
+    return Scheduler(store, {"ray": RayBackend()}, Limits(), lambda _: None)
+
+
+def submitted(store: QueueStore, **values: Any) -> Job:
+    return store.submit(a_job("far", backend="ray", address=HEAD, **values))
+
+
+def test_a_cluster_out_of_reach_costs_a_job_nothing_but_time(
+    store: QueueStore, scheduler: Scheduler, cluster: Cluster
+) -> None:
+    now = submitted(store, max_retries=0).ready_at + 1.0
+    cluster.error = ClusterError(f"no Ray cluster answers at {HEAD}", why="connection refused", fix="look")
+    for _ in range(9):
+        scheduler.tick(now)
+        job = store.get("far")
+        assert (job.state, job.num_losses, job.num_failures) == ("queued", 0, 0), job.exit_reason
+        assert "no Ray cluster answers" in (job.exit_reason or "")
+        now = job.ready_at + 1.0
+    cluster.error = None
+    scheduler.tick(now)
+    assert store.get("far").state == "running"
+
+
+def test_an_earlier_start_that_has_done_the_job_meanwhile(
+    store: QueueStore, scheduler: Scheduler, cluster: Cluster
+) -> None:
+    """The cluster was out of reach for so long that the job counted as lost; it went on there and is done."""
+    submitted(store, num_starts=1)
+    cluster.states["far-1"] = "SUCCEEDED"
+    scheduler.tick()
+    job = store.get("far")
+    assert (job.state, job.log_tail) == ("succeeded", "the log of far-1")
+    assert "far-2" not in cluster.states
+
+
+def test_an_earlier_start_that_still_saves(store: QueueStore, scheduler: Scheduler, cluster: Cluster) -> None:
+    submitted(store, num_starts=1, num_losses=5)
+    cluster.states["far-1"] = "RUNNING"
+    scheduler.tick()
+    job = store.get("far")
+    assert (job.state, job.num_losses, cluster.stopped) == ("queued", 5, ["far-1"])
+    cluster.states["far-1"] = "STOPPED"
+    scheduler.tick(job.ready_at + 1.0)
+    assert (store.get("far").state, cluster.states["far-3"]) == ("running", "PENDING")
