@@ -56,19 +56,19 @@ def connect_jobs(address: str | None, within_s: float = WITHIN_S) -> Any:
     url = jobs_url(address)
     _check_it_answers(url, within_s)
     import ray
-    from ray.exceptions import AuthenticationError
-    from ray.job_submission import JobSubmissionClient
+
+    from raytrain.runs.bounded_client import BoundedJobClient
 
     try:
         with _named(url):
-            client = JobSubmissionClient(url)
+            client = BoundedJobClient(url)
         theirs = client._do_request("GET", "/api/version").json()["ray_version"]
-    except AuthenticationError as error:
-        raise wrong_token(url, error) from error
+    except WrongTokenError:
+        raise
     except (ConnectionError, RuntimeError, ValueError, KeyError, OSError) as error:
         raise ClusterError(
             f"{url} is no Jobs API of a Ray cluster",
-            why=_first_line(error),
+            why=first_line(error),
             fix=f"give the address of the cluster's dashboard, at port {DEFAULT_PORT} unless it was set",
         ) from error
     if theirs != ray.__version__:
@@ -119,12 +119,16 @@ def _reason(error: BaseException) -> str:
     ):
         if sign in text:
             return told
-    return text.strip().splitlines()[0][:300] if text.strip() else type(error).__name__
+    return first_line(error)
 
 
-def wrong_token(url: str, error: BaseException) -> ClusterError:
+class WrongTokenError(ClusterError):
+    """The cluster is there and says no; of what runs on it this says nothing."""
+
+
+def wrong_token(url: str, error: BaseException) -> WrongTokenError:
     is_missing = "required" in str(error)
-    return ClusterError(
+    return WrongTokenError(
         f"the cluster at {url} wants a token, and none was sent"
         if is_missing
         else f"the cluster at {url} refuses the token",
@@ -171,15 +175,18 @@ def submit_command(
             runtime_env=runtime_env,
             metadata=dict(metadata),
         )
+    except WrongTokenError:
+        raise
     except (RuntimeError, OSError, ValueError) as error:
         raise ClusterError(
             f"the cluster did not take the job {submission_id or ''}".rstrip(),
-            why=_first_line(error),
+            why=first_line(error),
             fix="look at its dashboard; `ray job list` shows what it has",
         ) from error
     return submitted
 
 
-def _first_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
+    """What an error of a library says, shortened; its kind where it says nothing."""
     text = str(error).strip()
     return text.splitlines()[0][:300] if text else type(error).__name__

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from raytrain.errors import ClusterError, PlatformError
-from raytrain.runs.job_client import connect_jobs, submit_command
+from raytrain.runs.job_client import WrongTokenError, connect_jobs, first_line, submit_command
 from raytrain.runs.queue.ending import Ended
 from raytrain.runs.queue.job import Job
 from raytrain.runs.queue.log_tail import last_lines
@@ -59,12 +59,15 @@ class RayBackend:
                 if status not in _GOING_ON:
                     continue
                 client.stop_job(name)
+            except WrongTokenError:
+                self._clients.pop(job.address, None)
+                raise
             except (OSError, RuntimeError) as error:
                 if "does not exist" in str(error):
                     continue
                 raise ClusterError(
                     f"{job.address} does not say whether {name} still runs",
-                    why=str(error).strip()[:300],
+                    why=first_line(error),
                     fix="look at the cluster; the job is tried again",
                 ) from error
             raise ClusterError(
@@ -79,6 +82,9 @@ class RayBackend:
         try:
             client = self._client(job)
             details = client.get_job_info(name)
+        except WrongTokenError:
+            self._clients.pop(job.address, None)
+            return None  # it may well run; whoever has the token can tell
         except (PlatformError, OSError, RuntimeError) as error:
             if "does not exist" in str(error):
                 return self._unknown(job, now)
@@ -122,7 +128,7 @@ class RayBackend:
         since = self._silent_since.setdefault(job.submission_id, now)
         if now - since < self._gone_after_s:
             return None
-        why = error.what if isinstance(error, ClusterError) else str(error).strip().splitlines()[0]
+        why = error.what if isinstance(error, ClusterError) else first_line(error)
         return Ended(None, f"its cluster is gone: {why}")
 
     @staticmethod

@@ -15,6 +15,7 @@ import pytest
 from queued import a_job
 
 from raytrain.errors import ClusterError
+from raytrain.runs.job_client import wrong_token
 from raytrain.runs.queue import ray_jobs
 from raytrain.runs.queue.job import Job, Limits
 from raytrain.runs.queue.ray_jobs import RayBackend
@@ -120,3 +121,31 @@ def test_an_earlier_start_that_still_saves(store: QueueStore, scheduler: Schedul
     cluster.states["far-1"] = "STOPPED"
     scheduler.tick(job.ready_at + 1.0)
     assert (store.get("far").state, cluster.states["far-3"]) == ("running", "PENDING")
+
+
+def test_a_scheduler_without_the_token_burns_no_job(
+    store: QueueStore, scheduler: Scheduler, cluster: Cluster
+) -> None:
+    now = submitted(store).ready_at + 1.0
+    cluster.error = wrong_token(HEAD, RuntimeError("invalid"))
+    scheduler.tick(now)
+    waiting = store.get("far")
+    assert (waiting.state, waiting.num_losses) == ("queued", 0)
+    assert "refuses the token" in (waiting.exit_reason or "")
+    cluster.error = None
+    now = waiting.ready_at + 1.0
+    scheduler.tick(now)
+    cluster.error = wrong_token(HEAD, RuntimeError("invalid"))
+    other = Scheduler(store, {"ray": RayBackend()}, Limits(), lambda _: None)
+    scheduler.end()
+    for later in (60.0, 130.0, 1000.0):
+        assert other.tick(now + later).settled == []
+    assert (store.get("far").state, store.get("far").num_starts) == ("running", waiting.num_starts + 1)
+
+
+def test_an_error_that_says_nothing_is_told_by_its_kind(cluster: Cluster) -> None:
+    backend, job = RayBackend(), a_job("far", backend="ray", address=HEAD, num_starts=1)
+    cluster.error = ConnectionResetError()
+    assert backend.look(job, 100.0) is None
+    ended = backend.look(job, 161.0)
+    assert ended is not None and ended.reason == "its cluster is gone: ConnectionResetError"
