@@ -245,7 +245,7 @@ def work(
     counts = {"started": 0, "settled": 0}
     with opened_queue() as store, SignalWatch() as watch:
         scheduler = scheduler_of(store, cpus, gpus, stderr_console())
-        try:
+        with scheduler.working():
             while watch.signal_name is None:
                 tick = scheduler.tick()
                 counts["started"] += len(tick.started)
@@ -253,8 +253,6 @@ def work(
                 if once or (until_empty and not store.jobs(states=["queued", "running"], limit=1)):
                     break
                 _sleep(every_s or EVERY_S, watch)
-        finally:
-            scheduler.end()
         left = len(store.jobs(states=["queued", "running"], limit=1_000_000))
     result: dict[str, Any] = {**counts, "left": left, "stopped_by": watch.signal_name}
     emit(result, as_json, lambda console: views.show_work(console, result))

@@ -153,6 +153,13 @@ def _named(url: str) -> Iterator[None]:
             os.environ[_ADDRESS_VARIABLE] = before
 
 
+def upload_package(client: Any, package: str) -> str:
+    """Send a zip file to the cluster, where it does not have it yet; returns the name that it has there."""
+    with _refusal(f"the cluster did not take the package {package}"):
+        uri: str = client._upload_package_if_needed(package, include_gitignore=False, is_file=True)
+    return uri
+
+
 def submit_command(
     client: Any,
     words: Sequence[str],
@@ -162,28 +169,35 @@ def submit_command(
     environment: Mapping[str, str],
     metadata: Mapping[str, str],
 ) -> str:
-    """Have the cluster run `raytrain` with these words; returns the submission's id. ClusterError where it will not."""
+    """Have the cluster run `raytrain` with these words; returns the submission's id. ClusterError where it will not.
+
+    `package` is a zip file, or what `upload_package` returned.
+    """
     runtime_env: dict[str, Any] = {
         "env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": str(STOP_WITHIN_S), **environment}
     }
     if package is not None:
         runtime_env["working_dir"] = package
-    try:
+    with _refusal(f"the cluster did not take the job {submission_id or ''}".rstrip()):
         submitted: str = client.submit_job(
             entrypoint=shlex.join(["python", "-m", "raytrain", *words]),
             submission_id=submission_id,
             runtime_env=runtime_env,
             metadata=dict(metadata),
         )
+    return submitted
+
+
+@contextmanager
+def _refusal(what: str) -> Iterator[None]:
+    try:
+        yield
     except WrongTokenError:
         raise
     except (RuntimeError, OSError, ValueError) as error:
         raise ClusterError(
-            f"the cluster did not take the job {submission_id or ''}".rstrip(),
-            why=first_line(error),
-            fix="look at its dashboard; `ray job list` shows what it has",
+            what, why=first_line(error), fix="look at its dashboard; `ray job list` shows what it has"
         ) from error
-    return submitted
 
 
 def first_line(error: BaseException) -> str:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
-from raytrain.errors import ClusterError, PlatformError
-from raytrain.runs.job_client import WrongTokenError, connect_jobs, first_line, submit_command
+from raytrain.errors import ClusterError, PlatformError, StorageError
+from raytrain.runs.job_client import WrongTokenError, connect_jobs, first_line, submit_command, upload_package
 from raytrain.runs.queue.ending import Ended
 from raytrain.runs.queue.job import Job
 from raytrain.runs.queue.log_tail import last_lines
@@ -32,20 +34,26 @@ class RayBackend:
         self._silent_since: dict[str, float] = {}
         self._asked: set[str] = set()
 
-    def start(self, job: Job) -> Ended | None:
+    def start(self, job: Job, counts: Callable[[], bool]) -> Ended | None:
         """Raises ClusterError also while an earlier start goes on, which a cluster that was out of reach has kept."""
         client = self._client(job)
         done = self._stop_earlier(client, job)
         if done is not None:
             return done
+        package = upload_package(client, job.package) if job.package is not None else None
+        if not counts():
+            return None
         submit_command(
             client,
             job.words,
             submission_id=job.submission_id,
-            package=job.package,
+            package=package,
             environment=job.environment,
             metadata={"raytrain_job": job.id, "user": job.user},
         )
+        with suppress(StorageError):  # it has begun, and `look` finds it
+            if not counts():
+                self.ask_to_stop(job)
         return None
 
     def _stop_earlier(self, client: Any, job: Job) -> Ended | None:

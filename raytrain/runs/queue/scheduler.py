@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import os
 import secrets
+import threading
 import time as clock
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import psutil
 
-from raytrain.errors import PlatformError
+from raytrain.errors import PlatformError, StorageError
 from raytrain.runs.ownership import Owner
 from raytrain.runs.queue.backend import Backend
 from raytrain.runs.queue.choosing import Choice
@@ -21,6 +23,7 @@ from raytrain.runs.queue.schedulers import SchedulerRows
 from raytrain.runs.queue.store import QueueStore
 
 EVERY_S = 2.0
+BEAT_EVERY_S = 5.0
 CANNOT_START = "could not be started"
 
 
@@ -61,6 +64,26 @@ class Scheduler:
             settled += self._begin(job)
         return Tick(started, settled, choice)
 
+    @contextmanager
+    def working(self) -> Iterator[None]:
+        """Tell in a thread of its own that this scheduler lives while the block works, however long a look takes."""
+        over = threading.Event()
+
+        def beat() -> None:
+            while not over.wait(BEAT_EVERY_S):
+                with suppress(StorageError):  # the database may come back; the block notices by itself
+                    self._rows.beat(self.id, self._owner, clock.time())
+
+        thread = threading.Thread(target=beat, name="scheduler's lease", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            thread.join()
+            with suppress(StorageError):  # then its row grows old
+                self.end()
+
     def end(self) -> None:
         """Leave; local jobs go on below their carriers, those of clusters are looked after by the next scheduler."""
         self._rows.forget(self.id)
@@ -91,7 +114,9 @@ class Scheduler:
 
     def _begin(self, job: Job) -> list[Job]:
         try:
-            ended = self._backends[job.backend].start(job)
+            ended = self._backends[job.backend].start(
+                job, lambda: self._store.beat(job.id, job.num_starts)[0]
+            )
         except PlatformError as error:
             ended = Ended(None, f"{CANNOT_START}: {error.what} ({error.why})", not_begun=True)
         if ended is not None:

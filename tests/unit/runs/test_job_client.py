@@ -187,18 +187,17 @@ def test_a_large_package_on_a_slow_line(tmp_path: Path) -> None:
 
     received: dict[str, bytes] = {}
     package = tmp_path / "package.zip"
-    package.write_bytes(os.urandom(8 * 2**20))
+    package.write_bytes(os.urandom(24 * 2**20))
 
     def packages(handler: BaseHTTPRequestHandler) -> None:
         if handler.command == "GET":
             say(handler, 404, "")
             return
-        left, found = int(handler.headers["Content-Length"]), b""
-        while left > 0:
+        length, found = int(handler.headers["Content-Length"]), bytearray()
+        while len(found) < length:
             time.sleep(0.1)
-            found += (piece := handler.rfile.read(min(left, 2**20)))
-            left -= len(piece)
-        received["body"] = found
+            found += handler.rfile.read(min(length - len(found), 2**21))
+        received["body"] = bytes(found)
         say(handler, 200, {})
 
     def jobs(handler: BaseHTTPRequestHandler) -> None:

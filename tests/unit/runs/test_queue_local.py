@@ -108,7 +108,7 @@ def test_a_start_that_no_carrier_confirmed_is_void(
     (job,), _ = carried.store.start_what_fits("dead", "here", Limits(), time.time() - 100.0)
     again = carried.until("fine", "succeeded", "failed")
     assert (again.state, again.num_starts, again.num_losses) == ("succeeded", 2, 1)
-    carried.backend.start(job)  # its carrier comes after all
+    carried.backend.start(job, lambda: True)  # its carrier comes after all
     deadline = time.monotonic() + 60
     while "is void" not in log_file(job).read_text():
         assert time.monotonic() < deadline

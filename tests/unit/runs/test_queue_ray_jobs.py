@@ -5,7 +5,8 @@ With a real cluster: tests/integration/test_submit.py.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,9 +18,11 @@ from queued import a_job
 from raytrain.errors import ClusterError
 from raytrain.runs.job_client import wrong_token
 from raytrain.runs.queue import ray_jobs
+from raytrain.runs.queue.ending import Ended
 from raytrain.runs.queue.job import Job, Limits
 from raytrain.runs.queue.ray_jobs import RayBackend
 from raytrain.runs.queue.scheduler import Scheduler
+from raytrain.runs.queue.schedulers import SchedulerRows
 from raytrain.runs.queue.store import QueueStore
 from raytrain.runs.records import open_records
 
@@ -33,6 +36,8 @@ class Cluster:
     states: dict[str, str] = field(default_factory=dict)
     error: Exception | None = None
     stopped: list[str] = field(default_factory=list)
+    meanwhile: dict[str, Callable[[], object]] = field(default_factory=dict)
+    """What happens elsewhere while this call goes on."""
 
     def connect(self, *_: Any, **__: Any) -> Cluster:
         self._check()
@@ -55,8 +60,14 @@ class Cluster:
         self._check()
         self.stopped.append(name)
 
+    def _upload_package_if_needed(self, package: str, **_: Any) -> str:
+        self._check()
+        self.meanwhile.get("upload", lambda: None)()
+        return "gcs://package.zip"
+
     def submit_job(self, *, submission_id: str, **_: Any) -> str:
         self._check()
+        self.meanwhile.get("submit", lambda: None)()
         self.states[submission_id] = "PENDING"
         return submission_id
 
@@ -149,3 +160,39 @@ def test_an_error_that_says_nothing_is_told_by_its_kind(cluster: Cluster) -> Non
     assert backend.look(job, 100.0) is None
     ended = backend.look(job, 161.0)
     assert ended is not None and ended.reason == "its cluster is gone: ConnectionResetError"
+
+
+@pytest.mark.parametrize(
+    ("call", "begun", "stopped"), [("upload", set(), []), ("submit", {"far-1"}, ["far-1"])]
+)
+def test_a_start_that_was_given_up_elsewhere_while_it_was_on_its_way(
+    store: QueueStore, scheduler: Scheduler, cluster: Cluster, call: str, begun: set[str], stopped: list[str]
+) -> None:
+    """Its scheduler was silent for long, another took the job, found nothing of it, and put it back."""
+    submitted(store, package="package.zip")
+    cluster.meanwhile[call] = lambda: store.settle(
+        store.get("far"), Ended(None, "the cluster does not know it")
+    )
+    scheduler.tick()
+    assert (set(cluster.states), cluster.stopped) == (begun, stopped)
+
+
+def test_a_scheduler_lives_however_long_a_look_takes(
+    store: QueueStore, scheduler: Scheduler, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("raytrain.runs.queue.scheduler.BEAT_EVERY_S", 0.05)
+    rows, found = SchedulerRows(store.engine), []
+
+    def upload() -> None:
+        began = rows.all()[0].heartbeat_at
+        deadline = time.monotonic() + 10.0
+        while rows.all()[0].heartbeat_at == began and time.monotonic() < deadline:
+            time.sleep(0.02)
+        found.append(rows.all()[0].heartbeat_at - began)
+
+    submitted(store, package="package.zip")
+    cluster.meanwhile["upload"] = upload
+    with scheduler.working():
+        scheduler.tick()
+    assert found and found[0] > 0.0
+    assert rows.all() == [], "it has left"
