@@ -17,14 +17,14 @@ from typing import Any, Literal
 import sqlalchemy
 from sqlalchemy import and_, select
 
-from raytrain.errors import ConfigError, RefusedError
+from raytrain.errors import ConfigError
 from raytrain.runs import tables
 from raytrain.runs.ownership import Owner
 from raytrain.runs.queue import rows
 from raytrain.runs.queue.choosing import Choice, Situation, choose, weight
 from raytrain.runs.queue.ending import Ended, judge
 from raytrain.runs.queue.job import DEFAULT_QUEUE, Job, JobState, Limits, Queue, QueueState, Wish
-from raytrain.runs.queue.refusals import no_single_job, refuse_unfit, unknown_queue
+from raytrain.runs.queue.refusals import no_single_job, refuse_same_run, refuse_unfit, unknown_queue
 from raytrain.storage.database import exclusive, translated_database_errors
 
 SERVED_WINDOW_S = 86400.0
@@ -61,14 +61,7 @@ class QueueStore:
                 queue = Queue(DEFAULT_QUEUE)
                 rows.write_queue(connection, queue)
             refuse_unfit(queue, job)
-            if job.run_id is not None:
-                same = and_(_JOBS.c.run_id == job.run_id, _JOBS.c.state.in_(("queued", "running")))
-                for other in rows.jobs_where(connection, same):
-                    raise RefusedError(
-                        f"run {job.run_id} is in the queue already",
-                        why=f"job {other.id} is {other.label}",
-                        fix=f"`raytrain queue cancel {other.id}`, or change the recipe or --run-id",
-                    )
+            refuse_same_run(connection, job)
             connection.execute(_JOBS.insert().values(rows.values_of(job)))
         return job
 
@@ -104,6 +97,7 @@ class QueueStore:
                 )
             queue = rows.read_queues(connection)[job.queue]
             refuse_unfit(queue, job)
+            refuse_same_run(connection, job)
             fresh: dict[str, Any] = {
                 "num_failures": 0,
                 "num_losses": 0,

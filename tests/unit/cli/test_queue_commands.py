@@ -43,12 +43,20 @@ def test_a_job_through_its_states(told: Told, recipe: str, tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("command", ["tune", "run"])
-def test_what_other_commands_take_follows_from_their_recipe_too(
+def test_what_other_commands_take_and_make_follows_from_their_recipe_too(
     told: Told, recipe: str, command: str
 ) -> None:
+    with Path(recipe).open("a") as file:
+        file.write(
+            "search: {space: {train.learning_rate: {type: float, low: 1.0e-5, high: 1.0e-2, log: true}}}\n"
+        )
     code, found = told("queue", "submit", command, recipe, "cost.confirm_above=0.5")
-    assert (code, found["job"]["need"]["cpus"], found["job"]["run_id"]) == (0, 6.0, None)
+    assert (code, found["job"]["need"]["cpus"]) == (0, 6.0)
     assert found["job"]["words"][-1] == ("--yes" if command == "run" else "cost.confirm_above=0.5")
+    assert found["job"]["run_id"].startswith("mine-")
+    code, again = told("queue", "submit", command, recipe, "cost.confirm_above=0.5")
+    assert (code, again["error"]["kind"]) == (5, "refused"), "one run waits once"
+    assert told("queue", "submit", "train", recipe)[0] == 0, "what trains alone is another run"
 
 
 def test_cancelled_twice_is_told_kindly(recipe: str, told: Told, capsys: pytest.CaptureFixture[str]) -> None:

@@ -186,6 +186,11 @@ def test_one_run_waits_once(store: QueueStore) -> None:
         store.submit(a_job("two", run_id="sums-1a2b"))
     store.cancel("one")
     store.submit(a_job("two", run_id="sums-1a2b"))
+    with pytest.raises(RefusedError, match="sums-1a2b is in the queue already") as caught:
+        store.retry("one")
+    assert caught.value.why == "job two is queued"
+    store.cancel("two")
+    assert store.retry("one").state == "queued"
 
 
 def test_the_lease_of_a_scheduler(store: QueueStore) -> None:
