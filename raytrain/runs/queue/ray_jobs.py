@@ -9,7 +9,7 @@ from typing import Any
 
 from raytrain.errors import ClusterError, PlatformError, StorageError
 from raytrain.runs.job_client import WrongTokenError, connect_jobs, first_line, submit_command, upload_package
-from raytrain.runs.queue.ending import Ended
+from raytrain.runs.queue.ending import IN_QUEUE, Ended
 from raytrain.runs.queue.job import Job
 from raytrain.runs.queue.log_tail import last_lines
 
@@ -48,7 +48,7 @@ class RayBackend:
             job.words,
             submission_id=job.submission_id,
             package=package,
-            environment=job.environment,
+            environment={**job.environment, IN_QUEUE: job.id},
             metadata={"raytrain_job": job.id, "user": job.user},
         )
         with suppress(StorageError):  # it has begun, and `look` finds it

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from queued import a_job
 
-from raytrain.runs.queue.ending import MOST_LOSSES, Ended, back_off_s, judge
+from raytrain.runs.queue.ending import MOST_LOSSES, STOPPED_CODE, Ended, back_off_s, judge
 from raytrain.runs.queue.job import Job
 
 
@@ -19,13 +19,22 @@ def on(**values: object) -> Job:
         (on(), Ended(0), "succeeded", None, 0, 0),
         (on(wish="cancel"), Ended(0), "succeeded", None, 0, 0),
         (on(wish="preempt"), Ended(0), "succeeded", None, 0, 0),
-        (on(), Ended(0, was_stopped=True), "cancelled", "its run was asked to stop", 0, 0),
+        (on(), Ended(STOPPED_CODE), "cancelled", "its run was asked to stop", 0, 0),
         (on(wish="cancel"), Ended(143), "cancelled", "cancelled while it ran", 0, 0),
         (on(wish="cancel"), Ended(4), "cancelled", "cancelled while it ran", 0, 0),
         (on(wish="cancel"), Ended(None), "cancelled", "cancelled while it ran", 0, 0),
         (on(wish="preempt"), Ended(143), "queued", "made room for an urgent job", 0, 0),
         (on(wish="preempt"), Ended(-15), "queued", "made room for an urgent job", 0, 0),
         (on(wish="preempt"), Ended(None), "queued", "made room for an urgent job", 0, 0),
+        (
+            on(wish="preempt", max_retries=0),
+            Ended(-9, "killed: slow"),
+            "queued",
+            "an urgent job, killed: slow",
+            0,
+            0,
+        ),
+        (on(wish="preempt", max_retries=0), Ended(137), "queued", "made room for an urgent job", 0, 0),
         (on(wish="preempt", max_retries=0), Ended(4), "failed", "ended with exit code 4", 1, 0),
         (on(), Ended(4), "queued", "ended with exit code 4", 1, 0),
         (on(), Ended(-9, "killed"), "queued", "killed", 1, 0),

@@ -130,6 +130,22 @@ def test_a_command_that_does_not_end_is_killed_in_the_end(
     assert "killed: it had not ended" in (job.log_tail or "")
 
 
+def test_a_background_job_that_is_slow_to_save_goes_back_all_the_same(
+    carried: CarriedHere, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAYTRAIN_STOP_WITHIN_S", "2")
+    carried.store.set_queue("default", limits=Limits(running=1))
+    carried.submit("background", LONG, priority="P2", max_retries=0)
+    carried.child(carried.until_it_works("background")).suspend()
+    carried.submit("urgent", ["runs", "list"], priority="P0")
+    job = carried.until("background", "queued", "failed")
+    assert (job.state, job.num_failures, job.num_losses) == ("queued", 0, 0)
+    assert (
+        job.exit_reason == "made room for an urgent job, killed: it had not ended 2 s after it was asked to"
+    )
+    carried.store.cancel("background")
+
+
 def test_a_folder_that_is_gone(carried: CarriedHere, tmp_path: Path) -> None:
     carried.submit("lost", ["runs", "list"], folder=str(tmp_path / "gone"))
     job = carried.until("lost", "failed", "succeeded")

@@ -36,6 +36,7 @@ class Cluster:
     states: dict[str, str] = field(default_factory=dict)
     error: Exception | None = None
     stopped: list[str] = field(default_factory=list)
+    variables: dict[str, str] = field(default_factory=dict)
     meanwhile: dict[str, Callable[[], object]] = field(default_factory=dict)
     """What happens elsewhere while this call goes on."""
 
@@ -65,10 +66,11 @@ class Cluster:
         self.meanwhile.get("upload", lambda: None)()
         return "gcs://package.zip"
 
-    def submit_job(self, *, submission_id: str, **_: Any) -> str:
+    def submit_job(self, *, submission_id: str, runtime_env: Any, **_: Any) -> str:
         self._check()
         self.meanwhile.get("submit", lambda: None)()
         self.states[submission_id] = "PENDING"
+        self.variables = runtime_env["env_vars"]
         return submission_id
 
 
@@ -196,3 +198,11 @@ def test_a_scheduler_lives_however_long_a_look_takes(
         scheduler.tick()
     assert found and found[0] > 0.0
     assert rows.all() == [], "it has left"
+
+
+def test_a_job_on_a_cluster_knows_that_it_is_one(
+    store: QueueStore, scheduler: Scheduler, cluster: Cluster
+) -> None:
+    submitted(store, environment={"A": "b"})
+    scheduler.tick()
+    assert cluster.variables.items() >= {"A": "b", "RAYTRAIN_QUEUE_JOB": "far"}.items()
