@@ -11,7 +11,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 
 from raytrain.errors import StorageError
 from raytrain.runs.ownership import Owner
@@ -19,6 +18,7 @@ from raytrain.runs.queue.ending import IN_QUEUE, Ended
 from raytrain.runs.queue.job import Job
 from raytrain.runs.queue.local import log_file
 from raytrain.runs.queue.log_tail import tail_of
+from raytrain.runs.queue.patience import patiently
 from raytrain.runs.queue.store import QueueStore
 from raytrain.runs.records import open_records
 from raytrain.runs.signals import SignalWatch
@@ -27,7 +27,6 @@ ASK_EVERY_S = 1.0
 STOP_WITHIN_S = float(os.environ.get("RAYTRAIN_STOP_WITHIN_S", "600"))
 """After which a job that was asked to save and end is killed."""
 
-_TELL_FOR_S = 3600.0
 _OUT_OF_MEMORY = "killed (out of memory is the usual cause)"
 _PR_SET_PDEATHSIG = 1
 
@@ -43,7 +42,8 @@ def main(arguments: list[str]) -> int:
     with SignalWatch() as watch:
         code, reason = _carried(store, job, watch)
     ended = Ended(code, reason, tail_of(log_file(job)))
-    _told_in_the_end(lambda: store.settle(job, ended))
+    # A job whose end nobody hears of would be begun again.
+    patiently(lambda: store.settle(job, ended), lambda line: print(line, flush=True))
     records.close()
     return 0
 
@@ -91,20 +91,6 @@ def _is_to_end(store: QueueStore, job: Job) -> bool:
 def _end_with_parent() -> None:
     """In the child: ask Linux for SIGTERM when the carrier dies, so that the run saves and ends."""
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-
-
-def _told_in_the_end(tell: Callable[[], object]) -> None:
-    """Try for an hour: a job whose end nobody hears of would be begun again."""
-    deadline = time.monotonic() + _TELL_FOR_S
-    while True:
-        try:
-            tell()
-            return
-        except StorageError as error:
-            if time.monotonic() > deadline:
-                raise
-            print(f"tried again: {error}", flush=True)
-            time.sleep(5.0)
 
 
 if __name__ == "__main__":

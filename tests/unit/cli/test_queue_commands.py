@@ -9,6 +9,8 @@ import pytest
 from commands import Told
 
 from raytrain.cli.main import run
+from raytrain.errors import StorageError
+from raytrain.runs.queue.scheduler import Scheduler, Tick
 
 
 @pytest.fixture
@@ -141,6 +143,27 @@ def test_one_look_of_a_scheduler_with_nothing_to_do(told: Told, recipe: str) -> 
     code, found = told("queue", "work", "--once", "--until-empty")
     assert code == 2 and "one look" in found["error"]["why"]
     assert told("queue", "status")[1]["schedulers"] == [], "each took its leave"
+
+
+def test_a_scheduler_outlives_a_restart_of_the_database(
+    told: Told, recipe: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("raytrain.runs.queue.patience.TRY_EVERY_S", 0.01)
+    breaks, tick = ["a look", "the next look", "its leave"], Scheduler.tick
+
+    def shaky(scheduler: Scheduler) -> Tick:
+        if len(breaks) > 1:
+            raise StorageError("the database does not answer", why=breaks.pop(0), fix="wait")
+        return tick(scheduler)
+
+    def gone(_: Scheduler) -> None:
+        raise StorageError("the database does not answer", why=breaks.pop(0), fix="wait")
+
+    monkeypatch.setattr(Scheduler, "tick", shaky)
+    monkeypatch.setattr(Scheduler, "end", gone)
+    assert run(["queue", "work", "--until-empty", "--every", "0.1"]) == 0
+    assert "the database does not answer (the next look)" in capsys.readouterr().err.replace("\n", " ")
+    assert breaks == []
 
 
 @pytest.mark.slow
