@@ -13,7 +13,7 @@ from raytrain.runs.job_client import wrong_token
 _CONNECT_S, _ANSWER_S = 5.0, 60.0
 
 
-class BoundedJobClient(JobSubmissionClient):
+class BoundedJobClient(JobSubmissionClient):  # type: ignore[misc]  # Ray has no types
     """Raises WrongTokenError where Ray's own raises an error that is neither of the network nor of the run time."""
 
     def _do_request(

@@ -19,6 +19,7 @@ from raytrain.runs.queue.backend import Backend
 from raytrain.runs.queue.choosing import Choice
 from raytrain.runs.queue.ending import Ended
 from raytrain.runs.queue.job import BackendName, Job, Limits
+from raytrain.runs.queue.presence import missing_here
 from raytrain.runs.queue.schedulers import SchedulerRows
 from raytrain.runs.queue.store import QueueStore
 
@@ -49,6 +50,7 @@ class Scheduler:
     ) -> None:
         self._store, self._backends, self._room, self._told = store, backends, room, told
         self._owner = owner or Owner.current()
+        self._passed_over: dict[str, str | None] = {}
         self._rows = SchedulerRows(store.engine)
         self.id = f"{self._owner.host}-{self._owner.pid}-{secrets.token_hex(3)}"
 
@@ -57,7 +59,14 @@ class Scheduler:
         now = clock.time() if now is None else now
         self._rows.beat(self.id, self._owner, now)
         settled = self._look_after(now)
-        started, choice = self._store.start_what_fits(self.id, self._owner.host, self._room, now)
+        missing = self._missing()
+        started, choice = self._store.start_what_fits(
+            self.id,
+            self._owner.host,
+            self._room,
+            now,
+            lambda job: missing.get(job.id, "was submitted a moment ago"),
+        )
         for victim, urgent in choice.make_room.items():
             self._told(f"{victim} is asked to save and make room for {urgent}")
         for job in started:
@@ -87,6 +96,16 @@ class Scheduler:
     def end(self) -> None:
         """Leave; local jobs go on below their carriers, those of clusters are looked after by the next scheduler."""
         self._rows.forget(self.id)
+
+    def _missing(self) -> dict[str, str | None]:
+        """By job that waits, what of it is not here; told when it is new."""
+        waiting = self._store.jobs(states=["queued"], limit=1_000_000)
+        missing = {job.id: missing_here(job) for job in waiting}
+        for job_id, what in missing.items():
+            if what is not None and self._passed_over.get(job_id) != what:
+                self._told(f"{job_id} is passed over: {what}")
+        self._passed_over = missing
+        return missing
 
     def _look_after(self, now: float) -> list[Job]:
         alive = {one.id for one in self._rows.all() if one.is_alive(now, self._owner.host)}

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import random
 import time as clock
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -151,12 +151,20 @@ class QueueStore:
     # What schedulers do
 
     def start_what_fits(
-        self, scheduler: str, host: str, room: Limits, now: float | None = None
+        self,
+        scheduler: str,
+        host: str,
+        room: Limits,
+        now: float | None = None,
+        obstacle: Callable[[Job], str | None] = lambda _: None,
     ) -> tuple[list[Job], Choice]:
-        """Claim the jobs whose turn it is, and ask those to save that make room. The caller starts them."""
+        """Claim the jobs whose turn it is, and ask those to save that make room. The caller starts them.
+
+        `obstacle` is asked while nobody else can claim, so it has to answer from memory.
+        """
         now = clock.time() if now is None else now
         with translated_database_errors(self.engine), self._exclusive() as connection:
-            choice = choose(self._situation(connection, host, room, now))
+            choice = choose(replace(self._situation(connection, host, room, now), obstacle=obstacle))
             for victim_id in choice.make_room:
                 _change(connection, self._read(connection, victim_id), wish="preempt", wished_at=now)
             for job in choice.start:

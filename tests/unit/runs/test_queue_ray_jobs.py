@@ -93,6 +93,13 @@ def scheduler(store: QueueStore) -> Scheduler:
     return Scheduler(store, {"ray": RayBackend()}, Limits(), lambda _: None)
 
 
+@pytest.fixture
+def a_package(tmp_path: Path) -> str:
+    place = tmp_path / "package.zip"
+    place.write_bytes(b"a folder")
+    return str(place)
+
+
 def submitted(store: QueueStore, **values: Any) -> Job:
     return store.submit(a_job("far", backend="ray", address=HEAD, **values))
 
@@ -168,10 +175,16 @@ def test_an_error_that_says_nothing_is_told_by_its_kind(cluster: Cluster) -> Non
     ("call", "begun", "stopped"), [("upload", set(), []), ("submit", {"far-1"}, ["far-1"])]
 )
 def test_a_start_that_was_given_up_elsewhere_while_it_was_on_its_way(
-    store: QueueStore, scheduler: Scheduler, cluster: Cluster, call: str, begun: set[str], stopped: list[str]
+    store: QueueStore,
+    scheduler: Scheduler,
+    cluster: Cluster,
+    a_package: str,
+    call: str,
+    begun: set[str],
+    stopped: list[str],
 ) -> None:
     """Its scheduler was silent for long, another took the job, found nothing of it, and put it back."""
-    submitted(store, package="package.zip")
+    submitted(store, package=a_package)
     cluster.meanwhile[call] = lambda: store.settle(
         store.get("far"), Ended(None, "the cluster does not know it")
     )
@@ -180,7 +193,7 @@ def test_a_start_that_was_given_up_elsewhere_while_it_was_on_its_way(
 
 
 def test_a_scheduler_lives_however_long_a_look_takes(
-    store: QueueStore, scheduler: Scheduler, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+    store: QueueStore, scheduler: Scheduler, cluster: Cluster, a_package: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("raytrain.runs.queue.scheduler.BEAT_EVERY_S", 0.05)
     rows, found = SchedulerRows(store.engine), []
@@ -192,7 +205,7 @@ def test_a_scheduler_lives_however_long_a_look_takes(
             time.sleep(0.02)
         found.append(rows.all()[0].heartbeat_at - began)
 
-    submitted(store, package="package.zip")
+    submitted(store, package=a_package)
     cluster.meanwhile["upload"] = upload
     with scheduler.working():
         scheduler.tick()
@@ -206,3 +219,22 @@ def test_a_job_on_a_cluster_knows_that_it_is_one(
     submitted(store, environment={"A": "b"})
     scheduler.tick()
     assert cluster.variables.items() >= {"A": "b", "RAYTRAIN_QUEUE_JOB": "far"}.items()
+
+
+def test_what_is_on_another_machine_is_left_to_that_one(
+    store: QueueStore, cluster: Cluster, tmp_path: Path, a_package: str
+) -> None:
+    lines: list[str] = []
+    scheduler = Scheduler(store, {"ray": RayBackend()}, Limits(), lines.append)
+    gone = str(tmp_path / "gone")
+    store.submit(a_job("folder", folder=gone))
+    store.submit(a_job("package", backend="ray", address=HEAD, package=gone))
+    store.submit(a_job("here", backend="ray", address=HEAD, package=a_package, folder=gone))
+    for _ in range(2):
+        reasons = scheduler.tick().choice.reasons
+    assert {job.id: job.state for job in store.jobs()} == {
+        "folder": "queued", "package": "queued", "here": "running"
+    }  # fmt: skip
+    assert f"its folder {gone} is not on" in reasons["folder"]
+    assert f"its package {gone} is not on" in reasons["package"]
+    assert sum("is passed over" in line for line in lines) == 2, "each is told once"
