@@ -54,4 +54,6 @@ def tune(
     ):
         result = run_search(loaded, address=address, fresh=fresh, observer=view, verbose=verbose)
     emit(result.as_dict(), as_json, lambda console: show_result(console, result))
-    return exit_code_when_stopped(result.stopped_by)
+    return exit_code_when_stopped(
+        result.stopped_by or (result.ended_by if result.state == "cancelled" else None)
+    )
