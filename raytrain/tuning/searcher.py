@@ -142,13 +142,22 @@ class StudySearcher(Searcher):  # type: ignore[misc]  # Ray is not typed
             if self.stopped is None:  # by somebody who stopped this run alone
                 self.memory.tell_failed(task.number, reason)
         elif ended.state == "unreported":
-            self.memory.tell_failed(task.number, f"{reason} was not reported")
-            self.error = unreported_objective(reason, list(ended.metrics))
+            self._tell_unreported(task.number, reason, ended)
         else:
             self.memory.tell_failed(task.number, reason)
             self._note(f"trial {task.number} failed: {reason}")
             self._fail(task.number, reason, ended.fix)
         self._on_ended(task, ended.state)
+
+    def _tell_unreported(self, number: int, missing: str, ended: Ended) -> None:
+        """It ends the search, unless other trials have reported it."""
+        reason = f"{missing} was not reported"
+        self.memory.tell_failed(number, reason)
+        if not self.memory.counts()["complete"]:
+            self.error = unreported_objective(missing, list(ended.metrics))
+            return
+        self._note(f"trial {number} failed: {reason}")
+        self._fail(number, reason, None)
 
     def _fail(self, number: int, reason: str, fix: str | None) -> None:
         try:

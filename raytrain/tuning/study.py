@@ -166,7 +166,7 @@ class StudyMemory:
         return found if len(self.recipe.objectives) > 1 else found[:1]
 
     def _view(self, trial: optuna.trial.FrozenTrial) -> TrialView:
-        reported = trial.intermediate_values
+        reported = {step: one for step, one in trial.intermediate_values.items() if math.isfinite(one)}
         fixed = trial.system_attrs.get("fixed_params", {})
         return TrialView(
             trial.number,
@@ -195,12 +195,13 @@ class TrialMemory:
         self._trial = optuna.Trial(study, trial_id_of(study, number))
 
     def report(self, value: float, global_step: int) -> bool:
-        """Tell of an objective on the way; true where the trial should end."""
-        if not self._is_single or not math.isfinite(value):
+        """Tell of an objective on the way; true where the trial should end. Of one that is no number the sampler learns
+        that it is worse than all others."""
+        if not self._is_single:
             return False
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # a step that a resumed run makes again is told again
-            self._trial.report(value, global_step)
+            self._trial.report(value if math.isfinite(value) else math.nan, global_step)
         return bool(self._trial.should_prune())
 
 

@@ -83,6 +83,17 @@ def test_an_objective_that_nobody_reports(driven: Driven) -> None:
     assert driven.states() == ["failed"]
 
 
+def test_one_trial_that_does_not_report_it_ends_no_search_of_others_that_do(driven: Driven) -> None:
+    driven.searcher.suggest("a")
+    driven.end("a", state="complete", objectives=[0.5], metrics={"eval/loss": 0.5})
+    driven.searcher.suggest("b")
+    driven.end("b", state="unreported", reason="eval/loss", metrics={"train/loss": 2.0})
+    assert driven.searcher.error is None
+    assert driven.states() == ["complete", "failed"]
+    assert driven.memory.trials()[1].reason == "eval/loss was not reported"
+    assert isinstance(driven.searcher.suggest("c"), dict)
+
+
 def test_failures_in_a_row_end_it_with_what_to_do(driven: Driven) -> None:
     for name in "abc":
         driven.searcher.suggest(name)
