@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from raytrain.errors import PlatformError, TrainingError
 from raytrain.tuning.population import Member, next_generation, num_generations
+from raytrain.tuning.space import Values
 from raytrain.tuning.study import ORIGIN, RUN_ID, StudyMemory, TrialView
 from raytrain.tuning.task import Donor, TrialTask, trial_run_id
 
@@ -38,8 +39,10 @@ class Chooser:
 
     def next(self) -> Next:
         """Raises TrainingError where trial after trial failed."""
-        if self._left:
-            return self._task(self._left.pop(0))
+        while self._left:
+            number = self._left.pop(0)
+            if self._is_allowed(number, self._memory.choose_rest(number)):
+                return self._task(number)
         if self._recipe.scheduler == "pbt":
             return self._next_of_population()
         while True:
@@ -49,15 +52,20 @@ class Chooser:
             if self._recipe.search.sampler == "grid" and counts["waiting"] == 0:
                 return "finished"
             number, values = self._memory.ask()
-            try:
-                self._recipe.trial_spec(values)
-            except PlatformError as error:
-                told = f"{error.what}: {error.why}"
-                self._memory.tell_pruned(number, told)
-                self._note(f"trial {number} is not made: {told}")
-                self.failed(number, told)
-                continue
-            return self._task(number)
+            if self._is_allowed(number, values):
+                return self._task(number)
+
+    def _is_allowed(self, number: int, values: Values) -> bool:
+        """Values that are not allowed together are a pruned trial."""
+        try:
+            self._recipe.trial_spec(values)
+        except PlatformError as error:
+            told = f"{error.what}: {error.why}"
+            self._memory.tell_pruned(number, told)
+            self._note(f"trial {number} is not made: {told}")
+            self.failed(number, told)
+            return False
+        return True
 
     def succeeded(self) -> None:
         """A trial gave a result, or was ended for others': whatever failed before was not the search's fault."""

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 TrialState = Literal["running", "complete", "pruned", "failed", "waiting"]
 # User attributes of a trial.
 REASON, ORIGIN, RUN_ID, SPENT, STEPS = "reason", "origin", "run_id", "spent_s", "global_step"
-
+ENDS_EARLY = "ends_early"
 
 _STATES: dict[str, TrialState] = {
     "RUNNING": "running", "COMPLETE": "complete", "PRUNED": "pruned", "FAIL": "failed", "WAITING": "waiting",
@@ -90,6 +90,15 @@ class StudyMemory:
             warnings.simplefilter("ignore")
             trial = self.study.ask()
             return trial.number, self.recipe.space.suggest(trial)
+
+    def choose_rest(self, number: int) -> Values:
+        """The values of a trial that was begun; a command that was killed may have chosen a part of them."""
+        import optuna
+
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            trial = optuna.Trial(self.study, trial_id_of(self.study, number))
+            return self.recipe.space.suggest(trial)
 
     def enqueue(self, params: Params, origin: str, **attrs: Any) -> bool:
         """Have these parameters tried next; False where a trial has them already."""
@@ -203,6 +212,15 @@ class TrialMemory:
             warnings.simplefilter("ignore")  # a step that a resumed run makes again is told again
             self._trial.report(value if math.isfinite(value) else math.nan, global_step)
         return bool(self._trial.should_prune())
+
+    def end_early(self, reason: str, global_step: int) -> None:
+        """Keep that the trial ends, and why: it may be killed before its driver hears of it."""
+        self._trial.set_user_attr(ENDS_EARLY, {"reason": reason, "global_step": global_step})
+
+    def ends_early(self) -> tuple[str, int] | None:
+        """Why and where this trial ended, as an earlier process of it has decided."""
+        kept = self._trial.user_attrs.get(ENDS_EARLY)
+        return None if kept is None else (kept["reason"], kept["global_step"])
 
 
 def open_storage(url: str | None = None) -> Any:

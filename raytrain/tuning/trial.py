@@ -48,6 +48,9 @@ def carry_out(task: TrialTask, context: TrialContext, tell: Callable[[dict[str, 
     records = open_records()
     recipe = context.recipe
     memory = TrialMemory(recipe, context.study_name, task.number)
+    ended_early = memory.ends_early()
+    if ended_early is not None:
+        return Ended("pruned", ended_early[0], global_step=ended_early[1])
     watcher = TrialWatcher(memory, recipe.metrics[0], tell)
     try:
         spec = recipe.trial_spec(task.values)
@@ -115,9 +118,16 @@ class TrialWatcher(Silent):
         if global_step >= self._max_steps:
             return
         if not math.isfinite(value):
-            self.reason = f"{self._metric} is {value} at step {global_step}"
+            self._end(f"{self._metric} is {value} at step {global_step}", global_step)
         elif is_worse:
-            self.reason = f"{self._metric} {value:.6g} at step {global_step}: others were better by then"
+            self._end(
+                f"{self._metric} {value:.6g} at step {global_step}: others were better by then", global_step
+            )
+
+    def _end(self, reason: str, global_step: int) -> None:
+        if self.reason is None:
+            self._memory.end_early(reason, global_step)
+            self.reason = reason
 
     def stop_reason(self) -> str | None:
         return self.reason

@@ -83,6 +83,23 @@ def test_an_objective_that_is_no_number_on_the_way_ends_the_trial_and_the_sample
     assert trials.memory.trials()[0].last_reported == 0.5
 
 
+def test_a_pruned_trial_that_is_killed_before_its_driver_hears_of_it_stays_pruned(trials: Trials) -> None:
+    task = trials.next()
+
+    class Killed(BaseException):
+        pass
+
+    def training(watcher: TrialWatcher) -> TrainResult:
+        watcher.metrics(10, {"eval/loss": math.nan})
+        raise Killed
+
+    with pytest.raises(Killed):
+        trials.make(task, training)
+    again = trials.make(task, training)
+    assert (again.state, again.reason, again.global_step) == ("pruned", "eval/loss is nan at step 10", 10)
+    assert trials.num_trained == 1
+
+
 def test_gradients_that_are_no_numbers_prune_the_trial(trials: Trials) -> None:
     def training(watcher: TrialWatcher) -> TrainResult:
         watcher.metrics(7, {"train/loss": 3.0})
