@@ -67,6 +67,10 @@ class Chooser:
             return False
         return True
 
+    def take_up_again(self, number: int) -> None:
+        """A trial that is still running in the study, and nowhere else."""
+        self._left.append(number)
+
     def succeeded(self) -> None:
         """A trial gave a result, or was ended for others': whatever failed before was not the search's fault."""
         self._failures.clear()

@@ -21,6 +21,7 @@ from raytrain.training.checkpoint_store import folder_of
 from raytrain.tuning.budget import GB, Spent, exhausted
 from raytrain.tuning.disk import TrialDisk
 from raytrain.tuning.forecast import Forecast, Probe, forecast, probe, told_forecast
+from raytrain.tuning.measured import seconds_of
 from raytrain.tuning.outcome import TrialRow, TuneObserver, TuneResult, Unwatched, rows_of
 from raytrain.tuning.placement import Placement
 from raytrain.tuning.population import num_generations
@@ -28,7 +29,7 @@ from raytrain.tuning.results import write_results
 from raytrain.tuning.schedulers import check_comparable
 from raytrain.tuning.spec import TuneRecipe
 from raytrain.tuning.study import StudyMemory
-from raytrain.tuning.task import TrialTask
+from raytrain.tuning.task import TrialTask, probe_run_id
 from raytrain.tuning.trial import TrialContext
 from raytrain.tuning.tuner import build_tuner, dashboard, explain_failure, place_trials
 from raytrain.tuning.warm_start import warm_start
@@ -94,6 +95,7 @@ class _Search:
         self.forecast: Forecast | None = None
         self._began = time.monotonic()
         self._before_s = float(self.memory.kept("search_s") or 0.0)
+        self._probe_s = 0.0
         self._searcher: Any = None
         self._ended_by: str | None = None
         self._beat_at = self._looked_at = -1e9
@@ -129,9 +131,7 @@ class _Search:
         if not self.memory.trials():
             if not self._look_ahead(placement, watch):
                 return
-            if self.recipe.scheduler != "pbt" and self.recipe.search.sampler != "grid":
-                for text in warm_start(self.memory, self.records):
-                    self.note(text)
+        self._warm_start()
         self._make_trials(placement, watch)
 
     def _tell_beforehand(self, placement: Placement) -> None:
@@ -159,7 +159,7 @@ class _Search:
         known = self.memory.kept("probe")
         if known is None:
             self.note(f"a run of {search.probe_steps} steps, for the forecast")
-            probed = probe(spec, f"{self.run_id}-probe", search.probe_steps, verbose=self.verbose)
+            probed = probe(spec, probe_run_id(self.run_id), search.probe_steps, verbose=self.verbose)
             watch.listen()
             if isinstance(probed, str):
                 watch.signal_name = watch.signal_name or (probed if probed.startswith("SIG") else None)
@@ -175,12 +175,20 @@ class _Search:
         self.note(told_forecast(self.forecast))
         return True
 
+    def _warm_start(self) -> None:
+        if self.recipe.scheduler == "pbt" or self.recipe.search.sampler == "grid" or self.memory.kept("warm"):
+            return
+        for text in warm_start(self.memory, self.records):
+            self.note(text)
+        self.memory.keep("warm", True)
+
     def _make_trials(self, placement: Placement, watch: SignalWatch) -> None:
         from raytrain.tuning.searcher import StudySearcher
 
         self._searcher = searcher = StudySearcher(
             self.memory, max_concurrent=placement.at_once, on_ended=self._on_ended, on_note=self.note
         )
+        self._probe_s = seconds_of(self.records, probe_run_id(self.run_id))
         self._look()  # nothing is begun where an earlier command has used the budget
         failure: list[BaseException] = []
 
@@ -231,6 +239,7 @@ class _Search:
         ended = counts.total() - counts["running"] - counts["waiting"]
         held = self.records.heartbeat(self.run_id, self.owner, global_step=ended, max_steps=self.num_trials)
         self.memory.keep("search_s", self._search_s())
+        self._searcher.note_spent()
         if not held:
             self._searcher.error = TrainingError(
                 f"search {self.run_id} was taken over by another process",
@@ -246,7 +255,8 @@ class _Search:
         self.observer.trials(rows, self.recipe.metrics, self.num_trials)
         limit = None if budget.disk_gb is None else budget.disk_gb * GB
         used = 0 if limit is None else self.disk.make_room(limit)
-        spent = Spent(self._search_s(), sum(self._spent_s(row) for row in rows), used)
+        trials_s = self._probe_s + sum(self._spent_s(row) for row in rows)
+        spent = Spent(self._search_s(), trials_s, used)
         reason = exhausted(budget, spec.scaling, spec.cost, spent)
         if reason is not None and not now:
             self._searcher.stop(reason)

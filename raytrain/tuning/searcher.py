@@ -6,6 +6,7 @@ complete, and cannot take up what a killed driver left running; so this one spea
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -13,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import optuna
 from ray.tune.search import Searcher
 
 from raytrain.errors import PlatformError, TrainingError
@@ -61,6 +63,12 @@ class StudySearcher(Searcher):  # type: ignore[misc]  # Ray is not typed
     def live(self) -> list[Live]:
         with self._lock:
             return list(self._live.values())
+
+    def note_spent(self) -> None:
+        """Keep what the trials that go on have taken so far: a kill takes the rest of it."""
+        for one in self.live():
+            with contextlib.suppress(optuna.exceptions.UpdateFinishedTrialError):  # it has just ended
+                self.memory.note(one.task.number, {SPENT: one.spent_s})
 
     def stop(self, reason: str) -> None:
         """Begin no further trial."""
@@ -125,6 +133,7 @@ class StudySearcher(Searcher):  # type: ignore[misc]  # Ray is not typed
         task = live.task
         if ended is None:
             if (self.stopped or self.error) and not has_crashed:
+                self.memory.note(task.number, {SPENT: live.spent_s})
                 return  # the search was stopped; the trial stays as it is, and the same command takes it up
             step = int(live.last.get("global_step", 0))
             reason = "its process died more often than scaling.max_failures allows"
@@ -143,6 +152,10 @@ class StudySearcher(Searcher):  # type: ignore[misc]  # Ray is not typed
                 self.memory.tell_failed(task.number, reason)
         elif ended.state == "unreported":
             self._tell_unreported(task.number, reason, ended)
+        elif ended.state == "outage":
+            self._note(f"trial {task.number} was interrupted, and is taken up again: {reason}")
+            self._chooser.take_up_again(task.number)
+            self._fail(task.number, reason, ended.fix)
         else:
             self.memory.tell_failed(task.number, reason)
             self._note(f"trial {task.number} failed: {reason}")

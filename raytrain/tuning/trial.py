@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from raytrain.errors import ConfigError, DivergedError, PlatformError, TrainingError
+from raytrain.errors import ClusterError, ConfigError, DivergedError, PlatformError, StorageError, TrainingError
 from raytrain.runs.ownership import Owner
 from raytrain.runs.records import Records, open_records
 from raytrain.training.observer import Silent
@@ -62,7 +62,8 @@ def carry_out(task: TrialTask, context: TrialContext, tell: Callable[[dict[str, 
         memory.report(math.nan, watcher.global_step + 1)
         return Ended("pruned", f"{error.what}: {error.why}", global_step=watcher.global_step)
     except PlatformError as error:
-        return Ended("failed", f"{error.what}: {error.why}", error.fix)
+        ending: Ending = "outage" if _is_outage(error, recipe) else "failed"
+        return Ended(ending, f"{error.what}: {error.why}", error.fix, global_step=watcher.global_step)
     except Exception as error:  # noqa: BLE001 - told to the driver, which judges it
         # Ray would only try again what fails again, and tell the driver of it as a traceback.
         return Ended("failed", f"{type(error).__name__}: {error}")
@@ -78,6 +79,12 @@ def carry_out(task: TrialTask, context: TrialContext, tell: Callable[[dict[str, 
         return Ended("unreported", missing[0], metrics=metrics, global_step=result.global_step)
     objectives = [metrics[one] for one in recipe.metrics]
     return Ended("complete", objectives=objectives, metrics=metrics, global_step=result.global_step)
+
+
+def _is_outage(error: PlatformError, recipe: TuneRecipe) -> bool:
+    if isinstance(error, ClusterError):  # a searched number of workers may be more than there ever are
+        return not any(key.startswith("scaling.") for key in recipe.search.space)
+    return isinstance(error, StorageError)
 
 
 class TrialWatcher(Silent):

@@ -9,6 +9,7 @@ import pytest
 from conftest_search import RecipeMaker
 
 from raytrain.errors import TrainingError
+from raytrain.runs.ownership import Owner
 from raytrain.runs.records import open_records
 from raytrain.storage.artifact import ArtifactWriter, open_artifact
 from raytrain.storage.location import Location
@@ -79,9 +80,20 @@ def test_what_a_trial_is_judged_by(tune_recipe: RecipeMaker) -> None:
     given = {"eval/loss": 0.6, "train/grad_norm": float("nan")}
     result = TrainResult("r", "succeeded", str(artifact.location), artifact.digest, 10, given)
     found = measured(records, spec, result)
-    assert found == {"eval/loss": 0.6, "result/bytes": 1234.0, "result/num_trainable": 77.0}
+    told = {"eval/loss": 0.6, "result/bytes": 1234.0, "result/num_trainable": 77.0}
+    assert found == {**told, "run/duration_s": 0.0}
     best = spec.model_copy(update={"train": spec.train.model_copy(update={"result": "best"})})
     assert measured(records, best, result)["eval/loss"] == 0.4, "of the weights that it hands over"
+
+
+def test_the_duration_of_a_run_that_was_resumed_counts_its_starts_alone(tune_recipe: RecipeMaker) -> None:
+    records = open_records()
+    records.create_run("r", kind="train", name="r", config={})
+    for began, over, state in ((1_000.0, 1_030.0, "cancelled"), (9_000.0, 9_012.0, "succeeded")):
+        records.claim_run("r", Owner.current(), now=began)
+        records.set_state("r", state, now=over)
+    result = TrainResult("r", "succeeded", None, None, 10, {})
+    assert measured(records, tune_recipe().spec, result)["run/duration_s"] == 42.0
 
 
 def test_the_disks_limit_drops_the_worst_first(tune_recipe: RecipeMaker) -> None:

@@ -11,10 +11,12 @@ import pytest
 from conftest_search import RecipeMaker
 
 from raytrain.errors import ConfigError, TrainingError
+from raytrain.runs.ownership import Owner
 from raytrain.runs.records import open_records
 from raytrain.tuning import search
 from raytrain.tuning.outcome import TuneResult
 from raytrain.tuning.placement import Placement
+from raytrain.tuning.study import StudyMemory
 from raytrain.tuning.task import Ended, TrialTask
 
 pytestmark = pytest.mark.slow
@@ -112,6 +114,42 @@ def test_a_budget_ends_it_with_the_best_so_far_and_a_larger_one_goes_on(
     assert len(ray.made) == made, "what was spent before counts"
     tune(tune_recipe(f"search.num_trials={made + 3}"), ray)
     assert max(ray.made) == made + 2
+
+
+def test_what_a_killed_command_and_the_probe_took_counts(
+    tune_recipe: RecipeMaker, ray: InPlaceOfRay
+) -> None:
+    recipe = tune_recipe("search.num_trials=1", "search.budget.cost=1", "cost.cpu_hour=3")
+    kept: list[float] = []
+
+    def looks(task: TrialTask) -> Ended:
+        time.sleep(0.5)
+        kept.append(ray.searcher.memory.trial(task.number).spent_s)
+        return learned(task)
+
+    ray.objective = looks
+    tune(recipe, ray)
+    assert kept[0] > 0.1, "a kill in the middle of a trial forgets nothing"
+    records = open_records()
+    probed = f"{recipe.run_id}-probe"
+    records.create_run(probed, kind="train", name="probe", config={})
+    records.claim_run(probed, Owner.current(), now=1_000.0)
+    records.set_state(probed, "succeeded", now=3_000.0)  # of 1,200 s that the budget has
+    more = tune(tune_recipe("search.num_trials=2", "search.budget.cost=1", "cost.cpu_hour=3"), ray)
+    assert more.ended_by.startswith("search.budget.cost: ")
+    assert ray.made == [0]
+
+
+def test_the_recipes_own_values_come_first_also_after_a_kill(
+    tune_recipe: RecipeMaker, ray: InPlaceOfRay
+) -> None:
+    recipe = tune_recipe("search.num_trials=3")
+    memory = StudyMemory(recipe, recipe.run_id)
+    memory.ask()  # a command that was killed before
+    found = tune(recipe, ray)
+    assert "the recipe's own values" in [row.view.attrs.get("origin") for row in found.rows]
+    tune(tune_recipe("search.num_trials=4"), ray)
+    assert len(StudyMemory(recipe, recipe.run_id).trials()) == 4, "they are enqueued once"
 
 
 def test_runs_stop_ends_it_and_the_command_goes_on(tune_recipe: RecipeMaker, ray: InPlaceOfRay) -> None:

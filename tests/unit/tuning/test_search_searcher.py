@@ -94,6 +94,20 @@ def test_one_trial_that_does_not_report_it_ends_no_search_of_others_that_do(driv
     assert isinstance(driven.searcher.suggest("c"), dict)
 
 
+def test_an_outage_leaves_the_trial_as_it_is_and_takes_it_up_again(driven: Driven) -> None:
+    first = driven.searcher.suggest("a")
+    driven.end("a", state="outage", reason="the bucket is away", fix="wait")
+    assert driven.states() == ["running"]
+    assert driven.searcher.suggest("b") == first
+    driven.end("b", state="complete", objectives=[0.5], metrics={})
+    for name in "cde":
+        driven.searcher.suggest(name)
+        driven.end(name, state="outage", reason="the bucket is away", fix="wait")
+    assert driven.searcher.error is not None
+    assert (driven.searcher.error.why, driven.searcher.error.fix) == ("the bucket is away", "wait")
+    assert driven.states() == ["complete", "running"], "the same command goes on with it"
+
+
 def test_failures_in_a_row_end_it_with_what_to_do(driven: Driven) -> None:
     for name in "abc":
         driven.searcher.suggest(name)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from conftest_search import RecipeMaker
 
-from raytrain.errors import DivergedError
+from raytrain.errors import ClusterError, DataError, DivergedError, PlatformError, StorageError
 from raytrain.training.outcome import TrainResult
 from raytrain.tuning import trial
 from raytrain.tuning.chooser import Chooser
@@ -98,6 +98,31 @@ def test_a_pruned_trial_that_is_killed_before_its_driver_hears_of_it_stays_prune
     again = trials.make(task, training)
     assert (again.state, again.reason, again.global_step) == ("pruned", "eval/loss is nan at step 10", 10)
     assert trials.num_trained == 1
+
+
+@pytest.mark.parametrize(
+    ("error", "space", "state"),
+    [
+        (StorageError, "train.weight_decay", "outage"),
+        (ClusterError, "train.weight_decay", "outage"),
+        (ClusterError, "scaling.num_workers", "failed"),
+        (DataError, "train.weight_decay", "failed"),
+    ],
+)
+def test_an_outage_is_no_fault_of_the_trial(
+    tune_recipe: RecipeMaker,
+    monkeypatch: pytest.MonkeyPatch,
+    error: type[PlatformError],
+    space: str,
+    state: str,
+) -> None:
+    def training(_watcher: TrialWatcher) -> TrainResult:
+        raise error("it is away", why="nobody answers", fix="start it")
+
+    ranges = {space: {"type": "choice", "choices": [1, 2]}}
+    trials = Trials(tune_recipe(space=ranges), monkeypatch)
+    ended = trials.make(trials.next(), training)
+    assert (ended.state, ended.reason, ended.fix) == (state, "it is away: nobody answers", "start it")
 
 
 def test_gradients_that_are_no_numbers_prune_the_trial(trials: Trials) -> None:
