@@ -19,6 +19,7 @@ from raytrain.storage.database import database_url
 from raytrain.storage.home import raytrain_home, run_folder
 from raytrain.training.checkpoint_store import folder_of
 from raytrain.tuning.budget import GB, Spent, exhausted
+from raytrain.tuning.chooser import num_trials
 from raytrain.tuning.disk import TrialDisk
 from raytrain.tuning.forecast import Forecast, Probe, forecast, probe, told_forecast
 from raytrain.tuning.measured import seconds_of
@@ -85,6 +86,7 @@ class _Search:
         self, recipe: TuneRecipe, run_id: str, records: Records, observer: TuneObserver, verbose: bool
     ) -> None:
         self.recipe = recipe
+        self.num_trials = num_trials(recipe)
         self.run_id = run_id
         self.records = records
         self.observer = observer
@@ -99,12 +101,6 @@ class _Search:
         self._searcher: Any = None
         self._ended_by: str | None = None
         self._beat_at = self._looked_at = -1e9
-
-    @property
-    def num_trials(self) -> int:
-        if self.recipe.scheduler == "pbt":
-            return self.recipe.search.population.size * num_generations(self.recipe)
-        return self.recipe.search.num_trials
 
     def note(self, text: str) -> None:
         self.records.add_event(self.run_id, "note", text)
@@ -128,9 +124,8 @@ class _Search:
         prepare_dataset(self.recipe.spec.data, self.recipe.spec.storage.location)
         if watch.signal_name is not None:
             return
-        if not self.memory.trials():
-            if not self._look_ahead(placement, watch):
-                return
+        if not self.memory.trials() and not self._look_ahead(placement, watch):
+            return
         self._warm_start()
         self._make_trials(placement, watch)
 

@@ -22,6 +22,8 @@ from raytrain.tuning.chooser import Chooser
 from raytrain.tuning.study import SPENT, STEPS, StudyMemory, unreported_objective
 from raytrain.tuning.task import Ended, TrialTask
 
+_DIED = "its process died"
+
 
 @dataclass
 class Live:
@@ -49,6 +51,8 @@ class StudySearcher(Searcher):  # type: ignore[misc]  # Ray is not typed
         self.error: PlatformError | None = None
         self.fault: Exception | None = None
         self.stopped: str | None = None
+        self.deaths: dict[str, str] = {}
+        """Why a trial's process died, by Ray's id of the trial."""
         self._max_concurrent = max_concurrent
         self._on_ended = on_ended
         self._note = on_note
@@ -110,7 +114,7 @@ class StudySearcher(Searcher):  # type: ignore[misc]  # Ray is not typed
             return
         ended = (result or {}).get("ended") or live.last.get("ended")
         try:
-            self._tell(live, ended, has_crashed=error)
+            self._tell(live, ended, self.deaths.pop(trial_id, _DIED) if error else None)
         except PlatformError as raised:
             self.error = self.error or raised
         except Exception as raised:  # noqa: BLE001 - the driver raises it; Ray would start the trial again for it
@@ -129,15 +133,14 @@ class StudySearcher(Searcher):  # type: ignore[misc]  # Ray is not typed
 
     # Telling the study
 
-    def _tell(self, live: Live, ended: Ended | None, *, has_crashed: bool) -> None:
+    def _tell(self, live: Live, ended: Ended | None, died: str | None) -> None:
         task = live.task
         if ended is None:
-            if (self.stopped or self.error) and not has_crashed:
+            if (self.stopped or self.error) and died is None:
                 self.memory.note(task.number, {SPENT: live.spent_s})
                 return  # the search was stopped; the trial stays as it is, and the same command takes it up
             step = int(live.last.get("global_step", 0))
-            reason = "its process died more often than scaling.max_failures allows"
-            ended = Ended("failed", reason, global_step=step)
+            ended = Ended("failed", died or _DIED, global_step=step)
         reason = ended.reason or ""
         self.memory.note(task.number, {SPENT: live.spent_s, STEPS: ended.global_step})
         if ended.state == "complete":

@@ -34,6 +34,8 @@ TrialState = Literal["running", "complete", "pruned", "failed", "waiting"]
 # User attributes of a trial.
 REASON, ORIGIN, RUN_ID, SPENT, STEPS = "reason", "origin", "run_id", "spent_s", "global_step"
 ENDS_EARLY = "ends_early"
+# Of a population's trial.
+MEMBER, GENERATION, PARENT = "member", "generation", "parent"
 
 _STATES: dict[str, TrialState] = {
     "RUNNING": "running", "COMPLETE": "complete", "PRUNED": "pruned", "FAIL": "failed", "WAITING": "waiting",

@@ -9,7 +9,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from raytrain.errors import ClusterError, ConfigError, DivergedError, PlatformError, StorageError, TrainingError
+from raytrain.errors import (
+    ClusterError,
+    ConfigError,
+    DivergedError,
+    PlatformError,
+    StorageError,
+    TrainingError,
+)
 from raytrain.runs.ownership import Owner
 from raytrain.runs.records import Records, open_records
 from raytrain.training.observer import Silent

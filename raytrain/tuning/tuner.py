@@ -35,6 +35,8 @@ def build_tuner(context: TrialContext, searcher: Any, folder: Path, trainable: A
     import ray
     import ray.tune
 
+    from raytrain.tuning.deaths import DeathNotes
+
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")  # the runs have records of their own
     os.environ.setdefault(
         "RAY_AIR_NEW_OUTPUT", "0"
@@ -46,6 +48,7 @@ def build_tuner(context: TrialContext, searcher: Any, folder: Path, trainable: A
         function,
         tune_config=ray.tune.TuneConfig(
             search_alg=searcher,
+            scheduler=DeathNotes(searcher.deaths),
             num_samples=-1,
             reuse_actors=True,  # the imports of torch and Ray, seconds of each trial
             trial_name_creator=lambda trial: f"trial-{trial.config['task'].number:04d}",

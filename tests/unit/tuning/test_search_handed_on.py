@@ -18,7 +18,7 @@ from raytrain.training.outcome import TrainResult
 from raytrain.tuning.disk import TrialDisk
 from raytrain.tuning.exploit import take_over
 from raytrain.tuning.measured import measured
-from raytrain.tuning.study import RUN_ID, StudyMemory
+from raytrain.tuning.study import GENERATION, MEMBER, RUN_ID, StudyMemory
 from raytrain.tuning.task import Donor
 
 
@@ -113,3 +113,18 @@ def test_the_disks_limit_drops_the_worst_first(tune_recipe: RecipeMaker) -> None
     assert left == TrialDisk(storage, memory).used_bytes(), "what is told is what lies there"
     there = [checkpoint_folder(storage, f"s-{i:04d}").exists() for i in range(3)]
     assert there == [False, True, True], "the worst of the three"
+
+
+def test_what_the_next_generation_begins_with_stays_on_the_disk(tune_recipe: RecipeMaker) -> None:
+    recipe: Any = tune_recipe()
+    storage = recipe.spec.storage.location
+    memory = StudyMemory(recipe, "s")
+    for generation in range(3):
+        memory.enqueue_as_it_is({}, {GENERATION: generation, MEMBER: 0})
+        number, _ = memory.ask()
+        memory.note(number, {RUN_ID: f"s-{number:04d}"})
+        write_checkpoint(storage, f"s-{number:04d}", 10, num_bytes=10_000)
+        memory.tell_complete(number, [0.5])
+    TrialDisk(storage, memory).make_room(1.0)
+    there = [checkpoint_folder(storage, f"s-{i:04d}").exists() for i in range(3)]
+    assert there == [False, True, True]

@@ -116,9 +116,7 @@ def test_a_budget_ends_it_with_the_best_so_far_and_a_larger_one_goes_on(
     assert max(ray.made) == made + 2
 
 
-def test_what_a_killed_command_and_the_probe_took_counts(
-    tune_recipe: RecipeMaker, ray: InPlaceOfRay
-) -> None:
+def test_what_a_killed_command_and_the_probe_took_counts(tune_recipe: RecipeMaker, ray: InPlaceOfRay) -> None:
     recipe = tune_recipe("search.num_trials=1", "search.budget.cost=1", "cost.cpu_hour=3")
     kept: list[float] = []
 
@@ -150,6 +148,17 @@ def test_the_recipes_own_values_come_first_also_after_a_kill(
     assert "the recipe's own values" in [row.view.attrs.get("origin") for row in found.rows]
     tune(tune_recipe("search.num_trials=4"), ray)
     assert len(StudyMemory(recipe, recipe.run_id).trials()) == 4, "they are enqueued once"
+
+
+@pytest.mark.parametrize("num_trials", [2, 20])
+def test_a_grid_is_done_when_each_of_its_points_is(
+    tune_recipe: RecipeMaker, ray: InPlaceOfRay, num_trials: int
+) -> None:
+    space = {"train.learning_rate": {"type": "choice", "choices": [0.1, 0.01, 0.001]}}
+    recipe = tune_recipe("search.sampler=grid", f"search.num_trials={num_trials}", space=space)
+    assert len(tune(recipe, ray).rows) == 3
+    tune(recipe, ray)
+    assert (ray.made, ray.connected) == ([0, 1, 2], 1)
 
 
 def test_runs_stop_ends_it_and_the_command_goes_on(tune_recipe: RecipeMaker, ray: InPlaceOfRay) -> None:

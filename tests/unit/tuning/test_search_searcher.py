@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
 from conftest_search import RecipeMaker
 
 from raytrain.errors import ConfigError, TrainingError
+from raytrain.tuning.deaths import DeathNotes
 from raytrain.tuning.searcher import StudySearcher
 from raytrain.tuning.study import StudyMemory
 from raytrain.tuning.task import Ended
@@ -124,8 +127,35 @@ def test_a_process_that_dies_for_good_is_a_failed_trial(driven: Driven) -> None:
     driven.end("a", has_crashed=True)
     (trial,) = driven.memory.trials()
     assert trial.state == "failed"
-    assert "its process died" in (trial.reason or "")
+    assert trial.reason == "its process died"
     assert trial.attrs["global_step"] == 7
+
+
+@dataclass
+class OfRay:
+    """What Ray Tune shows its scheduler of a trial."""
+
+    trial_id: str
+    status: str
+    error_file: str | None
+
+
+@pytest.mark.parametrize(
+    ("status", "reason"),
+    [
+        ("PENDING", "its process could not be started: ModuleNotFoundError: No module named 'mine'"),
+        ("RUNNING", "its process died: ModuleNotFoundError: No module named 'mine'"),
+    ],
+)
+def test_the_words_of_ray_say_why_a_process_died(
+    driven: Driven, tmp_path: Path, status: str, reason: str
+) -> None:
+    place = tmp_path / "error.txt"
+    place.write_text("Failure # 1\n  a traceback\nModuleNotFoundError: No module named 'mine'\n\n")
+    driven.searcher.suggest("a")
+    DeathNotes(driven.searcher.deaths).on_trial_error(None, OfRay("a", status, str(place)))
+    driven.end("a", has_crashed=True)
+    assert driven.memory.trials()[0].reason == reason
 
 
 def test_what_a_stopped_search_leaves_running_is_taken_up(tune_recipe: RecipeMaker) -> None:

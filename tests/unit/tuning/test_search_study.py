@@ -239,7 +239,7 @@ def test_a_grid_is_made_once_and_then_over(tune_recipe: RecipeMaker) -> None:
         "adapter.lora_rank": {"type": "choice", "choices": [4, 8]},
         "train.schedule": {"type": "choice", "choices": ["linear", "cosine", "constant"]},
     }
-    recipe = tune_recipe("search.sampler=grid", space=space)
+    recipe = tune_recipe("search.sampler=grid", "search.num_trials=2", space=space)
     seen = []
     for _ in range(2):  # the second is the same command again, in the middle
         memory = StudyMemory(recipe, "s")
