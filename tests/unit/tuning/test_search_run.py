@@ -11,9 +11,10 @@ import pytest
 from conftest_search import RecipeMaker
 
 from raytrain.errors import ConfigError, TrainingError
+from raytrain.runs import carrying
 from raytrain.runs.ownership import Owner
 from raytrain.runs.records import open_records
-from raytrain.tuning import search
+from raytrain.tuning import beforehand, search
 from raytrain.tuning.outcome import TuneResult
 from raytrain.tuning.placement import Placement
 from raytrain.tuning.study import StudyMemory
@@ -178,6 +179,61 @@ def test_runs_stop_ends_it_and_the_command_goes_on(tune_recipe: RecipeMaker, ray
     tune(tune_recipe("search.num_trials=5"), ray)
     assert ray.made == [0, 1, 2, 2, 3, 4], "the one that was left is taken up first"
     assert any(one.startswith("goes on: 3 trials are known, 1 of them") for one in ray.notes)
+
+
+def test_runs_stop_is_heard_and_the_search_beats_while_the_probe_goes_on(
+    tune_recipe: RecipeMaker, ray: InPlaceOfRay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = tune_recipe("search.probe_steps=3")
+    beats: list[float | None] = []
+
+    def probe(_spec: Any, run_id: str, _num_steps: int, *, verbose: bool) -> str:
+        records = open_records()
+        records.create_run(run_id, kind="train", name="probe", config={}, config_digest=str(verbose))
+        records.claim_run(run_id, Owner.current())
+        beats.append(records.get_run(recipe.run_id).heartbeat_at)
+        time.sleep(0.3)
+        beats.append(records.get_run(recipe.run_id).heartbeat_at)
+        assert records.request_stop(recipe.run_id)
+        deadline = time.monotonic() + 20
+        while not records.stop_requested(run_id):
+            assert time.monotonic() < deadline, "nobody told the probe"
+            time.sleep(0.01)
+        records.set_state(run_id, "cancelled")
+        return "a request"
+
+    monkeypatch.setattr(search, "probe", probe)
+    monkeypatch.setattr(carrying, "_BEAT_EVERY_S", 0.02)
+    monkeypatch.setattr(beforehand, "_LOOK_EVERY_S", 0.02)
+    found = tune(recipe, ray)
+    assert (found.state, found.ended_by) == ("cancelled", "asked to stop by `raytrain runs stop`")
+    assert beats[0] is not None
+    assert beats[1] is not None
+    assert beats[1] > beats[0]
+    assert ray.made == []
+
+
+def test_a_stopped_search_stops_its_trial_however_many_runs_there_are(
+    tune_recipe: RecipeMaker, ray: InPlaceOfRay
+) -> None:
+    recipe = tune_recipe()
+    heard: list[bool] = []
+
+    def waits(task: TrialTask) -> Ended:
+        records = open_records()
+        for run_id in (task.run_id, *(f"newer-{i}" for i in range(51))):
+            records.create_run(run_id, kind="train", name="r", config={})
+            records.claim_run(run_id, Owner.current())
+        records.request_stop(recipe.run_id)
+        deadline = time.monotonic() + 5
+        while not (is_told := records.stop_requested(task.run_id)) and time.monotonic() < deadline:
+            time.sleep(0.02)
+        heard.append(is_told)
+        return Ended("stopped", "asked to stop", global_step=7)
+
+    ray.objective = waits
+    tune(recipe, ray)
+    assert heard == [True]
 
 
 def test_failures_end_it_and_are_recorded(tune_recipe: RecipeMaker, ray: InPlaceOfRay) -> None:
