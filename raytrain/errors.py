@@ -60,6 +60,10 @@ class TrainingError(PlatformError, RuntimeError):
     kind = "training"
 
 
+class DivergedError(TrainingError):
+    """The gradients or the loss of a run are no numbers any more. Exit code 4."""
+
+
 class ClusterError(PlatformError, RuntimeError):
     """Ray cannot be reached or cannot give what was asked for. Exit code 4."""
 

@@ -123,7 +123,8 @@ class BackendContract:
             carried.submit("stuck", ["runs", "list"], **self.values_of_a_failing_start())
             carried.scheduler.tick()
             job = carried.store.get("stuck")
-        assert (job.state, job.num_losses) == ("queued", 1)
+        assert (job.state, job.num_losses, job.num_failures) == ("queued", 0, 0), "nothing was lost"
+        assert job.ready_at > time.time(), "it is not tried again at once"
         assert "could not be started" in (job.exit_reason or "")
 
     def failing_starts(self, carried: Carried) -> AbstractContextManager[None]:

@@ -14,6 +14,7 @@ from raytrain.errors import ConfigError, PlatformError, RefusedError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
     from rich.console import Console
 
@@ -131,8 +132,8 @@ def _num_rows(records: Records, run: RunRecord) -> int | None:
         return None  # deleted since; the estimate then does without it
 
 
-def confirm_cost(spec: RunSpec, *, yes: bool, as_json: bool) -> Estimate | None:
-    """Tell the estimate where there are prices, and ask where it is above `cost.confirm_above`.
+def confirm_cost(spec: RunSpec, *, yes: bool, as_json: bool, num_runs: int = 1) -> Estimate | None:
+    """Tell the estimate of so many runs where there are prices, and ask where it is above `cost.confirm_above`.
 
     Raises RefusedError where the answer is no, or where nobody is there to ask.
     """
@@ -140,7 +141,8 @@ def confirm_cost(spec: RunSpec, *, yes: bool, as_json: bool) -> Estimate | None:
     if limit is None and not (prices.cpu_hour or prices.gpu_hour or prices.gpu_hours or prices.instance):
         return None
     with opened_records() as records:
-        found = estimated(records, spec)
+        one = estimated(records, spec)
+    found = one if one is None else one.times(num_runs)
     console = stderr_console()
     if found is None:
         if not as_json:
@@ -159,3 +161,15 @@ def confirm_cost(spec: RunSpec, *, yes: bool, as_json: bool) -> Estimate | None:
         why=found.told(),
         fix="add --yes, raise cost.confirm_above, or take fewer steps",
     )
+
+
+def num_runs_of(command: str, recipe: Path, overrides: list[str] | None) -> int:
+    """How many trainings a command makes of a recipe at most: a search as many as it may have trials."""
+    from raytrain.cli.config import has_section
+
+    if command == "train" or not has_section(recipe, overrides, "search"):
+        return 1
+    from raytrain.tuning.spec import load_tune_recipe
+
+    num_trials = load_tune_recipe(recipe, overrides).search.num_trials
+    return num_trials + (command == "run")

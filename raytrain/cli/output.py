@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import sys
 from collections.abc import Callable
@@ -41,8 +42,15 @@ def stderr_console() -> Console:
 
 
 def exit_code_when_stopped(by: str | None) -> int:
-    """As a shell expects of a process that a signal ended, although it ended in order; 0 where no signal did."""
-    return 128 + signal.Signals[by] if by in ("SIGINT", "SIGTERM") else 0
+    """As a shell expects of a process that a signal ended, although it ended in order; 0 where no signal did.
+
+    A queue must tell what was stopped otherwise from what is done: there that has a code of its own.
+    """
+    if by in ("SIGINT", "SIGTERM"):
+        return 128 + signal.Signals[by]
+    from raytrain.runs.queue.ending import IN_QUEUE, STOPPED_CODE
+
+    return STOPPED_CODE if by is not None and os.environ.get(IN_QUEUE) else 0
 
 
 def report_error(error: PlatformError, as_json: bool) -> None:

@@ -235,6 +235,7 @@ def work(
     """Start jobs whose turn it is, and look after those that run, until Ctrl-C. Several may work side by side."""
     from raytrain.cli.queued_jobs import scheduler_of
     from raytrain.runs.queue import views
+    from raytrain.runs.queue.patience import patiently
     from raytrain.runs.queue.scheduler import EVERY_S
     from raytrain.runs.signals import SignalWatch
 
@@ -244,17 +245,25 @@ def work(
         )
     counts = {"started": 0, "settled": 0}
     with opened_queue() as store, SignalWatch() as watch:
-        scheduler = scheduler_of(store, cpus, gpus, stderr_console())
-        try:
-            while watch.signal_name is None:
-                tick = scheduler.tick()
-                counts["started"] += len(tick.started)
-                counts["settled"] += len(tick.settled)
-                if once or (until_empty and not store.jobs(states=["queued", "running"], limit=1)):
-                    break
+        console = stderr_console()
+        scheduler = scheduler_of(store, cpus, gpus, console)
+
+        def look() -> bool:
+            """Whether it was the last."""
+            tick = scheduler.tick()
+            counts["started"] += len(tick.started)
+            counts["settled"] += len(tick.settled)
+            return once or (until_empty and not store.jobs(states=["queued", "running"], limit=1))
+
+        def told(line: str) -> None:
+            console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+        def is_over() -> bool:
+            return watch.signal_name is not None
+
+        with scheduler.working():
+            while not is_over() and not (look() if once else patiently(look, told, is_over)):
                 _sleep(every_s or EVERY_S, watch)
-        finally:
-            scheduler.end()
         left = len(store.jobs(states=["queued", "running"], limit=1_000_000))
     result: dict[str, Any] = {**counts, "left": left, "stopped_by": watch.signal_name}
     emit(result, as_json, lambda console: views.show_work(console, result))

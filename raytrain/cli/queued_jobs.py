@@ -7,7 +7,7 @@ import os
 import re
 import secrets
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from raytrain.runs.queue.job import Job, Need
     from raytrain.runs.queue.scheduler import Scheduler
     from raytrain.runs.queue.store import QueueStore
+    from raytrain.training.spec import RunSpec
 
 JobArgument = Annotated[str, typer.Argument(metavar="JOB", help="A job's id, or the beginning of one.")]
 QueueArgument = Annotated[str, typer.Argument(metavar="[QUEUE]", help="A queue's name.")]
@@ -161,7 +162,7 @@ def check_words(words: Sequence[str]) -> None:
 
 def with_cost_confirmed(words: Sequence[str], *, yes: bool, as_json: bool) -> list[str]:
     """The words, with --yes where the estimate was confirmed here: nobody is asked when the job starts."""
-    from raytrain.cli.costs import confirm_cost
+    from raytrain.cli.costs import confirm_cost, num_runs_of
 
     given = recipe_arguments(words)
     if given is None or "yes" not in given:
@@ -169,7 +170,8 @@ def with_cost_confirmed(words: Sequence[str], *, yes: bool, as_json: bool) -> li
     from raytrain.training.spec import load_spec
 
     spec = load_spec(given["recipe"], given["overrides"])
-    confirm_cost(spec, yes=yes or given["yes"], as_json=as_json)
+    num_runs = num_runs_of(words[0], given["recipe"], given["overrides"])
+    confirm_cost(spec, yes=yes or given["yes"], as_json=as_json, num_runs=num_runs)
     is_asked = spec.cost.confirm_above is not None and not given["yes"]
     return [*words, "--yes"] if is_asked else list(words)
 
@@ -197,8 +199,19 @@ def what_it_makes(words: Sequence[str]) -> tuple[str | None, Need]:
 
     spec = load_spec(given["recipe"], given["overrides"])
     each, count = spec.scaling.worker_resources, spec.scaling.max_workers
-    run_id = (given["run_id"] or spec.run_id) if words[0] == "train" else None
-    return run_id, Need(each["CPU"] * count, each.get("GPU", 0.0) * count)
+    return _run_id(words[0], given, spec), Need(each["CPU"] * count, each.get("GPU", 0.0) * count)
+
+
+def _run_id(what: str, given: Mapping[str, Any], spec: RunSpec) -> str:
+    if what == "tune":
+        from raytrain.tuning.spec import load_tune_recipe
+
+        return load_tune_recipe(given["recipe"], given["overrides"]).run_id
+    if what == "run":
+        from raytrain.pipeline.section import load_pipeline
+
+        return load_pipeline(given["recipe"], given["overrides"]).run_id
+    return given["run_id"] or spec.run_id
 
 
 def _new_id(words: Sequence[str]) -> str:

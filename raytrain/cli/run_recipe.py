@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Self
 
 import typer
 
-from raytrain.cli.costs import YesOption, confirm_cost
+from raytrain.cli.costs import YesOption, confirm_cost, num_runs_of
 from raytrain.cli.output import JsonOption, VerboseOption, emit, exit_code_when_stopped, stderr_console
 
 if TYPE_CHECKING:
@@ -51,7 +51,8 @@ def run_recipe(
     from raytrain.pipeline.section import load_pipeline
 
     loaded = load_pipeline(recipe, overrides)
-    confirm_cost(loaded.spec, yes=yes, as_json=as_json)
+    num_runs = num_runs_of("run", recipe, overrides)
+    confirm_cost(loaded.spec, yes=yes, as_json=as_json, num_runs=num_runs)
 
     from raytrain.errors import RefusedError
     from raytrain.pipeline.recipe import run_recipe as run

@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from raytrain.cli.costs import YesOption, confirm_cost, num_runs_of
 from raytrain.cli.output import JsonOption, VerboseOption, emit, exit_code_when_stopped, stderr_console
 
 _DASHBOARD = "dashboard"
@@ -26,6 +27,7 @@ def tune(
     fresh: Annotated[
         bool, typer.Option("--fresh", help="Search anew instead of going on with this search.")
     ] = False,
+    yes: YesOption = False,
     port: Annotated[int, typer.Option(help="Of `raytrain tune dashboard`.")] = 8080,
     as_json: JsonOption = False,
     verbose: VerboseOption = False,
@@ -40,6 +42,8 @@ def tune(
     from raytrain.tuning.spec import load_tune_recipe
 
     loaded = load_tune_recipe(recipe, overrides)
+    num_runs = num_runs_of("tune", recipe, overrides)
+    confirm_cost(loaded.spec, yes=yes, as_json=as_json, num_runs=num_runs)
 
     from raytrain.cli.tune_view import TuneView, show_result
     from raytrain.tuning.search import tune as run_search
@@ -50,4 +54,6 @@ def tune(
     ):
         result = run_search(loaded, address=address, fresh=fresh, observer=view, verbose=verbose)
     emit(result.as_dict(), as_json, lambda console: show_result(console, result))
-    return exit_code_when_stopped(result.stopped_by)
+    return exit_code_when_stopped(
+        result.stopped_by or (result.ended_by if result.state == "cancelled" else None)
+    )

@@ -104,7 +104,7 @@ def check_capacity(scaling: WorkersSection) -> None:
     """
     nodes = alive_nodes()
     placed = count_placeable(nodes, scaling.worker_resources, scaling.min_workers)
-    if placed >= scaling.min_workers or _autoscales():
+    if placed >= scaling.min_workers or autoscales():
         return
     total = {name: sum(node.get(name, 0.0) for node in nodes) for name in scaling.worker_resources}
     least = "at least " if scaling.is_elastic else ""
@@ -138,7 +138,7 @@ def count_placeable(nodes: list[dict[str, float]], worker: dict[str, float], num
     return min(placed, num_workers)
 
 
-def _autoscales() -> bool:
+def autoscales() -> bool:
     """Whether an autoscaler runs that may add nodes. Ray tells so through no public call (2.60); what it reports names
     the kinds of nodes that its cluster file has, and on other clusters each node by its id."""
     import ray

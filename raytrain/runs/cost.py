@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from statistics import median
 from typing import Any
@@ -137,9 +137,31 @@ class Estimate:
     seconds: float
     cost: Cost
     from_run: str
+    num_runs: int = 1
 
     def told(self) -> str:
-        return f"{self.cost.told()}: {self.num_steps} steps, {self.seconds / 60:.0f} min, as fast as {self.from_run}"
+        runs = f" in {self.num_runs} runs at most" if self.num_runs > 1 else ""
+        steps = f"{self.num_steps} steps{runs}, {self.seconds / 60:.0f} min"
+        return f"{self.cost.told()}: {steps}, as fast as {self.from_run}"
+
+    def times(self, num_runs: int) -> Estimate:
+        """Of so many such runs one after another."""
+        cost = self.cost
+        money = None if cost.money is None else cost.money * num_runs
+        many = replace(
+            cost,
+            hours=cost.hours * num_runs,
+            cpu_hours=cost.cpu_hours * num_runs,
+            gpu_hours=cost.gpu_hours * num_runs,
+            money=money,
+        )
+        return replace(
+            self,
+            num_steps=self.num_steps * num_runs,
+            seconds=self.seconds * num_runs,
+            cost=many,
+            num_runs=num_runs,
+        )
 
 
 def estimate(

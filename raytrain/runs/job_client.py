@@ -56,19 +56,19 @@ def connect_jobs(address: str | None, within_s: float = WITHIN_S) -> Any:
     url = jobs_url(address)
     _check_it_answers(url, within_s)
     import ray
-    from ray.exceptions import AuthenticationError
-    from ray.job_submission import JobSubmissionClient
+
+    from raytrain.runs.bounded_client import BoundedJobClient
 
     try:
         with _named(url):
-            client = JobSubmissionClient(url)
+            client = BoundedJobClient(url)
         theirs = client._do_request("GET", "/api/version").json()["ray_version"]
-    except AuthenticationError as error:
-        raise wrong_token(url, error) from error
+    except WrongTokenError:
+        raise
     except (ConnectionError, RuntimeError, ValueError, KeyError, OSError) as error:
         raise ClusterError(
             f"{url} is no Jobs API of a Ray cluster",
-            why=_first_line(error),
+            why=first_line(error),
             fix=f"give the address of the cluster's dashboard, at port {DEFAULT_PORT} unless it was set",
         ) from error
     if theirs != ray.__version__:
@@ -119,12 +119,16 @@ def _reason(error: BaseException) -> str:
     ):
         if sign in text:
             return told
-    return text.strip().splitlines()[0][:300] if text.strip() else type(error).__name__
+    return first_line(error)
 
 
-def wrong_token(url: str, error: BaseException) -> ClusterError:
+class WrongTokenError(ClusterError):
+    """The cluster is there and says no; of what runs on it this says nothing."""
+
+
+def wrong_token(url: str, error: BaseException) -> WrongTokenError:
     is_missing = "required" in str(error)
-    return ClusterError(
+    return WrongTokenError(
         f"the cluster at {url} wants a token, and none was sent"
         if is_missing
         else f"the cluster at {url} refuses the token",
@@ -149,6 +153,13 @@ def _named(url: str) -> Iterator[None]:
             os.environ[_ADDRESS_VARIABLE] = before
 
 
+def upload_package(client: Any, package: str) -> str:
+    """Send a zip file to the cluster, where it does not have it yet; returns the name that it has there."""
+    with _refusal(f"the cluster did not take the package {package}"):
+        uri: str = client._upload_package_if_needed(package, include_gitignore=False, is_file=True)
+    return uri
+
+
 def submit_command(
     client: Any,
     words: Sequence[str],
@@ -158,28 +169,38 @@ def submit_command(
     environment: Mapping[str, str],
     metadata: Mapping[str, str],
 ) -> str:
-    """Have the cluster run `raytrain` with these words; returns the submission's id. ClusterError where it will not."""
+    """Have the cluster run `raytrain` with these words; returns the submission's id. ClusterError where it will not.
+
+    `package` is a zip file, or what `upload_package` returned.
+    """
     runtime_env: dict[str, Any] = {
         "env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": str(STOP_WITHIN_S), **environment}
     }
     if package is not None:
         runtime_env["working_dir"] = package
-    try:
+    with _refusal(f"the cluster did not take the job {submission_id or ''}".rstrip()):
         submitted: str = client.submit_job(
             entrypoint=shlex.join(["python", "-m", "raytrain", *words]),
             submission_id=submission_id,
             runtime_env=runtime_env,
             metadata=dict(metadata),
         )
-    except (RuntimeError, OSError, ValueError) as error:
-        raise ClusterError(
-            f"the cluster did not take the job {submission_id or ''}".rstrip(),
-            why=_first_line(error),
-            fix="look at its dashboard; `ray job list` shows what it has",
-        ) from error
     return submitted
 
 
-def _first_line(error: BaseException) -> str:
+@contextmanager
+def _refusal(what: str) -> Iterator[None]:
+    try:
+        yield
+    except WrongTokenError:
+        raise
+    except (RuntimeError, OSError, ValueError) as error:
+        raise ClusterError(
+            what, why=first_line(error), fix="look at its dashboard; `ray job list` shows what it has"
+        ) from error
+
+
+def first_line(error: BaseException) -> str:
+    """What an error of a library says, shortened; its kind where it says nothing."""
     text = str(error).strip()
     return text.splitlines()[0][:300] if text else type(error).__name__

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from raytrain.errors import ClusterError
+from raytrain.runs.job_client import WrongTokenError, first_line
 
 _POLL_S = 0.5
 _SILENT_FOR_S = 60.0
@@ -50,12 +51,14 @@ def follow(client: Any, submission_id: str, write: Callable[[str], None]) -> Job
                 asyncio.run(tail())
                 details = client.get_job_info(submission_id)
                 status = _status(details)
+        except WrongTokenError:
+            raise  # a minute of trying makes it no better
         except (OSError, RuntimeError, aiohttp.ClientError) as error:
             silent_since = silent_since or time.monotonic()
             if time.monotonic() - silent_since > _SILENT_FOR_S:
                 raise ClusterError(
                     f"the cluster has not answered for {_SILENT_FOR_S:.0f} s",
-                    why=str(error).strip().splitlines()[0][:300] if str(error) else type(error).__name__,
+                    why=first_line(error),
                     fix=f"if it comes back, the log goes on: {follow_command(client, submission_id)}",
                 ) from error
         else:

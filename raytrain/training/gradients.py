@@ -14,7 +14,7 @@ from typing import Literal
 
 import torch
 
-from raytrain.errors import TrainingError
+from raytrain.errors import DivergedError
 from raytrain.training.strategies.base import Strategy
 
 Verdict = Literal["healthy", "vanishing", "exploding", "not_finite"]
@@ -123,9 +123,9 @@ def judge(grad_norm: float, mean_norm: float) -> Verdict:
     return "healthy"
 
 
-def bad_gradients_error(health: GradientHealth, global_step: int) -> TrainingError:
+def bad_gradients_error(health: GradientHealth, global_step: int) -> DivergedError:
     """What a person is told when the run stops for its gradients."""
-    return TrainingError(
+    return DivergedError(
         f"NaN or infinite gradients in {health.num_bad_in_row} steps in a row, up to step {global_step}",
         why=f"layers: {', '.join(health.layers)}",
         fix="lower train.learning_rate, add train.warmup_steps, or set train.precision=float32: a new run; "

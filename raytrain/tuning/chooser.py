@@ -7,11 +7,21 @@ from typing import Any, Literal
 
 from raytrain.errors import PlatformError, TrainingError
 from raytrain.tuning.population import Member, next_generation, num_generations
-from raytrain.tuning.study import ORIGIN, RUN_ID, StudyMemory, TrialView
+from raytrain.tuning.space import Values
+from raytrain.tuning.spec import TuneRecipe
+from raytrain.tuning.study import GENERATION, MEMBER, ORIGIN, PARENT, RUN_ID, StudyMemory, TrialView
 from raytrain.tuning.task import Donor, TrialTask, trial_run_id
 
 Next = TrialTask | Literal["wait", "finished"]
-_MEMBER, _GENERATION, _PARENT = "member", "generation", "parent"
+
+
+def num_trials(recipe: TuneRecipe) -> int:
+    """Trials of a whole search: a population's and a grid's are what they are, whatever `search.num_trials` says."""
+    if recipe.scheduler == "pbt":
+        return recipe.search.population.size * num_generations(recipe)
+    if recipe.search.sampler == "grid":
+        return len(recipe.space.grid())
+    return recipe.search.num_trials
 
 
 class Chooser:
@@ -23,6 +33,7 @@ class Chooser:
         self._note = on_note
         self._left = [one.number for one in memory.running()]
         self._failures: list[str] = []
+        self.num_trials = num_trials(memory.recipe)
         if self._recipe.search.sampler == "grid" and not memory.kept("grid"):
             self._enqueue_grid()
 
@@ -38,26 +49,37 @@ class Chooser:
 
     def next(self) -> Next:
         """Raises TrainingError where trial after trial failed."""
-        if self._left:
-            return self._task(self._left.pop(0))
+        while self._left:
+            number = self._left.pop(0)
+            if self._is_allowed(number, self._memory.choose_rest(number)):
+                return self._task(number)
         if self._recipe.scheduler == "pbt":
             return self._next_of_population()
         while True:
             counts = self._memory.counts()
-            if counts.total() - counts["waiting"] >= self._recipe.search.num_trials:
+            if counts.total() - counts["waiting"] >= self.num_trials:
                 return "finished"
             if self._recipe.search.sampler == "grid" and counts["waiting"] == 0:
                 return "finished"
             number, values = self._memory.ask()
-            try:
-                self._recipe.trial_spec(values)
-            except PlatformError as error:
-                told = f"{error.what}: {error.why}"
-                self._memory.tell_pruned(number, told)
-                self._note(f"trial {number} is not made: {told}")
-                self.failed(number, told)
-                continue
-            return self._task(number)
+            if self._is_allowed(number, values):
+                return self._task(number)
+
+    def _is_allowed(self, number: int, values: Values) -> bool:
+        """Values that are not allowed together are a pruned trial."""
+        try:
+            self._recipe.trial_spec(values)
+        except PlatformError as error:
+            told = f"{error.what}: {error.why}"
+            self._memory.tell_pruned(number, told)
+            self._note(f"trial {number} is not made: {told}")
+            self.failed(number, told)
+            return False
+        return True
+
+    def take_up_again(self, number: int) -> None:
+        """A trial that is still running in the study, and nowhere else."""
+        self._left.append(number)
 
     def succeeded(self) -> None:
         """A trial gave a result, or was ended for others': whatever failed before was not the search's fault."""
@@ -81,10 +103,10 @@ class Chooser:
         return TrialTask(trial.number, run_id, trial.values, self._donor_of(trial))
 
     def _donor_of(self, trial: TrialView) -> Donor | None:
-        if _GENERATION not in trial.attrs:
+        if GENERATION not in trial.attrs:
             return None
-        until = (trial.attrs[_GENERATION] + 1) * self._recipe.search.population.interval_steps
-        parent = trial.attrs.get(_PARENT)
+        until = (trial.attrs[GENERATION] + 1) * self._recipe.search.population.interval_steps
+        parent = trial.attrs.get(PARENT)
         return Donor(None if parent is None else trial_run_id(self._memory.name, parent), until)
 
     # A population
@@ -93,18 +115,18 @@ class Chooser:
         """Members of one generation after the other; the next begins when the last of this one has ended."""
         by_generation: dict[int, list[TrialView]] = {}
         for one in self._memory.trials():
-            if _GENERATION in one.attrs:
-                by_generation.setdefault(one.attrs[_GENERATION], []).append(one)
+            if GENERATION in one.attrs:
+                by_generation.setdefault(one.attrs[GENERATION], []).append(one)
         newest = max(by_generation, default=0)
         present = by_generation.get(newest, [])
         # A command that was killed may have enqueued a part of them.
-        missing = set(range(self._recipe.search.population.size)) - {one.attrs[_MEMBER] for one in present}
+        missing = set(range(self._recipe.search.population.size)) - {one.attrs[MEMBER] for one in present}
         if missing:
             self._enqueue_members(newest, missing, by_generation.get(newest - 1, []))
         elif all(one.state not in ("waiting", "running") for one in present):
             if newest == num_generations(self._recipe) - 1:
                 return "finished"
-            self._enqueue_members(newest + 1, {one.attrs[_MEMBER] for one in present}, present)
+            self._enqueue_members(newest + 1, {one.attrs[MEMBER] for one in present}, present)
         elif not any(one.state == "waiting" for one in present):
             return "wait"
         number, _ = self._memory.ask()
@@ -116,9 +138,7 @@ class Chooser:
             params, _ = recipe.space.params_of(recipe.spec.to_dict())
             for member in sorted(wanted):
                 # The first member has the recipe's own values; the others' are drawn when they begin.
-                self._memory.enqueue_as_it_is(
-                    params if member == 0 else {}, {_MEMBER: member, _GENERATION: 0}
-                )
+                self._memory.enqueue_as_it_is(params if member == 0 else {}, {MEMBER: member, GENERATION: 0})
             return
         births = next_generation(
             [self._member(one) for one in before],
@@ -128,7 +148,7 @@ class Chooser:
             seed=f"{recipe.search.seed}/{generation}",
         )
         for one in births:
-            attrs: dict[str, Any] = {_MEMBER: one.member, _GENERATION: generation, _PARENT: one.parent_number}
+            attrs: dict[str, Any] = {MEMBER: one.member, GENERATION: generation, PARENT: one.parent_number}
             if one.is_replaced:
                 attrs[ORIGIN] = f"the weights of trial {one.parent_number}"
             if one.member in wanted:
@@ -136,4 +156,4 @@ class Chooser:
 
     def _member(self, trial: TrialView) -> Member:
         objective = trial.objectives[0] if trial.objectives else None
-        return Member(trial.attrs[_MEMBER], trial.number, self._memory.params(trial.number), objective)
+        return Member(trial.attrs[MEMBER], trial.number, self._memory.params(trial.number), objective)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from raytrain.storage.location import Location
 from raytrain.training.checkpoint_store import checkpoint_folder, folder_of
 from raytrain.tuning.budget import Kept, choose_to_drop
-from raytrain.tuning.study import RUN_ID, StudyMemory
+from raytrain.tuning.study import GENERATION, RUN_ID, StudyMemory, TrialView
 
 _RESULTS = ("adapter", "model")
 
@@ -43,7 +43,7 @@ class TrialDisk:
             return used
         best = {one.number for one in self._memory.best()}
         sign = 1 if self._memory.recipe.objectives[0].mode == "min" else -1
-        ended = [one for one in self._memory.trials() if one.state in ("complete", "pruned", "failed")]
+        ended = [one for one in _droppable(self._memory.trials()) if one.state not in ("running", "waiting")]
         order = sorted(ended, key=lambda one: sign * one.objectives[0] if one.objectives else float("inf"))
         run_ids = {one.number: one.attrs[RUN_ID] for one in order if RUN_ID in one.attrs}
         kept = [
@@ -69,3 +69,9 @@ class TrialDisk:
             whole = folder_of(self._storage, run_id).size_bytes()
             self._sizes[number] = (checkpoints, whole - checkpoints)
         return self._sizes[number]
+
+
+def _droppable(trials: list[TrialView]) -> list[TrialView]:
+    """Without those of a population's newest two generations: its members go on from their checkpoints."""
+    newest = max((one.attrs.get(GENERATION, 0) for one in trials), default=0)
+    return [one for one in trials if GENERATION not in one.attrs or one.attrs[GENERATION] < newest - 1]

@@ -127,7 +127,8 @@ def explored(params: Mapping[str, Any], space: Space, generator: random.Random) 
             continue
         moved = min(max(value * generator.choice(_FACTORS), one.low), one.high)
         if one.step is not None:
-            changed[key] = one.low + round((moved - one.low) / one.step) * one.step
+            last = math.floor((one.high - one.low) / one.step + 1e-9)
+            changed[key] = one.low + min(round((moved - one.low) / one.step), last) * one.step
         else:
             changed[key] = moved
     return changed

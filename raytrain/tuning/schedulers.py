@@ -27,10 +27,20 @@ def build_pruner(recipe: TuneRecipe) -> optuna.pruners.BasePruner:
             min_resource=least, reduction_factor=search.reduction_factor
         )
     if scheduler == "hyperband":
-        return optuna.pruners.HyperbandPruner(min_resource=least, reduction_factor=search.reduction_factor)
+        return optuna.pruners.HyperbandPruner(
+            min_resource=least, max_resource=_last_step(recipe), reduction_factor=search.reduction_factor
+        )
     if scheduler == "median":
         return optuna.pruners.MedianPruner(n_startup_trials=3, n_warmup_steps=least - 1)
     return optuna.pruners.NopPruner()
+
+
+def _last_step(recipe: TuneRecipe) -> int | str:
+    """Which its brackets are made for; `auto`, where the recipe does not fix it, waits for the first whole trial."""
+    max_steps = recipe.spec.train.max_steps
+    if max_steps is None or "train.max_steps" in recipe.search.space:
+        return "auto"
+    return max(max_steps, first_comparison(recipe))
 
 
 def first_comparison(recipe: TuneRecipe) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 import time
@@ -9,7 +10,8 @@ from typing import Any
 
 from raytrain.cluster.connection import connect
 from raytrain.data.prepare import prepare_dataset
-from raytrain.errors import PlatformError, TrainingError
+from raytrain.errors import ConfigError, TrainingError
+from raytrain.runs.carrying import carried
 from raytrain.runs.ownership import Owner
 from raytrain.runs.record_types import RunState
 from raytrain.runs.records import Records, open_records
@@ -18,17 +20,18 @@ from raytrain.runs.signals import SignalWatch
 from raytrain.storage.database import database_url
 from raytrain.storage.home import raytrain_home, run_folder
 from raytrain.training.checkpoint_store import folder_of
+from raytrain.tuning.beforehand import stop_handed_on, told_beforehand
 from raytrain.tuning.budget import GB, Spent, exhausted
+from raytrain.tuning.chooser import num_trials
 from raytrain.tuning.disk import TrialDisk
 from raytrain.tuning.forecast import Forecast, Probe, forecast, probe, told_forecast
+from raytrain.tuning.measured import seconds_of
 from raytrain.tuning.outcome import TrialRow, TuneObserver, TuneResult, Unwatched, rows_of
 from raytrain.tuning.placement import Placement
-from raytrain.tuning.population import num_generations
 from raytrain.tuning.results import write_results
-from raytrain.tuning.schedulers import check_comparable
 from raytrain.tuning.spec import TuneRecipe
 from raytrain.tuning.study import StudyMemory
-from raytrain.tuning.task import TrialTask
+from raytrain.tuning.task import TrialTask, probe_run_id
 from raytrain.tuning.trial import TrialContext
 from raytrain.tuning.tuner import build_tuner, dashboard, explain_failure, place_trials
 from raytrain.tuning.warm_start import warm_start
@@ -36,6 +39,7 @@ from raytrain.tuning.warm_start import warm_start
 _POLL_S = 0.25
 _BEAT_EVERY_S = 5.0
 _LOOK_EVERY_S = 2.0
+_STOPPED = "asked to stop by `raytrain runs stop`"
 _HANDED_ON = ("HF_HUB_OFFLINE", "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER")
 
 
@@ -64,17 +68,10 @@ def tune(
         storage_uri=str(folder_of(recipe.spec.storage.location, run_id)),
     )
     search = _Search(recipe, run_id, records, observer or Unwatched(), verbose)
-    records.claim_run(run_id, search.owner)
-    try:
+    with carried(records, run_id, lambda: search.num_ended):
         with SignalWatch() as watch:
             search.execute(watch, address)
         return search.conclude(watch.signal_name)
-    except PlatformError as error:
-        records.set_state(run_id, "failed", error.what, error.as_dict())
-        raise
-    except BaseException as error:
-        records.set_state(run_id, "failed", f"{type(error).__name__}: {error}")
-        raise
 
 
 class _Search:
@@ -84,6 +81,8 @@ class _Search:
         self, recipe: TuneRecipe, run_id: str, records: Records, observer: TuneObserver, verbose: bool
     ) -> None:
         self.recipe = recipe
+        self.num_trials = num_trials(recipe)
+        self.num_ended = 0
         self.run_id = run_id
         self.records = records
         self.observer = observer
@@ -94,15 +93,10 @@ class _Search:
         self.forecast: Forecast | None = None
         self._began = time.monotonic()
         self._before_s = float(self.memory.kept("search_s") or 0.0)
+        self._probe_s = 0.0
         self._searcher: Any = None
         self._ended_by: str | None = None
         self._beat_at = self._looked_at = -1e9
-
-    @property
-    def num_trials(self) -> int:
-        if self.recipe.scheduler == "pbt":
-            return self.recipe.search.population.size * num_generations(self.recipe)
-        return self.recipe.search.num_trials
 
     def note(self, text: str) -> None:
         self.records.add_event(self.run_id, "note", text)
@@ -110,8 +104,13 @@ class _Search:
 
     def _is_done(self) -> bool:
         counts = self.memory.counts()
-        ended = counts.total() - counts["running"] - counts["waiting"]
-        return ended >= self.num_trials and not counts["running"]
+        self.num_ended = counts.total() - counts["running"] - counts["waiting"]
+        return self.num_ended >= self.num_trials and not counts["running"]
+
+    def _is_stopped(self) -> bool:
+        if self._ended_by is None and self.records.stop_requested(self.run_id):
+            self._ended_by = _STOPPED
+        return self._ended_by is not None
 
     # From the start to the end
 
@@ -122,34 +121,16 @@ class _Search:
         with watch.kept_through():  # Ray puts its own handler of SIGTERM, which exits at once, over ours
             connect(address, verbose=self.verbose)
         placement = place_trials(self.recipe, self.num_trials)
-        self._tell_beforehand(placement)
-        prepare_dataset(self.recipe.spec.data, self.recipe.spec.storage.location)
-        if watch.signal_name is not None:
-            return
-        if not self.memory.trials():
-            if not self._look_ahead(placement, watch):
-                return
-            if self.recipe.scheduler != "pbt" and self.recipe.search.sampler != "grid":
-                for text in warm_start(self.memory, self.records):
-                    self.note(text)
-        self._make_trials(placement, watch)
-
-    def _tell_beforehand(self, placement: Placement) -> None:
-        trials = self.memory.trials()
-        told = check_comparable(self.recipe)
-        for text in (placement.told, told, dashboard()):
+        for text in (*told_beforehand(self.recipe, placement, self.memory.trials()), dashboard()):
             if text:
                 self.note(text)
-        if self.recipe.scheduler == "pbt":
-            size, count = self.recipe.search.population.size, num_generations(self.recipe)
-            self.note(
-                f"a population of {size}, {count} stretches each: {size * count} trials; num_trials is not used"
-            )
-        if trials:
-            left = sum(one.state == "running" for one in trials)
-            self.note(
-                f"goes on: {len(trials)} trials are known, {left} of them were left running and are taken up"
-            )
+        prepare_dataset(self.recipe.spec.data, self.recipe.spec.storage.location)
+        if watch.signal_name is not None or self._is_stopped():
+            return
+        if not self.memory.trials() and not self._look_ahead(placement, watch):
+            return
+        self._warm_start()
+        self._make_trials(placement, watch)
 
     def _look_ahead(self, placement: Placement, watch: SignalWatch) -> bool:
         """The forecast, from a short run; false where that was stopped."""
@@ -159,11 +140,14 @@ class _Search:
         known = self.memory.kept("probe")
         if known is None:
             self.note(f"a run of {search.probe_steps} steps, for the forecast")
-            probed = probe(spec, f"{self.run_id}-probe", search.probe_steps, verbose=self.verbose)
+            probe_id = probe_run_id(self.run_id)
+            with stop_handed_on(self.records, self.run_id, probe_id):
+                probed = probe(spec, probe_id, search.probe_steps, verbose=self.verbose)
             watch.listen()
             if isinstance(probed, str):
                 watch.signal_name = watch.signal_name or (probed if probed.startswith("SIG") else None)
-                self._ended_by = f"asked to stop by {probed}"
+                if not self._is_stopped():
+                    self._ended_by = f"asked to stop by {probed}"
                 return False
             self.memory.keep("probe", vars(probed))
         else:
@@ -175,12 +159,20 @@ class _Search:
         self.note(told_forecast(self.forecast))
         return True
 
+    def _warm_start(self) -> None:
+        if self.recipe.scheduler == "pbt" or self.recipe.search.sampler == "grid" or self.memory.kept("warm"):
+            return
+        for text in warm_start(self.memory, self.records):
+            self.note(text)
+        self.memory.keep("warm", True)
+
     def _make_trials(self, placement: Placement, watch: SignalWatch) -> None:
         from raytrain.tuning.searcher import StudySearcher
 
         self._searcher = searcher = StudySearcher(
             self.memory, max_concurrent=placement.at_once, on_ended=self._on_ended, on_note=self.note
         )
+        self._probe_s = seconds_of(self.records, probe_run_id(self.run_id))
         self._look()  # nothing is begun where an earlier command has used the budget
         failure: list[BaseException] = []
 
@@ -219,7 +211,7 @@ class _Search:
         if now - self._looked_at >= _LOOK_EVERY_S:
             self._look()
             if searcher.stopped is None and self.records.stop_requested(self.run_id):
-                searcher.stop("asked to stop by `raytrain runs stop`")
+                searcher.stop(_STOPPED)
         if watch.signal_name is not None:
             searcher.stop(f"asked to stop by {watch.signal_name}")
         if searcher.stopped is not None or searcher.error is not None:
@@ -227,10 +219,12 @@ class _Search:
                 self._stop_trial(one.task)
 
     def _beat(self) -> None:
-        counts = self.memory.counts()
-        ended = counts.total() - counts["running"] - counts["waiting"]
-        held = self.records.heartbeat(self.run_id, self.owner, global_step=ended, max_steps=self.num_trials)
+        self._is_done()
+        held = self.records.heartbeat(
+            self.run_id, self.owner, global_step=self.num_ended, max_steps=self.num_trials
+        )
         self.memory.keep("search_s", self._search_s())
+        self._searcher.note_spent()
         if not held:
             self._searcher.error = TrainingError(
                 f"search {self.run_id} was taken over by another process",
@@ -246,7 +240,8 @@ class _Search:
         self.observer.trials(rows, self.recipe.metrics, self.num_trials)
         limit = None if budget.disk_gb is None else budget.disk_gb * GB
         used = 0 if limit is None else self.disk.make_room(limit)
-        spent = Spent(self._search_s(), sum(self._spent_s(row) for row in rows), used)
+        trials_s = self._probe_s + sum(self._spent_s(row) for row in rows)
+        spent = Spent(self._search_s(), trials_s, used)
         reason = exhausted(budget, spec.scaling, spec.cost, spent)
         if reason is not None and not now:
             self._searcher.stop(reason)
@@ -260,8 +255,9 @@ class _Search:
 
     def _stop_trial(self, task: TrialTask) -> None:
         """Have it save and end, as soon as it has begun."""
-        if any(run.id == task.run_id for run in self.records.list_runs(kind="train", state="running").runs):
-            self.records.request_stop(task.run_id)
+        with contextlib.suppress(ConfigError):  # it has no record yet
+            if not self.records.stop_requested(task.run_id):
+                self.records.request_stop(task.run_id)
 
     def _on_ended(self, task: TrialTask, state: str) -> None:
         """In the thread of Ray Tune. Nobody goes on from a trial that came to nothing."""

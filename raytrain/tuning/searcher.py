@@ -6,6 +6,7 @@ complete, and cannot take up what a killed driver left running; so this one spea
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -13,12 +14,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import optuna
 from ray.tune.search import Searcher
 
 from raytrain.errors import PlatformError, TrainingError
 from raytrain.tuning.chooser import Chooser
 from raytrain.tuning.study import SPENT, STEPS, StudyMemory, unreported_objective
 from raytrain.tuning.task import Ended, TrialTask
+
+_DIED = "its process died"
 
 
 @dataclass
@@ -47,6 +51,8 @@ class StudySearcher(Searcher):  # type: ignore[misc]  # Ray is not typed
         self.error: PlatformError | None = None
         self.fault: Exception | None = None
         self.stopped: str | None = None
+        self.deaths: dict[str, str] = {}
+        """Why a trial's process died, by Ray's id of the trial."""
         self._max_concurrent = max_concurrent
         self._on_ended = on_ended
         self._note = on_note
@@ -61,6 +67,12 @@ class StudySearcher(Searcher):  # type: ignore[misc]  # Ray is not typed
     def live(self) -> list[Live]:
         with self._lock:
             return list(self._live.values())
+
+    def note_spent(self) -> None:
+        """Keep what the trials that go on have taken so far: a kill takes the rest of it."""
+        for one in self.live():
+            with contextlib.suppress(optuna.exceptions.UpdateFinishedTrialError):  # it has just ended
+                self.memory.note(one.task.number, {SPENT: one.spent_s})
 
     def stop(self, reason: str) -> None:
         """Begin no further trial."""
@@ -102,7 +114,7 @@ class StudySearcher(Searcher):  # type: ignore[misc]  # Ray is not typed
             return
         ended = (result or {}).get("ended") or live.last.get("ended")
         try:
-            self._tell(live, ended, has_crashed=error)
+            self._tell(live, ended, self.deaths.pop(trial_id, _DIED) if error else None)
         except PlatformError as raised:
             self.error = self.error or raised
         except Exception as raised:  # noqa: BLE001 - the driver raises it; Ray would start the trial again for it
@@ -121,14 +133,14 @@ class StudySearcher(Searcher):  # type: ignore[misc]  # Ray is not typed
 
     # Telling the study
 
-    def _tell(self, live: Live, ended: Ended | None, *, has_crashed: bool) -> None:
+    def _tell(self, live: Live, ended: Ended | None, died: str | None) -> None:
         task = live.task
         if ended is None:
-            if (self.stopped or self.error) and not has_crashed:
+            if (self.stopped or self.error) and died is None:
+                self.memory.note(task.number, {SPENT: live.spent_s})
                 return  # the search was stopped; the trial stays as it is, and the same command takes it up
             step = int(live.last.get("global_step", 0))
-            reason = "its process died more often than scaling.max_failures allows"
-            ended = Ended("failed", reason, global_step=step)
+            ended = Ended("failed", died or _DIED, global_step=step)
         reason = ended.reason or ""
         self.memory.note(task.number, {SPENT: live.spent_s, STEPS: ended.global_step})
         if ended.state == "complete":
@@ -142,13 +154,26 @@ class StudySearcher(Searcher):  # type: ignore[misc]  # Ray is not typed
             if self.stopped is None:  # by somebody who stopped this run alone
                 self.memory.tell_failed(task.number, reason)
         elif ended.state == "unreported":
-            self.memory.tell_failed(task.number, f"{reason} was not reported")
-            self.error = unreported_objective(reason, list(ended.metrics))
+            self._tell_unreported(task.number, reason, ended)
+        elif ended.state == "outage":
+            self._note(f"trial {task.number} was interrupted, and is taken up again: {reason}")
+            self._chooser.take_up_again(task.number)
+            self._fail(task.number, reason, ended.fix)
         else:
             self.memory.tell_failed(task.number, reason)
             self._note(f"trial {task.number} failed: {reason}")
             self._fail(task.number, reason, ended.fix)
         self._on_ended(task, ended.state)
+
+    def _tell_unreported(self, number: int, missing: str, ended: Ended) -> None:
+        """It ends the search, unless other trials have reported it."""
+        reason = f"{missing} was not reported"
+        self.memory.tell_failed(number, reason)
+        if not self.memory.counts()["complete"]:
+            self.error = unreported_objective(missing, list(ended.metrics))
+            return
+        self._note(f"trial {number} failed: {reason}")
+        self._fail(number, reason, None)
 
     def _fail(self, number: int, reason: str, fix: str | None) -> None:
         try:

@@ -147,7 +147,7 @@ class SearchSection(Section):
     """What is looked for; several give a Pareto front; none = `train.monitor` with its `mode`."""
     sampler: SamplerName = "tpe"
     """What chooses the values: tpe, cmaes or gp learn from the trials before; nsga2 is for several objectives; random;
-    grid = every combination once."""
+    grid = every combination once, whatever num_trials says."""
     scheduler: SchedulerName = "auto"
     """What ends trials early: asha, hyperband or median; pbt = a population; auto = asha, none with several
     objectives."""

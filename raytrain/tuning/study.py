@@ -33,7 +33,9 @@ if TYPE_CHECKING:
 TrialState = Literal["running", "complete", "pruned", "failed", "waiting"]
 # User attributes of a trial.
 REASON, ORIGIN, RUN_ID, SPENT, STEPS = "reason", "origin", "run_id", "spent_s", "global_step"
-
+ENDS_EARLY = "ends_early"
+# Of a population's trial.
+MEMBER, GENERATION, PARENT = "member", "generation", "parent"
 
 _STATES: dict[str, TrialState] = {
     "RUNNING": "running", "COMPLETE": "complete", "PRUNED": "pruned", "FAIL": "failed", "WAITING": "waiting",
@@ -90,6 +92,15 @@ class StudyMemory:
             warnings.simplefilter("ignore")
             trial = self.study.ask()
             return trial.number, self.recipe.space.suggest(trial)
+
+    def choose_rest(self, number: int) -> Values:
+        """The values of a trial that was begun; a command that was killed may have chosen a part of them."""
+        import optuna
+
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            trial = optuna.Trial(self.study, trial_id_of(self.study, number))
+            return self.recipe.space.suggest(trial)
 
     def enqueue(self, params: Params, origin: str, **attrs: Any) -> bool:
         """Have these parameters tried next; False where a trial has them already."""
@@ -166,7 +177,7 @@ class StudyMemory:
         return found if len(self.recipe.objectives) > 1 else found[:1]
 
     def _view(self, trial: optuna.trial.FrozenTrial) -> TrialView:
-        reported = trial.intermediate_values
+        reported = {step: one for step, one in trial.intermediate_values.items() if math.isfinite(one)}
         fixed = trial.system_attrs.get("fixed_params", {})
         return TrialView(
             trial.number,
@@ -195,13 +206,23 @@ class TrialMemory:
         self._trial = optuna.Trial(study, trial_id_of(study, number))
 
     def report(self, value: float, global_step: int) -> bool:
-        """Tell of an objective on the way; true where the trial should end."""
-        if not self._is_single or not math.isfinite(value):
+        """Tell of an objective on the way; true where the trial should end. Of one that is no number the sampler learns
+        that it is worse than all others."""
+        if not self._is_single:
             return False
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # a step that a resumed run makes again is told again
-            self._trial.report(value, global_step)
+            self._trial.report(value if math.isfinite(value) else math.nan, global_step)
         return bool(self._trial.should_prune())
+
+    def end_early(self, reason: str, global_step: int) -> None:
+        """Keep that the trial ends, and why: it may be killed before its driver hears of it."""
+        self._trial.set_user_attr(ENDS_EARLY, {"reason": reason, "global_step": global_step})
+
+    def ends_early(self) -> tuple[str, int] | None:
+        """Why and where this trial ended, as an earlier process of it has decided."""
+        kept = self._trial.user_attrs.get(ENDS_EARLY)
+        return None if kept is None else (kept["reason"], kept["global_step"])
 
 
 def open_storage(url: str | None = None) -> Any:

@@ -26,12 +26,15 @@ class TrialTask:
     donor: Donor | None = None
 
 
-Ending = Literal["complete", "pruned", "stopped", "failed", "unreported"]
+Ending = Literal["complete", "pruned", "stopped", "failed", "unreported", "outage"]
 
 
 @dataclass(frozen=True)
 class Ended:
-    """How a trial ended, as it tells the driver; one object, which Ray Tune hands on as it is."""
+    """How a trial ended, as it tells the driver; one object, which Ray Tune hands on as it is.
+
+    An outage, of the storage or the cluster, says nothing of the trial's values: it is taken up again.
+    """
 
     state: Ending
     reason: str | None = None
@@ -40,6 +43,11 @@ class Ended:
     objectives: list[float] = field(default_factory=list)
     metrics: Mapping[str, float] = field(default_factory=dict)
     global_step: int = 0
+
+
+def probe_run_id(study_name: str) -> str:
+    """The short run that the forecast is made from."""
+    return f"{study_name}-probe"
 
 
 def trial_run_id(study_name: str, number: int) -> str:

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from raytrain.errors import ConfigError, PlatformError, TrainingError
+from raytrain.errors import (
+    ClusterError,
+    ConfigError,
+    DivergedError,
+    PlatformError,
+    StorageError,
+    TrainingError,
+)
 from raytrain.runs.ownership import Owner
 from raytrain.runs.records import Records, open_records
 from raytrain.training.observer import Silent
@@ -47,6 +55,9 @@ def carry_out(task: TrialTask, context: TrialContext, tell: Callable[[dict[str, 
     records = open_records()
     recipe = context.recipe
     memory = TrialMemory(recipe, context.study_name, task.number)
+    ended_early = memory.ends_early()
+    if ended_early is not None:
+        return Ended("pruned", ended_early[0], global_step=ended_early[1])
     watcher = TrialWatcher(memory, recipe.metrics[0], tell)
     try:
         spec = recipe.trial_spec(task.values)
@@ -54,8 +65,12 @@ def carry_out(task: TrialTask, context: TrialContext, tell: Callable[[dict[str, 
         if task.donor is not None:
             spec = take_over(task.donor, spec, task.run_id)
         result = train(spec, run_id=task.run_id, observer=watcher, verbose=context.verbose)
+    except DivergedError as error:
+        memory.report(math.nan, watcher.global_step + 1)
+        return Ended("pruned", f"{error.what}: {error.why}", global_step=watcher.global_step)
     except PlatformError as error:
-        return Ended("failed", f"{error.what}: {error.why}", error.fix)
+        ending: Ending = "outage" if _is_outage(error, recipe) else "failed"
+        return Ended(ending, f"{error.what}: {error.why}", error.fix, global_step=watcher.global_step)
     except Exception as error:  # noqa: BLE001 - told to the driver, which judges it
         # Ray would only try again what fails again, and tell the driver of it as a traceback.
         return Ended("failed", f"{type(error).__name__}: {error}")
@@ -64,10 +79,19 @@ def carry_out(task: TrialTask, context: TrialContext, tell: Callable[[dict[str, 
         return Ended(state, watcher.reason or "asked to stop", global_step=result.global_step)
     metrics = measured(records, spec, result)
     missing = [one for one in recipe.metrics if one not in metrics]
+    for one in missing:
+        if one in result.metrics:  # it is reported, and no number
+            return Ended("pruned", f"{one} is {result.metrics[one]}", global_step=result.global_step)
     if missing:
         return Ended("unreported", missing[0], metrics=metrics, global_step=result.global_step)
     objectives = [metrics[one] for one in recipe.metrics]
     return Ended("complete", objectives=objectives, metrics=metrics, global_step=result.global_step)
+
+
+def _is_outage(error: PlatformError, recipe: TuneRecipe) -> bool:
+    if isinstance(error, ClusterError):  # a searched number of workers may be more than there ever are
+        return not any(key.startswith("scaling.") for key in recipe.search.space)
+    return isinstance(error, StorageError)
 
 
 class TrialWatcher(Silent):
@@ -79,6 +103,7 @@ class TrialWatcher(Silent):
         self._tell = tell
         self._told_at = -_TELL_EVERY_S
         self._max_steps = 0
+        self.global_step = 0
         self.reason: str | None = None
 
     @property
@@ -89,15 +114,34 @@ class TrialWatcher(Silent):
         self._max_steps = max_steps
 
     def metrics(self, global_step: int, metrics: dict[str, float]) -> None:
+        self.global_step = global_step
         value = metrics.get(self._metric)
-        if value is not None and self._memory.report(value, global_step) and global_step < self._max_steps:
-            self.reason = f"{self._metric} {value:.6g} at step {global_step}: others were better by then"
+        if value is not None:
+            self._judge(value, global_step)
+        if value is not None and not math.isfinite(value):
+            value = None
         now = time.monotonic()
         if value is None and now - self._told_at < _TELL_EVERY_S:
             return
         self._told_at = now
         told = {"state": "running", "global_step": global_step, "max_steps": self._max_steps}
         self._tell(told if value is None else {**told, "value": value})
+
+    def _judge(self, value: float, global_step: int) -> None:
+        is_worse = self._memory.report(value, global_step)
+        if global_step >= self._max_steps:
+            return
+        if not math.isfinite(value):
+            self._end(f"{self._metric} is {value} at step {global_step}", global_step)
+        elif is_worse:
+            self._end(
+                f"{self._metric} {value:.6g} at step {global_step}: others were better by then", global_step
+            )
+
+    def _end(self, reason: str, global_step: int) -> None:
+        if self.reason is None:
+            self._memory.end_early(reason, global_step)
+            self.reason = reason
 
     def stop_reason(self) -> str | None:
         return self.reason

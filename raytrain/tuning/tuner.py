@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from raytrain.cluster.connection import alive_nodes, check_capacity
+from raytrain.cluster.connection import alive_nodes, autoscales, check_capacity
 from raytrain.errors import ClusterError, PlatformError
 from raytrain.tuning.placement import Placement, choose_placement
 from raytrain.tuning.spec import TuneRecipe
@@ -14,26 +14,41 @@ from raytrain.tuning.trial import TrialContext, run_trial
 
 
 def place_trials(recipe: TuneRecipe, num_trials: int) -> Placement:
-    """How many trials the joined cluster has room for at once. Raises ClusterError where it is not even one."""
+    """How many trials the joined cluster has room for at once. Raises ClusterError where it is not even one.
+
+    An autoscaling cluster grows when a trial asks for it: there is room for as many as the recipe names.
+    """
     search, scaling = recipe.search, recipe.spec.scaling
     check_capacity(scaling)
+    is_searched = any(key.startswith("scaling.") for key in search.space)
     placement = choose_placement(
         alive_nodes(),
         scaling,
         max_concurrent=search.max_concurrent,
         num_trials=num_trials,
-        scaling_is_searched=any(key.startswith("scaling.") for key in search.space),
+        scaling_is_searched=is_searched,
     )
+    wanted = 1 if is_searched else min(search.max_concurrent or 1, num_trials)
+    if placement.at_once >= wanted:
+        return placement
+    if autoscales():
+        return Placement(wanted, "the cluster grows for it")
     if placement.at_once:
         return placement
-    # An autoscaling cluster, which grows when a trial asks for it; check_capacity has refused every other.
-    return Placement(search.max_concurrent or 1, "the cluster grows for it")
+    raise ClusterError(
+        "the cluster can place no trial, however long it waits",
+        why=f"{placement.limited_by} with scaling.placement_strategy {scaling.placement_strategy} "
+        f"on {len(alive_nodes())} node(s)",
+        fix="set scaling.placement_strategy=PACK, lower scaling.num_workers, or use a larger cluster",
+    )
 
 
 def build_tuner(context: TrialContext, searcher: Any, folder: Path, trainable: Any = run_trial) -> Any:
     """Ray Tune over whole training runs; each trial's driver is on this node, beside the records, and takes no CPU."""
     import ray
     import ray.tune
+
+    from raytrain.tuning.deaths import DeathNotes
 
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")  # the runs have records of their own
     os.environ.setdefault(
@@ -46,6 +61,7 @@ def build_tuner(context: TrialContext, searcher: Any, folder: Path, trainable: A
         function,
         tune_config=ray.tune.TuneConfig(
             search_alg=searcher,
+            scheduler=DeathNotes(searcher.deaths),
             num_samples=-1,
             reuse_actors=True,  # the imports of torch and Ray, seconds of each trial
             trial_name_creator=lambda trial: f"trial-{trial.config['task'].number:04d}",

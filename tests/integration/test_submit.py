@@ -135,6 +135,7 @@ def carried(connected: Cluster, home: Path) -> Iterator[CarriedThere]:
     found.records.close()
 
 
+@pytest.mark.thorough
 class TestContract(BackendContract):
     @contextmanager
     def failing_starts(self, carried: Carried) -> Iterator[None]:

@@ -104,6 +104,7 @@ def test_a_search_goes_on_after_a_kill_of_its_driver_and_of_a_trial(local: Bench
     )
 
 
+@pytest.mark.thorough
 @pytest.mark.timeout(600)
 def test_a_population_hands_its_weights_on(inside: Inside, tiny_llama: Path, rows_file: Path) -> None:
     recipe = write_recipe(

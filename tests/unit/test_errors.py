@@ -13,6 +13,7 @@ from raytrain import errors
         ("ConfigError", 2, ValueError),
         ("DataError", 3, ValueError),
         ("TrainingError", 4, RuntimeError),
+        ("DivergedError", 4, RuntimeError),
         ("ClusterError", 4, RuntimeError),
         ("StorageError", 4, OSError),
         ("IntegrityError", 5, RuntimeError),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 from raytrain.runs.queue.ending import Ended
@@ -14,8 +15,15 @@ class Backend(Protocol):
     A back end may carry a job to its end and settle it in the store by itself; then `look` only finds those that died.
     """
 
-    def start(self, job: Job) -> None:
-        """Begin this start of a claimed job and return. Raises PlatformError where nothing was begun."""
+    def start(self, job: Job, counts: Callable[[], bool]) -> Ended | None:
+        """Begin this start of a claimed job and return.
+
+        `counts` asks the store whether this start is still the one; what takes long is done before it is asked, and
+        nothing is begun for one that is not.
+
+        Not None where an earlier start, which counted as gone, has done the job meanwhile. Raises PlatformError where
+        nothing was begun: it is then tried again later.
+        """
 
     def look(self, job: Job, now: float) -> Ended | None:
         """None while it goes on, or where that cannot be told yet; `exit_code` None where it is gone without a word."""

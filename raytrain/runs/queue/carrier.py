@@ -11,24 +11,23 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 
 from raytrain.errors import StorageError
 from raytrain.runs.ownership import Owner
-from raytrain.runs.queue.ending import Ended
+from raytrain.runs.queue.ending import IN_QUEUE, Ended
 from raytrain.runs.queue.job import Job
 from raytrain.runs.queue.local import log_file
 from raytrain.runs.queue.log_tail import tail_of
+from raytrain.runs.queue.patience import patiently
 from raytrain.runs.queue.store import QueueStore
 from raytrain.runs.records import open_records
-from raytrain.runs.run_ids import known_runs
 from raytrain.runs.signals import SignalWatch
 
 ASK_EVERY_S = 1.0
 STOP_WITHIN_S = float(os.environ.get("RAYTRAIN_STOP_WITHIN_S", "600"))
 """After which a job that was asked to save and end is killed."""
 
-_TELL_FOR_S = 3600.0
+_OUT_OF_MEMORY = "killed (out of memory is the usual cause)"
 _PR_SET_PDEATHSIG = 1
 
 
@@ -41,31 +40,32 @@ def main(arguments: list[str]) -> int:
         print(f"start {num_starts} of job {job_id} is void: it was cancelled, or begun anew", flush=True)
         return 0
     with SignalWatch() as watch:
-        code = _carried(store, job, watch)
-    ended = Ended(
-        code, _stated_reason(code), tail_of(log_file(job)), was_stopped=code == 0 and _run_was_stopped(job)
-    )
-    _told_in_the_end(lambda: store.settle(job, ended))
+        code, reason = _carried(store, job, watch)
+    ended = Ended(code, reason, tail_of(log_file(job)))
+    # A job whose end nobody hears of would be begun again.
+    patiently(lambda: store.settle(job, ended), lambda line: print(line, flush=True))
     records.close()
     return 0
 
 
-def _carried(store: QueueStore, job: Job, watch: SignalWatch) -> int:
-    """The exit code of the job's process, as Python has it: negative where a signal ended it."""
+def _carried(store: QueueStore, job: Job, watch: SignalWatch) -> tuple[int, str | None]:
+    """The exit code of the job's process, negative where a signal ended it, and why, where that is known."""
     try:
         process = subprocess.Popen(
             [sys.executable, "-m", "raytrain", *job.words],
             cwd=job.folder,
-            env={**os.environ, **job.environment},
+            env={**os.environ, **job.environment, IN_QUEUE: job.id},
             preexec_fn=_end_with_parent if sys.platform == "linux" else None,
         )
     except OSError as error:
         print(f"it cannot be started in {job.folder}: {error}", flush=True)
-        return 2
+        return 2, None
     asked_at: float | None = None
+    killed: str | None = None
     while True:
         try:
-            return process.wait(ASK_EVERY_S)
+            code = process.wait(ASK_EVERY_S)
+            return code, (killed or _OUT_OF_MEMORY) if code == -signal.SIGKILL else None
         except subprocess.TimeoutExpired:
             pass
         if asked_at is None and (watch.signal_name is not None or _is_to_end(store, job)):
@@ -74,7 +74,8 @@ def _carried(store: QueueStore, job: Job, watch: SignalWatch) -> int:
         elif asked_at is not None:
             _is_to_end(store, job)  # a sign of life
             if time.monotonic() - asked_at > STOP_WITHIN_S:
-                print(f"killed: it had not ended {STOP_WITHIN_S:.0f} s after it was asked to", flush=True)
+                killed = f"killed: it had not ended {STOP_WITHIN_S:.0f} s after it was asked to"
+                print(killed, flush=True)
                 process.kill()
 
 
@@ -90,36 +91,6 @@ def _is_to_end(store: QueueStore, job: Job) -> bool:
 def _end_with_parent() -> None:
     """In the child: ask Linux for SIGTERM when the carrier dies, so that the run saves and ends."""
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-
-
-def _stated_reason(code: int) -> str | None:
-    return "killed (out of memory is the usual cause)" if code == -signal.SIGKILL else None
-
-
-def _run_was_stopped(job: Job) -> bool:
-    """`raytrain runs stop` ends a run in order, and it is not done."""
-    if job.run_id is None or not job.words or job.words[0] != "train":
-        return False
-    records = open_records()
-    try:
-        runs = known_runs(records, "train", job.run_id, None)
-    finally:
-        records.close()
-    return bool(runs) and runs[0].state == "cancelled"
-
-
-def _told_in_the_end(tell: Callable[[], object]) -> None:
-    """Try for an hour: a job whose end nobody hears of would be begun again."""
-    deadline = time.monotonic() + _TELL_FOR_S
-    while True:
-        try:
-            tell()
-            return
-        except StorageError as error:
-            if time.monotonic() > deadline:
-                raise
-            print(f"tried again: {error}", flush=True)
-            time.sleep(5.0)
 
 
 if __name__ == "__main__":

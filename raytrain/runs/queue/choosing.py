@@ -7,7 +7,7 @@ others pass, unless it has waited for long: then what becomes free is kept for i
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from raytrain.runs.queue.job import PRIORITIES, Job, Limits, Need, Queue
@@ -31,6 +31,8 @@ class Situation:
     now: float
     served: Mapping[tuple[str, str], float] = field(default_factory=dict)
     """By queue and user: weighted seconds of the last day."""
+    obstacle: Callable[[Job], str | None] = lambda _: None
+    """Why whoever decides here cannot start a job, which another may."""
 
 
 @dataclass(frozen=True)
@@ -79,6 +81,8 @@ class _Chooser:
             self.choice.reasons[job.id] = f"queue {job.queue} is paused"
         elif job.ready_at > self.situation.now:
             self.choice.reasons[job.id] = f"is tried again in {job.ready_at - self.situation.now:.0f} s"
+        elif (obstacle := self.situation.obstacle(job)) is not None:
+            self.choice.reasons[job.id] = obstacle
         return job.id not in self.choice.reasons
 
     def _rank(self, job: Job) -> tuple[int, float, float, float, str]:
@@ -138,7 +142,11 @@ class _Chooser:
         return bool(set(self._scopes(job)) & set(self._scopes(other)))
 
     def _scopes(self, job: Job) -> list[str]:
-        is_here = job.backend == "local" and (job.owner is None or job.owner.host == self.situation.host)
+        # A job that waits may have been carried elsewhere before; it would start here.
+        is_elsewhere = (
+            job.state == "running" and job.owner is not None and job.owner.host != self.situation.host
+        )
+        is_here = job.backend == "local" and not is_elsewhere
         return [job.queue, *([""] if is_here else [])]
 
     def _in_the_way(self, job: Job, taken: Iterable[Job]) -> str | None:

@@ -14,7 +14,14 @@ MOST_LOSSES = 5
 _SAME_AGAIN = {2: "configuration", 3: "data", 5: "a refusal"}
 """Exit codes of `raytrain` that another try ends with as well."""
 
+IN_QUEUE = "RAYTRAIN_QUEUE_JOB"
+"""Variable of a job's process, which holds the job's id."""
+
+STOPPED_CODE = 6
+"""A command with this variable ends so after `raytrain runs stop`: in order, and not done. Without it the code is 0."""
+
 _ASKED_TO_END = {128 + signal.SIGINT, 128 + signal.SIGTERM, -signal.SIGINT, -signal.SIGTERM}
+_KILLED = {-signal.SIGKILL, 128 + signal.SIGKILL}
 
 
 @dataclass(frozen=True)
@@ -24,8 +31,8 @@ class Ended:
     exit_code: int | None
     reason: str | None = None
     log_tail: str | None = None
-    was_stopped: bool = False
-    """It ended well, because its run was asked to stop."""
+    not_begun: bool = False
+    """Nothing of this start ever ran, and nothing was lost: its machine or cluster could not begin it."""
 
 
 @dataclass(frozen=True)
@@ -42,13 +49,16 @@ class Verdict:
 def judge(job: Job, ended: Ended, draw: float) -> Verdict:
     """`draw` from [0, 1) spreads the waits of jobs that failed together."""
     code = ended.exit_code
-    if code == 0 and not ended.was_stopped:
+    if ended.not_begun:
+        return _not_begun(job, ended.reason, draw)
+    if code == 0:
         return Verdict("succeeded", None)
     if job.wish == "cancel":
         return Verdict("cancelled", "cancelled while it ran")
-    if job.wish == "preempt" and (code is None or code == 0 or code in _ASKED_TO_END):
-        return Verdict("queued", "made room for an urgent job")
-    if ended.was_stopped:
+    if job.wish == "preempt" and (code is None or code in _ASKED_TO_END | _KILLED):
+        killed = f", {ended.reason}" if code in _KILLED and ended.reason else ""
+        return Verdict("queued", "made room for an urgent job" + killed)
+    if code == STOPPED_CODE:
         return Verdict("cancelled", "its run was asked to stop")
     if code is None or code in _ASKED_TO_END:
         return _lost(job, ended.reason or f"ended by {_told(code)} from elsewhere", draw)
@@ -61,6 +71,12 @@ def judge(job: Job, ended: Ended, draw: float) -> Verdict:
         tries = f", after {job.num_failures} retries" if job.num_failures else ""
         return Verdict("failed", reason + tries, failures=1)
     return Verdict("queued", reason, back_off_s(job.num_failures + 1, draw), failures=1)
+
+
+def _not_begun(job: Job, reason: str | None, draw: float) -> Verdict:
+    if job.wish == "cancel":
+        return Verdict("cancelled", "cancelled before it ran")
+    return Verdict("queued", reason, back_off_s(job.num_starts, draw))
 
 
 def _lost(job: Job, reason: str, draw: float) -> Verdict:

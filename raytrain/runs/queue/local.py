@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -29,7 +30,7 @@ class LocalBackend:
     def __init__(self, this_host: str) -> None:
         self._this_host = this_host
 
-    def start(self, job: Job) -> None:
+    def start(self, job: Job, counts: Callable[[], bool]) -> Ended | None:  # noqa: ARG002
         """The carrier begins only what it can still confirm, so one that starts late does no harm."""
         log = log_file(job)
         with translated_errors(log, "write"):
@@ -42,6 +43,7 @@ class LocalBackend:
                     stderr=subprocess.STDOUT,
                     start_new_session=True,  # Ctrl-C of the scheduler is not the job's
                 )
+        return None
 
     def look(self, job: Job, now: float) -> Ended | None:
         """The carrier tells how the job ends; here those are found whose carrier died."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
-from raytrain.errors import ClusterError, PlatformError
-from raytrain.runs.job_client import connect_jobs, submit_command
-from raytrain.runs.queue.ending import Ended
+from raytrain.errors import ClusterError, PlatformError, StorageError
+from raytrain.runs.job_client import WrongTokenError, connect_jobs, first_line, submit_command, upload_package
+from raytrain.runs.queue.ending import IN_QUEUE, Ended
 from raytrain.runs.queue.job import Job
 from raytrain.runs.queue.log_tail import last_lines
 
@@ -32,32 +34,48 @@ class RayBackend:
         self._silent_since: dict[str, float] = {}
         self._asked: set[str] = set()
 
-    def start(self, job: Job) -> None:
-        """Raises ClusterError also while an earlier start goes on, which the cluster took for gone may have kept."""
+    def start(self, job: Job, counts: Callable[[], bool]) -> Ended | None:
+        """Raises ClusterError also while an earlier start goes on, which a cluster that was out of reach has kept."""
         client = self._client(job)
-        self._stop_earlier(client, job)
+        done = self._stop_earlier(client, job)
+        if done is not None:
+            return done
+        package = upload_package(client, job.package) if job.package is not None else None
+        if not counts():
+            return None
         submit_command(
             client,
             job.words,
             submission_id=job.submission_id,
-            package=job.package,
-            environment=job.environment,
+            package=package,
+            environment={**job.environment, IN_QUEUE: job.id},
             metadata={"raytrain_job": job.id, "user": job.user},
         )
+        with suppress(StorageError):  # it has begun, and `look` finds it
+            if not counts():
+                self.ask_to_stop(job)
+        return None
 
-    def _stop_earlier(self, client: Any, job: Job) -> None:
+    def _stop_earlier(self, client: Any, job: Job) -> Ended | None:
+        """How the job ended, where an earlier start has done it; ClusterError where one goes on, or may."""
         for number in range(1, job.num_starts):
             name = replace(job, num_starts=number).submission_id
             try:
-                if _status(client.get_job_info(name)) not in _GOING_ON:
+                status = _status(client.get_job_info(name))
+                if status == "SUCCEEDED":
+                    return Ended(0, None, self._log_tail(client, name))
+                if status not in _GOING_ON:
                     continue
                 client.stop_job(name)
+            except WrongTokenError:
+                self._clients.pop(job.address, None)
+                raise
             except (OSError, RuntimeError) as error:
                 if "does not exist" in str(error):
                     continue
                 raise ClusterError(
                     f"{job.address} does not say whether {name} still runs",
-                    why=str(error).strip()[:300],
+                    why=first_line(error),
                     fix="look at the cluster; the job is tried again",
                 ) from error
             raise ClusterError(
@@ -65,11 +83,16 @@ class RayBackend:
                 why="the cluster was out of reach and has kept it; it was now asked to save and end",
                 fix="wait; the job is tried again",
             )
+        return None
 
     def look(self, job: Job, now: float) -> Ended | None:
         name = job.submission_id
         try:
-            details = self._client(job).get_job_info(name)
+            client = self._client(job)
+            details = client.get_job_info(name)
+        except WrongTokenError:
+            self._clients.pop(job.address, None)
+            return None  # it may well run; whoever has the token can tell
         except (PlatformError, OSError, RuntimeError) as error:
             if "does not exist" in str(error):
                 return self._unknown(job, now)
@@ -78,7 +101,7 @@ class RayBackend:
         status = _status(details)
         if status in _GOING_ON:
             return None
-        tail = self._log_tail(job)
+        tail = self._log_tail(client, name)
         if status == "SUCCEEDED":
             return Ended(0, None, tail)
         if status == "STOPPED":
@@ -113,13 +136,14 @@ class RayBackend:
         since = self._silent_since.setdefault(job.submission_id, now)
         if now - since < self._gone_after_s:
             return None
-        why = error.what if isinstance(error, ClusterError) else str(error).strip().splitlines()[0]
+        why = error.what if isinstance(error, ClusterError) else first_line(error)
         return Ended(None, f"its cluster is gone: {why}")
 
-    def _log_tail(self, job: Job) -> str | None:
+    @staticmethod
+    def _log_tail(client: Any, name: str) -> str | None:
         try:
-            return last_lines(self._client(job).get_job_logs(job.submission_id))
-        except (PlatformError, OSError, RuntimeError):
+            return last_lines(client.get_job_logs(name))
+        except (OSError, RuntimeError):
             return None  # the node that has it is gone
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlalchemy
-from sqlalchemy import select
+from sqlalchemy import and_, select
 
 from raytrain.config.recipe import nearest
 from raytrain.errors import ConfigError, RefusedError
@@ -34,6 +34,19 @@ def refuse_unfit(queue: Queue, job: Job) -> None:
                 fix="lower scaling.num_workers or what you asked for, name another queue, or raise the limit with "
                 "`raytrain queue limit`",
             )
+
+
+def refuse_same_run(connection: sqlalchemy.Connection, job: Job) -> None:
+    """Of two jobs of one run, one would stand in the other's way."""
+    if job.run_id is None:
+        return
+    same = and_(_JOBS.c.run_id == job.run_id, _JOBS.c.state.in_(("queued", "running")), _JOBS.c.id != job.id)
+    for other in rows.jobs_where(connection, same):
+        raise RefusedError(
+            f"run {job.run_id} is in the queue already",
+            why=f"job {other.id} is {other.label}",
+            fix=f"`raytrain queue cancel {other.id}`, or change the recipe or --run-id",
+        )
 
 
 def unknown_queue(connection: sqlalchemy.Connection, name: str) -> ConfigError:

@@ -4,23 +4,27 @@ from __future__ import annotations
 
 import os
 import secrets
+import threading
 import time as clock
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import psutil
 
-from raytrain.errors import PlatformError
+from raytrain.errors import PlatformError, StorageError
 from raytrain.runs.ownership import Owner
 from raytrain.runs.queue.backend import Backend
 from raytrain.runs.queue.choosing import Choice
 from raytrain.runs.queue.ending import Ended
 from raytrain.runs.queue.job import BackendName, Job, Limits
+from raytrain.runs.queue.presence import missing_here
 from raytrain.runs.queue.schedulers import SchedulerRows
 from raytrain.runs.queue.store import QueueStore
 
 EVERY_S = 2.0
+BEAT_EVERY_S = 5.0
 CANNOT_START = "could not be started"
 
 
@@ -46,6 +50,7 @@ class Scheduler:
     ) -> None:
         self._store, self._backends, self._room, self._told = store, backends, room, told
         self._owner = owner or Owner.current()
+        self._passed_over: dict[str, str | None] = {}
         self._rows = SchedulerRows(store.engine)
         self.id = f"{self._owner.host}-{self._owner.pid}-{secrets.token_hex(3)}"
 
@@ -54,16 +59,53 @@ class Scheduler:
         now = clock.time() if now is None else now
         self._rows.beat(self.id, self._owner, now)
         settled = self._look_after(now)
-        started, choice = self._store.start_what_fits(self.id, self._owner.host, self._room, now)
+        missing = self._missing()
+        started, choice = self._store.start_what_fits(
+            self.id,
+            self._owner.host,
+            self._room,
+            now,
+            lambda job: missing.get(job.id, "was submitted a moment ago"),
+        )
         for victim, urgent in choice.make_room.items():
             self._told(f"{victim} is asked to save and make room for {urgent}")
         for job in started:
             settled += self._begin(job)
         return Tick(started, settled, choice)
 
+    @contextmanager
+    def working(self) -> Iterator[None]:
+        """Tell in a thread of its own that this scheduler lives while the block works, however long a look takes."""
+        over = threading.Event()
+
+        def beat() -> None:
+            while not over.wait(BEAT_EVERY_S):
+                with suppress(StorageError):  # the database may come back; the block notices by itself
+                    self._rows.beat(self.id, self._owner, clock.time())
+
+        thread = threading.Thread(target=beat, name="scheduler's lease", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            thread.join()
+            with suppress(StorageError):  # then its row grows old
+                self.end()
+
     def end(self) -> None:
         """Leave; local jobs go on below their carriers, those of clusters are looked after by the next scheduler."""
         self._rows.forget(self.id)
+
+    def _missing(self) -> dict[str, str | None]:
+        """By job that waits, what of it is not here; told when it is new."""
+        waiting = self._store.jobs(states=["queued"], limit=1_000_000)
+        missing = {job.id: missing_here(job) for job in waiting}
+        for job_id, what in missing.items():
+            if what is not None and self._passed_over.get(job_id) != what:
+                self._told(f"{job_id} is passed over: {what}")
+        self._passed_over = missing
+        return missing
 
     def _look_after(self, now: float) -> list[Job]:
         alive = {one.id for one in self._rows.all() if one.is_alive(now, self._owner.host)}
@@ -91,9 +133,13 @@ class Scheduler:
 
     def _begin(self, job: Job) -> list[Job]:
         try:
-            self._backends[job.backend].start(job)
+            ended = self._backends[job.backend].start(
+                job, lambda: self._store.beat(job.id, job.num_starts)[0]
+            )
         except PlatformError as error:
-            return self._settle(job, Ended(None, f"{CANNOT_START}: {error.what} ({error.why})"))
+            ended = Ended(None, f"{CANNOT_START}: {error.what} ({error.why})", not_begun=True)
+        if ended is not None:
+            return self._settle(job, ended)
         self._told(f"{job.id} started: raytrain {' '.join(job.words)}")
         return []
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import random
 import time as clock
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -17,14 +17,14 @@ from typing import Any, Literal
 import sqlalchemy
 from sqlalchemy import and_, select
 
-from raytrain.errors import ConfigError, RefusedError
+from raytrain.errors import ConfigError
 from raytrain.runs import tables
 from raytrain.runs.ownership import Owner
 from raytrain.runs.queue import rows
 from raytrain.runs.queue.choosing import Choice, Situation, choose, weight
 from raytrain.runs.queue.ending import Ended, judge
 from raytrain.runs.queue.job import DEFAULT_QUEUE, Job, JobState, Limits, Queue, QueueState, Wish
-from raytrain.runs.queue.refusals import no_single_job, refuse_unfit, unknown_queue
+from raytrain.runs.queue.refusals import no_single_job, refuse_same_run, refuse_unfit, unknown_queue
 from raytrain.storage.database import exclusive, translated_database_errors
 
 SERVED_WINDOW_S = 86400.0
@@ -61,14 +61,7 @@ class QueueStore:
                 queue = Queue(DEFAULT_QUEUE)
                 rows.write_queue(connection, queue)
             refuse_unfit(queue, job)
-            if job.run_id is not None:
-                same = and_(_JOBS.c.run_id == job.run_id, _JOBS.c.state.in_(("queued", "running")))
-                for other in rows.jobs_where(connection, same):
-                    raise RefusedError(
-                        f"run {job.run_id} is in the queue already",
-                        why=f"job {other.id} is {other.label}",
-                        fix=f"`raytrain queue cancel {other.id}`, or change the recipe or --run-id",
-                    )
+            refuse_same_run(connection, job)
             connection.execute(_JOBS.insert().values(rows.values_of(job)))
         return job
 
@@ -104,7 +97,15 @@ class QueueStore:
                 )
             queue = rows.read_queues(connection)[job.queue]
             refuse_unfit(queue, job)
-            fresh = {"num_failures": 0, "num_losses": 0, "ended_at": None, "wish": None, "exit_code": None}
+            refuse_same_run(connection, job)
+            fresh: dict[str, Any] = {
+                "num_failures": 0,
+                "num_losses": 0,
+                "ended_at": None,
+                "wish": None,
+                "exit_code": None,
+            }
+            fresh |= rows.owner_values(None)
             _change(connection, job, state="queued", ready_at=now, exit_reason=None, **fresh)
             return self._read(connection, job_id)
 
@@ -150,12 +151,20 @@ class QueueStore:
     # What schedulers do
 
     def start_what_fits(
-        self, scheduler: str, host: str, room: Limits, now: float | None = None
+        self,
+        scheduler: str,
+        host: str,
+        room: Limits,
+        now: float | None = None,
+        obstacle: Callable[[Job], str | None] = lambda _: None,
     ) -> tuple[list[Job], Choice]:
-        """Claim the jobs whose turn it is, and ask those to save that make room. The caller starts them."""
+        """Claim the jobs whose turn it is, and ask those to save that make room. The caller starts them.
+
+        `obstacle` is asked while nobody else can claim, so it has to answer from memory.
+        """
         now = clock.time() if now is None else now
         with translated_database_errors(self.engine), self._exclusive() as connection:
-            choice = choose(self._situation(connection, host, room, now))
+            choice = choose(replace(self._situation(connection, host, room, now), obstacle=obstacle))
             for victim_id in choice.make_room:
                 _change(connection, self._read(connection, victim_id), wish="preempt", wished_at=now)
             for job in choice.start:
@@ -215,6 +224,7 @@ class QueueStore:
                 "num_losses": current.num_losses + verdict.losses,
                 "wish": None if is_again else current.wish,
                 **({"log_tail": ended.log_tail} if ended.log_tail is not None else {}),
+                **(rows.owner_values(None) if is_again else {}),
             }
             _change(connection, current, **values)
             return self._read(connection, job.id)

@@ -74,6 +74,18 @@ def test_a_probe_tells_what_the_whole_will_cost(
     assert "add --yes" in refused["error"]["fix"]
 
 
+def test_a_search_is_asked_for_with_all_of_its_trials(recipe: Path, told: Told) -> None:
+    played(load_spec(recipe), step_s=1.0, steps=5)
+    one = told("train", recipe, "cost.confirm_above=1e-9")[1]["error"]["why"]
+    search = "search={space: {train.learning_rate: {type: float, low: 1e-4, high: 1e-3}}, num_trials: 7}"
+    for command, num_runs in (("tune", 7), ("run", 8)):
+        code, refused = told(command, recipe, "cost.confirm_above=1e-9", search)
+        assert code == 5
+        assert f"in {num_runs} runs at most" in refused["error"]["why"]
+        money = float(refused["error"]["why"].split()[0])
+        assert money == pytest.approx(num_runs * float(one.split()[0]), abs=0.01 * num_runs)
+
+
 def test_a_confirmed_job_asks_nobody_when_it_starts(recipe: Path, told: Told) -> None:
     played(load_spec(recipe), step_s=100.0, steps=5)
     words = ["train", recipe.name, "train.learning_rate=1e-4"]

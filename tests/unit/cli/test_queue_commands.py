@@ -9,6 +9,8 @@ import pytest
 from commands import Told
 
 from raytrain.cli.main import run
+from raytrain.errors import StorageError
+from raytrain.runs.queue.scheduler import Scheduler, Tick
 
 
 @pytest.fixture
@@ -43,12 +45,20 @@ def test_a_job_through_its_states(told: Told, recipe: str, tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("command", ["tune", "run"])
-def test_what_other_commands_take_follows_from_their_recipe_too(
+def test_what_other_commands_take_and_make_follows_from_their_recipe_too(
     told: Told, recipe: str, command: str
 ) -> None:
+    with Path(recipe).open("a") as file:
+        file.write(
+            "search: {space: {train.learning_rate: {type: float, low: 1.0e-5, high: 1.0e-2, log: true}}}\n"
+        )
     code, found = told("queue", "submit", command, recipe, "cost.confirm_above=0.5")
-    assert (code, found["job"]["need"]["cpus"], found["job"]["run_id"]) == (0, 6.0, None)
+    assert (code, found["job"]["need"]["cpus"]) == (0, 6.0)
     assert found["job"]["words"][-1] == ("--yes" if command == "run" else "cost.confirm_above=0.5")
+    assert found["job"]["run_id"].startswith("mine-")
+    code, again = told("queue", "submit", command, recipe, "cost.confirm_above=0.5")
+    assert (code, again["error"]["kind"]) == (5, "refused"), "one run waits once"
+    assert told("queue", "submit", "train", recipe)[0] == 0, "what trains alone is another run"
 
 
 def test_cancelled_twice_is_told_kindly(recipe: str, told: Told, capsys: pytest.CaptureFixture[str]) -> None:
@@ -133,6 +143,27 @@ def test_one_look_of_a_scheduler_with_nothing_to_do(told: Told, recipe: str) -> 
     code, found = told("queue", "work", "--once", "--until-empty")
     assert code == 2 and "one look" in found["error"]["why"]
     assert told("queue", "status")[1]["schedulers"] == [], "each took its leave"
+
+
+def test_a_scheduler_outlives_a_restart_of_the_database(
+    told: Told, recipe: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("raytrain.runs.queue.patience.TRY_EVERY_S", 0.01)
+    breaks, tick = ["a look", "the next look", "its leave"], Scheduler.tick
+
+    def shaky(scheduler: Scheduler) -> Tick:
+        if len(breaks) > 1:
+            raise StorageError("the database does not answer", why=breaks.pop(0), fix="wait")
+        return tick(scheduler)
+
+    def gone(_: Scheduler) -> None:
+        raise StorageError("the database does not answer", why=breaks.pop(0), fix="wait")
+
+    monkeypatch.setattr(Scheduler, "tick", shaky)
+    monkeypatch.setattr(Scheduler, "end", gone)
+    assert run(["queue", "work", "--until-empty", "--every", "0.1"]) == 0
+    assert "the database does not answer (the next look)" in capsys.readouterr().err.replace("\n", " ")
+    assert breaks == []
 
 
 @pytest.mark.slow

@@ -99,6 +99,18 @@ def test_a_stop_is_told_as_a_shell_expects(
     assert json.loads(capsys.readouterr().out)["state"] == "cancelled"
 
 
+@pytest.mark.parametrize(
+    ("stopped_by", "code"), [("SIGINT", 130), ("SIGTERM", 143), ("raytrain runs stop", 6), (None, 0)]
+)
+def test_a_queue_can_tell_what_was_stopped_from_what_is_done(
+    recipe: Path, fake: FakeTrainer, monkeypatch: pytest.MonkeyPatch, stopped_by: str | None, code: int
+) -> None:
+    monkeypatch.setenv("RAYTRAIN_QUEUE_JOB", "train-mine-1a2b3c")
+    state: Any = "cancelled" if stopped_by else "succeeded"
+    fake.result = TrainResult("mine-1", state, None, None, 3, stopped_by=stopped_by)
+    assert run(["train", str(recipe), "--json"]) == code
+
+
 def test_an_error_of_the_cluster_is_exit_4(
     recipe: Path, fake: FakeTrainer, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +68,19 @@ def test_json_is_one_object(recipe: Path, asked: dict[str, Any], capsys: pytest.
     assert told["counts"] == {"complete": 1, "pruned": 1}
     assert asked["recipe"].search.num_trials == 7
     assert (asked["fresh"], asked["address"]) == (True, "auto")
+
+
+def test_a_queue_can_tell_a_search_that_was_stopped_from_one_that_is_done(
+    recipe: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    by = "asked to stop by `raytrain runs stop`"
+    stopped = replace(DONE, state="cancelled", ended_by=by)
+    monkeypatch.setattr(search, "tune", lambda *_, **__: stopped)
+    assert run(["tune", str(recipe), "--json"]) == 0
+    monkeypatch.setenv("RAYTRAIN_QUEUE_JOB", "tune-mine-1a2b3c")
+    assert run(["tune", str(recipe), "--json"]) == 6
+    monkeypatch.setattr(search, "tune", lambda *_, **__: DONE)
+    assert run(["tune", str(recipe), "--json"]) == 0
 
 
 def test_a_person_is_shown_the_best_and_what_to_do_next(

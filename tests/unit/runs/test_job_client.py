@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from raytrain.errors import ClusterError, ConfigError
-from raytrain.runs.job_client import WITHIN_S, connect_jobs, jobs_url
+from raytrain.runs.job_client import WITHIN_S, WrongTokenError, connect_jobs, jobs_url, submit_command
 
 
 @pytest.mark.parametrize(
@@ -119,3 +121,95 @@ def test_the_address_that_is_given_wins_over_the_environment(monkeypatch: pytest
     monkeypatch.setenv("RAY_ADDRESS", "http://127.0.0.1:1")
     with serving(200, {"version": "4", "ray_version": ray.__version__, "ray_commit": "x"}) as url:
         assert connect_jobs(url).get_address() == url
+
+
+@contextmanager
+def a_cluster(answers: Mapping[str, Callable[[BaseHTTPRequestHandler], None]]) -> Iterator[str]:
+    """Says its version as ours does; what else it answers stands behind the beginning of the path."""
+    import ray
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            if self.path == "/api/version":
+                say(self, 200, {"version": "4", "ray_version": ray.__version__, "ray_commit": "x"})
+            else:
+                next(answer for path, answer in answers.items() if self.path.startswith(path))(self)
+
+        do_POST = do_PUT = do_GET
+
+        def log_message(self, *_: Any) -> None: ...
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_address[1]}"
+    server.shutdown()
+
+
+def say(handler: BaseHTTPRequestHandler, status: int, body: Any) -> None:
+    handler.send_response(status)
+    handler.end_headers()
+    handler.wfile.write(json.dumps(body).encode())
+
+
+@pytest.mark.slow
+def test_a_token_that_is_refused_later() -> None:
+    with a_cluster({"/api/jobs": lambda handler: say(handler, 403, "bad token")}) as url:
+        client = connect_jobs(url)
+        with pytest.raises(WrongTokenError, match="refuses the token"):
+            client.get_job_info("job-1")
+        with pytest.raises(WrongTokenError, match="refuses the token"):
+            submit_command(client, ["runs"], submission_id="a", package=None, environment={}, metadata={})
+
+
+@pytest.mark.slow
+def test_no_request_waits_without_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    from raytrain.runs import bounded_client
+
+    monkeypatch.setattr(bounded_client, "_ANSWER_S", 0.5)
+    over = threading.Event()
+
+    def silent(_: BaseHTTPRequestHandler) -> None:
+        over.wait(20.0)
+
+    with a_cluster({"/api/jobs": silent}) as url:
+        client = connect_jobs(url)
+        started = time.monotonic()
+        with pytest.raises(OSError, match="timed out"):
+            client.get_job_info("job-1")
+        assert time.monotonic() - started < 10.0
+        over.set()
+
+
+@pytest.mark.slow
+def test_a_large_package_on_a_slow_line(tmp_path: Path) -> None:
+    """All of it arrives, although that takes longer than a connection may."""
+    from raytrain.runs import bounded_client
+
+    received: dict[str, bytes] = {}
+    package = tmp_path / "package.zip"
+    package.write_bytes(os.urandom(24 * 2**20))
+
+    def packages(handler: BaseHTTPRequestHandler) -> None:
+        if handler.command == "GET":
+            say(handler, 404, "")
+            return
+        length, found = int(handler.headers["Content-Length"]), bytearray()
+        while len(found) < length:
+            time.sleep(0.1)
+            found += handler.rfile.read(min(length - len(found), 2**21))
+        received["body"] = bytes(found)
+        say(handler, 200, {})
+
+    def jobs(handler: BaseHTTPRequestHandler) -> None:
+        received["job"] = handler.rfile.read(int(handler.headers["Content-Length"]))
+        say(handler, 200, {"job_id": "a", "submission_id": "a"})
+
+    with (
+        a_cluster({"/api/packages": packages, "/api/jobs": jobs}) as url,
+        pytest.MonkeyPatch.context() as patch,
+    ):
+        patch.setattr(bounded_client, "_ANSWER_S", 0.6)
+        client = connect_jobs(url)
+        submit_command(client, ["runs"], submission_id="a", package=str(package), environment={}, metadata={})
+    assert received["body"] == package.read_bytes()
+    assert json.loads(received["job"])["runtime_env"]["working_dir"].startswith("gcs://")

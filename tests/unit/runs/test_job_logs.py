@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator, Sequence
 from types import SimpleNamespace
 from typing import Any
@@ -10,6 +11,7 @@ import pytest
 
 from raytrain.errors import ClusterError
 from raytrain.runs import job_logs
+from raytrain.runs.job_client import wrong_token
 from raytrain.runs.job_logs import follow, follow_command, stop_command
 
 
@@ -73,6 +75,14 @@ def test_a_cluster_that_stays_away(monkeypatch: pytest.MonkeyPatch) -> None:
         follow(Cluster([ConnectionError("nobody there")], []), "job-1", print)
     assert "nobody there" in caught.value.why
     assert "ray job logs job-1 --follow --address http://head:8265" in caught.value.fix
+
+
+def test_a_token_that_is_refused_later_is_told_at_once() -> None:
+    refused = wrong_token("http://head:8265", RuntimeError("invalid"))
+    started = time.monotonic()
+    with pytest.raises(ClusterError, match="refuses the token"):
+        follow(Cluster([refused], []), "job-1", print)
+    assert time.monotonic() - started < 30.0
 
 
 def test_the_commands_that_are_told_are_commands_of_ray() -> None:

@@ -105,6 +105,13 @@ def test_this_machine_lends_only_what_it_has() -> None:
     assert found.reasons == {"waits": "needs 3 CPUs, this machine has 0 of 4 free"}
 
 
+def test_what_another_machine_carried_before_takes_room_here() -> None:
+    """As when that machine died: all of its jobs wait at once."""
+    there = Owner("there", 1, 0.0)
+    found = choice([job(f"j{i}", need=Need(2), owner=there) for i in range(3)], room=Limits(cpus=2))
+    assert started(found) == ["j0"]
+
+
 def test_what_is_paused_or_was_tried_a_moment_ago_waits() -> None:
     queues = {"default": Queue("default", "paused"), "b": Queue("b", "draining")}
     waiting = [job("a"), job("b", queue="b"), job("c", queue="b", ready_at=NOW + 30)]

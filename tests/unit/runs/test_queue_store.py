@@ -93,6 +93,19 @@ def test_what_is_told_of_an_earlier_start_is_not_heard(store: QueueStore) -> Non
     assert store.get(first.id).state == "running"
 
 
+def test_what_is_put_back_belongs_to_no_process_any_more(store: QueueStore) -> None:
+    store.submit(a_job(now=100.0))
+    store.start_what_fits("me", "here", Limits(), 200.0)
+    assert store.confirm("job-1", 1, Owner("there", 7, 1.0)) is not None
+    again = store.settle(store.get("job-1"), Ended(None, "there is gone"), now=260.0)
+    assert again is not None and (again.state, again.owner) == ("queued", None)
+    store.start_what_fits("me", "here", Limits(), 270.0)
+    assert store.confirm("job-1", 2, Owner("there", 8, 1.0)) is not None
+    store.settle(store.get("job-1"), Ended(2), now=280.0)
+    assert store.get("job-1").owner == Owner("there", 8, 1.0), "who carried it to its end stays known"
+    assert store.retry("job-1").owner is None
+
+
 def test_a_failed_job_waits_and_is_tried_again(store: QueueStore) -> None:
     store.submit(a_job(now=100.0, max_retries=1))
     (job,), _ = store.start_what_fits("me", "here", Limits(), 200.0)
@@ -173,6 +186,11 @@ def test_one_run_waits_once(store: QueueStore) -> None:
         store.submit(a_job("two", run_id="sums-1a2b"))
     store.cancel("one")
     store.submit(a_job("two", run_id="sums-1a2b"))
+    with pytest.raises(RefusedError, match="sums-1a2b is in the queue already") as caught:
+        store.retry("one")
+    assert caught.value.why == "job two is queued"
+    store.cancel("two")
+    assert store.retry("one").state == "queued"
 
 
 def test_the_lease_of_a_scheduler(store: QueueStore) -> None:

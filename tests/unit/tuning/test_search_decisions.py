@@ -133,6 +133,15 @@ def test_failed_members_are_replaced_too(tune_recipe: RecipeMaker) -> None:
         generation(tune_recipe(), members(None, None))
 
 
+def test_a_changed_value_of_a_range_with_steps_is_one_of_them(tune_recipe: RecipeMaker) -> None:
+    space = {"train.weight_decay": {"type": "float", "low": 0.0, "high": 0.11, "step": 0.03}}
+    recipe = tune_recipe(space=space)
+    points = recipe.space.points("train.weight_decay")
+    found = [Member(i, i, {"train.weight_decay": points[-1]}, float(i)) for i in range(2)]
+    changed = [generation(recipe, found, str(seed))[1].params["train.weight_decay"] for seed in range(20)]
+    assert set(changed) == set(points[-2:])
+
+
 def test_changed_values_stay_in_their_range(tune_recipe: RecipeMaker) -> None:
     found = [
         Member(0, 0, {"train.learning_rate": 0.1, "adapter.lora_rank": 32, "train.schedule": "linear"}, 0.0),

@@ -9,6 +9,7 @@ import pytest
 from conftest_search import RecipeMaker
 
 from raytrain.errors import TrainingError
+from raytrain.runs.ownership import Owner
 from raytrain.runs.records import open_records
 from raytrain.storage.artifact import ArtifactWriter, open_artifact
 from raytrain.storage.location import Location
@@ -17,7 +18,7 @@ from raytrain.training.outcome import TrainResult
 from raytrain.tuning.disk import TrialDisk
 from raytrain.tuning.exploit import take_over
 from raytrain.tuning.measured import measured
-from raytrain.tuning.study import RUN_ID, StudyMemory
+from raytrain.tuning.study import GENERATION, MEMBER, RUN_ID, StudyMemory
 from raytrain.tuning.task import Donor
 
 
@@ -79,9 +80,20 @@ def test_what_a_trial_is_judged_by(tune_recipe: RecipeMaker) -> None:
     given = {"eval/loss": 0.6, "train/grad_norm": float("nan")}
     result = TrainResult("r", "succeeded", str(artifact.location), artifact.digest, 10, given)
     found = measured(records, spec, result)
-    assert found == {"eval/loss": 0.6, "result/bytes": 1234.0, "result/num_trainable": 77.0}
+    told = {"eval/loss": 0.6, "result/bytes": 1234.0, "result/num_trainable": 77.0}
+    assert found == {**told, "run/duration_s": 0.0}
     best = spec.model_copy(update={"train": spec.train.model_copy(update={"result": "best"})})
     assert measured(records, best, result)["eval/loss"] == 0.4, "of the weights that it hands over"
+
+
+def test_the_duration_of_a_run_that_was_resumed_counts_its_starts_alone(tune_recipe: RecipeMaker) -> None:
+    records = open_records()
+    records.create_run("r", kind="train", name="r", config={})
+    for began, over, state in ((1_000.0, 1_030.0, "cancelled"), (9_000.0, 9_012.0, "succeeded")):
+        records.claim_run("r", Owner.current(), now=began)
+        records.set_state("r", state, now=over)
+    result = TrainResult("r", "succeeded", None, None, 10, {})
+    assert measured(records, tune_recipe().spec, result)["run/duration_s"] == 42.0
 
 
 def test_the_disks_limit_drops_the_worst_first(tune_recipe: RecipeMaker) -> None:
@@ -101,3 +113,18 @@ def test_the_disks_limit_drops_the_worst_first(tune_recipe: RecipeMaker) -> None
     assert left == TrialDisk(storage, memory).used_bytes(), "what is told is what lies there"
     there = [checkpoint_folder(storage, f"s-{i:04d}").exists() for i in range(3)]
     assert there == [False, True, True], "the worst of the three"
+
+
+def test_what_the_next_generation_begins_with_stays_on_the_disk(tune_recipe: RecipeMaker) -> None:
+    recipe: Any = tune_recipe()
+    storage = recipe.spec.storage.location
+    memory = StudyMemory(recipe, "s")
+    for generation in range(3):
+        memory.enqueue_as_it_is({}, {GENERATION: generation, MEMBER: 0})
+        number, _ = memory.ask()
+        memory.note(number, {RUN_ID: f"s-{number:04d}"})
+        write_checkpoint(storage, f"s-{number:04d}", 10, num_bytes=10_000)
+        memory.tell_complete(number, [0.5])
+    TrialDisk(storage, memory).make_room(1.0)
+    there = [checkpoint_folder(storage, f"s-{i:04d}").exists() for i in range(3)]
+    assert there == [False, True, True]

@@ -11,10 +11,13 @@ import pytest
 from conftest_search import RecipeMaker
 
 from raytrain.errors import ConfigError, TrainingError
+from raytrain.runs import carrying
+from raytrain.runs.ownership import Owner
 from raytrain.runs.records import open_records
-from raytrain.tuning import search
+from raytrain.tuning import beforehand, search
 from raytrain.tuning.outcome import TuneResult
 from raytrain.tuning.placement import Placement
+from raytrain.tuning.study import StudyMemory
 from raytrain.tuning.task import Ended, TrialTask
 
 pytestmark = pytest.mark.slow
@@ -114,6 +117,51 @@ def test_a_budget_ends_it_with_the_best_so_far_and_a_larger_one_goes_on(
     assert max(ray.made) == made + 2
 
 
+def test_what_a_killed_command_and_the_probe_took_counts(tune_recipe: RecipeMaker, ray: InPlaceOfRay) -> None:
+    recipe = tune_recipe("search.num_trials=1", "search.budget.cost=1", "cost.cpu_hour=3")
+    kept: list[float] = []
+
+    def looks(task: TrialTask) -> Ended:
+        time.sleep(0.5)
+        kept.append(ray.searcher.memory.trial(task.number).spent_s)
+        return learned(task)
+
+    ray.objective = looks
+    tune(recipe, ray)
+    assert kept[0] > 0.1, "a kill in the middle of a trial forgets nothing"
+    records = open_records()
+    probed = f"{recipe.run_id}-probe"
+    records.create_run(probed, kind="train", name="probe", config={})
+    records.claim_run(probed, Owner.current(), now=1_000.0)
+    records.set_state(probed, "succeeded", now=3_000.0)  # of 1,200 s that the budget has
+    more = tune(tune_recipe("search.num_trials=2", "search.budget.cost=1", "cost.cpu_hour=3"), ray)
+    assert more.ended_by.startswith("search.budget.cost: ")
+    assert ray.made == [0]
+
+
+def test_the_recipes_own_values_come_first_also_after_a_kill(
+    tune_recipe: RecipeMaker, ray: InPlaceOfRay
+) -> None:
+    recipe = tune_recipe("search.num_trials=3")
+    memory = StudyMemory(recipe, recipe.run_id)
+    memory.ask()  # a command that was killed before
+    found = tune(recipe, ray)
+    assert "the recipe's own values" in [row.view.attrs.get("origin") for row in found.rows]
+    tune(tune_recipe("search.num_trials=4"), ray)
+    assert len(StudyMemory(recipe, recipe.run_id).trials()) == 4, "they are enqueued once"
+
+
+@pytest.mark.parametrize("num_trials", [2, 20])
+def test_a_grid_is_done_when_each_of_its_points_is(
+    tune_recipe: RecipeMaker, ray: InPlaceOfRay, num_trials: int
+) -> None:
+    space = {"train.learning_rate": {"type": "choice", "choices": [0.1, 0.01, 0.001]}}
+    recipe = tune_recipe("search.sampler=grid", f"search.num_trials={num_trials}", space=space)
+    assert len(tune(recipe, ray).rows) == 3
+    tune(recipe, ray)
+    assert (ray.made, ray.connected) == ([0, 1, 2], 1)
+
+
 def test_runs_stop_ends_it_and_the_command_goes_on(tune_recipe: RecipeMaker, ray: InPlaceOfRay) -> None:
     recipe = tune_recipe("search.num_trials=40")
 
@@ -131,6 +179,61 @@ def test_runs_stop_ends_it_and_the_command_goes_on(tune_recipe: RecipeMaker, ray
     tune(tune_recipe("search.num_trials=5"), ray)
     assert ray.made == [0, 1, 2, 2, 3, 4], "the one that was left is taken up first"
     assert any(one.startswith("goes on: 3 trials are known, 1 of them") for one in ray.notes)
+
+
+def test_runs_stop_is_heard_and_the_search_beats_while_the_probe_goes_on(
+    tune_recipe: RecipeMaker, ray: InPlaceOfRay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = tune_recipe("search.probe_steps=3")
+    beats: list[float | None] = []
+
+    def probe(_spec: Any, run_id: str, _num_steps: int, *, verbose: bool) -> str:
+        records = open_records()
+        records.create_run(run_id, kind="train", name="probe", config={}, config_digest=str(verbose))
+        records.claim_run(run_id, Owner.current())
+        beats.append(records.get_run(recipe.run_id).heartbeat_at)
+        time.sleep(0.3)
+        beats.append(records.get_run(recipe.run_id).heartbeat_at)
+        assert records.request_stop(recipe.run_id)
+        deadline = time.monotonic() + 20
+        while not records.stop_requested(run_id):
+            assert time.monotonic() < deadline, "nobody told the probe"
+            time.sleep(0.01)
+        records.set_state(run_id, "cancelled")
+        return "a request"
+
+    monkeypatch.setattr(search, "probe", probe)
+    monkeypatch.setattr(carrying, "_BEAT_EVERY_S", 0.02)
+    monkeypatch.setattr(beforehand, "_LOOK_EVERY_S", 0.02)
+    found = tune(recipe, ray)
+    assert (found.state, found.ended_by) == ("cancelled", "asked to stop by `raytrain runs stop`")
+    assert beats[0] is not None
+    assert beats[1] is not None
+    assert beats[1] > beats[0]
+    assert ray.made == []
+
+
+def test_a_stopped_search_stops_its_trial_however_many_runs_there_are(
+    tune_recipe: RecipeMaker, ray: InPlaceOfRay
+) -> None:
+    recipe = tune_recipe()
+    heard: list[bool] = []
+
+    def waits(task: TrialTask) -> Ended:
+        records = open_records()
+        for run_id in (task.run_id, *(f"newer-{i}" for i in range(51))):
+            records.create_run(run_id, kind="train", name="r", config={})
+            records.claim_run(run_id, Owner.current())
+        records.request_stop(recipe.run_id)
+        deadline = time.monotonic() + 5
+        while not (is_told := records.stop_requested(task.run_id)) and time.monotonic() < deadline:
+            time.sleep(0.02)
+        heard.append(is_told)
+        return Ended("stopped", "asked to stop", global_step=7)
+
+    ray.objective = waits
+    tune(recipe, ray)
+    assert heard == [True]
 
 
 def test_failures_end_it_and_are_recorded(tune_recipe: RecipeMaker, ray: InPlaceOfRay) -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
 from conftest_search import RecipeMaker
 
 from raytrain.errors import ConfigError, TrainingError
+from raytrain.tuning.deaths import DeathNotes
 from raytrain.tuning.searcher import StudySearcher
 from raytrain.tuning.study import StudyMemory
 from raytrain.tuning.task import Ended
@@ -83,6 +86,31 @@ def test_an_objective_that_nobody_reports(driven: Driven) -> None:
     assert driven.states() == ["failed"]
 
 
+def test_one_trial_that_does_not_report_it_ends_no_search_of_others_that_do(driven: Driven) -> None:
+    driven.searcher.suggest("a")
+    driven.end("a", state="complete", objectives=[0.5], metrics={"eval/loss": 0.5})
+    driven.searcher.suggest("b")
+    driven.end("b", state="unreported", reason="eval/loss", metrics={"train/loss": 2.0})
+    assert driven.searcher.error is None
+    assert driven.states() == ["complete", "failed"]
+    assert driven.memory.trials()[1].reason == "eval/loss was not reported"
+    assert isinstance(driven.searcher.suggest("c"), dict)
+
+
+def test_an_outage_leaves_the_trial_as_it_is_and_takes_it_up_again(driven: Driven) -> None:
+    first = driven.searcher.suggest("a")
+    driven.end("a", state="outage", reason="the bucket is away", fix="wait")
+    assert driven.states() == ["running"]
+    assert driven.searcher.suggest("b") == first
+    driven.end("b", state="complete", objectives=[0.5], metrics={})
+    for name in "cde":
+        driven.searcher.suggest(name)
+        driven.end(name, state="outage", reason="the bucket is away", fix="wait")
+    assert driven.searcher.error is not None
+    assert (driven.searcher.error.why, driven.searcher.error.fix) == ("the bucket is away", "wait")
+    assert driven.states() == ["complete", "running"], "the same command goes on with it"
+
+
 def test_failures_in_a_row_end_it_with_what_to_do(driven: Driven) -> None:
     for name in "abc":
         driven.searcher.suggest(name)
@@ -99,8 +127,35 @@ def test_a_process_that_dies_for_good_is_a_failed_trial(driven: Driven) -> None:
     driven.end("a", has_crashed=True)
     (trial,) = driven.memory.trials()
     assert trial.state == "failed"
-    assert "its process died" in (trial.reason or "")
+    assert trial.reason == "its process died"
     assert trial.attrs["global_step"] == 7
+
+
+@dataclass
+class OfRay:
+    """What Ray Tune shows its scheduler of a trial."""
+
+    trial_id: str
+    status: str
+    error_file: str | None
+
+
+@pytest.mark.parametrize(
+    ("status", "reason"),
+    [
+        ("PENDING", "its process could not be started: ModuleNotFoundError: No module named 'mine'"),
+        ("RUNNING", "its process died: ModuleNotFoundError: No module named 'mine'"),
+    ],
+)
+def test_the_words_of_ray_say_why_a_process_died(
+    driven: Driven, tmp_path: Path, status: str, reason: str
+) -> None:
+    place = tmp_path / "error.txt"
+    place.write_text("Failure # 1\n  a traceback\nModuleNotFoundError: No module named 'mine'\n\n")
+    driven.searcher.suggest("a")
+    DeathNotes(driven.searcher.deaths).on_trial_error(None, OfRay("a", status, str(place)))
+    driven.end("a", has_crashed=True)
+    assert driven.memory.trials()[0].reason == reason
 
 
 def test_what_a_stopped_search_leaves_running_is_taken_up(tune_recipe: RecipeMaker) -> None:

@@ -120,6 +120,40 @@ def test_a_search_that_is_killed_again_and_again_loses_and_repeats_nothing(
     assert len(set(drawn)) == len(drawn), "a search that goes on draws other values"
 
 
+def test_a_trial_that_was_killed_while_its_values_were_chosen_gets_the_rest(tune_recipe: RecipeMaker) -> None:
+    recipe = tune_recipe("search.sampler=random")
+    chosen = StudyMemory(recipe, "s").study.ask().suggest_float(LEARNING_RATE, 1e-5, 1e-1, log=True)
+    task = ended(Chooser(StudyMemory(recipe, "s"), print))
+    assert task.number == 0
+    assert task.values[LEARNING_RATE] == chosen
+    assert sorted(task.values) == sorted(recipe.search.space)
+    assert StudyMemory(recipe, "s").trial(0).values == task.values
+
+
+def test_values_that_are_not_allowed_are_pruned_also_where_they_were_left(tune_recipe: RecipeMaker) -> None:
+    space = {
+        LEARNING_RATE: {"type": "float", "low": 1e-4, "high": 1e-3},
+        "train.min_learning_rate": {"type": "float", "low": 2e-3, "high": 5e-3},
+    }
+    recipe = tune_recipe("search.max_failed_trials=2", space=space)
+    StudyMemory(recipe, "s").study.ask()
+    memory = StudyMemory(recipe, "s")
+    with pytest.raises(TrainingError):
+        Chooser(memory, lambda _text: None).next()
+    assert [one.state for one in memory.trials()] == ["pruned", "pruned"]
+
+
+def test_hyperband_ends_trials_before_one_is_whole(tune_recipe: RecipeMaker) -> None:
+    recipe = tune_recipe("search.scheduler=hyperband")
+    memory = StudyMemory(recipe, "s")
+    chooser = Chooser(memory, print)
+    ends = []
+    for i in range(6):
+        trial = TrialMemory(recipe, "s", ended(chooser).number)
+        ends.append(any(trial.report(float(i), step) for step in (5, 10, 15, 20)))
+    assert True in ends
+
+
 # What is told
 
 
@@ -205,7 +239,7 @@ def test_a_grid_is_made_once_and_then_over(tune_recipe: RecipeMaker) -> None:
         "adapter.lora_rank": {"type": "choice", "choices": [4, 8]},
         "train.schedule": {"type": "choice", "choices": ["linear", "cosine", "constant"]},
     }
-    recipe = tune_recipe("search.sampler=grid", space=space)
+    recipe = tune_recipe("search.sampler=grid", "search.num_trials=2", space=space)
     seen = []
     for _ in range(2):  # the second is the same command again, in the middle
         memory = StudyMemory(recipe, "s")
