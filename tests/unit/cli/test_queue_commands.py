@@ -54,7 +54,7 @@ def test_what_other_commands_take_and_make_follows_from_their_recipe_too(
         )
     code, found = told("queue", "submit", command, recipe, "cost.confirm_above=0.5")
     assert (code, found["job"]["need"]["cpus"]) == (0, 6.0)
-    assert found["job"]["words"][-1] == ("--yes" if command == "run" else "cost.confirm_above=0.5")
+    assert found["job"]["words"][-1] == "--yes", "nobody is asked when it starts"
     assert found["job"]["run_id"].startswith("mine-")
     code, again = told("queue", "submit", command, recipe, "cost.confirm_above=0.5")
     assert (code, again["error"]["kind"]) == (5, "refused"), "one run waits once"
