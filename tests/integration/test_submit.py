@@ -84,7 +84,7 @@ def test_interrupted_it_detaches_and_the_job_goes_on(joined: Bench, cluster: Clu
         lambda: f"a step: {[f.read_text() for f in running.files]}",
     )
     running.send(signal.SIGINT)
-    left = running.ended(30)
+    left = running.ended(90)
     assert left.code == 130, left.told()
     assert "goes on" in left.stderr and "ray job logs raysubmit_" in left.stderr
     (line,) = [line for line in left.stderr.splitlines() if "ray job stop" in line]
