@@ -59,9 +59,9 @@ def check_search(recipe: Path, overrides: list[str] | None) -> list[str]:
     """The keys that a recipe's `search:` names; none where it has none. Raises ConfigError for a fault in it."""
     from raytrain.config.recipe import load_recipe
 
-    if not has_section(recipe, overrides, "search"):
-        return []
     document = load_recipe(recipe, overrides)
+    if "search" not in document.values:
+        return []
     from raytrain.tuning.spec import tune_recipe
 
     return list(tune_recipe(document, default_name=recipe.stem).space.ranges)
