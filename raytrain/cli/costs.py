@@ -169,7 +169,7 @@ def num_runs_of(command: str, recipe: Path, overrides: list[str] | None) -> int:
 
     if command == "train" or not has_section(recipe, overrides, "search"):
         return 1
+    from raytrain.tuning.chooser import num_trials
     from raytrain.tuning.spec import load_tune_recipe
 
-    num_trials = load_tune_recipe(recipe, overrides).search.num_trials
-    return num_trials + (command == "run")
+    return num_trials(load_tune_recipe(recipe, overrides)) + (command == "run")
