@@ -152,7 +152,7 @@ def without_personal_data(text: str, detectors: Mapping[str, Detector]) -> str:
 
 
 def pseudonym(user: str) -> str:
-    """What stands for a request's `user` in the log: whoever knows the name finds its rows, and nobody reads it there."""
+    """What stands for a `user` in the log: whoever knows the name finds its rows, and nobody reads it there."""
     return hashlib.sha256(f"raytrain user\0{user}".encode()).hexdigest()[:32]
 
 
