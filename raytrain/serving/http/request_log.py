@@ -39,7 +39,7 @@ _REQUESTS = pa.schema(
         *_WHO, ("base_digest", pa.string()), ("route", pa.string()), ("prompts", _TEXTS), ("answers", _TEXTS),
         ("finish", _TEXTS), ("temperature", pa.float64()), ("prompt_tokens", pa.int64()),
         ("completion_tokens", pa.int64()), ("first_piece_s", pa.float64()), ("duration_s", pa.float64()),
-        ("pair", pa.string()), ("user", pa.string()), ("consent", pa.bool_()), ("top1", _NUMBERS), ("top5", _NUMBERS),
+        ("pair", pa.string()), ("user", pa.string()), ("consent", pa.bool_()), ("top_1", _NUMBERS), ("top_5", _NUMBERS),
         ("entropy", _NUMBERS),
     ]
 )  # fmt: skip
@@ -159,15 +159,15 @@ def pseudonym(user: str) -> str:
 def confidence_of(written: Sequence[Written]) -> dict[str, list[float | None]]:
     """Of each answer the mean over its tokens: the probability of the likeliest token, that of the five likeliest
     together, and the entropy in nats as if all others were one token. None where no probabilities were told."""
-    found: dict[str, list[float | None]] = {"top1": [], "top5": [], "entropy": []}
+    found: dict[str, list[float | None]] = {"top_1": [], "top_5": [], "entropy": []}
     for one in written:
         places = [
             sorted((math.exp(logprob) for _, _, logprob in token.alternatives), reverse=True)[:_TOLD]
             for token in one.tokens
             if len(token.alternatives) >= _TOLD
         ]
-        found["top1"].append(_mean([place[0] for place in places]))
-        found["top5"].append(_mean([sum(place) for place in places]))
+        found["top_1"].append(_mean([place[0] for place in places]))
+        found["top_5"].append(_mean([sum(place) for place in places]))
         found["entropy"].append(
             _mean([-sum(p * math.log(p) for p in (*place, 1 - sum(place)) if p > 0) for place in places])
         )

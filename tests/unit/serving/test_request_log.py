@@ -82,7 +82,7 @@ def test_probabilities_are_kept_and_told_to_nobody_who_did_not_ask(tmp_path: Pat
         requests.post(f"{url}/v1/completions", json={**TEXT, "logprobs": 2}, timeout=30)
     assert answer["choices"][0]["logprobs"] is None
     assert [one.sampling.top_logprobs for one in backend.asks] == [5, 2], "what was asked for is not changed"
-    assert rows(tmp_path / "log", "requests")[0]["top1"] == [None], "this backend tells none"
+    assert rows(tmp_path / "log", "requests")[0]["top_1"] == [None], "this backend tells none"
 
 
 def test_confidence_is_the_mean_over_an_answer_s_tokens() -> None:
@@ -90,8 +90,8 @@ def test_confidence_is_the_mean_over_an_answer_s_tokens() -> None:
     unsure = [(i, "x", math.log(0.1)) for i in range(5)]
     tokens = [Token(0, "x", 0.0, tuple(told)) for told in (sure, unsure)]
     found = confidence_of([Written("xx", tokens), Written("x", [Token(0, "x", 0.0)])])
-    assert found["top1"] == [pytest.approx(0.5), None]
-    assert found["top5"] == [pytest.approx(0.75), None]
+    assert found["top_1"] == [pytest.approx(0.5), None]
+    assert found["top_5"] == [pytest.approx(0.75), None]
     of_sure = -sum(p * math.log(p) for p in (0.9, 0.04, 0.03, 0.02, 0.01))
     of_unsure = -(0.5 * math.log(0.1) + 0.5 * math.log(0.5))
     assert found["entropy"] == [pytest.approx((of_sure + of_unsure) / 2), None]
