@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from raytrain.evaluation.safety.redaction import pseudonym
 from raytrain.monitoring.learning.pool import InteractionPool
 from raytrain.release.registry.registry import Registry
 from raytrain.runs import artifact_index
@@ -55,6 +57,11 @@ def forget(user: str, pool: InteractionPool, registry: Registry) -> Forgotten:
     for digest in sorted(touched & known.keys()):
         by_kind.setdefault(known[digest][0], []).append(digest)
     return Forgotten(user, len(rows), run_ids, by_kind, list(_versions(registry, touched)))
+
+
+def pseudonym_of(user: str) -> str:
+    """What the request log has in the place of a user; itself where it is one already."""
+    return user if re.fullmatch(r"[0-9a-f]{32}", user) else pseudonym(user)
 
 
 def descendants(roots: Iterable[str], parents: Mapping[str, Mapping[str, str]]) -> set[str]:

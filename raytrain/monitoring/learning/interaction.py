@@ -6,13 +6,13 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any, Literal
+
+from raytrain.evaluation.safety.redaction import UNSURE
+from raytrain.monitoring.request_log import seconds_of
 
 Rating = Literal["up", "down"]
 Message = dict[str, str]
-
-_NOT_KEPT = "[not kept: a detector failed]"
 
 
 @dataclass(frozen=True)
@@ -61,11 +61,11 @@ def interactions_of(row: Mapping[str, Any], feedback: Mapping[str, Any] | None) 
     told = feedback if feedback is not None and len(answers) == 1 else {}
     for place, answer in enumerate(answers):
         prompt = _messages(prompts[place // each])
-        if prompt is None or _NOT_KEPT in (answer, *(one["content"] for one in prompt)):
+        if prompt is None or UNSURE in (answer, *(one["content"] for one in prompt)):
             continue
         yield Interaction(
             id=_id(row, place),
-            at=_seconds(row["at"]),
+            at=seconds_of(row["at"]),
             request_id=row["request_id"],
             user=row.get("user"),
             consent=bool(row.get("consent")),
@@ -80,12 +80,8 @@ def interactions_of(row: Mapping[str, Any], feedback: Mapping[str, Any] | None) 
 
 
 def _id(row: Mapping[str, Any], place: int) -> str:
-    said = f"{row['request_id']}\0{row['digest']}\0{_seconds(row['at'])}\0{place}"
+    said = f"{row['request_id']}\0{row['digest']}\0{seconds_of(row['at'])}\0{place}"
     return hashlib.sha256(said.encode()).hexdigest()[:32]
-
-
-def _seconds(at: Any) -> float:
-    return at.timestamp() if isinstance(at, datetime) else float(at)
 
 
 def _messages(prompt: str) -> tuple[Message, ...] | None:

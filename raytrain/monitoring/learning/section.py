@@ -6,6 +6,8 @@ from typing import Annotated
 
 from pydantic import Field
 
+from raytrain.config.document import Document, apply_overrides
+from raytrain.config.recipe import build
 from raytrain.config.section import Section
 
 
@@ -30,3 +32,12 @@ class LearningSection(Section):
     min_quality: Annotated[float, Field(ge=0, le=1)] = 0.6
     """Least score of a row. An answer that nobody judged has 0.5 at most: liked and corrected ones are taken."""
     poisoning: PoisoningSection = PoisoningSection()
+
+
+class _Whole(Section):
+    learning: LearningSection = LearningSection()
+
+
+def load_learning_section(overrides: list[str]) -> LearningSection:
+    """From `learning.KEY=VALUE`; ConfigError names every fault."""
+    return build(_Whole, apply_overrides(Document({}), overrides)).learning

@@ -3,7 +3,6 @@ secrets as far as raytrain's detectors find them."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import random
@@ -15,7 +14,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from raytrain.evaluation.safety.findings import Detector, build_detectors, outermost, scan
+from raytrain.evaluation.safety.findings import build_detectors
+from raytrain.evaluation.safety.redaction import pseudonym, without_personal_data
 from raytrain.serving.backend import Ask
 from raytrain.serving.engine.request import Piece, Sampling
 from raytrain.serving.http.parquet_log import ParquetLog
@@ -25,7 +25,6 @@ from raytrain.serving.http.writing import Written
 
 _MOST_REMEMBERED = 10_000
 """Answers that feedback may still be tied to."""
-_UNSURE = "[not kept: a detector failed]"
 _TEXTS = pa.list_(pa.string())
 _NUMBERS = pa.list_(pa.float64())
 _TOLD = 5
@@ -137,23 +136,6 @@ class RequestLog:
     def close(self) -> None:
         self._requests.close()
         self._feedback.close()
-
-
-def without_personal_data(text: str, detectors: Mapping[str, Detector]) -> str:
-    """Each finding's place is taken by its kind. Where a detector failed nothing of the text is told."""
-    found = scan(text, detectors)
-    if found.failures:
-        return _UNSURE
-    parts, end = [], 0
-    for one in outermost(found.findings):
-        parts += [text[end : one.start], f"[{one.kind}]"]
-        end = one.end
-    return "".join([*parts, text[end:]])
-
-
-def pseudonym(user: str) -> str:
-    """What stands for a `user` in the log: whoever knows the name finds its rows, and nobody reads it there."""
-    return hashlib.sha256(f"raytrain user\0{user}".encode()).hexdigest()[:32]
 
 
 def confidence_of(written: Sequence[Written]) -> dict[str, list[float | None]]:

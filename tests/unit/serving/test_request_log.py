@@ -13,11 +13,12 @@ import requests
 from answering_backends import ToldBackend, listening, wait_until
 
 from raytrain.evaluation.safety.findings import build_detectors
+from raytrain.evaluation.safety.redaction import pseudonym, without_personal_data
 from raytrain.serving.engine.request import Token
 from raytrain.serving.http.app import build_app
 from raytrain.serving.http.keys import KeyFile
 from raytrain.serving.http.parquet_log import ParquetLog
-from raytrain.serving.http.request_log import confidence_of, pseudonym, without_personal_data
+from raytrain.serving.http.request_log import confidence_of
 from raytrain.serving.http.section import HttpSection
 from raytrain.serving.http.writing import Written
 
