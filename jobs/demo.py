@@ -3,7 +3,7 @@
     make demo                     on a laptop
     ray job submit --working-dir . -- python jobs/demo.py
 
-Arguments are overrides of jobs/demo.yaml, for example `train.num_epochs=3`.
+Arguments are overrides of jobs/demo.yaml and jobs/demo_search.yaml, for example `data.max_seq_len=96`.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from rich.console import Console
 from raytrain.cli.evaluate import ProgressBars
 from raytrain.cli.output import exit_code_when_stopped, report_error, stderr_console
 from raytrain.cli.progress import ProgressView
+from raytrain.cli.tune_view import TuneView, told_values
 from raytrain.data.tool_calls import generate_tool_calls
 from raytrain.errors import EndpointError, PlatformError, TrainingError
 from raytrain.evaluation.decision.contract import load_contract
@@ -50,6 +51,7 @@ from raytrain.storage.home import raytrain_home
 from raytrain.storage.location import write_atomically
 from raytrain.training.outcome import TrainResult
 from raytrain.training.spec import RunSpec, load_spec
+from raytrain.tuning.spec import load_tune_recipe
 
 JOBS = Path(__file__).parent
 NAME, KEY = "demo-tool-calls", "demo"
@@ -105,22 +107,25 @@ class Demo:
 
         self.heading(f"1. The base model answers {len(self.suite.items)} requests: the frozen baseline")
         baseline = pipeline.frozen(self.evaluated(spec.model.base_model, spec), spec)
-        self.heading("2. LoRA on two Ray workers")
+        self.heading("2. A few short trials: which learning rate, which rank?")
+        overrides = [*overrides, *self.searched(overrides)]
+        spec = load_spec(JOBS / "demo.yaml", overrides)
+        self.heading("3. LoRA on two Ray workers")
         result = self.trained(spec)
-        self.heading("3. The adapter answers the same requests")
+        self.heading("4. The adapter answers the same requests")
         candidate = self.evaluated(str(result.artifact), spec)
-        self.heading("4. Is it better?")
+        self.heading("5. Is it better?")
         comparison, decision = pipeline.decided(contract, baseline, candidate, decisions / result.run_id)
         show_comparison(comparison)
 
         with self.release(spec) as release:
-            self.heading("5. A signed bundle, and a version")
+            self.heading("6. A signed bundle, and a version")
             version = pipeline.released(release, result, candidate, PROMPTS, "the demo's adapter")
             print(f"\n{NAME}@{version}: held against what was trained, scanned, signed")
-            self.heading("6. The gate to production")
+            self.heading("7. The gate to production")
             show_promotion(pipeline.admitted(release, version, decision))
 
-            self.heading("7. Another adapter: a few steps on answers to other questions")
+            self.heading("8. Another adapter: a few steps on answers to other questions")
             worse = load_spec(JOBS / "demo.yaml", [*overrides, *made_worse(spec)])
             spoiled = self.trained(worse)
             spoiled_candidate = self.evaluated(str(spoiled.artifact), worse)
@@ -131,10 +136,10 @@ class Demo:
             )
             show_promotion(pipeline.admitted(release, spoiled_version, decision))
 
-            self.heading("8. Production answers")
+            self.heading("9. Production answers")
             with pipeline.served(release, spec, free_port()) as url:
                 show_answers(url)
-                self.heading("9. Forced through, and back, while four clients ask")
+                self.heading("10. Forced through, and back, while four clients ask")
                 known = {version: candidate, spoiled_version: spoiled_candidate}
                 self.forced_and_back(release, decision, url, known)
 
@@ -177,6 +182,14 @@ class Demo:
 
     def tell(self, text: str) -> None:
         self.console.print(f"  … {text}", style="dim", highlight=False, markup=False, soft_wrap=True)
+
+    def searched(self, overrides: list[str]) -> list[str]:
+        """The values of the best trial, as overrides."""
+        with TuneView(self.console) as view:
+            result = pipeline.searched(load_tune_recipe(JOBS / "demo_search.yaml", overrides), view)
+        best = result.best[0]
+        print(f"\nbest of {len(result.rows)} trials: {told_values(best)}; {result.files['page']}\n")
+        return [f"{key}={json.dumps(value)}" for key, value in best.view.values.items()]
 
     def trained(self, spec: RunSpec) -> TrainResult:
         with ProgressView(self.console) as view:

@@ -23,6 +23,7 @@ from raytrain.cli import (
     evaluate,
     export,
     golden,
+    interactions,
     keys,
     promote,
     queue,
@@ -65,7 +66,9 @@ app.add_typer(suite.app, name="suite")
 app.add_typer(runs.app, name="runs")
 app.add_typer(queue.app, name="queue")
 app.command("submit")(submit.submit)
+data.app.command("forget")(interactions.forget)
 app.add_typer(data.app, name="data")
+app.add_typer(interactions.app, name="interactions")
 app.add_typer(config.app, name="config")
 app.add_typer(check.app, name="check")
 check.app.command("golden")(golden.golden)

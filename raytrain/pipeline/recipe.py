@@ -19,7 +19,7 @@ from raytrain.evaluation.evaluate import evaluate
 from raytrain.evaluation.results import Evaluation
 from raytrain.evaluation.work import EvaluateProgress
 from raytrain.pipeline.section import PipelineRecipe
-from raytrain.pipeline.steps import Stopped
+from raytrain.pipeline.steps import Stopped, searched
 from raytrain.runs.carrying import carried
 from raytrain.runs.records import Records, open_records
 from raytrain.runs.run_ids import known_runs
@@ -32,7 +32,6 @@ from raytrain.training.observer import RunObserver
 from raytrain.training.spec import RunSpec
 from raytrain.training.trainer import train
 from raytrain.tuning.outcome import TuneObserver
-from raytrain.tuning.search import tune
 
 
 @dataclass(frozen=True)
@@ -190,9 +189,7 @@ class _Making:
         self.view.begin("tune")
         before = known_runs(self.records, "tune", search.run_id, search.spec.name)
         was_known = any(run.state == "succeeded" for run in before)
-        result = tune(search, address=self.address, observer=self.view.tuning, verbose=self.verbose)
-        if result.state != "succeeded":
-            raise Stopped(result.stopped_by or result.ended_by)
+        result = searched(search, self.view.tuning, address=self.address, verbose=self.verbose)
         best = result.best[0]
         values = ", ".join(f"{key} {value}" for key, value in best.view.values.items())
         told = f"best of {len(result.rows)} trials: {best.view.number}, {values}"

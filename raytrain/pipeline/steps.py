@@ -40,10 +40,27 @@ from raytrain.training.observer import RunObserver
 from raytrain.training.outcome import TrainResult
 from raytrain.training.spec import RunSpec
 from raytrain.training.trainer import train
+from raytrain.tuning.outcome import TuneObserver, TuneResult
+from raytrain.tuning.search import tune
+from raytrain.tuning.spec import TuneRecipe
 
 
 class Stopped(Exception):
     """Asked to stop, by the signal or the command that it is made with."""
+
+
+def searched(
+    recipe: TuneRecipe,
+    observer: TuneObserver | None = None,
+    *,
+    address: str | None = None,
+    verbose: bool = False,
+) -> TuneResult:
+    """Ranges of some keys → the best values, those of `best[0]`. Raises Stopped, and what `tune` raises."""
+    result = tune(recipe, address=address, observer=observer, verbose=verbose)
+    if result.state != "succeeded":
+        raise Stopped(result.stopped_by or result.ended_by)
+    return result
 
 
 def trained(spec: RunSpec, observer: RunObserver | None = None) -> TrainResult:

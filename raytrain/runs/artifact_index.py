@@ -61,6 +61,13 @@ def find(connection: sqlalchemy.Connection, digest: str) -> ArtifactRecord | Non
     return ArtifactRecord(*found[0], uses=uses)
 
 
+def all_artifacts(connection: sqlalchemy.Connection) -> dict[str, tuple[str, dict[str, str]]]:
+    """Kind and parents of every artifact, by its digest."""
+    columns = tables.artifacts.c
+    rows = connection.execute(select(columns.digest, columns.kind, columns.parents))
+    return {digest: (kind, dict(parents)) for digest, kind, parents in rows}
+
+
 def lineage(connection: sqlalchemy.Connection, digest: str) -> LineageNode:
     """A walk over parents. One that is not recorded, because no run of ours wrote it, ends its branch."""
     return _walk(connection, digest, None, ())

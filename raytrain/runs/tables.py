@@ -160,6 +160,28 @@ queue_schedulers = Table(
     Column("heartbeat_at", Double, nullable=False),
 )
 
+# What somebody asked, was answered and said of it, to be learned from. A person's rows can be taken out again.
+interactions = Table(
+    "interactions",
+    metadata,
+    Column("id", String(64), primary_key=True),
+    Column("at", Double, nullable=False),
+    Column("user", String(64)),  # a pseudonym
+    Column("model", Text),
+    Column("digest", String(80)),
+    Column("prompt", JSON(none_as_null=True)),  # NULL, as the target, once it is forgotten
+    Column("target", Text),
+    Column("source", String(20), nullable=False),
+    Column("score", Double, nullable=False),
+    Column("state", String(20), nullable=False),
+    Column("reason", Text),
+    Column("collected_at", Double, nullable=False),
+    Column("run_id", String(200)),  # the run that it is kept for; it is used once that has succeeded
+    Index("interactions_by_state", "state", "at"),
+    Index("interactions_by_user", "user"),
+    Index("interactions_by_run", "run_id"),
+)
+
 
 def insert_into(table: Table, connection: sqlalchemy.Connection) -> Any:
     """An insert that takes ON CONFLICT, which SQLAlchemy keeps in the dialects of both databases."""

@@ -152,7 +152,8 @@ class SearchSection(Section):
     """What ends trials early: asha, hyperband or median; pbt = a population; auto = asha, none with several
     objectives."""
     min_steps: Annotated[int, Field(gt=0)] | None = None
-    """Steps that every trial may make before it is compared; null = `train.eval_every`."""
+    """Steps that every trial may make before it is compared; null = `train.eval_every`, and a ninth of
+    `train.max_steps` at least."""
     reduction_factor: Annotated[int, Field(ge=2)] = 3
     """One of so many trials goes on at each comparison of asha and hyperband."""
     population: PopulationSection = PopulationSection()

@@ -15,7 +15,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 
-from raytrain.serving.backend import Ask, Backend
+from raytrain.serving.backend import Backend
 from raytrain.serving.engine.request import Piece
 from raytrain.serving.http.answers import Answers, while_waited_for
 from raytrain.serving.http.asking import asks_of, is_model_name
@@ -49,15 +49,17 @@ class Answering:
         record = record_of(request)
         record.route = request.scope["route"].path
         await check_model(self._backend, body.model, record)
+        check_store(body.store, self._log)
         asks = asks_of(body, record.id, self._section.max_answers)
         record.num_answers, record.is_stream = body.n or 1, bool(body.stream)
         part = None if self._desk is None else self._desk.part_of(body.model, body.user, record.id)
         if part is not None:
             asks = part.sample.asks = [replace(one, arm=part.arm) for one in asks]
-        answers = Answers(self._backend, asks)
+        sample = None if self._log is None else self._log.choose(asks, body.user, body.store)
+        answers = Answers(self._backend, asks if sample is None else sample.asks)
         left_s = self._section.answer_time_s - record.elapsed_s
         one = _Request(answers, record, body, time.monotonic() + left_s)
-        one.keep_with(self._log, asks)
+        one.keep_with(self._log, sample)
         if self._desk is not None and part is not None:
             one.take_part(self._desk, part)
         try:
@@ -82,6 +84,14 @@ async def check_model(backend: Backend, model: str, record: Record) -> None:
         raise ApiError(403, f"this API key may not ask `{model}`", code="model_not_in_scope", param="model")
 
 
+def check_store(store: bool | None, log: RequestLog | None) -> None:
+    """Raises ApiError where a request asks to be kept, and nothing is."""
+    if store and log is None:
+        raise ApiError(
+            400, "store: true, and this server keeps no answers", code="unsupported_parameter", param="store"
+        )
+
+
 class _Request:
     """One, from the moment at which its body is understood."""
 
@@ -90,7 +100,6 @@ class _Request:
     ) -> None:
         self._answers, self._record, self._body, self._deadline = answers, record, body, deadline
         self._log: RequestLog | None = None
-        self._asks: list[Ask] = []
         self._sample: Sample | None = None
         self._desk: TrialDesk | None = None
         self._part: Part | None = None
@@ -99,9 +108,9 @@ class _Request:
         """In a trial."""
         self._desk, self._part = desk, part
 
-    def keep_with(self, log: RequestLog | None, asks: list[Ask]) -> None:
+    def keep_with(self, log: RequestLog | None, sample: Sample | None) -> None:
         """Where it is kept, if it is."""
-        self._log, self._asks = log, asks
+        self._log, self._sample = log, sample
 
     @property
     def _writer(self) -> Writer:
@@ -127,7 +136,7 @@ class _Request:
         kind = "chatcmpl" if isinstance(self._body, ChatBody) else "cmpl"
         self._head = Head(f"{kind}-{self._record.id}", self._answers.served)
         if self._log is not None:
-            self._sample = self._log.begin(self._record, self._asks)
+            self._log.remember(self._record)
 
     async def whole(self) -> Response:
         await self.begin()

@@ -16,7 +16,7 @@ UNSUPPORTED = frozenset(
     {
         "audio", "best_of", "echo", "frequency_penalty", "function_call", "functions", "logit_bias", "modalities",
         "name", "parallel_tool_calls", "prediction", "presence_penalty", "reasoning_effort", "refusal", "service_tier",
-        "store", "suffix", "tool_calls", "tool_choice", "tools", "verbosity", "web_search_options",
+        "suffix", "tool_calls", "tool_choice", "tools", "verbosity", "web_search_options",
     }
 )  # fmt: skip
 """Names of OpenAI's that ask for what is not done here, or only in part."""
@@ -85,7 +85,11 @@ class AnswerBody(Body):
     stream_options: StreamOptions | None = None
     response_format: ResponseFormat | None = None
     user: str | None = None
-    """Of one user or conversation: all its requests are on the same side of a trial. Used for nothing else."""
+    """Of one user or conversation: all its requests are on the same side of a trial. The request log has a pseudonym
+    in its place."""
+    store: bool | None = None
+    """true: the request log may keep it, and models may learn from it; false: it is not kept; null: its share decides,
+    and no model learns from it."""
     frequency_penalty: _Zero | None = None
     presence_penalty: _Zero | None = None
     logit_bias: Annotated[dict[str, Any], Field(max_length=0)] | None = None
@@ -135,7 +139,6 @@ class ChatBody(AnswerBody):
     tools: _Nothing | None = None
     tool_choice: Literal["none", "auto"] | None = None
     parallel_tool_calls: bool | None = None
-    store: Literal[False] | None = None
     modalities: Annotated[list[Literal["text"]], Field(min_length=1, max_length=1)] | None = None
     service_tier: Literal["auto", "default"] | None = None
 
@@ -151,4 +154,6 @@ class ClassifyBody(Body):
     )
     """A text, or texts: each is classified by itself."""
     user: str | None = None
-    """Taken and not used."""
+    """The request log has a pseudonym in its place."""
+    store: bool | None = None
+    """As of the other requests."""

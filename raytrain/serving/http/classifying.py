@@ -12,7 +12,7 @@ from starlette.responses import JSONResponse, Response
 
 from raytrain.serving.backend import Ask, Backend, Classification, Classified, ClassifyAsk
 from raytrain.serving.engine.request import Finish, Sampling
-from raytrain.serving.http.answering import check_model
+from raytrain.serving.http.answering import check_model, check_store
 from raytrain.serving.http.answers import while_waited_for
 from raytrain.serving.http.bodies import ClassifyBody
 from raytrain.serving.http.errors import refusal_of
@@ -37,6 +37,7 @@ class Classifying:
         record = record_of(request)
         record.route = request.scope["route"].path
         await check_model(self._backend, body.model, record)
+        check_store(body.store, self._log)
         texts = (body.input,) if isinstance(body.input, str) else tuple(body.input)
         ask = ClassifyAsk(f"{record.id}.{secrets.token_hex(4)}", body.model, texts)
         try:
@@ -47,7 +48,7 @@ class Classifying:
                 raise
             raise told from error
         _note(record, found)
-        self._keep(record, ask, found)
+        self._keep(record, body, ask, found)
         head = Head(f"classify-{record.id}", found.served)
         return JSONResponse(_told(head, found, record), headers=head.headers)
 
@@ -55,10 +56,12 @@ class Classifying:
         async with asyncio.timeout(max(0.0, self._section.answer_time_s - record.elapsed_s)):
             return await self._backend.classify(ask)
 
-    def _keep(self, record: Record, ask: ClassifyAsk, found: Classified) -> None:
+    def _keep(self, record: Record, body: ClassifyBody, ask: ClassifyAsk, found: Classified) -> None:
         if self._log is None:
             return
-        sample = self._log.begin(record, [Ask(ask.id, ask.model, one, Sampling(0)) for one in ask.texts])
+        self._log.remember(record)
+        asks = [Ask(ask.id, ask.model, one, Sampling(0)) for one in ask.texts]
+        sample = self._log.choose(asks, body.user, body.store)
         if sample is None:
             return
         for place, one in enumerate(found.answers):

@@ -4,18 +4,20 @@ secrets as far as raytrain's detectors find them."""
 from __future__ import annotations
 
 import json
+import math
 import random
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
 import pyarrow as pa
 
-from raytrain.evaluation.safety.findings import Detector, build_detectors, outermost, scan
+from raytrain.evaluation.safety.findings import build_detectors
+from raytrain.evaluation.safety.redaction import pseudonym, without_personal_data
 from raytrain.serving.backend import Ask
-from raytrain.serving.engine.request import Piece
+from raytrain.serving.engine.request import Piece, Sampling
 from raytrain.serving.http.parquet_log import ParquetLog
 from raytrain.serving.http.record import Record
 from raytrain.serving.http.section import RequestLogSection
@@ -23,8 +25,10 @@ from raytrain.serving.http.writing import Written
 
 _MOST_REMEMBERED = 10_000
 """Answers that feedback may still be tied to."""
-_UNSURE = "[not kept: a detector failed]"
 _TEXTS = pa.list_(pa.string())
+_NUMBERS = pa.list_(pa.float64())
+_TOLD = 5
+"""Alternatives whose probabilities are asked for, of each token of an answer that is kept."""
 _WHO = [
     ("at", pa.timestamp("ms", tz="UTC")), ("request_id", pa.string()), ("key", pa.string()), ("model", pa.string()),
     ("digest", pa.string()), ("arm", pa.string()),
@@ -34,7 +38,8 @@ _REQUESTS = pa.schema(
         *_WHO, ("base_digest", pa.string()), ("route", pa.string()), ("prompts", _TEXTS), ("answers", _TEXTS),
         ("finish", _TEXTS), ("temperature", pa.float64()), ("prompt_tokens", pa.int64()),
         ("completion_tokens", pa.int64()), ("first_piece_s", pa.float64()), ("duration_s", pa.float64()),
-        ("pair", pa.string()),
+        ("pair", pa.string()), ("user", pa.string()), ("consent", pa.bool_()), ("top_1", _NUMBERS), ("top_5", _NUMBERS),
+        ("entropy", _NUMBERS),
     ]
 )  # fmt: skip
 _FEEDBACK = pa.schema([*_WHO, ("rating", pa.string()), ("correction", pa.string())])
@@ -45,6 +50,10 @@ class Sample:
     """A request whose words are kept."""
 
     asks: list[Ask]
+    user: str | None = None
+    """As `pseudonym` names it."""
+    consent: bool = False
+    """Whether who asked has said that it may be kept, and learned from."""
     written: dict[int, Written] = field(default_factory=dict)
 
     def add(self, place: int, piece: Piece) -> None:
@@ -66,12 +75,22 @@ class RequestLog:
         """By what they hold."""
         return {"requests": self._requests, "feedback": self._feedback}
 
-    def begin(self, record: Record, asks: list[Ask]) -> Sample | None:
-        """None where this request's words are not kept."""
+    def choose(self, asks: list[Ask], user: str | None, store: bool | None = None) -> Sample | None:
+        """None where this request's words are not kept. What is kept tells its probabilities besides.
+
+        store: what the request says of it; None = nothing, and the share decides.
+        """
+        is_kept = random.random() < self._share if store is None else store
+        if not is_kept:
+            return None
+        told = [one if one.sampling.top_logprobs else replace(one, sampling=_telling(one)) for one in asks]
+        return Sample(told, None if user is None else pseudonym(user), bool(store))
+
+    def remember(self, record: Record) -> None:
+        """A request that somebody begins to answer, for its feedback."""
         self._remembered[record.id] = _who(record)
         if len(self._remembered) > _MOST_REMEMBERED:
             self._remembered.popitem(last=False)
-        return Sample(asks) if random.random() < self._share else None
 
     def end(self, record: Record, sample: Sample) -> None:
         """Its personal data is taken out in the log's own thread."""
@@ -92,6 +111,9 @@ class RequestLog:
                 "first_piece_s": record.first_piece_s,
                 "duration_s": record.elapsed_s,
                 "pair": None if served is None or served.arm is None else pair_of(sample.asks),
+                "user": sample.user,
+                "consent": sample.consent,
+                **confidence_of(written),
             }
         )
 
@@ -116,16 +138,30 @@ class RequestLog:
         self._feedback.close()
 
 
-def without_personal_data(text: str, detectors: Mapping[str, Detector]) -> str:
-    """Each finding's place is taken by its kind. Where a detector failed nothing of the text is told."""
-    found = scan(text, detectors)
-    if found.failures:
-        return _UNSURE
-    parts, end = [], 0
-    for one in outermost(found.findings):
-        parts += [text[end : one.start], f"[{one.kind}]"]
-        end = one.end
-    return "".join([*parts, text[end:]])
+def confidence_of(written: Sequence[Written]) -> dict[str, list[float | None]]:
+    """Of each answer the mean over its tokens: the probability of the likeliest token, that of the five likeliest
+    together, and the entropy in nats as if all others were one token. None where no probabilities were told."""
+    found: dict[str, list[float | None]] = {"top_1": [], "top_5": [], "entropy": []}
+    for one in written:
+        places = [
+            sorted((math.exp(logprob) for _, _, logprob in token.alternatives), reverse=True)[:_TOLD]
+            for token in one.tokens
+            if len(token.alternatives) >= _TOLD
+        ]
+        found["top_1"].append(_mean([place[0] for place in places]))
+        found["top_5"].append(_mean([sum(place) for place in places]))
+        found["entropy"].append(
+            _mean([-sum(p * math.log(p) for p in (*place, 1 - sum(place)) if p > 0) for place in places])
+        )
+    return found
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return math.fsum(values) / len(values) if values else None
+
+
+def _telling(ask: Ask) -> Sampling:
+    return replace(ask.sampling, top_logprobs=_TOLD)
 
 
 def pair_of(asks: Sequence[Ask]) -> str:

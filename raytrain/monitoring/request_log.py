@@ -1,0 +1,62 @@
+"""A server's request log as it lies on disk: requests, and what was said of them afterwards."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+Logged = dict[str, Any]
+
+_SHOWN = 5
+
+
+@dataclass(frozen=True)
+class RequestLogFiles:
+    """Rows as their columns have them. `notes` tell what could not be read and was left out."""
+
+    requests: list[Logged]
+    feedback: Mapping[tuple[str, Any], Logged]
+    """By request id and key: the newest rating and the newest correction, with the time of the last."""
+    notes: list[str]
+
+    def feedback_on(self, request: Mapping[str, Any]) -> Logged | None:
+        return self.feedback.get((str(request.get("request_id")), request.get("key")))
+
+
+def read_request_log(folder: Path) -> RequestLogFiles:
+    """Raises nothing for what is not there, half written, or of another kind."""
+    notes = [] if folder.is_dir() else [f"there is no folder {folder}: no server has written a log there yet"]
+    requests = _read(folder, "requests", notes)
+    feedback: dict[tuple[str, Any], Logged] = {}
+    for one in sorted(_read(folder, "feedback", notes), key=lambda one: seconds_of(one.get("at"))):
+        known = feedback.setdefault((str(one.get("request_id")), one.get("key")), {})
+        known.update({name: one[name] for name in ("rating", "correction", "at") if one.get(name)})
+    return RequestLogFiles(requests, feedback, notes)
+
+
+def seconds_of(at: Any) -> float:
+    """Since the epoch; NaN where it is no time."""
+    if isinstance(at, datetime):
+        return at.timestamp()
+    return float(at) if isinstance(at, int | float) else float("nan")
+
+
+def _read(folder: Path, kind: str, notes: list[str]) -> list[Logged]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    rows: list[Logged] = []
+    broken: list[str] = []
+    for path in sorted(folder.glob(f"{kind}-*.parquet")):
+        try:
+            rows += pq.ParquetFile(path).read().to_pylist()
+        except (OSError, pa.ArrowException, ValueError) as error:
+            # Gone since it was listed, half copied, or of another kind.
+            broken.append(f"{path.name} ({type(error).__name__})")
+    if broken:
+        more = f" and {len(broken) - _SHOWN} more" if len(broken) > _SHOWN else ""
+        notes.append(f"files that cannot be read are left out: {', '.join(broken[:_SHOWN])}{more}")
+    return rows
