@@ -15,6 +15,7 @@ from raytrain.config.section import Section
 from raytrain.evaluation.answering.settings import EvaluateSettings
 from raytrain.evaluation.decision.contract import ContractSection
 from raytrain.evaluation.suite import SuiteSection
+from raytrain.monitoring.alerts.section import AlertsSection
 from raytrain.pipeline.section import WholeSpec
 from raytrain.release.bundle.parity.section import ExportSettings
 from raytrain.release.gate.policy import PolicySection
@@ -45,6 +46,11 @@ _SERVING_HEAD = """# Reference: serving configs
 Written by `python docs/reference.py` from the sections in the code; do not edit it by hand. What they are for:
 [serving.md](serving.md).
 """
+_ALERTS_HEAD = """# Reference: the alerts file
+
+Written by `python docs/reference.py` from the sections in the code; do not edit it by hand. What they are for:
+[alerts.md](alerts.md).
+"""
 _EXTENDS = [
     "`extends`",
     "text or list of text",
@@ -67,9 +73,11 @@ def pages() -> dict[Path, str]:
     export = _keys("`KEY=VALUE` of `raytrain export` and `raytrain check export`", ExportSettings, [])
     policy = _keys("A policy's file", PolicySection, [_EXTENDS])
     serving = _keys("A serving config", ServingSection, [_EXTENDS])
+    alerts = _keys("alerts.yaml", AlertsSection, [_EXTENDS])
     folder = Path(__file__).parent
     return {
         folder / "reference.md": "\n".join([_HEAD, *_keys("Top level", WholeSpec, [_EXTENDS])]) + "\n",
+        folder / "alerts-reference.md": "\n".join([_ALERTS_HEAD, *alerts]) + "\n",
         folder / "evaluation-reference.md": "\n".join([_EVALUATION_HEAD, *suites]) + "\n",
         folder / "export-reference.md": "\n".join([_EXPORT_HEAD, *export]) + "\n",
         folder / "gate-reference.md": "\n".join([_GATE_HEAD, *policy]) + "\n",

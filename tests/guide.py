@@ -21,6 +21,7 @@ KINDS = {
     "yaml pack": "a pack of safety probes",
     "yaml serving": "a serving config",
     "yaml gate": "what a version must show, and who approves",
+    "yaml alerts": "who is told of what",
     "yaml workflow": "a GitHub Actions file; its commands are parsed, and it is held against what such a file needs",
     "python": "runs as it stands, without Ray",
     "python trains": "runs in the integration tests",

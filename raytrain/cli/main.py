@@ -10,6 +10,7 @@ import typer
 
 from raytrain.cli import (
     adapter,
+    alerts,
     ask,
     baseline,
     check,
@@ -89,6 +90,7 @@ app.command("promote")(promote.promote)
 app.command("rollback")(rollback.rollback)
 app.add_typer(adapter.app, name="adapter")
 app.add_typer(serve.app, name="serve")
+app.add_typer(alerts.app, name="alerts")
 
 
 class _UnexpectedError(PlatformError):

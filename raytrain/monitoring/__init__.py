@@ -1,1 +1,1 @@
-"""What is served is watched: drift, alerts, triggers, and what is learned from those who use it."""
+"""What is served is watched: drift, alerts, what starts a new run, and what is learned from those who use it."""

@@ -182,6 +182,47 @@ interactions = Table(
     Index("interactions_by_run", "run_id"),
 )
 
+alerts = Table(
+    "alerts",
+    metadata,
+    Column("id", String(64), primary_key=True),
+    Column("kind", String(40), nullable=False),
+    Column("subject", Text, nullable=False),
+    Column("severity", String(20), nullable=False),
+    Column("title", Text, nullable=False),
+    Column("text", Text, nullable=False),
+    Column("details", JSON, nullable=False),
+    Column("time", Double, nullable=False),
+    Column("event", String(80), unique=True),  # a digest: what is found twice is one event
+    Column("taken_at", Double, nullable=False),
+    Column("repeats", String(64)),
+    Index("alerts_by_age", "taken_at"),
+    Index("alerts_by_subject", "kind", "subject", "taken_at"),
+)
+
+alert_deliveries = Table(
+    "alert_deliveries",
+    metadata,
+    Column("alert_id", ForeignKey("alerts.id"), primary_key=True),
+    Column("channel", String(80), primary_key=True),
+    Column("state", String(20), nullable=False),
+    Column("due_at", Double, nullable=False),
+    Column("num_tries", Integer, nullable=False),  # the fence: what is told of an earlier try is not heard
+    Column("claimed_until", Double),
+    Column("ended_at", Double),
+    Column("why", Text),
+    Index("alert_deliveries_by_state", "state", "due_at"),
+)
+
+# Where each observer stood after its last look.
+alert_observers = Table(
+    "alert_observers",
+    metadata,
+    Column("name", String(200), primary_key=True),
+    Column("seen", JSON, nullable=False),
+    Column("looked_at", Double, nullable=False),
+)
+
 
 def insert_into(table: Table, connection: sqlalchemy.Connection) -> Any:
     """An insert that takes ON CONFLICT, which SQLAlchemy keeps in the dialects of both databases."""

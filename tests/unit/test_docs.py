@@ -117,6 +117,25 @@ def test_gate_policies_are_valid(block: Block, workplace: Path) -> None:
     assert load_policy(place).section.targets
 
 
+@pytest.mark.parametrize("block", all_blocks("yaml alerts"), ids=by_place)
+def test_alerts_files_are_valid(block: Block, tmp_path: Path) -> None:
+    from raytrain.monitoring.alerts.section import load_alerts
+
+    place = tmp_path / "alerts.yaml"
+    place.write_text(block.text)
+    found = load_alerts(place)
+    assert found.webhooks or found.emails or found.watch.endpoints
+
+
+@pytest.mark.parametrize(
+    "place", sorted((ROOT / "jobs" / "alerts").glob("*.yaml")), ids=lambda place: place.stem
+)
+def test_shipped_alerts_files_are_valid(place: Path) -> None:
+    from raytrain.monitoring.alerts.section import load_alerts
+
+    assert load_alerts(place).webhooks
+
+
 @pytest.mark.parametrize("block", all_blocks("yaml workflow"), ids=by_place)
 def test_workflows_are_whole_and_their_commands_understood(block: Block) -> None:
     import yaml
