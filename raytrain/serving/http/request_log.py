@@ -13,6 +13,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from raytrain.evaluation.confidence import Confidence, confidence_of
 from raytrain.evaluation.safety.findings import Detector, build_detectors, outermost, scan
 from raytrain.serving.backend import Ask
 from raytrain.serving.engine.request import Piece
@@ -34,7 +35,7 @@ _REQUESTS = pa.schema(
         *_WHO, ("base_digest", pa.string()), ("route", pa.string()), ("prompts", _TEXTS), ("answers", _TEXTS),
         ("finish", _TEXTS), ("temperature", pa.float64()), ("prompt_tokens", pa.int64()),
         ("completion_tokens", pa.int64()), ("first_piece_s", pa.float64()), ("duration_s", pa.float64()),
-        ("pair", pa.string()),
+        ("pair", pa.string()), ("top_1", pa.float64()), ("top_5", pa.float64()), ("entropy", pa.float64()),
     ]
 )  # fmt: skip
 _FEEDBACK = pa.schema([*_WHO, ("rating", pa.string()), ("correction", pa.string())])
@@ -92,6 +93,9 @@ class RequestLog:
                 "first_piece_s": record.first_piece_s,
                 "duration_s": record.elapsed_s,
                 "pair": None if served is None or served.arm is None else pair_of(sample.asks),
+                "top_1": lambda: _confidence(written).top_1,
+                "top_5": lambda: _confidence(written).top_5,
+                "entropy": lambda: _confidence(written).entropy,
             }
         )
 
@@ -131,6 +135,13 @@ def without_personal_data(text: str, detectors: Mapping[str, Detector]) -> str:
 def pair_of(asks: Sequence[Ask]) -> str:
     """What a request and its mirrored one have in common, and no others: a client may choose a request's id."""
     return asks[0].id.rpartition("-")[0]
+
+
+def _confidence(written: Sequence[Written]) -> Confidence:
+    """Of whoever asked for logprobs; others' answers tell nothing."""
+    return confidence_of(
+        [[logprob for *_, logprob in token.alternatives] for one in written for token in one.tokens]
+    )
 
 
 def _text(prompt: Any) -> str:
