@@ -11,7 +11,7 @@ env: $(INSTALLED)
 # Compiled by all cores, where pip takes one; some packages carry templates that are no Python yet.
 $(INSTALLED): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt -e '.[dev,deepspeed,lightning,eval,safety,onnx,s3,postgres,mlflow,wandb,dashboard]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt -e '.[dev,deepspeed,lightning,eval,safety,onnx,s3,postgres,mlflow,wandb,dashboard,drift]'
 	$(BIN)/python -m compileall -qq -j 0 .venv/lib || true
 	touch $@
 
@@ -63,6 +63,7 @@ bench: $(DEMO_MODEL)
 	$(BIN)/python -m benchmarks.contamination --quick
 	$(BIN)/python -m benchmarks.registry --quick
 	$(BIN)/python -m benchmarks.tuning --quick
+	$(BIN)/python -m benchmarks.drift --quick
 	$(BIN)/python -m benchmarks.serving --quick
 	$(BIN)/python -m benchmarks.serving_faults --quick
 ifdef ROWS

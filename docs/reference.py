@@ -16,6 +16,7 @@ from raytrain.evaluation.answering.settings import EvaluateSettings
 from raytrain.evaluation.decision.contract import ContractSection
 from raytrain.evaluation.suite import SuiteSection
 from raytrain.monitoring.alerts.section import AlertsSection
+from raytrain.monitoring.drift.section import WatchSection
 from raytrain.pipeline.section import WholeSpec
 from raytrain.release.bundle.parity.section import ExportSettings
 from raytrain.release.gate.policy import PolicySection
@@ -40,6 +41,11 @@ _GATE_HEAD = """# Reference: gate policies
 
 Written by `python docs/reference.py` from the sections in the code; do not edit it by hand. What they are for:
 [gate.md](gate.md).
+"""
+_MONITORING_HEAD = """# Reference: watch files
+
+Written by `python docs/reference.py` from the sections in the code; do not edit it by hand. What they are for:
+[monitoring.md](monitoring.md).
 """
 _SERVING_HEAD = """# Reference: serving configs
 
@@ -74,6 +80,7 @@ def pages() -> dict[Path, str]:
     policy = _keys("A policy's file", PolicySection, [_EXTENDS])
     serving = _keys("A serving config", ServingSection, [_EXTENDS])
     alerts = _keys("alerts.yaml", AlertsSection, [_EXTENDS])
+    watch = _keys("A watch", WatchSection, [_EXTENDS])
     folder = Path(__file__).parent
     return {
         folder / "reference.md": "\n".join([_HEAD, *_keys("Top level", WholeSpec, [_EXTENDS])]) + "\n",
@@ -81,6 +88,7 @@ def pages() -> dict[Path, str]:
         folder / "evaluation-reference.md": "\n".join([_EVALUATION_HEAD, *suites]) + "\n",
         folder / "export-reference.md": "\n".join([_EXPORT_HEAD, *export]) + "\n",
         folder / "gate-reference.md": "\n".join([_GATE_HEAD, *policy]) + "\n",
+        folder / "monitoring-reference.md": "\n".join([_MONITORING_HEAD, *watch]) + "\n",
         folder / "serving-reference.md": "\n".join([_SERVING_HEAD, *serving]) + "\n",
     }
 

@@ -20,6 +20,7 @@ KINDS = {
     "yaml contract": "what a candidate must show",
     "yaml pack": "a pack of safety probes",
     "yaml serving": "a serving config",
+    "yaml watch": "what is watched, and what is an alarm",
     "yaml gate": "what a version must show, and who approves",
     "yaml alerts": "who is told of what",
     "yaml workflow": "a GitHub Actions file; its commands are parsed, and it is held against what such a file needs",

@@ -42,6 +42,7 @@ from raytrain.cli import (
     train,
     tune,
     variants,
+    watch,
 )
 from raytrain.cli.output import report_error
 from raytrain.errors import ConfigError, PlatformError
@@ -91,6 +92,7 @@ app.command("rollback")(rollback.rollback)
 app.add_typer(adapter.app, name="adapter")
 app.add_typer(serve.app, name="serve")
 app.add_typer(alerts.app, name="alerts")
+app.add_typer(watch.app, name="watch")
 
 
 class _UnexpectedError(PlatformError):

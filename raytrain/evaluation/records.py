@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import tempfile
 from collections.abc import Iterable
@@ -84,6 +85,19 @@ assert [one.name for one in fields(ItemRecord)] == _SCHEMA.names, "one column a 
 def storable(text: str) -> str:
     """The text as UTF-8 can hold it: half of a surrogate pair is written out as an escape."""
     return text.encode("utf-8", "backslashreplace").decode()
+
+
+def json_safe(value: Any) -> Any:
+    """What is infinite or no number becomes null; half of a surrogate pair becomes an escape."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, str):
+        return storable(value)
+    if isinstance(value, dict):
+        return {storable(str(key)): json_safe(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [json_safe(one) for one in value]
+    return value
 
 
 class RecordFolder:

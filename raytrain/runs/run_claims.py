@@ -23,10 +23,14 @@ Begin = Callable[[], AbstractContextManager[sqlalchemy.Connection]]
 """Opens a transaction."""
 
 
+class AlreadyRunningError(TrainingError):
+    """Another process that lives holds the run. Exit code 4."""
+
+
 def claim(begin: Begin, owners: OwnerWatch, run_id: str, owner: Owner, now: float) -> RunRecord:
     """Make `owner` hold the run; returns the run as it stood before. Of several that try at once, one wins.
 
-    Raises TrainingError where another process that lives holds it.
+    Raises AlreadyRunningError where another process that lives holds it.
     """
     for _ in range(_MAX_ATTEMPTS):
         with begin() as connection:
@@ -96,9 +100,9 @@ def was_asked_to_stop(connection: sqlalchemy.Connection, run_id: str) -> bool:
     return bool(connection.execute(select(_COLUMNS.stop_requested).where(_COLUMNS.id == run_id)).scalar())
 
 
-def _already_running(run: RunRecord, owner: Owner) -> TrainingError:
+def _already_running(run: RunRecord, owner: Owner) -> AlreadyRunningError:
     since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(run.started_at))
-    return TrainingError(
+    return AlreadyRunningError(
         f"run {run.id} is already running",
         why=f"process {owner.pid} on {owner.host} holds it since {since} (at step {run.global_step})",
         fix=f"watch it: `raytrain runs logs {run.id} --follow`; end it: `raytrain runs stop {run.id}`",

@@ -136,6 +136,19 @@ def test_shipped_alerts_files_are_valid(place: Path) -> None:
     assert load_alerts(place).webhooks
 
 
+WATCHES = [
+    Block(one.name, 1, "yaml watch", one.read_text()) for one in (ROOT / "jobs" / "watches").glob("*.yaml")
+]
+
+
+@pytest.mark.parametrize("block", [*all_blocks("yaml watch"), *WATCHES], ids=by_place)
+def test_watches_are_valid(block: Block, tmp_path: Path) -> None:
+    from raytrain.monitoring.drift.section import load_watch
+
+    (tmp_path / "watch.yaml").write_text(block.text)
+    assert load_watch(tmp_path / "watch.yaml").watch
+
+
 @pytest.mark.parametrize("block", all_blocks("yaml workflow"), ids=by_place)
 def test_workflows_are_whole_and_their_commands_understood(block: Block) -> None:
     import yaml

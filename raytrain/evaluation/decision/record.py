@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
@@ -17,7 +16,7 @@ from raytrain.evaluation.decision.headline import action, evidence, headline, ou
 from raytrain.evaluation.decision.lengths import score_by_length
 from raytrain.evaluation.decision.markdown import render_markdown
 from raytrain.evaluation.decision.page import render_page
-from raytrain.evaluation.records import storable
+from raytrain.evaluation.records import json_safe
 from raytrain.evaluation.results import Evaluation
 from raytrain.evaluation.statistics.gains import Verdict
 from raytrain.storage.artifact import Artifact, ArtifactWriter
@@ -48,7 +47,7 @@ def record_of(comparison: Comparison) -> dict[str, Any]:
         "approvals": [{"who": who, "state": "pending"} for who in contract.approvals],
         "not_judged": list(comparison.not_judged),
     }
-    cleaned: dict[str, Any] = _json_safe(found)
+    cleaned: dict[str, Any] = json_safe(found)
     return cleaned
 
 
@@ -163,16 +162,3 @@ def _flip(flip: Flip) -> dict[str, Any]:
         "baseline_output": flip.baseline.output[:_LONGEST_TEXT],
         "candidate_output": flip.candidate.output[:_LONGEST_TEXT],
     }
-
-
-def _json_safe(value: Any) -> Any:
-    """Infinite ends of an interval become null; half of a surrogate pair becomes an escape."""
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, str):
-        return storable(value)
-    if isinstance(value, dict):
-        return {storable(str(key)): _json_safe(one) for key, one in value.items()}
-    if isinstance(value, list | tuple):
-        return [_json_safe(one) for one in value]
-    return value

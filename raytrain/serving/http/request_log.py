@@ -4,7 +4,6 @@ secrets as far as raytrain's detectors find them."""
 from __future__ import annotations
 
 import json
-import math
 import random
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
@@ -14,6 +13,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from raytrain.evaluation.confidence import NUM_LIKELIEST, Confidence, confidence_of
 from raytrain.evaluation.safety.findings import build_detectors
 from raytrain.evaluation.safety.redaction import pseudonym, without_personal_data
 from raytrain.serving.backend import Ask
@@ -26,9 +26,6 @@ from raytrain.serving.http.writing import Written
 _MOST_REMEMBERED = 10_000
 """Answers that feedback may still be tied to."""
 _TEXTS = pa.list_(pa.string())
-_NUMBERS = pa.list_(pa.float64())
-_TOLD = 5
-"""Alternatives whose probabilities are asked for, of each token of an answer that is kept."""
 _WHO = [
     ("at", pa.timestamp("ms", tz="UTC")), ("request_id", pa.string()), ("key", pa.string()), ("model", pa.string()),
     ("digest", pa.string()), ("arm", pa.string()),
@@ -38,8 +35,8 @@ _REQUESTS = pa.schema(
         *_WHO, ("base_digest", pa.string()), ("route", pa.string()), ("prompts", _TEXTS), ("answers", _TEXTS),
         ("finish", _TEXTS), ("temperature", pa.float64()), ("prompt_tokens", pa.int64()),
         ("completion_tokens", pa.int64()), ("first_piece_s", pa.float64()), ("duration_s", pa.float64()),
-        ("pair", pa.string()), ("user", pa.string()), ("consent", pa.bool_()), ("top_1", _NUMBERS), ("top_5", _NUMBERS),
-        ("entropy", _NUMBERS),
+        ("pair", pa.string()), ("user", pa.string()), ("consent", pa.bool_()), ("top_1", pa.float64()),
+        ("top_5", pa.float64()), ("entropy", pa.float64()),
     ]
 )  # fmt: skip
 _FEEDBACK = pa.schema([*_WHO, ("rating", pa.string()), ("correction", pa.string())])
@@ -113,7 +110,9 @@ class RequestLog:
                 "pair": None if served is None or served.arm is None else pair_of(sample.asks),
                 "user": sample.user,
                 "consent": sample.consent,
-                **confidence_of(written),
+                "top_1": lambda: _confidence(written).top_1,
+                "top_5": lambda: _confidence(written).top_5,
+                "entropy": lambda: _confidence(written).entropy,
             }
         )
 
@@ -138,35 +137,19 @@ class RequestLog:
         self._feedback.close()
 
 
-def confidence_of(written: Sequence[Written]) -> dict[str, list[float | None]]:
-    """Of each answer the mean over its tokens: the probability of the likeliest token, that of the five likeliest
-    together, and the entropy in nats as if all others were one token. None where no probabilities were told."""
-    found: dict[str, list[float | None]] = {"top_1": [], "top_5": [], "entropy": []}
-    for one in written:
-        places = [
-            sorted((math.exp(logprob) for _, _, logprob in token.alternatives), reverse=True)[:_TOLD]
-            for token in one.tokens
-            if len(token.alternatives) >= _TOLD
-        ]
-        found["top_1"].append(_mean([place[0] for place in places]))
-        found["top_5"].append(_mean([sum(place) for place in places]))
-        found["entropy"].append(
-            _mean([-sum(p * math.log(p) for p in (*place, 1 - sum(place)) if p > 0) for place in places])
-        )
-    return found
-
-
-def _mean(values: Sequence[float]) -> float | None:
-    return math.fsum(values) / len(values) if values else None
-
-
 def _telling(ask: Ask) -> Sampling:
-    return replace(ask.sampling, top_logprobs=_TOLD)
+    return replace(ask.sampling, top_logprobs=NUM_LIKELIEST)
 
 
 def pair_of(asks: Sequence[Ask]) -> str:
     """What a request and its mirrored one have in common, and no others: a client may choose a request's id."""
     return asks[0].id.rpartition("-")[0]
+
+
+def _confidence(written: Sequence[Written]) -> Confidence:
+    return confidence_of(
+        [[logprob for *_, logprob in token.alternatives] for one in written for token in one.tokens]
+    )
 
 
 def _text(prompt: Any) -> str:

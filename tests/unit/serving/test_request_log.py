@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +13,10 @@ from answering_backends import ToldBackend, listening, wait_until
 
 from raytrain.evaluation.safety.findings import build_detectors
 from raytrain.evaluation.safety.redaction import pseudonym, without_personal_data
-from raytrain.serving.engine.request import Token
 from raytrain.serving.http.app import build_app
 from raytrain.serving.http.keys import KeyFile
 from raytrain.serving.http.parquet_log import ParquetLog
-from raytrain.serving.http.request_log import confidence_of
 from raytrain.serving.http.section import HttpSection
-from raytrain.serving.http.writing import Written
 
 ASKED = "Write to jane.doe@corp.com, whose card is 4539 1488 0343 6467."
 TEXT: dict[str, Any] = {"model": "helper", "prompt": ASKED}
@@ -83,19 +79,7 @@ def test_probabilities_are_kept_and_told_to_nobody_who_did_not_ask(tmp_path: Pat
         requests.post(f"{url}/v1/completions", json={**TEXT, "logprobs": 2}, timeout=30)
     assert answer["choices"][0]["logprobs"] is None
     assert [one.sampling.top_logprobs for one in backend.asks] == [5, 2], "what was asked for is not changed"
-    assert rows(tmp_path / "log", "requests")[0]["top_1"] == [None], "this backend tells none"
-
-
-def test_confidence_is_the_mean_over_an_answer_s_tokens() -> None:
-    sure = [(i, "x", math.log(p)) for i, p in enumerate([0.9, 0.04, 0.03, 0.02, 0.01])]
-    unsure = [(i, "x", math.log(0.1)) for i in range(5)]
-    tokens = [Token(0, "x", 0.0, tuple(told)) for told in (sure, unsure)]
-    found = confidence_of([Written("xx", tokens), Written("x", [Token(0, "x", 0.0)])])
-    assert found["top_1"] == [pytest.approx(0.5), None]
-    assert found["top_5"] == [pytest.approx(0.75), None]
-    of_sure = -sum(p * math.log(p) for p in (0.9, 0.04, 0.03, 0.02, 0.01))
-    of_unsure = -(0.5 * math.log(0.1) + 0.5 * math.log(0.5))
-    assert found["entropy"] == [pytest.approx((of_sure + of_unsure) / 2), None]
+    assert rows(tmp_path / "log", "requests")[0]["top_1"] is None, "this backend tells none"
 
 
 def test_nothing_is_kept_unless_it_is_wanted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,1 @@
+"""How far two histograms on one grid are from each other: one measure a file."""
