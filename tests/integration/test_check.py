@@ -68,6 +68,7 @@ def test_the_gate_passes_and_leaves_a_report(local: Bench, recipe: Path) -> None
     assert local.run("runs", "list", "--json").object["runs"] == [], "nor a record"
 
 
+@pytest.mark.thorough
 @pytest.mark.timeout(1800)
 def test_a_generator_that_a_hook_moves_is_found_by_real_kills(
     local: Bench, tiny_llama: Path, tmp_path: Path, rows_file: Path

@@ -50,6 +50,7 @@ def remount(disk: Path, options: str) -> None:
     subprocess.run(["mount", "-o", f"remount,{options}", str(disk)], check=True)
 
 
+@pytest.mark.thorough
 def test_a_full_and_a_read_only_disk_spare_the_last_checkpoint(
     joined: Bench, straight: Straight, recipe: Path, small_disk: Path
 ) -> None:

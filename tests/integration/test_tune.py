@@ -152,3 +152,43 @@ def test_an_objective_that_nobody_reports_ends_the_search(inside: Inside, search
     assert outcome.error["what"] == "search.objectives: no trial reports `eval/los`"
     assert "eval/loss" in outcome.error["why"]
     assert outcome.error["fix"] == "did you mean `eval/loss`?"
+
+
+@pytest.mark.thorough
+@pytest.mark.timeout(1500)
+def test_a_budget_ends_a_search_for_real_and_a_larger_one_goes_on(inside: Inside, searched: Path) -> None:
+    """With a probe and its forecast, under HyperBand."""
+    assert inside.address is not None
+
+    seconds: list[float] = []
+
+    def search(num_trials: int, hours: float) -> dict[str, Any]:
+        outcome = inside.run(
+            "tune", searched, "search.scheduler=hyperband", "search.probe_steps=2", "train.hooks=[]",
+            f"search.num_trials={num_trials}", f"search.budget.hours={hours}", "--json", "--address", inside.address,
+        )  # fmt: skip
+        assert outcome.code == 0, outcome.told()
+        seconds.append(outcome.seconds)
+        found: dict[str, Any] = outcome.object
+        return found
+
+    first = search(2, 1.0)
+    assert (first["state"], first["ended_by"]) == ("succeeded", "all trials are made")
+    trial_s = max(one["spent_s"] for one in first["trials"])
+    assert 0 < first["forecast"]["trial_s"] < 20 * trial_s and first["forecast"]["num_trials"] == 2
+
+    ended = search(50, (seconds[0] + 0.5 * trial_s) / 3600)
+    assert ended["state"] == "succeeded" and ended["ended_by"].startswith("search.budget.hours: "), ended[
+        "ended_by"
+    ]
+    assert ended["best"] and Path(ended["files"]["best"]).is_file(), "the best so far"
+    made = [number for number, state in trials_of(ended) if state in ("complete", "pruned")]
+    assert 2 <= len(made) < 10
+
+    more = search(len(made) + 1, 2.0)
+    assert more["ended_by"] == "all trials are made"
+    states = dict(trials_of(more))
+    assert sum(state in ("complete", "pruned") for state in states.values()) == len(made) + 1
+    assert {number: states[number] for number in made} == {
+        number: dict(trials_of(ended))[number] for number in made
+    }

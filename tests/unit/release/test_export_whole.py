@@ -105,6 +105,7 @@ def test_a_bundle_is_written_checked_and_a_planted_difference_named(
     assert told(*check, "export_check.float32.max_difference=x")[0] == 2
 
 
+@pytest.mark.thorough
 def test_whole_models_and_narrow_dtypes_pass(
     told: Told, tiny_llama: Path, prompts: Path, tmp_path: Path
 ) -> None:

@@ -68,6 +68,7 @@ def run_rank(rank: int, folder: str, base: ResolvedModel) -> None:
         torch.save(result["losses"], Path(folder) / "losses.pt")
 
 
+@pytest.mark.thorough
 def test_two_workers_train_as_one_without(base: ResolvedModel, tmp_path: Path) -> None:
     options = {**OPTIONS, "adapter": {"lora_rank": 4}}
     one = train(base, tmp_path / "one", SingleProcess(torch.device("cpu")), **options)
