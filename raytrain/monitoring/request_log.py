@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 from typing import Any
+
+from raytrain.monitoring.times import as_seconds
 
 Logged = dict[str, Any]
 
@@ -31,17 +32,10 @@ def read_request_log(folder: Path) -> RequestLogFiles:
     notes = [] if folder.is_dir() else [f"there is no folder {folder}: no server has written a log there yet"]
     requests = _read(folder, "requests", notes)
     feedback: dict[tuple[str, Any], Logged] = {}
-    for one in sorted(_read(folder, "feedback", notes), key=lambda one: seconds_of(one.get("at"))):
+    for one in sorted(_read(folder, "feedback", notes), key=lambda one: as_seconds(one.get("at"))):
         known = feedback.setdefault((str(one.get("request_id")), one.get("key")), {})
         known.update({name: one[name] for name in ("rating", "correction", "at") if one.get(name)})
     return RequestLogFiles(requests, feedback, notes)
-
-
-def seconds_of(at: Any) -> float:
-    """Since the epoch; NaN where it is no time."""
-    if isinstance(at, datetime):
-        return at.timestamp()
-    return float(at) if isinstance(at, int | float) else float("nan")
 
 
 def _read(folder: Path, kind: str, notes: list[str]) -> list[Logged]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from raytrain.monitoring.drift.rows import Rows, as_seconds, in_order
+from raytrain.monitoring import request_log as files
+from raytrain.monitoring.drift.rows import Rows, in_order
 from raytrain.monitoring.drift.section import ColumnKind
 from raytrain.monitoring.drift.texts import as_text
+from raytrain.monitoring.times import as_seconds
 
 KINDS: dict[str, ColumnKind] = {
     "prompt": "text", "answer": "answer", "route": "categorical", "key": "categorical", "finish": "categorical",
@@ -25,18 +26,11 @@ _NUMBERS = (
 
 def read_request_log(folder: Path, model: str | None, now: float) -> Rows:
     """Files that cannot be read, and a folder that is not there, are told and left out."""
-    requests, notes = _read_kind(folder, "requests")
-    feedback, told = _read_kind(folder, "feedback")
-    notes += told
-    if not folder.is_dir():
-        notes.append(f"there is no folder {folder}: no server has written a log there yet")
+    log = files.read_request_log(folder)
+    requests, notes = log.requests, log.notes
     if model is not None:
         requests = [one for one in requests if str(one.get("model") or "").partition("@")[0] == model]
-    of_request: dict[tuple[str, Any], dict[str, Any]] = {}
-    for one in sorted(feedback, key=lambda one: as_seconds(one.get("at"))):
-        known = of_request.setdefault((str(one.get("request_id")), one.get("key")), {})
-        known.update({name: one.get(name) for name in ("rating", "correction", "at") if one.get(name)})
-    rows = [_row(one, of_request.get((str(one.get("request_id")), one.get("key")), {})) for one in requests]
+    rows = [_row(one, log.feedback_on(one) or {}) for one in requests]
     early = sum(one["is_early"] for one in rows)
     if early:
         notes.append(f"clock skew: {early:,} answers have feedback from before they were written; it is kept")
@@ -58,25 +52,3 @@ def _row(request: dict[str, Any], feedback: dict[str, Any]) -> dict[str, Any]:
         "corrected": float(bool(feedback.get("correction"))) if feedback else None,
         "is_early": bool(feedback) and as_seconds(feedback.get("at")) < as_seconds(request.get("at")),
     }
-
-
-def _read_kind(folder: Path, kind: str) -> tuple[list[dict[str, Any]], list[str]]:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    rows: list[dict[str, Any]] = []
-    broken: list[str] = []
-    for path in sorted(folder.glob(f"{kind}-*.parquet")):
-        try:
-            rows += pq.ParquetFile(path).read().to_pylist()
-        except (OSError, pa.ArrowException, ValueError) as error:
-            # Gone since it was listed, half copied, or of another kind.
-            broken.append(f"{path.name} ({type(error).__name__})")
-    return rows, _told(broken)
-
-
-def _told(broken: Sequence[str]) -> list[str]:
-    if not broken:
-        return []
-    more = f" and {len(broken) - 5} more" if len(broken) > 5 else ""
-    return [f"files of the log are left out, as they cannot be read: {', '.join(broken[:5])}{more}"]

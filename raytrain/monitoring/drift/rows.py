@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import math
 import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, date, datetime
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from raytrain.errors import DataError
+from raytrain.monitoring.times import as_seconds
 
 SKEW_S = 300.0
 """A row may be so much younger than the clock here says."""
@@ -83,24 +82,6 @@ def in_order(columns: Mapping[str, list[Any]], times: list[float], notes: list[s
     order = kept[np.argsort(seconds[kept], kind="stable")]
     rows = Rows(dict(columns), seconds, notes)
     return rows.take(order)
-
-
-def as_seconds(value: Any) -> float:
-    """Since the epoch; NaN where it is no time. A time without a zone is UTC."""
-    try:
-        if isinstance(value, str):
-            value = datetime.fromisoformat(value)
-        if isinstance(value, datetime):
-            return (value if value.tzinfo else value.replace(tzinfo=UTC)).timestamp()
-        if isinstance(value, date):
-            return datetime(value.year, value.month, value.day, tzinfo=UTC).timestamp()
-        if isinstance(value, bool):
-            return math.nan
-        if isinstance(value, int | float):
-            return float(value)
-    except (ValueError, OverflowError, OSError):
-        pass
-    return math.nan
 
 
 def _read_file(path: Any, label: str) -> tuple[list[dict[str, Any]], list[str]]:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from raytrain.evaluation.safety.redaction import UNSURE
-from raytrain.monitoring.request_log import seconds_of
+from raytrain.monitoring.times import as_seconds
 
 Rating = Literal["up", "down"]
 Message = dict[str, str]
@@ -57,6 +58,8 @@ def interactions_of(row: Mapping[str, Any], feedback: Mapping[str, Any] | None) 
     prompts, answers = list(row["prompts"]), list(row["answers"])
     if not prompts or len(answers) % len(prompts):
         raise ValueError(f"{len(answers)} answers to {len(prompts)} prompts")
+    if math.isnan(as_seconds(row["at"])):
+        raise ValueError(f"it has no time: {row['at']!r}")
     each = len(answers) // len(prompts)
     told = feedback if feedback is not None and len(answers) == 1 else {}
     for place, answer in enumerate(answers):
@@ -65,7 +68,7 @@ def interactions_of(row: Mapping[str, Any], feedback: Mapping[str, Any] | None) 
             continue
         yield Interaction(
             id=_id(row, place),
-            at=seconds_of(row["at"]),
+            at=as_seconds(row["at"]),
             request_id=row["request_id"],
             user=row.get("user"),
             consent=bool(row.get("consent")),
@@ -80,7 +83,7 @@ def interactions_of(row: Mapping[str, Any], feedback: Mapping[str, Any] | None) 
 
 
 def _id(row: Mapping[str, Any], place: int) -> str:
-    said = f"{row['request_id']}\0{row['digest']}\0{seconds_of(row['at'])}\0{place}"
+    said = f"{row['request_id']}\0{row['digest']}\0{as_seconds(row['at'])}\0{place}"
     return hashlib.sha256(said.encode()).hexdigest()[:32]
 
 

@@ -22,11 +22,12 @@ from raytrain.evaluation.confidence import confidence_of
 from raytrain.monitoring.drift.columns import numbers
 from raytrain.monitoring.drift.features import choose_features, guess_kind, measure_features
 from raytrain.monitoring.drift.request_log import KINDS, read_request_log
-from raytrain.monitoring.drift.rows import as_seconds, read_table
+from raytrain.monitoring.drift.rows import read_table
 from raytrain.monitoring.drift.rules import changed_streams, falls, fixed_breaches
 from raytrain.monitoring.drift.section import FallRule, FixedRule, StreamRule, WindowSection, load_watch
 from raytrain.monitoring.drift.texts import answer_format, language, refusal, tool, vocabulary
 from raytrain.monitoring.drift.windows import Window, choose_windows
+from raytrain.monitoring.times import as_seconds
 from raytrain.serving.backend import Ask, Served
 from raytrain.serving.engine.request import Piece, Token
 from raytrain.serving.http.app import build_app
