@@ -10,6 +10,7 @@ import socket
 import time
 from typing import Any
 
+from raytrain.cluster.head import have_ray_wait_longer
 from raytrain.cluster.section import WorkersSection
 from raytrain.errors import ClusterError
 
@@ -40,6 +41,7 @@ def connect(address: str | None, *, verbose: bool) -> None:
     address = address or os.environ.get("RAY_ADDRESS")
     if address is not None:
         check_somebody_answers(address)
+        have_ray_wait_longer()
     try:
         if address is None:
             # Nobody takes nodes away from a cluster on one machine.
@@ -103,23 +105,33 @@ def check_capacity(scaling: WorkersSection) -> None:
     An autoscaling cluster may grow beyond what it shows now, so there only a warning would be true: it is let through.
     """
     nodes = alive_nodes()
-    placed = count_placeable(nodes, scaling.worker_resources, scaling.min_workers)
+    placed = num_placeable(scaling)
     if placed >= scaling.min_workers or autoscales():
         return
     total = {name: sum(node.get(name, 0.0) for node in nodes) for name in scaling.worker_resources}
     least = "at least " if scaling.is_elastic else ""
-    suggested = max(1, placed)
+    is_strict = scaling.placement_strategy.startswith("STRICT_")
     raise ClusterError(
         f"the cluster can place {placed} of {least}{scaling.min_workers} workers",
-        why=f"each needs {_told(scaling.worker_resources)}; the cluster has {_told(total)} on {len(nodes)} node(s)",
-        fix=f"set scaling.num_workers={f'[{suggested},{scaling.max_workers}]' if scaling.is_elastic else suggested}, "
+        why=f"each needs {_told(scaling.worker_resources)}; the cluster has {_told(total)} on {len(nodes)} node(s)"
+        + (f", and scaling.placement_strategy is {scaling.placement_strategy}" if is_strict else ""),
+        fix=f"set {'scaling.placement_strategy=PACK, or ' if is_strict else ''}"
+        f"scaling.num_workers={num_workers_for(scaling, placed)}, "
         "lower scaling.cpus_per_worker, or use a larger cluster",
     )
 
 
+def num_workers_for(scaling: WorkersSection, placed: int) -> str:
+    """What to write as scaling.num_workers where so many workers have room."""
+    fewer = max(1, placed)
+    return f"[{fewer},{scaling.max_workers}]" if scaling.is_elastic else str(fewer)
+
+
 def num_placeable(scaling: WorkersSection) -> int:
     """Workers that the cluster has room for, as it is now, at most as many as are wanted."""
-    return count_placeable(alive_nodes(), scaling.worker_resources, scaling.max_workers)
+    return count_placeable(
+        alive_nodes(), scaling.worker_resources, scaling.max_workers, scaling.placement_strategy
+    )
 
 
 def alive_nodes() -> list[dict[str, float]]:
@@ -129,12 +141,23 @@ def alive_nodes() -> list[dict[str, float]]:
     return [node["Resources"] for node in ray.nodes() if node["Alive"]]
 
 
-def count_placeable(nodes: list[dict[str, float]], worker: dict[str, float], num_workers: int) -> int:
+def count_placeable(
+    nodes: list[dict[str, float]],
+    worker: dict[str, float],
+    num_workers: int,
+    placement_strategy: str = "PACK",
+) -> int:
     """How many equal workers fit on the nodes, at most `num_workers`, when nothing else runs there."""
-    placed = 0
+    on_each = [0]
     for node in nodes:
         fits = [int(node.get(name, 0.0) / amount + 1e-9) for name, amount in worker.items() if amount > 0]
-        placed += min(fits) if fits else num_workers
+        on_each.append(min(fits) if fits else num_workers)
+    if placement_strategy == "STRICT_PACK":
+        placed = max(on_each)
+    elif placement_strategy == "STRICT_SPREAD":
+        placed = sum(min(fits, 1) for fits in on_each)
+    else:
+        placed = sum(on_each)
     return min(placed, num_workers)
 
 

@@ -46,7 +46,8 @@ class RowsSection(Section):
     """One place that rows come from: exactly one of `path`, `dataset` and `generator`."""
 
     path: str | None = None
-    """A file, a folder or a glob of JSONL, JSON, CSV, TSV or Parquet; text also as .gz."""
+    """A file, a folder or a glob of JSONL, JSON, CSV, TSV or Parquet; text also as .gz. On an object store (s3://, gs://)
+    a file or a folder."""
     dataset: str | None = None
     """Name of a Hugging Face dataset; needs `pip install 'raytrain[hub]'`."""
     generator: GeneratorName | None = None

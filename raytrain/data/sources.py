@@ -15,6 +15,7 @@ from typing import Any, BinaryIO, Generic, Literal, TypeVar, cast
 from raytrain.config.recipe import nearest
 from raytrain.data.images import IMAGE_SUFFIXES
 from raytrain.data.readers import READERS, suffix_of
+from raytrain.data.remote import fetch, is_remote
 from raytrain.data.rows import RawRow, RowFault
 from raytrain.data.section import RowsSection, SourceSection
 from raytrain.data.tool_calls import GENERATOR_VERSION, generate_tool_calls, generate_tool_names
@@ -132,7 +133,8 @@ def _open_hub(section: S, dataset: str) -> Source[S]:
     return Source(section.name or dataset, section, identity, 0, rows, dict(identity))
 
 
-def _open_files(section: S, pattern: str) -> Source[S]:
+def _open_files(section: S, given: str) -> Source[S]:
+    pattern = str(fetch(given)) if is_remote(given) else given
     paths, skipped = find_files(pattern)
     files = [_fingerprint(path, label) for path, label in paths]
     identity: dict[str, Any] = {"files": [{"file": one.label, "sha256": one.sha256} for one in files]}
@@ -142,7 +144,7 @@ def _open_files(section: S, pattern: str) -> Source[S]:
         folder = place if place.is_dir() else paths[0][0].parent
         identity["images"] = _digest_of_images(folder)
     provenance = {
-        "path": pattern,
+        "path": given,
         "files": [{"file": one.label, "sha256": one.sha256, "size_bytes": one.size_bytes} for one in files],
     }
     source = Source(

@@ -114,6 +114,36 @@ class Location:
                 found = filesystem.get_file_info(fs.FileSelector(path, allow_not_found=True, recursive=True))
         return sum(one.size or 0 for one in found if one.type == fs.FileType.File)
 
+    def files(self) -> list[StoredFile]:
+        """The files below this folder, or this one file, sorted by name; empty where there is nothing."""
+        from pyarrow import fs
+
+        filesystem, path = self._filesystem()
+        with translated_errors(self, "list"):
+            here = filesystem.get_file_info(path)
+            if here.type == fs.FileType.File:
+                return [StoredFile(self, self.name, here.size, here.mtime_ns or 0)]
+            below = filesystem.get_file_info(fs.FileSelector(path, allow_not_found=True, recursive=True))
+        found = [one for one in below if one.type == fs.FileType.File]
+        names = [str(PurePosixPath(one.path).relative_to(path)) for one in found]
+        return sorted(
+            (
+                StoredFile(self / name, name, one.size, one.mtime_ns or 0)
+                for name, one in zip(names, found, strict=True)
+            ),
+            key=lambda one: one.name,
+        )
+
+    def download_to(self, path: Path) -> None:
+        """Copy this one file to a local disk, of which only a part need fit in memory."""
+        filesystem, own = self._filesystem()
+        with (
+            translated_errors(self, "read"),
+            filesystem.open_input_stream(own) as stream,
+            path.open("wb") as target,
+        ):
+            shutil.copyfileobj(stream, target, 2**20)
+
     def read_bytes(self) -> bytes:
         with translated_errors(self, "read"):
             if self.is_local:
@@ -162,6 +192,17 @@ class Location:
                 filesystem.delete_dir(path)
             elif kind == fs.FileType.File:
                 filesystem.delete_file(path)
+
+
+@dataclass(frozen=True)
+class StoredFile:
+    """A file as a listing shows it."""
+
+    location: Location
+    name: str
+    """Below the folder that was listed."""
+    size_bytes: int
+    modified_ns: int
 
 
 def write_atomically(path: Path, content: bytes) -> None:

@@ -184,6 +184,9 @@ class DeepSpeedSection(Section):
 class ScalingSection(WorkersSection):
     """The workers; alone changes between laptop and cluster. Fields that Ray's ScalingConfig has carry its names."""
 
+    max_wait_for_nodes_s: Annotated[float, Field(ge=0)] = 300.0
+    """Seconds that a run waits for room for its least number of workers when it has lost a node, before it fails; it
+    looks at least once a minute. A cluster that makes nodes by itself is waited for without end."""
     elastic_resize_monitor_interval_s: Annotated[float, Field(ge=1)] = 60.0
     """With [least, most]: seconds between two looks whether there is room for more workers."""
     strategy: Literal["auto", "single", "ddp", "fsdp", "deepspeed"] = "auto"

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from raytrain.cluster.connection import check_capacity, connect
+from raytrain.cluster.head import HeadWatch
 from raytrain.data.prepare import prepare_dataset
 from raytrain.errors import ClusterError, PlatformError, TrainingError
 from raytrain.models.base import resolve_base_model
@@ -29,6 +30,7 @@ from raytrain.training.finished import finished_before
 from raytrain.training.ledger import Ledger
 from raytrain.training.observer import RunObserver, Silent
 from raytrain.training.outcome import TrainResult
+from raytrain.training.parcels import Message
 from raytrain.training.setup import Assignment
 from raytrain.training.spec import RunSpec
 
@@ -125,7 +127,10 @@ def _run_workers(assignment: Assignment, ledger: Ledger, watch: SignalWatch) -> 
     """Start the workers and follow them: Ray's `fit` blocks in a thread of its own, this one keeps the book."""
     import ray
 
-    mailbox = _open_mailbox()
+    from raytrain.training.mailbox import open_mailbox
+
+    head = HeadWatch.of_cluster(f"run {ledger.run_id}")
+    mailbox = open_mailbox()
     failure: list[BaseException] = []
 
     def fit() -> None:
@@ -142,7 +147,7 @@ def _run_workers(assignment: Assignment, ledger: Ledger, watch: SignalWatch) -> 
     try:
         while True:
             is_over = not thread.is_alive()
-            for kind, content in ray.get(mailbox.take.remote()):
+            for kind, content in _taken(mailbox, head):
                 if kind == "worker" and not has_workers:
                     has_workers = True
                     ledger.phase("starting workers", time.perf_counter() - started)
@@ -170,15 +175,16 @@ def _run_workers(assignment: Assignment, ledger: Ledger, watch: SignalWatch) -> 
         )
 
 
-def _open_mailbox() -> Any:
-    """A mailbox on the driver's own node, where Ray's controller is too: no other node may take the run with it."""
+def _taken(mailbox: Any, head: HeadWatch) -> list[Message]:
+    """What the workers have sent since the last call. Raises ClusterError where the cluster has gone meanwhile."""
     import ray
-    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    from raytrain.training.mailbox import Mailbox
-
-    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    return Mailbox.options(scheduling_strategy=here).remote()
+    answer = mailbox.take.remote()
+    while not ray.wait([answer], timeout=_POLL_S)[0]:
+        head.look()
+    head.look()
+    messages: list[Message] = ray.get(answer)
+    return messages
 
 
 def _build_trainer(assignment: Assignment, mailbox: Any) -> Any:
@@ -186,13 +192,14 @@ def _build_trainer(assignment: Assignment, mailbox: Any) -> Any:
     from ray.train.torch import TorchConfig, TorchTrainer
 
     from raytrain.training.regrouping import NoticeBeforeEnd, SaveBeforeResize
+    from raytrain.training.room import WaitForRoom
     from raytrain.training.worker import train_worker
 
     scaling = assignment.spec.scaling
     storage = assignment.spec.storage.location
-    if scaling.is_elastic:
-        # Ray learns of a dead node within 20 s. Until then it may ask for a place there; it then counts anew.
-        os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "10")
+    # Ray learns late of a dead node. Until then it may ask for a place there; it then counts anew, and so do we.
+    longest_s = 10.0 if scaling.is_elastic else min(60.0, max(10.0, scaling.max_wait_for_nodes_s))
+    os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", f"{longest_s:g}")
     return TorchTrainer(
         train_worker,
         train_loop_config={"assignment": assignment, "mailbox": mailbox},
@@ -210,7 +217,11 @@ def _build_trainer(assignment: Assignment, mailbox: Any) -> Any:
             name=assignment.run_id,
             storage_path=str(checkpoint_folder(storage, assignment.run_id).parent.parent),
             failure_config=ray.train.FailureConfig(max_failures=scaling.max_failures),
-            callbacks=[NoticeBeforeEnd(), SaveBeforeResize(mailbox)],
+            callbacks=[
+                NoticeBeforeEnd(),
+                SaveBeforeResize(mailbox),
+                WaitForRoom(mailbox, assignment.run_id, scaling),
+            ],
         ),
     )
 
@@ -222,6 +233,8 @@ def explain_failure(error: BaseException, run_id: str, storage: Location) -> Pla
     if isinstance(error, PlatformError):
         return error
     cause = error.controller_failure if isinstance(error, ray.train.ControllerError) else None
+    if isinstance(cause, PlatformError):
+        return cause
     if isinstance(cause, OSError) and not isinstance(cause, (ConnectionError, TimeoutError)):
         # Ray writes its own list of checkpoints beside ours, and may meet a full disk before a checkpoint does.
         return storage_error(cause, storage, "write")

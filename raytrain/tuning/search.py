@@ -9,6 +9,7 @@ import time
 from typing import Any
 
 from raytrain.cluster.connection import connect
+from raytrain.cluster.head import HeadWatch
 from raytrain.data.prepare import prepare_dataset
 from raytrain.errors import ConfigError, TrainingError
 from raytrain.runs.carrying import carried
@@ -184,8 +185,10 @@ class _Search:
 
         thread = threading.Thread(target=fit, name="ray-tune-fit", daemon=True)
         thread.start()
+        head = HeadWatch.of_cluster(f"search {self.run_id}")
         while thread.is_alive():
             self._follow(watch)
+            head.look()
             thread.join(_POLL_S)
         self._look(now=True)
         for fault in (searcher.error, searcher.fault):

@@ -29,18 +29,9 @@ def place_trials(recipe: TuneRecipe, num_trials: int) -> Placement:
         scaling_is_searched=is_searched,
     )
     wanted = 1 if is_searched else min(search.max_concurrent or 1, num_trials)
-    if placement.at_once >= wanted:
-        return placement
-    if autoscales():
+    if placement.at_once < wanted and autoscales():
         return Placement(wanted, "the cluster grows for it")
-    if placement.at_once:
-        return placement
-    raise ClusterError(
-        "the cluster can place no trial, however long it waits",
-        why=f"{placement.limited_by} with scaling.placement_strategy {scaling.placement_strategy} "
-        f"on {len(alive_nodes())} node(s)",
-        fix="set scaling.placement_strategy=PACK, lower scaling.num_workers, or use a larger cluster",
-    )
+    return placement
 
 
 def build_tuner(context: TrialContext, searcher: Any, folder: Path, trainable: Any = run_trial) -> Any:

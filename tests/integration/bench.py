@@ -89,6 +89,8 @@ class Bench:
     ray_folder: Path
     address: str | None = None
     environment: dict[str, str] = field(default_factory=dict)
+    before: list[str] = field(default_factory=list)
+    """Words before every command, which bring it to another machine."""
     num_started: int = 0
 
     def __post_init__(self) -> None:
@@ -107,7 +109,7 @@ class Bench:
             self.folder / f"command-{self.num_started}.out",
             self.folder / f"command-{self.num_started}.err",
         )
-        command = [str(BIN / "raytrain"), *(str(word) for word in words)]
+        command = [*self.before, str(BIN / "raytrain"), *(str(word) for word in words)]
         with files[0].open("w") as stdout, files[1].open("w") as stderr:
             process = subprocess.Popen(
                 command,
@@ -146,6 +148,7 @@ class Bench:
             "RAYTRAIN_HOME": str(self.home),
             "RAY_TMPDIR": str(self.ray_folder),
             "RAY_USAGE_STATS_ENABLED": "0",
+            "RAY_worker_niceness": "0",  # else Ray's workers go last, behind whatever else this machine does
             "PYTHONPATH": os.pathsep.join(paths),
             "HF_HUB_OFFLINE": "1",
             "PATH": f"{BIN}{os.pathsep}{kept['PATH']}",
@@ -155,7 +158,9 @@ class Bench:
 
     def _job_config(self) -> str:
         """What `ray job submit` does for a job's own modules: a cluster's workers do not know a driver's PYTHONPATH."""
-        return json.dumps({"runtime_env": {"env_vars": {"PYTHONPATH": str(self.hooks)}}})
+        paths = os.pathsep.join([str(self.hooks), str(ROOT)])
+        cloud = {name: value for name, value in self.environment.items() if name.startswith("AWS_")}
+        return json.dumps({"runtime_env": {"env_vars": {"PYTHONPATH": paths, **cloud}}})
 
     # What a run leaves
 

@@ -74,7 +74,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     kept = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")}
     # A token of its own, whatever lies in the user's ~/.ray.
     own = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
-    usage = {"RAY_TMPDIR": str(ray_folder), "RAY_USAGE_STATS_ENABLED": "0"}
+    usage = {"RAY_TMPDIR": str(ray_folder), "RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0"}
     try:
         head = subprocess.run(
             [
@@ -136,10 +136,13 @@ class Straight:
 @pytest.fixture(scope="session")
 def straight(recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Straight]:
     ray_folder = new_ray_folder()
-    bench = Bench(tmp_path_factory.mktemp("straight"), ray_folder)
     try:
-        outcome = bench.train(recipe)
-        assert outcome.code == 0, outcome.told()
-        yield Straight(bench, outcome, run_id_of(recipe))
+        yield run_straight(Bench(tmp_path_factory.mktemp("straight"), ray_folder), recipe)
     finally:
         end_ray(ray_folder)
+
+
+def run_straight(bench: Bench, recipe: Path) -> Straight:
+    outcome = bench.train(recipe, timeout_s=400)
+    assert outcome.code == 0, outcome.told()
+    return Straight(bench, outcome, run_id_of(recipe))

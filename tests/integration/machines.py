@@ -17,6 +17,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import psutil
 from bench import BIN, ROOT, wait_until
 
 NEEDED = ("sshd", "rsync", "ip", "unshare", "nsenter", "ssh-keygen")
@@ -44,6 +45,7 @@ class Machine:
     name: str
     address: str
     folder: Path
+    bridge: str
     link: str
     process: subprocess.Popen[bytes]
     pid: int
@@ -58,6 +60,26 @@ class Machine:
     @property
     def inside(self) -> list[str]:
         return ["nsenter", "--target", str(self.pid), "--net", "--pid", "--mount", "--uts", "--ipc"]
+
+    def cut_off(self) -> None:
+        """No packet comes or goes any more, and nobody is told: the link stands, as with a switch between them."""
+        _ip("link", "set", self.link, "nomaster")
+
+    def connect(self) -> None:
+        _ip("link", "set", self.link, "master", self.bridge)
+
+    def kill_all(self) -> None:
+        """SIGKILL to every process but the first, as where the power goes; it can start others at once."""
+        first = psutil.Process(self.pid)
+        for one in first.children(recursive=True):
+            with suppress(psutil.NoSuchProcess):
+                one.suspend()  # it starts nothing new meanwhile
+        victims = first.children(recursive=True)
+        for one in victims:
+            with suppress(psutil.NoSuchProcess):
+                one.kill()
+        _, left = psutil.wait_procs(victims, timeout=20)
+        assert all(one.status() == psutil.STATUS_ZOMBIE for one in left), left
 
     def end(self) -> None:
         """All of its processes end with the first one."""
@@ -101,7 +123,7 @@ class Site:
         children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
         wait_until(lambda: bool(children.read_text().strip()), 10, lambda: "the machine's first process")
         pid = int(children.read_text().split()[0])
-        machine = Machine(name, address, folder, f"{self.bridge}-{number}", process, pid)
+        machine = Machine(name, address, folder, self.bridge, f"{self.bridge}-{number}", process, pid)
         self.machines.append(machine)
         self._plug_in(machine)
         ready.write_text("go\n")

@@ -21,6 +21,7 @@ from bench import (
     end_ray,
     free_port,
     new_ray_folder,
+    processes_below,
     run_id_of,
     write_recipe,
 )
@@ -29,9 +30,10 @@ from test_kill import losses, resumed_at
 
 @dataclass
 class TwoNodes:
-    """A Ray cluster of a head with one CPU and a second node with another, which dies and returns on request."""
+    """A Ray cluster of a head and, where it is started, a second node, which die and return on request."""
 
     port: int = field(default_factory=free_port)
+    num_cpus: int = 1
     folder: Path = field(default_factory=new_ray_folder)
     second_folder: Path = field(default_factory=new_ray_folder)
     # A token of its own, whatever lies in the user's ~/.ray.
@@ -56,13 +58,16 @@ class TwoNodes:
         kept = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")}
         return subprocess.run(
             [str(BIN / "ray"), *words],
-            env={**kept, **self.token, "RAY_TMPDIR": str(folder), "RAY_USAGE_STATS_ENABLED": "0"},
-            capture_output=True, text=True, timeout=90, check=False, start_new_session=True,
+            env={
+                **kept, **self.token, "RAY_TMPDIR": str(folder), "RAY_USAGE_STATS_ENABLED": "0",
+                "RAY_worker_niceness": "0",
+            },
+            capture_output=True, text=True, timeout=240, check=False, start_new_session=True,
         )  # fmt: skip
 
     def _ray_start(self, folder: Path, *words: str) -> None:
         started = self._ray(
-            folder, "start", *words, "--num-cpus=1", "--object-store-memory=100000000",
+            folder, "start", *words, f"--num-cpus={self.num_cpus}", "--object-store-memory=100000000",
             f"--dashboard-agent-listen-port={free_port()}", "--disable-usage-stats",
         )  # fmt: skip
         assert started.returncode == 0, started.stdout + started.stderr
@@ -73,6 +78,17 @@ class TwoNodes:
         assert len(raylets) == 1, raylets
         victims = [*raylets[0].children(recursive=True), raylets[0]]
         raylets[0].suspend()  # it starts nothing new meanwhile
+        for victim in victims:
+            with suppress(psutil.NoSuchProcess):
+                victim.kill()
+        psutil.wait_procs(victims, timeout=10)
+
+    def kill_head(self, *, spare: int) -> None:
+        """SIGKILL to all of the head but the process `spare`, which has joined it."""
+        victims = [one for one in processes_below(self.folder) if one.pid != spare]
+        for victim in victims:
+            with suppress(psutil.NoSuchProcess):
+                victim.suspend()
         for victim in victims:
             with suppress(psutil.NoSuchProcess):
                 victim.kill()

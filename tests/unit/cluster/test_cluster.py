@@ -38,6 +38,15 @@ def test_counts_workers_that_fit_node_by_node(
 
 
 @pytest.mark.parametrize(
+    ("strategy", "placed"), [("PACK", 6), ("SPREAD", 6), ("STRICT_PACK", 4), ("STRICT_SPREAD", 2)]
+)
+def test_a_strict_strategy_has_room_on_one_node_or_for_one_worker_on_each(strategy: str, placed: int) -> None:
+    nodes = [{"CPU": 4.0}, {"CPU": 2.0}, {"CPU": 0.0}]
+    assert count_placeable(nodes, {"CPU": 1.0}, 8, strategy) == placed
+    assert count_placeable([], {"CPU": 1.0}, 8, strategy) == 0
+
+
+@pytest.mark.parametrize(
     ("name", "is_kind"),
     [
         ("ray.head.default", True),

@@ -32,9 +32,9 @@ def test_workers_that_can_never_be_placed_are_refused(tune_recipe: RecipeMaker) 
     with pytest.raises(ClusterError) as caught:
         place_trials(tune_recipe(*SPREAD), 8)
     assert caught.value.why == (
-        "each needs 2 workers of 1 CPU, and the cluster has room for 0 with scaling.placement_strategy "
-        "STRICT_SPREAD on 1 node(s)"
+        "each needs 1 CPU; the cluster has 4 CPU on 1 node(s), and scaling.placement_strategy is STRICT_SPREAD"
     )
+    assert "scaling.placement_strategy=PACK, or scaling.num_workers=1" in caught.value.fix
 
 
 @pytest.mark.parametrize(
