@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from raytrain.cli.main import run
-from raytrain.errors import DataError
+from raytrain.errors import DataError, StorageError
 from raytrain.monitoring.drift.freezing import freeze, reference_place
 from raytrain.monitoring.drift.section import WatchSection
 from raytrain.monitoring.drift.watching import Look, look
@@ -185,6 +185,29 @@ def test_a_time_without_rows_and_a_table_without_time(records: Records) -> None:
     assert look(watch_of(watch="plain", rows="now.parquet"), records, now=LATER).num_judged == 1, (
         "the same rows"
     )
+
+
+def test_what_a_killed_watcher_did_not_record_the_next_one_does(
+    records: Records, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_rows(Path("rows/a.parquet"), 300, START)
+    freeze(watch_of(), now=LATER)
+    write_rows(Path("rows/b.parquet"), 100, START + 1000, shift=3.0, seed=1)
+
+    def away(*_: Any) -> None:
+        raise StorageError("the database is away", why="it is", fix="wait")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Records, "add_artifact", away)
+        with pytest.raises(StorageError):
+            look(watch_of(), records, now=LATER)
+    found = look(watch_of(), records, now=LATER)
+    assert found.reports == () and found.num_judged == 1, "its report is there"
+    assert [one.data["window"] for one in records.events(found.run_id) if one.kind == "drift"] == [1]
+    assert records.latest_metrics(found.run_id)["drift/alarm"].value == 1.0
+    assert records.latest_metrics(found.run_id)["mean/score"].value > 2
+    look(watch_of(), records, now=LATER)
+    assert len([one for one in records.events(found.run_id) if one.kind == "drift"]) == 1
 
 
 OTHER = """
