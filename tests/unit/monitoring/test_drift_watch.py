@@ -170,6 +170,23 @@ def test_a_reference_of_another_schema_is_told(records: Records) -> None:
     assert "--replace" in found.value.fix
 
 
+def test_fixed_limits_alarm_or_are_told(records: Records) -> None:
+    write_rows(Path("rows/a.parquet"), 600, START)
+    rules = [
+        {"distance": "psi", "above": 5.0, "warn_above": 0.1, "feature": "score"},
+        {"distance": "js", "above": 0.2},
+    ]
+    section = watch_of(level=None, fixed=rules)
+    freeze(section, now=LATER)
+    write_rows(Path("rows/b.parquet"), 100, START + 1000, shift=1.0, seed=1)
+    ((judged, artifact),) = look(section, records, now=LATER).reports
+    assert judged.judgement is None
+    assert [one.partition(" is ")[0] for one in judged.alarms] == ["score: js"]
+    assert judged.warnings[0].startswith("score: psi is ") and judged.warnings[0].endswith("above 0.1")
+    page = (artifact.path / "report.html").read_text()
+    assert "Worth a look" in page and "Alarm: score: js is 0." in page
+
+
 def test_a_time_without_rows_and_a_table_without_time(records: Records) -> None:
     write_rows(Path("rows/a.parquet"), 300, START)
     section = watch_of(window={"rows": None, "hours": 1, "settle_s": 0})
