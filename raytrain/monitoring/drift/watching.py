@@ -101,7 +101,8 @@ class _Watcher:
     def judge_all(self, now: float) -> Look:
         self.reports = read_reports(self.folder)
         self._record_what_is_not()
-        rows = read_rows(self.section, now)
+        # Streams read all rows since the reference.
+        rows = read_rows(self.section, now, None if self.section.streams else self._judged_until)
         windows, waiting = self._windows(rows, now)
         has_embedding = any(one.measure == EMBEDDING for one in self.reference.features)
         embed = (
@@ -114,10 +115,17 @@ class _Watcher:
                 made.append(written)
         return Look(self.run_id, tuple(made), self.num_judged, waiting, tuple(rows.notes))
 
+    @property
+    def _judged_until(self) -> float | None:
+        ends_at: float | None = (
+            self.reports[-1][0]["window"]["ends_at"] if self.reports else self.reference.ends_at
+        )
+        return ends_at
+
     def _windows(self, rows: Rows, now: float) -> tuple[list[Window], int]:
         if rows.times is None:
             return [Window(0, len(rows), now, now)], 0
-        after = self.reports[-1][0]["window"]["ends_at"] if self.reports else self.reference.ends_at
+        after = self._judged_until
         windows = choose_windows(rows.times, after, self.section.window, now)
         judged = windows[-1].ends_at if windows else after
         waiting = len(rows) if judged is None else int((rows.times > judged).sum())
