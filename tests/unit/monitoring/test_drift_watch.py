@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from datetime import UTC, datetime
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -185,6 +186,52 @@ def test_fixed_limits_alarm_or_are_told(records: Records) -> None:
     assert judged.warnings[0].startswith("score: psi is ") and judged.warnings[0].endswith("above 0.1")
     page = (artifact.path / "report.html").read_text()
     assert "Worth a look" in page and "Alarm: score: js is 0." in page
+
+
+def write_log(folder: Path, num: int, start: float, *, refused: float, seed: int) -> None:
+    generator = np.random.default_rng(seed)
+    helped = ["It is sunny.", "The train leaves at nine.", '{"tool": "news", "arguments": {}}']
+    rows = []
+    for i in range(num):
+        says_no = generator.random() < refused
+        answer = "I'm sorry, but I can't help with that." if says_no else helped[generator.integers(0, 3)]
+        at = datetime.fromtimestamp(start + i, UTC)
+        more = {
+            "key": None,
+            "model": "helper@1.0.0",
+            "digest": f"sha256:{1 + (refused > 0.1)}",
+            "finish": ["stop"],
+        }
+        rows.append(
+            {
+                "at": at,
+                "request_id": f"{start}-{i}",
+                "prompts": ["Tell me more."],
+                "answers": [answer],
+                **more,
+            }
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    pq.write_table(pa.Table.from_pylist(rows), folder / f"requests-{start:.0f}.parquet")
+
+
+def test_a_log_in_which_refusals_begin(records: Records, home: Path) -> None:
+    folder = home / "serving" / "requests"
+    section = WatchSection.model_validate({"watch": "served", "window": {"rows": 150}, "permutations": 199})
+    write_log(folder, 600, START, refused=0.05, seed=0)
+    frozen = freeze(section, now=LATER)
+    assert {"answer: refusal", "answer: tool", "prompt: language"} <= {
+        one.name for one in frozen.reference.features
+    }
+    write_log(folder, 150, START + 1000, refused=0.05, seed=1)
+    write_log(folder, 150, START + 2000, refused=0.4, seed=2)
+    (folder / "requests-9.parquet").write_bytes(b"PAR1")
+    quiet, loud = (one for one, _ in look(section, records, now=LATER).reports)
+    assert quiet.alarms == [] and loud.judgement is not None
+    assert "answer: refusal" in [one.name for one in loud.judgement.moved]
+    assert loud.digests == {"sha256:2": 150} and quiet.digests == {"sha256:1": 150}
+    assert "sorry" in [one.word for one in loud.words["answer"]]
+    assert any("requests-9.parquet" in one for one in loud.notes)
 
 
 def test_a_time_without_rows_and_a_table_without_time(records: Records) -> None:
