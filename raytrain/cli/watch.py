@@ -202,6 +202,8 @@ def _show(found: Look, console: Console) -> None:
         _say(console, f"window {judged.number}, {judged.num_rows:,} rows: {word}. {headline(judged)}")
         for why in judged.alarms:
             _say(console, f"  {why}")
+        for told in judged.warnings:
+            _say(console, f"  worth a look: {told}")
         for one in (judged.judgement.moved if judged.judgement is not None else [])[:5]:
             told = f"{one.distance} {one.value:.4g}, threshold {one.threshold:.4g}, p = {one.p_value:.3g}"
             _say(console, f"    {one.name}: {told}")

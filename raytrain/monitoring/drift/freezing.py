@@ -36,12 +36,15 @@ def reference_place(section: WatchSection) -> Location:
     return section.storage.location / "drift" / section.watch / "reference"
 
 
-def read_rows(section: WatchSection, now: float) -> Rows:
-    """Raises DataError where `rows` names nothing; a log that is not there is told in notes."""
+def read_rows(section: WatchSection, now: float, since: float | None = None) -> Rows:
+    """Raises DataError where `rows` names nothing; a log that is not there is told in notes.
+
+    since: rows of a log up to then are not needed.
+    """
     if section.rows is not None:
         return read_table(section.rows, section.time, now)
     folder = Path(section.log) if section.log else raytrain_home() / "serving" / "requests"
-    return read_request_log(folder, section.model, now)
+    return read_request_log(folder, section.model, now, since)
 
 
 def freeze(section: WatchSection, *, now: float, replace: bool = False) -> FrozenReference:

@@ -39,8 +39,21 @@ class Judged:
         if self.judgement is not None and self.judgement.is_drift:
             moved = ", ".join(one.name for one in self.judgement.moved)
             found.append(f"drift of {moved} (p = {self.judgement.p_value:.3g})")
-        found += [f"{one.feature}: {one.what}" for one in self.breaches if one.is_alarm]
+        for one in self.breaches:
+            if one.is_alarm:
+                # What falls or changes tells its figures itself.
+                told = f" is {one.value:.4g}, above {one.limit:g}" if one.rule == "fixed" else ""
+                found.append(f"{one.feature}: {one.what}{told}")
         return found
+
+    @property
+    def warnings(self) -> list[str]:
+        """Rules that are broken, but not by so much as to be an alarm."""
+        return [
+            f"{one.feature}: {one.what} is {one.value:.4g}, above {one.limit:g}"
+            for one in self.breaches
+            if not one.is_alarm
+        ]
 
     @property
     def score(self) -> float:

@@ -29,6 +29,8 @@ def _body(judged: Judged, past: Sequence[Past]) -> Iterator[str]:
     yield _tiles(judged)
     if judged.alarms:
         yield "<h2>Why</h2>" + _list(judged.alarms)
+    if judged.warnings:
+        yield "<h2>Worth a look</h2>" + _list(judged.warnings)
     if past:
         yield "<h2>Timeline</h2><p class=quiet>The furthest feature of each window, as a share of its threshold.</p>"
         yield f"<figure>{timeline(past)}</figure>"

@@ -36,6 +36,7 @@ def record_of(judged: Judged) -> dict[str, Any]:
         },
         "is_alarm": bool(judged.alarms),
         "alarms": judged.alarms,
+        "warnings": judged.warnings,
         "score": judged.score,
         "calibrated": None if judgement is None else _judgement(judgement),
         "breaches": [asdict(one) for one in judged.breaches],

@@ -24,9 +24,12 @@ _NUMBERS = (
 )  # fmt: skip
 
 
-def read_request_log(folder: Path, model: str | None, now: float) -> Rows:
-    """Files that cannot be read, and a folder that is not there, are told and left out."""
-    log = files.read_request_log(folder)
+def read_request_log(folder: Path, model: str | None, now: float, since: float | None = None) -> Rows:
+    """Files that cannot be read, and a folder that is not there, are told and left out.
+
+    since: rows up to then may be missing, so that not all of a long log is read.
+    """
+    log = files.read_request_log(folder, since)
     requests, notes = log.requests, log.notes
     if model is not None:
         requests = [one for one in requests if str(one.get("model") or "").partition("@")[0] == model]

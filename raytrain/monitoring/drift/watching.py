@@ -100,7 +100,9 @@ class _Watcher:
 
     def judge_all(self, now: float) -> Look:
         self.reports = read_reports(self.folder)
-        rows = read_rows(self.section, now)
+        self._record_what_is_not()
+        # Streams read all rows since the reference.
+        rows = read_rows(self.section, now, None if self.section.streams else self._judged_until)
         windows, waiting = self._windows(rows, now)
         has_embedding = any(one.measure == EMBEDDING for one in self.reference.features)
         embed = (
@@ -113,10 +115,17 @@ class _Watcher:
                 made.append(written)
         return Look(self.run_id, tuple(made), self.num_judged, waiting, tuple(rows.notes))
 
+    @property
+    def _judged_until(self) -> float | None:
+        ends_at: float | None = (
+            self.reports[-1][0]["window"]["ends_at"] if self.reports else self.reference.ends_at
+        )
+        return ends_at
+
     def _windows(self, rows: Rows, now: float) -> tuple[list[Window], int]:
         if rows.times is None:
             return [Window(0, len(rows), now, now)], 0
-        after = self.reports[-1][0]["window"]["ends_at"] if self.reports else self.reference.ends_at
+        after = self._judged_until
         windows = choose_windows(rows.times, after, self.section.window, now)
         judged = windows[-1].ends_at if windows else after
         waiting = len(rows) if judged is None else int((rows.times > judged).sum())
@@ -134,28 +143,37 @@ class _Watcher:
         config = self.section.model_dump(mode="json")
         artifact = write_report(self.folder / f"{number:06d}", judged, [*past, now], parents, config)
         self.reports.append((record_of(judged), artifact))
-        self._record(judged, artifact, parents)
+        self._record(*self.reports[-1])
         self.tell(judged, artifact)
         return judged, artifact
 
-    def _record(self, judged: Judged, artifact: Artifact, parents: dict[str, str]) -> None:
-        told = {
-            "drift/score": judged.score,
-            "drift/alarm": float(bool(judged.alarms)),
-            "drift/rows": judged.num_rows,
-        }
-        told |= {f"mean/{name}": value for name, value in judged.means.items()}
-        if judged.judgement is not None:
-            told["drift/p_value"] = judged.judgement.p_value
-            told |= {f"drift/{one.name}": one.value for one in judged.judgement.features}
-        self.records.add_metrics(self.run_id, [(judged.number, time.time(), told)])
-        place = str(artifact.location)
+    def _record_what_is_not(self) -> None:
+        """Of a watcher that was killed when its report was written and its records were not."""
+        last = self.records.last_value(self.run_id, "drift/score")
+        for report, artifact in self.reports:
+            if last is None or report["window"]["number"] > last.global_step:
+                self._record(report, artifact)
+
+    def _record(self, report: dict[str, Any], artifact: Artifact) -> None:
+        """Metrics last: where they are, the rest is."""
+        number, alarms = report["window"]["number"], report["alarms"]
+        place, parents = str(artifact.location), artifact.manifest.parents
         self.records.add_artifact(
             self.run_id, "report", "written", artifact.kind, artifact.digest, place, parents
         )
-        if judged.alarms:
-            data = {"window": judged.number, "report": artifact.digest, "alarms": judged.alarms}
-            self.records.add_event(self.run_id, "drift", f"window {judged.number}: {judged.alarms[0]}", data)
+        if alarms:
+            data = {"window": number, "report": artifact.digest, "alarms": alarms}
+            self.records.add_event(self.run_id, "drift", f"window {number}: {alarms[0]}", data)
+        told = {f"mean/{name}": value for name, value in report["means"].items()}
+        if report["calibrated"] is not None:
+            told |= {f"drift/{one['name']}": one["value"] for one in report["calibrated"]["features"]}
+            told["drift/p_value"] = report["calibrated"]["p_value"]
+        told |= {
+            "drift/score": report["score"],
+            "drift/alarm": float(bool(alarms)),
+            "drift/rows": float(report["window"]["num_rows"]),
+        }
+        self.records.add_metrics(self.run_id, [(number, time.time(), told)])
 
 
 def _digest_of(columns: Sequence[Column]) -> str:

@@ -130,6 +130,20 @@ def test_a_log_is_joined_with_its_feedback(tmp_path: Path) -> None:
     assert rows.notes == ["clock skew: 1 answers have feedback from before they were written; it is kept"]
 
 
+def test_files_that_hold_nothing_later_are_not_opened(tmp_path: Path) -> None:
+    written = at(-500).strftime("%Y%m%dT%H%M%S")
+    write_log(tmp_path, f"requests-{written}-0a1b2c3d.parquet", [answered(1, -510), answered(2, -505)])
+    write_log(tmp_path, "requests-copy.parquet", [answered(3, -10)])
+    (tmp_path / f"feedback-{written}-0a1b2c3d.parquet").write_bytes(b"nobody opens this")
+    for since, expected, num_notes in (
+        (None, ["r1", "r2", "r3"], 1),
+        (NOW - 520, ["r1", "r2", "r3"], 1),
+        (NOW - 300, ["r3"], 0),
+    ):
+        rows = read_request_log(tmp_path, None, NOW, since)
+        assert (rows.columns["request_id"], len(rows.notes)) == (expected, num_notes), since
+
+
 class SureBackend(ToldBackend):
     """Tells five likeliest tokens in the place of each."""
 

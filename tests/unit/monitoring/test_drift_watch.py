@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from datetime import UTC, datetime
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from raytrain.cli.main import run
-from raytrain.errors import DataError
+from raytrain.errors import DataError, StorageError
 from raytrain.monitoring.drift.freezing import freeze, reference_place
 from raytrain.monitoring.drift.section import WatchSection
 from raytrain.monitoring.drift.watching import Look, look
@@ -170,6 +171,69 @@ def test_a_reference_of_another_schema_is_told(records: Records) -> None:
     assert "--replace" in found.value.fix
 
 
+def test_fixed_limits_alarm_or_are_told(records: Records) -> None:
+    write_rows(Path("rows/a.parquet"), 600, START)
+    rules = [
+        {"distance": "psi", "above": 5.0, "warn_above": 0.1, "feature": "score"},
+        {"distance": "js", "above": 0.2},
+    ]
+    section = watch_of(level=None, fixed=rules)
+    freeze(section, now=LATER)
+    write_rows(Path("rows/b.parquet"), 100, START + 1000, shift=1.0, seed=1)
+    ((judged, artifact),) = look(section, records, now=LATER).reports
+    assert judged.judgement is None
+    assert [one.partition(" is ")[0] for one in judged.alarms] == ["score: js"]
+    assert judged.warnings[0].startswith("score: psi is ") and judged.warnings[0].endswith("above 0.1")
+    page = (artifact.path / "report.html").read_text()
+    assert "Worth a look" in page and "Alarm: score: js is 0." in page
+
+
+def write_log(folder: Path, num: int, start: float, *, refused: float, seed: int) -> None:
+    generator = np.random.default_rng(seed)
+    helped = ["It is sunny.", "The train leaves at nine.", '{"tool": "news", "arguments": {}}']
+    rows = []
+    for i in range(num):
+        says_no = generator.random() < refused
+        answer = "I'm sorry, but I can't help with that." if says_no else helped[generator.integers(0, 3)]
+        at = datetime.fromtimestamp(start + i, UTC)
+        more = {
+            "key": None,
+            "model": "helper@1.0.0",
+            "digest": f"sha256:{1 + (refused > 0.1)}",
+            "finish": ["stop"],
+        }
+        rows.append(
+            {
+                "at": at,
+                "request_id": f"{start}-{i}",
+                "prompts": ["Tell me more."],
+                "answers": [answer],
+                **more,
+            }
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    pq.write_table(pa.Table.from_pylist(rows), folder / f"requests-{start:.0f}.parquet")
+
+
+def test_a_log_in_which_refusals_begin(records: Records, home: Path) -> None:
+    folder = home / "serving" / "requests"
+    section = WatchSection.model_validate({"watch": "served", "window": {"rows": 150}, "permutations": 199})
+    write_log(folder, 600, START, refused=0.05, seed=0)
+    frozen = freeze(section, now=LATER)
+    assert {"answer: refusal", "answer: tool", "prompt: language"} <= {
+        one.name for one in frozen.reference.features
+    }
+    write_log(folder, 150, START + 1000, refused=0.05, seed=1)
+    write_log(folder, 150, START + 2000, refused=0.4, seed=2)
+    (folder / "requests-9.parquet").write_bytes(b"PAR1")
+    quiet, loud = (one for one, _ in look(section, records, now=LATER).reports)
+    assert quiet.alarms == [] and loud.judgement is not None
+    assert "answer: refusal" in [one.name for one in loud.judgement.moved]
+    assert loud.digests == {"sha256:2": 150} and quiet.digests == {"sha256:1": 150}
+    assert "sorry" in [one.word for one in loud.words["answer"]]
+    assert any("requests-9.parquet" in one for one in loud.notes)
+
+
 def test_a_time_without_rows_and_a_table_without_time(records: Records) -> None:
     write_rows(Path("rows/a.parquet"), 300, START)
     section = watch_of(window={"rows": None, "hours": 1, "settle_s": 0})
@@ -185,6 +249,29 @@ def test_a_time_without_rows_and_a_table_without_time(records: Records) -> None:
     assert look(watch_of(watch="plain", rows="now.parquet"), records, now=LATER).num_judged == 1, (
         "the same rows"
     )
+
+
+def test_what_a_killed_watcher_did_not_record_the_next_one_does(
+    records: Records, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_rows(Path("rows/a.parquet"), 300, START)
+    freeze(watch_of(), now=LATER)
+    write_rows(Path("rows/b.parquet"), 100, START + 1000, shift=3.0, seed=1)
+
+    def away(*_: Any) -> None:
+        raise StorageError("the database is away", why="it is", fix="wait")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Records, "add_artifact", away)
+        with pytest.raises(StorageError):
+            look(watch_of(), records, now=LATER)
+    found = look(watch_of(), records, now=LATER)
+    assert found.reports == () and found.num_judged == 1, "its report is there"
+    assert [one.data["window"] for one in records.events(found.run_id) if one.kind == "drift"] == [1]
+    assert records.latest_metrics(found.run_id)["drift/alarm"].value == 1.0
+    assert records.latest_metrics(found.run_id)["mean/score"].value > 2
+    look(watch_of(), records, now=LATER)
+    assert len([one for one in records.events(found.run_id) if one.kind == "drift"]) == 1
 
 
 OTHER = """
