@@ -17,6 +17,7 @@ from raytrain.evaluation.decision.contract import ContractSection
 from raytrain.evaluation.suite import SuiteSection
 from raytrain.monitoring.alerts.section import AlertsSection
 from raytrain.monitoring.drift.section import WatchSection
+from raytrain.monitoring.triggers.section import TriggersSection
 from raytrain.pipeline.section import WholeSpec
 from raytrain.release.bundle.parity.section import ExportSettings
 from raytrain.release.gate.policy import PolicySection
@@ -57,6 +58,11 @@ _ALERTS_HEAD = """# Reference: the alerts file
 Written by `python docs/reference.py` from the sections in the code; do not edit it by hand. What they are for:
 [alerts.md](alerts.md).
 """
+_TRIGGERS_HEAD = """# Reference: triggers
+
+Written by `python docs/reference.py` from the sections in the code; do not edit it by hand. What they are for:
+[triggers.md](triggers.md).
+"""
 _EXTENDS = [
     "`extends`",
     "text or list of text",
@@ -81,6 +87,7 @@ def pages() -> dict[Path, str]:
     serving = _keys("A serving config", ServingSection, [_EXTENDS])
     alerts = _keys("alerts.yaml", AlertsSection, [_EXTENDS])
     watch = _keys("A watch", WatchSection, [_EXTENDS])
+    triggers = _keys("A file of triggers", TriggersSection, [_EXTENDS])
     folder = Path(__file__).parent
     return {
         folder / "reference.md": "\n".join([_HEAD, *_keys("Top level", WholeSpec, [_EXTENDS])]) + "\n",
@@ -90,6 +97,7 @@ def pages() -> dict[Path, str]:
         folder / "gate-reference.md": "\n".join([_GATE_HEAD, *policy]) + "\n",
         folder / "monitoring-reference.md": "\n".join([_MONITORING_HEAD, *watch]) + "\n",
         folder / "serving-reference.md": "\n".join([_SERVING_HEAD, *serving]) + "\n",
+        folder / "triggers-reference.md": "\n".join([_TRIGGERS_HEAD, *triggers]) + "\n",
     }
 
 

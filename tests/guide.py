@@ -23,6 +23,7 @@ KINDS = {
     "yaml watch": "what is watched, and what is an alarm",
     "yaml gate": "what a version must show, and who approves",
     "yaml alerts": "who is told of what",
+    "yaml triggers": "when production is trained again",
     "yaml workflow": "a GitHub Actions file; its commands are parsed, and it is held against what such a file needs",
     "python": "runs as it stands, without Ray",
     "python trains": "runs in the integration tests",

@@ -40,6 +40,7 @@ from raytrain.cli import (
     submit,
     suite,
     train,
+    triggers,
     tune,
     variants,
     watch,
@@ -93,6 +94,7 @@ app.add_typer(adapter.app, name="adapter")
 app.add_typer(serve.app, name="serve")
 app.add_typer(alerts.app, name="alerts")
 app.add_typer(watch.app, name="watch")
+app.add_typer(triggers.app, name="triggers")
 
 
 class _UnexpectedError(PlatformError):

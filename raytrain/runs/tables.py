@@ -223,6 +223,33 @@ alert_observers = Table(
     Column("looked_at", Double, nullable=False),
 )
 
+# What is known between two decisions; whoever changes it has seen the number of changes.
+trigger_states = Table(
+    "trigger_states",
+    metadata,
+    Column("triggers", String(80), primary_key=True),
+    Column("num_changes", BigInteger, nullable=False),
+    Column("state", JSON, nullable=False),
+    Column("changed_at", Double, nullable=False),
+)
+
+retrain_orders = Table(
+    "retrain_orders",
+    metadata,
+    Column("id", String(100), primary_key=True),
+    Column("triggers", String(80), nullable=False),
+    Column("number", Integer, nullable=False),
+    Column("created_at", Double, nullable=False),
+    Column("reasons", JSON, nullable=False),
+    Column("series", String(200), nullable=False),
+    Column("window", BigInteger, nullable=False),
+    Column("dry_run", Boolean, nullable=False),
+    Column("outcome", String(20)),
+    Column("settled_at", Double),
+    Column("why", Text),
+    Index("retrain_orders_by_age", "created_at"),
+)
+
 
 def insert_into(table: Table, connection: sqlalchemy.Connection) -> Any:
     """An insert that takes ON CONFLICT, which SQLAlchemy keeps in the dialects of both databases."""

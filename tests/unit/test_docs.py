@@ -149,6 +149,24 @@ def test_watches_are_valid(block: Block, tmp_path: Path) -> None:
     assert load_watch(tmp_path / "watch.yaml").watch
 
 
+@pytest.mark.parametrize("block", all_blocks("yaml triggers"), ids=by_place)
+def test_triggers_files_are_valid(block: Block, tmp_path: Path) -> None:
+    from raytrain.monitoring.triggers.section import load_triggers
+
+    place = tmp_path / "triggers.yaml"
+    place.write_text(block.text)
+    assert load_triggers(place).triggers
+
+
+@pytest.mark.parametrize(
+    "place", sorted((ROOT / "jobs" / "triggers").glob("*.yaml")), ids=lambda place: place.stem
+)
+def test_shipped_triggers_files_are_valid(place: Path) -> None:
+    from raytrain.monitoring.triggers.section import load_triggers
+
+    assert load_triggers(place).triggers
+
+
 @pytest.mark.parametrize("block", all_blocks("yaml workflow"), ids=by_place)
 def test_workflows_are_whole_and_their_commands_understood(block: Block) -> None:
     import yaml

@@ -1,0 +1,1 @@
+"""When a new run is to start: decided from plain values, kept with its reasons, ordered once."""

@@ -1,0 +1,70 @@
+"""What a decision sees of the records: the windows of a watch, and what the month has cost."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+from raytrain.monitoring.spending import spent_in_month
+from raytrain.monitoring.triggers.section import TriggersSection
+from raytrain.monitoring.triggers.state import Seen, Window
+from raytrain.runs.record_types import MetricPoint
+from raytrain.runs.records import Records
+
+WATCH_KIND = "watch"
+"""Of a watch's runs: one a reference, named like the watch; their steps are windows."""
+_PAGE = 200
+
+
+def look(section: TriggersSection, records: Records, now: float, beside: Seen) -> Seen:
+    """beside: what the records do not tell."""
+    seen = beside
+    if section.watch is not None:
+        seen = with_windows(seen, section.watch, records)
+    if section.budget is not None:
+        seen = replace(seen, spending=spent_in_month(records, now))
+    return seen
+
+
+def with_windows(seen: Seen, watch: str, records: Records) -> Seen:
+    """Of the watch's newest reference; none where it has judged nothing yet."""
+    run_id = series_of(watch, records)
+    if run_id is None:
+        return seen
+    return replace(seen, series=run_id, windows=windows_of(records.metrics(run_id)))
+
+
+def series_of(watch: str, records: Records) -> str | None:
+    """The newest run of a watch; None where it has none."""
+    start = 0
+    while True:
+        page = records.list_runs(kind=WATCH_KIND, name=watch, limit=_PAGE, offset=start)
+        for run in page.runs:
+            if run.name == watch:  # `name` may be a part
+                return run.id
+        start += _PAGE
+        if start >= page.total:
+            return None
+
+
+def windows_of(metrics: dict[str, list[MetricPoint]]) -> tuple[Window, ...]:
+    """In order. Pure."""
+    values: dict[int, dict[str, float]] = {}
+    times: dict[int, float] = {}
+    for key, points in metrics.items():
+        for number, value, time in points:
+            values.setdefault(number, {})[key] = value
+            times[number] = max(time, times.get(number, time))
+    return tuple(Window(number, times[number], values[number]) for number in sorted(values))
+
+
+def metric_names(watch: str | None, records: Records) -> set[str] | None:
+    """What a watch records; None where it has recorded nothing yet, so that nobody can say."""
+    run_id = None if watch is None else series_of(watch, records)
+    return None if run_id is None else set(records.latest_metrics(run_id)) or None
+
+
+def one_after_another(windows: Iterable[Window]) -> list[tuple[Window, ...]]:
+    """As they came in: first one, then two, and so on."""
+    found = list(windows)
+    return [tuple(found[: end + 1]) for end in range(len(found))]
