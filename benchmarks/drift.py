@@ -139,9 +139,7 @@ def measure(pool: Executor, *, quick: bool) -> tuple[list[Figure], dict[str, lis
             Figure(f"{size:,} rows: false alarms in {windows:,} windows", rate, "share"),
             # Of fewer windows chance alone would be further off.
             Figure(f"… off {LEVEL:g}", abs(rate - LEVEL), "share", None if quick else TOLERANCE, False),
-            Figure(
-                "… time of a window, its rows and its reference drawn", seconds_of(size), "s"
-            ),
+            Figure("… time of a window, its rows and its reference drawn", seconds_of(size), "s"),
         ]
         print(f"{size:,} rows: {rate:.4f}", flush=True)
     for size in SIZES[:2]:
