@@ -32,6 +32,7 @@ test: $(DEMO_MODEL)
 
 # What takes minutes each and guards what seldom changes; some of it wants root, sshd and rsync, and says so.
 thorough: $(DEMO_MODEL)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -c constraints.txt kubernetes-validate  # its schemas
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest tests/unit -m thorough --timeout=1200
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest tests/integration -m thorough --timeout=1200
 
