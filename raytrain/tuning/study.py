@@ -79,7 +79,9 @@ class StudyMemory:
             load_if_exists=True,
             pruner=build_pruner(recipe),
         )
-        self.study.sampler = build_sampler(recipe.search, len(self.study.get_trials(deepcopy=False)))
+        num_known = len(self.study.get_trials(deepcopy=False))
+        ends_early = recipe.scheduler in ("asha", "hyperband", "median")
+        self.study.sampler = build_sampler(recipe.search, num_known, ends_early=ends_early)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             self.study.set_metric_names(recipe.metrics)  # plots and the dashboard show them
