@@ -1,10 +1,11 @@
-"""What a decision sees of the records: the windows of a watch, and what the month has cost."""
+"""What a decision sees of the records: the windows of a watch, rows that wait, and what the month has cost."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
 
+from raytrain.monitoring.learning.pool import InteractionPool
 from raytrain.monitoring.spending import spent_in_month
 from raytrain.monitoring.triggers.section import TriggersSection
 from raytrain.monitoring.triggers.state import Seen, Window
@@ -21,6 +22,8 @@ def look(section: TriggersSection, records: Records, now: float, beside: Seen) -
     seen = beside
     if section.watch is not None:
         seen = with_windows(seen, section.watch, records)
+    if seen.new_rows is None and any(one.name == "new_rows" for one in section.when.leaves()):
+        seen = replace(seen, new_rows=InteractionPool(records.engine).counts()["free"])
     if section.budget is not None:
         seen = replace(seen, spending=spent_in_month(records, now))
     return seen

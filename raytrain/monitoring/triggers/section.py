@@ -47,7 +47,7 @@ class DropCondition(Section):
     """A metric of the watch is below a limit."""
 
     metric: str
-    """As the watch records it."""
+    """As the watch records it: `mean/FEATURE`, `drift/p_value`."""
     below: float
     """In an event it is less than this."""
     clear_above: float | None = None

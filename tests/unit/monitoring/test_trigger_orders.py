@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from raytrain.errors import ConfigError
+from raytrain.monitoring.learning.pool import InteractionPool, PooledRow
 from raytrain.monitoring.triggers.observing import look, metric_names, series_of
 from raytrain.monitoring.triggers.section import TriggersSection
 from raytrain.monitoring.triggers.state import Seen, Window
@@ -164,6 +165,20 @@ def test_windows_are_those_of_the_watchs_newest_reference(records: Records) -> N
         Window(1, 10.0, {"drift/score": 1.5, "approval": 0.9}), Window(2, 20.0, {"drift/score": 0.5}),
     )  # fmt: skip
     assert metric_names("sums", records) == {"drift/score", "approval"}
+
+
+def test_interactions_that_no_run_has_are_the_new_rows(records: Records) -> None:
+    pool = InteractionPool(records.engine)
+    rows = [PooledRow(str(n), float(n), None, None, None, ({"role": "user", "content": "?"},), "!", "answer", 1.0,
+                      "ready" if n else "quarantined") for n in range(4)]  # fmt: skip
+    pool.add(rows)
+    policy = section({"new_rows": {"at_least": 3}})
+    assert look(policy, records, 9.0, Seen()).new_rows == 3
+    assert look(policy, records, 9.0, Seen(new_rows=7)).new_rows == 7, "who says it is believed"
+    records.create_run("t-1", kind="train", name="sums", config={})
+    pool.take("t-1", most=2)
+    assert look(policy, records, 9.0, Seen()).new_rows == 1
+    assert look(section({"age": {}}), records, 9.0, Seen()).new_rows is None
 
 
 def test_people_are_told_of_orders_and_of_what_holds_them_back(store: TriggerStore) -> None:
