@@ -77,10 +77,9 @@ class InteractionPool:
                 values = {
                     **vars(row), "prompt": None if row.prompt is None else list(row.prompt), "collected_at": now,
                 }  # fmt: skip
-                done = connection.execute(
-                    insert_into(interactions, connection).values(values).on_conflict_do_nothing()
-                )
-                num_new += done.rowcount
+                insert = insert_into(interactions, connection).values(values).on_conflict_do_nothing()
+                # Asked for what was written: of several rows PostgreSQL's driver counts those that were there too.
+                num_new += len(connection.execute(insert.returning(_C.id)).all())
         return num_new
 
     def take(self, run_id: str, most: int | None = None) -> list[PooledRow]:
