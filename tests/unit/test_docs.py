@@ -275,7 +275,7 @@ def test_recipes_in_commands_take_their_overrides(workplace: Path) -> None:
     for block in all_blocks("bash"):
         for words in command_lines(block.text):
             recipes = [word for word in words if word.endswith(".yaml")]
-            takes_another_file = words[1:2] in (["suite"], ["cluster"])
+            takes_another_file = words[1:2] in (["suite"], ["cluster"], ["triggers"], ["watch"], ["alerts"])
             if (
                 not recipes
                 or takes_another_file
