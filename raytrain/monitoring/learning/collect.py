@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from raytrain.evaluation.safety.findings import Detector, build_detectors
-from raytrain.evaluation.safety.redaction import without_personal_data
+from raytrain.evaluation.safety.redaction import UNSURE, without_personal_data
 from raytrain.monitoring.learning.interaction import Interaction, interactions_of
 from raytrain.monitoring.learning.poisoning import Known, suspicions
 from raytrain.monitoring.learning.pool import InteractionPool, PooledRow, Source
@@ -50,7 +50,11 @@ def collect(
     good, scores = _good(fresh, usual_format([one.target for one in known]), section, left_out)
     suspicious = suspicions(good, known, section.poisoning)
     detectors = build_detectors()
-    rows = [_pooled(one, scores[one.id], suspicious.get(one.id), detectors) for one in good]
+    pooled = [_pooled(one, scores[one.id], suspicious.get(one.id), detectors) for one in good]
+    rows = [
+        row for row in pooled if UNSURE not in (row.target, *(told["content"] for told in row.prompt or ()))
+    ]
+    left_out["a detector failed"] = len(pooled) - len(rows)
     num_new = pool.add(rows)
     return Collected(len(answers), num_new, {name: count for name, count in left_out.items() if count}, suspicious,
                      [*log.notes, *notes])  # fmt: skip

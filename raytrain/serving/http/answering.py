@@ -15,6 +15,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 
+from raytrain.evaluation.safety.redaction import pseudonym
 from raytrain.serving.backend import Backend
 from raytrain.serving.engine.request import Piece
 from raytrain.serving.http.answers import Answers, while_waited_for
@@ -55,6 +56,7 @@ class Answering:
         part = None if self._desk is None else self._desk.part_of(body.model, body.user, record.id)
         if part is not None:
             asks = part.sample.asks = [replace(one, arm=part.arm) for one in asks]
+            part.sample.user = None if body.user is None else pseudonym(body.user)
         sample = None if self._log is None else self._log.choose(asks, body.user, body.store)
         answers = Answers(self._backend, asks if sample is None else sample.asks)
         left_s = self._section.answer_time_s - record.elapsed_s

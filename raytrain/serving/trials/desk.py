@@ -81,7 +81,7 @@ class TrialDesk:
         asks = [_mirrored(one, place, record.model) for place, one in enumerate(part.sample.asks)]
         other = Record(record.id, record.method, route=record.route, key=record.key, model=record.model)
         other.num_answers = record.num_answers
-        beside = Part(part.trial, part.caller, "candidate", Sample(asks), time.monotonic())
+        beside = Part(part.trial, part.caller, "candidate", Sample(asks, part.sample.user), time.monotonic())
         try:
             await self._ask(beside, other)
         except (Overloaded, ReplicaLost, Draining, Undecided):

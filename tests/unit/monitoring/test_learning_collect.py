@@ -85,6 +85,15 @@ def test_what_agrees_is_good_and_is_no_poison_is_taken_once(log: Path, told: Tol
     assert told("interactions", "list")[1]["counts"]["free"] == 4
 
 
+def test_what_a_detector_failed_on_is_no_row(log: Path, told: Told, monkeypatch: pytest.MonkeyPatch) -> None:
+    def failing(text: str) -> list[Any]:
+        raise ValueError(text)
+
+    monkeypatch.setattr("raytrain.monitoring.learning.collect.build_detectors", lambda: {"own": failing})
+    done = told("interactions", "collect", "--log", log)[1]
+    assert done["num_new"] == 0 and done["left_out"]["a detector failed"] == 11
+
+
 def test_a_user_is_forgotten_in_the_log_and_in_the_pool(log: Path, told: Told) -> None:
     told("interactions", "collect", "--log", log)
     done = told("data", "forget", "ann", "--log", log)[1]

@@ -15,6 +15,7 @@ import pytest
 import requests
 from answering_backends import BASE_DIGEST, CARDS, listening, wait_until
 
+from raytrain.evaluation.safety.redaction import pseudonym
 from raytrain.serving.backend import (
     Ask,
     BadPrompt,
@@ -185,7 +186,7 @@ def test_a_shadow_is_asked_beside_and_both_are_kept(tmp_path: Path) -> None:
     app = build_app(backend, section_of(tmp_path, share=1.0), trials=[TrialSection(name="helper", share=1.0)])
     wanted = {"type": "json_schema", "json_schema": {"name": "n", "schema": {"type": "integer"}}}
     with listening(app) as url:
-        whole = post(url, response_format=wanted)
+        whole = post(url, response_format=wanted, user="jane")
         assert whole.json()["choices"][0]["text"] == "old words"
         assert whole.headers["x-raytrain-trial"] == "production"
         backend.texts = {"production": "7", "candidate": "7"}
@@ -208,6 +209,9 @@ def test_a_shadow_is_asked_beside_and_both_are_kept(tmp_path: Path) -> None:
     words = rows(tmp_path, "requests")
     assert sorted((one["pair"], one["arm"]) for one in words) == sorted(kept)
     assert {one["digest"] for one in words} == {OLD, NEW}
+    assert [one["user"] for one in words].count(pseudonym("jane")) == 2, (
+        "its mirrored one can be forgotten too"
+    )
     mirrored = [one for one in backend.asks if one.is_mirror]
     assert len({one.id for one in backend.asks}) == 4 and len(mirrored) == 2
     assert "words" not in str(rows(tmp_path))
