@@ -120,10 +120,12 @@ class Demo:
 
         with self.release(spec) as release:
             self.heading("6. A signed bundle, and a version")
-            version = pipeline.released(release, result, candidate, PROMPTS, "the demo's adapter")
+            version = pipeline.released(
+                release, str(result.artifact), candidate, PROMPTS, "the demo's adapter"
+            )
             print(f"\n{NAME}@{version}: held against what was trained, scanned, signed")
             self.heading("7. The gate to production")
-            show_promotion(pipeline.admitted(release, version, decision))
+            show_promotion(pipeline.admitted(release, version, [decision]))
 
             self.heading("8. Another adapter: a few steps on answers to other questions")
             worse = load_spec(JOBS / "demo.yaml", [*overrides, *made_worse(spec)])
@@ -132,9 +134,9 @@ class Demo:
             frozen = pipeline.frozen(candidate, spec)
             _, decision = pipeline.decided(contract, frozen, spoiled_candidate, decisions / spoiled.run_id)
             spoiled_version = pipeline.released(
-                release, spoiled, spoiled_candidate, PROMPTS, "worse on purpose"
+                release, str(spoiled.artifact), spoiled_candidate, PROMPTS, "worse on purpose"
             )
-            show_promotion(pipeline.admitted(release, spoiled_version, decision))
+            show_promotion(pipeline.admitted(release, spoiled_version, [decision]))
 
             self.heading("9. Production answers")
             with pipeline.served(release, spec, free_port()) as url:
@@ -161,7 +163,7 @@ class Demo:
             load.wait_for(before)
             why = "to show what an override leaves behind"
             show_promotion(
-                pipeline.admitted(release, [*known][1], decision, override_as="release-lead", why=why)
+                pipeline.admitted(release, [*known][1], [decision], override_as="release-lead", why=why)
             )
             load.wait_for(forced)
             back = pipeline.rolled_back(release, "it is worse")

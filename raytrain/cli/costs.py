@@ -41,7 +41,7 @@ def show_costs(
     """What runs took, and what that costs at the prices of their recipes; those that go on count up to now."""
     from dataclasses import asdict
 
-    from raytrain.runs.cost import summed
+    from raytrain.runs.cost import MADE_OF_OTHERS, summed
     from raytrain.runs.views import parse_since
 
     if by not in ("run", "recipe", "month"):
@@ -51,10 +51,7 @@ def show_costs(
     now = time.time()
     with opened_records() as records:
         page = records.list_runs(name=name, since=parse_since(since, now) if since else None, limit=1_000_000)
-        # A search or pipeline takes its workers through runs of its own, which count.
-        counted = [
-            run for run in page.runs if run.started_at is not None and run.kind not in ("tune", "pipeline")
-        ]
+        counted = [run for run in page.runs if run.started_at is not None and run.kind not in MADE_OF_OTHERS]
         costs = [(run, _actual(records, run, now)) for run in counted]
     lines = summed(costs, by)
     total = summed(costs, "recipe")

@@ -94,11 +94,9 @@ def _golden_set(baseline: str) -> Evaluation:
 
 
 def _write(storage: Location, drift: Drift, frozen: Evaluation, now: Evaluation, subject: str) -> Artifact:
-    from raytrain.release.golden import write_golden_report
-    from raytrain.storage.manifest import digest_of, short_digest
+    from raytrain.release.golden import golden_place, write_golden_report
 
-    name = short_digest(digest_of([subject, frozen.artifact.digest, now.artifact.digest]))
-    return write_golden_report(storage / "golden" / name, drift, frozen, now, subject)
+    return write_golden_report(golden_place(storage, subject, frozen, now), drift, frozen, now, subject)
 
 
 def _suite_files(frozen: Evaluation) -> list[Path]:

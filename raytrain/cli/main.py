@@ -26,9 +26,11 @@ from raytrain.cli import (
     golden,
     interactions,
     keys,
+    loop,
     promote,
     queue,
     registry,
+    retrain,
     rollback,
     run_recipe,
     runs,
@@ -95,6 +97,8 @@ app.add_typer(serve.app, name="serve")
 app.add_typer(alerts.app, name="alerts")
 app.add_typer(watch.app, name="watch")
 app.add_typer(triggers.app, name="triggers")
+app.add_typer(loop.app, name="loop")
+app.command("retrain")(retrain.retrain)
 
 
 class _UnexpectedError(PlatformError):

@@ -28,7 +28,7 @@ _STEP_S = 0.2
 
 @app.command("submit")
 def submit(
-    what: Annotated[str, typer.Argument(help="A long command: train, evaluate, tune or run.")],
+    what: Annotated[str, typer.Argument(help="A long command: train, evaluate, tune, run or retrain.")],
     arguments: Annotated[
         list[str] | None,
         typer.Argument(

@@ -29,7 +29,7 @@ JobArgument = Annotated[str, typer.Argument(metavar="JOB", help="A job's id, or 
 QueueArgument = Annotated[str, typer.Argument(metavar="[QUEUE]", help="A queue's name.")]
 QueueOption = Annotated[str, typer.Option("--queue", help="The queue that it waits in.")]
 
-LONG_COMMANDS = ("train", "evaluate", "tune", "run")
+LONG_COMMANDS = ("train", "evaluate", "tune", "run", "retrain")
 _TAKE_A_RECIPE = ("train", "tune", "run")
 
 

@@ -14,16 +14,18 @@ from raytrain.cli.costs import YesOption, confirm_cost, num_runs_of
 from raytrain.cli.output import JsonOption, VerboseOption, emit, exit_code_when_stopped, stderr_console
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from contextlib import AbstractContextManager
 
     from rich.console import Console
+    from rich.table import Table
 
     from raytrain.data.prepare import PrepareProgress
     from raytrain.evaluation.work import EvaluateProgress
     from raytrain.pipeline.recipe import PipelineResult, StepResult
 
 _TITLES = {
+    "rows": "what came since is written down",
     "prepare": "the rows are prepared",
     "check": "the recipe is checked",
     "tune": "better values are searched for",
@@ -31,6 +33,10 @@ _TITLES = {
     "baseline": "the baseline answers",
     "evaluate": "what was trained answers",
     "compare": "both are compared",
+    "release": "what was trained becomes a version",
+    "staging": "the gate to staging",
+    "canary": "it is asked beside production",
+    "production": "the gate to production",
 }
 
 
@@ -59,7 +65,7 @@ def run_recipe(
 
     with (
         redirect_stdout(sys.stderr),
-        _View(stderr_console(), quiet=as_json, verbose=verbose) as view,
+        StepsView(stderr_console(), quiet=as_json, verbose=verbose) as view,
     ):
         result = run(loaded, view, address=address, verbose=verbose)
     emit(result.as_dict(), as_json, lambda console: _show_result(console, result))
@@ -68,7 +74,7 @@ def run_recipe(
     return 0 if result.refusal is None else RefusedError.exit_code
 
 
-class _View:
+class StepsView:
     """A heading for each step, below it what the step itself shows."""
 
     def __init__(self, console: Console, *, quiet: bool, verbose: bool) -> None:
@@ -115,26 +121,33 @@ class _View:
         if progress.note and not self._quiet:
             self._console.print(f"   {progress.note}", markup=False, highlight=False, soft_wrap=True)
 
-    def checked(self, text: str) -> None:
+    def tell(self, text: str) -> None:
         if not self._quiet:
             self._console.print(f"   … {text}", markup=False, highlight=False, soft_wrap=True)
+
+    checked = tell
 
     def answered(self, progress: EvaluateProgress) -> None:
         self._bars.show(progress)
 
 
-def _show_result(console: Console, result: PipelineResult) -> None:
+def steps_table(steps: Sequence[StepResult]) -> Table:
     from rich.table import Table
-
-    from raytrain.pipeline.recipe import page_of
+    from rich.text import Text
 
     table = Table(box=None, header_style="bold", pad_edge=False)
     for heading in ("step", "", "what", "digest"):
         table.add_column(heading, overflow="fold")
-    for step in result.steps:
+    for step in steps:
         digest = (step.digest or "").removeprefix("sha256:")[:12]
-        table.add_row(step.name, "known" if step.was_known else "made", step.told, digest)
-    console.print(table)
+        table.add_row(step.name, "known" if step.was_known else "made", Text(step.told), digest)
+    return table
+
+
+def _show_result(console: Console, result: PipelineResult) -> None:
+    from raytrain.pipeline.recipe import page_of
+
+    console.print(steps_table(result.steps))
     if result.stopped_by is not None:
         console.print(f"stopped by {result.stopped_by}; the same command goes on with it", highlight=False)
     if result.refusal is not None:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
-from raytrain.runs.cost import active_seconds, cost_of, sections_of
+from raytrain.runs.cost import MADE_OF_OTHERS, active_seconds, cost_of, sections_of
 from raytrain.runs.record_types import EventRecord, RunRecord
 from raytrain.runs.records import Records
 
@@ -34,15 +34,15 @@ def start_of_month(now: float) -> float:
 
 
 def spent_in_month(records: Records, now: float) -> Spending:
-    """Of the month that `now` lies in, up to now. A search or pipeline takes its workers through runs of its own, which
-    count in its place."""
+    """Of the month that `now` lies in, up to now. A search, pipeline or retraining takes its workers through runs of
+    its own, which count in its place."""
     since = start_of_month(now)
     page = records.list_runs(since=since - _LONGEST_RUN_S, limit=1_000_000)
     took_part = [
         run
         for run in page.runs
         if run.started_at is not None
-        and run.kind not in ("tune", "pipeline")
+        and run.kind not in MADE_OF_OTHERS
         and (run.ended_at is None or run.ended_at >= since)
     ]
     return summed((run, seconds_since(run, records.events(run.id), since, now)) for run in took_part)

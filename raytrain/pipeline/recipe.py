@@ -32,6 +32,7 @@ from raytrain.training.observer import RunObserver
 from raytrain.training.spec import RunSpec
 from raytrain.training.trainer import train
 from raytrain.tuning.outcome import TuneObserver
+from raytrain.tuning.study import RUN_ID
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,8 @@ class StepResult:
     was_known: bool
     place: str | None = None
     digest: str | None = None
+    run_ids: tuple[str, ...] = ()
+    """Of what was trained or asked in it."""
 
 
 class PipelineView(Protocol):
@@ -193,7 +196,8 @@ class _Making:
         best = result.best[0]
         values = ", ".join(f"{key} {value}" for key, value in best.view.values.items())
         told = f"best of {len(result.rows)} trials: {best.view.number}, {values}"
-        self._done(StepResult("tune", told, was_known, result.files.get("artifact"), result.digest))
+        runs = tuple(str(run_id) for row in result.rows if (run_id := row.view.attrs.get(RUN_ID)))
+        self._done(StepResult("tune", told, was_known, result.files.get("artifact"), result.digest, runs))
         return search.trial_spec(best.view.values)
 
     def _train(self, spec: RunSpec) -> StepResult:
@@ -202,7 +206,8 @@ class _Making:
         if result.artifact is None:
             raise Stopped(result.stopped_by or "somebody")
         told = f"run {result.run_id}, {result.global_step} steps"
-        return StepResult("train", told, result.was_done_before, result.artifact, result.digest)
+        runs = (result.run_id,)
+        return StepResult("train", told, result.was_done_before, result.artifact, result.digest, runs)
 
     def _evaluated(self, name: str, model: str, spec: RunSpec) -> Evaluation:
         self.view.begin(name)
@@ -217,7 +222,8 @@ class _Making:
             raise Stopped(result.stopped_by or "somebody")
         artifact = result.evaluation.artifact
         told = f"{model}, run {result.run_id}"
-        self._done(StepResult(name, told, result.was_done_before, str(artifact.location), artifact.digest))
+        place, runs = str(artifact.location), (result.run_id,)
+        self._done(StepResult(name, told, result.was_done_before, place, artifact.digest, runs))
         return result.evaluation
 
     def _compared(self, baseline: Evaluation, candidate: Evaluation) -> RefusedError | None:

@@ -6,9 +6,10 @@ it goes on where it was stopped, or finds what it has made.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 from raytrain.evaluation.answering.settings import AnsweringSection, EvaluateSettings
 from raytrain.evaluation.baseline import baseline_place, freeze
@@ -23,7 +24,7 @@ from raytrain.release.bundle.export import ExportRequest, default_destination, e
 from raytrain.release.bundle.parity.prompts import Prompt
 from raytrain.release.bundle.parity.section import ExportSettings
 from raytrain.release.bundle.subject import find_subject
-from raytrain.release.gate.policy import Policy
+from raytrain.release.gate.policy import Policy, Target
 from raytrain.release.gate.promote import Desk, Insisted, Promotion, Wanted, promote
 from raytrain.release.keys import KeyRing, SigningKey
 from raytrain.release.registry.next_version import register_next
@@ -113,10 +114,11 @@ class Release:
 
 
 def released(
-    release: Release, result: TrainResult, evaluation: Evaluation, prompts: list[Prompt], why: str
+    release: Release, model: str, evaluation: Evaluation, prompts: list[Prompt], why: str
 ) -> Version:
-    """Adapter → bundle, compared with what was trained, scanned and signed → version. One that is there is kept."""
-    subject = find_subject(str(result.artifact), release.storage)
+    """Trained artifact → bundle, compared with what was trained, scanned and signed → version. One that is there is
+    kept."""
+    subject = find_subject(model, release.storage)
     settings = ExportSettings.model_validate({"storage": {"path": str(release.storage)}})
     place = default_destination(subject, settings)
     if not (place / MANIFEST_NAME).exists():
@@ -132,11 +134,17 @@ def released(
 
 
 def admitted(
-    release: Release, version: Version, decision: Artifact, *, override_as: str | None = None, why: str = ""
+    release: Release,
+    version: Version,
+    evidence: Sequence[Artifact],
+    *,
+    to: Target = PRODUCTION,
+    override_as: str | None = None,
+    why: str = "",
 ) -> Promotion:
-    """The gate to production. override_as: role of who lets it through whatever the gate says."""
-    reference = f"{release.name}@{version}"
-    wanted = Wanted(reference, PRODUCTION, release.policy, (str(decision.location),), why)
+    """The gate. override_as: role of who lets it through whatever the gate says."""
+    reference, places = f"{release.name}@{version}", tuple(str(one.location) for one in evidence)
+    wanted = Wanted(reference, to, release.policy, places, why)
     return promote(release.desk, wanted, release.key, Insisted(override_as))
 
 
@@ -147,9 +155,14 @@ def rolled_back(release: Release, why: str) -> Rollback:
 
 
 @contextmanager
-def served(release: Release, spec: RunSpec, port: int) -> Iterator[str]:
+def served(
+    release: Release, spec: RunSpec, port: int, *, request_log: Any = None, trials: Sequence[Any] = ()
+) -> Iterator[str]:
     """The address at which production answers until the block ends, for this machine alone, on the Ray that training
-    has started or on one of its own. What is promoted or rolled back meanwhile answers at once."""
+    has started or on one of its own. What is promoted or rolled back meanwhile answers at once.
+
+    request_log, trials: as a serving config has them.
+    """
     desk = release.desk
     section = ServingSection.model_validate(
         {
@@ -159,7 +172,8 @@ def served(release: Release, spec: RunSpec, port: int) -> Iterator[str]:
                 "keys": str(desk.ring.folder),
                 "names": [release.name],
             },
-            "http": {"insecure": True, "port": port},
+            "http": {"insecure": True, "port": port, "request_log": request_log or {}},
+            "trials": list(trials),
             "storage": {"path": str(release.storage)},
         }
     )

@@ -15,6 +15,7 @@ from raytrain.evaluation.records import storable
 from raytrain.evaluation.results import Evaluation
 from raytrain.storage.artifact import Artifact, ArtifactWriter
 from raytrain.storage.location import Location
+from raytrain.storage.manifest import digest_of, short_digest
 from raytrain.storage.provenance import collect_provenance
 
 GOLDEN_KIND = "golden_report"
@@ -136,6 +137,13 @@ def find_drift(golden: Evaluation, now: Evaluation, limits: GoldenLimits) -> Dri
         changes=tuple(changed),
         limits=limits,
         critical_lost=tuple(one.item_id for one in changed if one.lost and one.category in limits.critical),
+    )
+
+
+def golden_place(storage: Location, subject: str, golden: Evaluation, now: Evaluation) -> Location:
+    """Where the report on these lies: the same question has one place for its answer."""
+    return (
+        storage / "golden" / short_digest(digest_of([subject, golden.artifact.digest, now.artifact.digest]))
     )
 
 

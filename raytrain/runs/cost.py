@@ -16,6 +16,10 @@ from raytrain.runs.record_types import EventRecord, RunRecord
 _HOUR_S = 3600.0
 
 
+MADE_OF_OTHERS = ("tune", "pipeline", "retrain")
+"""Kinds of runs that take their workers through runs of their own, which are counted in their place."""
+
+
 @dataclass(frozen=True)
 class Cost:
     """`money` is None where the recipe has no price for what was taken; `hours` are of the clock."""

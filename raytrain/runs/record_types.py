@@ -12,7 +12,7 @@ from raytrain.runs.ownership import Owner
 
 RunState = Literal["queued", "running", "succeeded", "failed", "cancelled"]
 RUN_STATES: tuple[RunState, ...] = get_args(RunState)
-RunKind = Literal["train", "evaluate", "tune", "pipeline", "watch"]
+RunKind = Literal["train", "evaluate", "tune", "pipeline", "watch", "retrain"]
 RUN_KINDS: tuple[RunKind, ...] = get_args(RunKind)
 Direction = Literal["read", "written"]
 

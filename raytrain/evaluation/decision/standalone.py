@@ -12,7 +12,8 @@ from importlib import resources
 
 @dataclass(frozen=True)
 class StandalonePage:
-    """`package` holds page.css and page.js beside each other; the look that all pages share comes before them."""
+    """`package` holds page.css and, where the page does something, page.js; the look that all pages share comes before
+    them."""
 
     package: str
     title: str
@@ -27,7 +28,8 @@ class StandalonePage:
 
     @cached_property
     def script(self) -> str:
-        return resource(self.package, "page.js")
+        has_one = resources.files(self.package).joinpath("page.js").is_file()
+        return resource(self.package, "page.js") if has_one else ""
 
     @cached_property
     def policy(self) -> str:

@@ -65,8 +65,8 @@ def mark(x: float, top: float, bottom: float, kind: str, label: str, side: str =
     return f'<path class="{kind}" d="M{x:.1f} {top:.1f}V{bottom:.1f}"/>{text}'
 
 
-def svg(parts: Iterable[str], height: float, label: str) -> str:
-    size = f'viewBox="0 0 {WIDTH:.0f} {height:.0f}"'
+def svg(parts: Iterable[str], height: float, label: str, width: float = WIDTH) -> str:
+    size = f'viewBox="0 0 {width:.0f} {height:.0f}"'
     return f'<svg {size} role="img" aria-label="{as_html(label)}">{"".join(parts)}</svg>'
 
 

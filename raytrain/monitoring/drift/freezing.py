@@ -47,12 +47,21 @@ def read_rows(section: WatchSection, now: float, since: float | None = None) -> 
     return read_request_log(folder, section.model, now, since)
 
 
-def freeze(section: WatchSection, *, now: float, replace: bool = False) -> FrozenReference:
+def freeze(
+    section: WatchSection,
+    *,
+    now: float,
+    replace: bool = False,
+    since: float | None = None,
+    most: int | None = None,
+) -> FrozenReference:
     """Of all rows that there are, or of so many as are kept, drawn by a fixed seed.
+
+    since: seconds since the epoch; rows up to then are left out. most: of those after it, the first so many.
 
     Raises DataError where there are none to freeze; IntegrityError where another reference is there already.
     """
-    rows = read_rows(section, now)
+    rows = _after(read_rows(section, now, since), since, most)
     num_seen, ends_at = len(rows), None if rows.times is None or not len(rows) else float(rows.times[-1])
     if num_seen < 2:
         raise DataError(
@@ -100,6 +109,13 @@ def freeze(section: WatchSection, *, now: float, replace: bool = False) -> Froze
     config = section.model_dump(mode="json")
     artifact = write_reference(reference_place(section), columns, frozen, config, replace=replace)
     return FrozenReference(artifact, open_reference(reference_place(section)), tuple(frozen.notes))
+
+
+def _after(rows: Rows, since: float | None, most: int | None) -> Rows:
+    if rows.times is None or (since is None and most is None):
+        return rows
+    first = 0 if since is None else int(np.searchsorted(rows.times, since, side="right"))
+    return rows.take(range(first, len(rows))[:most])
 
 
 def embedder_of(section: WatchSection, reference: str | None) -> Embed | None:

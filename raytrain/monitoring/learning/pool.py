@@ -62,10 +62,21 @@ class InteractionPool:
 
     def known(self, ids: Iterable[str]) -> set[str]:
         """Those that are in the pool, in whatever state."""
-        wanted, found = list(ids), set[str]()
+        return self._found(ids)
+
+    def ready(self, ids: Iterable[str]) -> set[str]:
+        """Those that may be learned from, whether a run has them or not."""
+        return self._found(ids, _C.state == "ready")
+
+    def set_aside(self, ids: Iterable[str]) -> set[str]:
+        """Those that look like poison, or are known to be."""
+        return self._found(ids, _C.state.in_(("quarantined", "refused")))
+
+    def _found(self, ids: Iterable[str], *wanted: sqlalchemy.ColumnElement[bool]) -> set[str]:
+        asked, found = list(ids), set[str]()
         with translated_database_errors(self.engine), self.engine.connect() as connection:
-            for begin in range(0, len(wanted), 500):
-                part = select(_C.id).where(_C.id.in_(wanted[begin : begin + 500]))
+            for begin in range(0, len(asked), 500):
+                part = select(_C.id).where(_C.id.in_(asked[begin : begin + 500]), *wanted)
                 found |= set(connection.execute(part).scalars())
         return found
 

@@ -6,13 +6,14 @@ import gc
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 from raytrain.errors import IntegrityError, RefusedError
 from raytrain.release.registry.journal import Entry
 from raytrain.release.registry.versions import Version
 
-PRODUCTION, PREVIOUS = "production", "previous"
+PRODUCTION: Final = "production"
+PREVIOUS: Final = "previous"
 ALIASES = ("dev", "staging", PRODUCTION, PREVIOUS)
 """`previous` is never set by hand: it is the version that production was moved from."""
 

@@ -1,0 +1,88 @@
+"""What the simulated month comes to, in figures: how soon a drift is seen, what a retraining gains and costs, and what
+people had to do."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from jobs.month_traffic import NEW_TOOL, Given, Traffic
+from raytrain.evaluation.statistics.proportions import wilson_interval
+from raytrain.monitoring.learning.pool import InteractionPool
+from raytrain.pipeline.loop.round import Round
+from raytrain.pipeline.loop.story import Story
+from raytrain.runs.records import Records
+from raytrain.storage.location import write_atomically
+
+_KINDS = ("alarm", "promotion", "override", "rollback")
+
+
+def figures_of(
+    story: Story, traffic: Traffic, records: Records, rounds: Sequence[Round], shift: float
+) -> dict[str, Any]:
+    """shift: when week 2 began."""
+    given = [one for one in traffic.given if not one.request.is_poison]
+    moments = {kind: [one.time for one in story.events if one.kind == kind] for kind in _KINDS}
+    alarm = next((one for one in moments["alarm"] if one > shift), math.nan)
+    retrained = next((one for one in moments["promotion"] if one > shift), math.nan)
+    forced, back = (next(iter(moments[kind]), math.nan) for kind in ("override", "rollback"))
+
+    def between(begin: float, end: float) -> list[Given]:
+        return [one for one in given if begin < one.at <= end]
+
+    good = between(retrained, forced)
+    pool = InteractionPool(records.engine)
+    return {
+        "requests": len(traffic.given),
+        "requests that failed": len(traffic.failed),
+        "answers from the shift to the alarm": len(between(shift, alarm)),
+        "right before the shift": _share(between(0.0, shift)),
+        "right after it, by the version before": _share(between(shift, retrained)),
+        "right after the retraining": _share(good),
+        f"of these, {NEW_TOOL}": _share([one for one in good if NEW_TOOL in one.request.expected]),
+        "wrong answers of the forced version": sum(not one.is_right for one in between(forced, back)),
+        "right after it was taken back": _share(between(back, math.inf)),
+        "rows that were poisoned; set aside": [
+            str(sum(one.request.is_poison for one in traffic.given)),
+            str(len(pool.rows("quarantined"))),
+        ],
+        "orders": [one.told for one in story.events if one.kind == "outcome"],
+        "core minutes of training": round(_core_minutes(records), 1),
+        "looks at which something could not be done": sum(bool(one.blind) for one in rounds),
+        "human actions needed": 0,
+    }
+
+
+def _share(found: Sequence[Given]) -> str:
+    """With its 95 % interval."""
+    if not found:
+        return "nothing was asked"
+    right = sum(one.is_right for one in found)
+    interval = wilson_interval(right, len(found))
+    return f"{right / len(found):.0%} of {len(found)} ({interval.low:.0%} to {interval.high:.0%})"
+
+
+def _core_minutes(records: Records) -> float:
+    """A worker takes one core."""
+    runs = records.list_runs(kind="train", limit=10_000).runs
+    return sum(
+        (one.ended_at - one.started_at) / 60 * int(one.config["scaling"]["num_workers"])
+        for one in runs
+        if one.started_at is not None and one.ended_at is not None
+    )
+
+
+def show_figures(found: dict[str, Any], folder: Path) -> None:
+    """As a table, and as figures.json."""
+    table = Table(show_header=False, box=None)
+    for name, value in found.items():
+        told = "; ".join(value) if isinstance(value, list) else str(value)
+        table.add_row(name, told)
+    Console().print(table)
+    write_atomically(folder / "figures.json", (json.dumps(found, indent=1) + "\n").encode())

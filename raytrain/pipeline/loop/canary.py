@@ -1,0 +1,65 @@
+"""A candidate in staging beside production, until the serving config's trial has said what it can say."""
+
+from __future__ import annotations
+
+import time as clock
+from collections.abc import Callable
+from datetime import datetime
+
+from raytrain.errors import DataError
+from raytrain.pipeline.loop.fresh_rows import RowsPlan
+from raytrain.pipeline.loop.section import Loop
+from raytrain.pipeline.steps import Release
+from raytrain.release.registry.versions import Version
+from raytrain.serving.trials.comparison import OnlineComparison, compare_online
+from raytrain.serving.trials.rows import read_kept, read_rows
+
+_STAGING = "staging"
+
+
+def wait_for_trial(
+    loop: Loop, release: Release, plan: RowsPlan, version: Version, tell: Callable[[str], None]
+) -> OnlineComparison:
+    """By the log alone, so that who is killed while he waits goes on waiting.
+
+    Raises DataError where the pairs that the serving config asks for have not come in time.
+    """
+    section, registry = loop.section.canary, release.desk.registry
+    assert section is not None, "asked before"
+    candidate = registry.find(f"{release.name}@{version}").digest
+    production = plan.content["production"]["digest"]
+    since = datetime.fromisoformat(registry.state(release.name).moved[_STAGING].time).timestamp()
+    told = -1
+    while True:
+        found, why = _compared(loop, release.name, (production, candidate))
+        if found is not None and found.is_complete:
+            return found
+        num_pairs = 0 if found is None else found.num_pairs
+        if num_pairs != told:
+            told = num_pairs
+            tell(f"{num_pairs} pairs of the trial" + (f": {why}" if why else ""))
+        if clock.time() > since + section.hours * 3600:
+            raise DataError(
+                f"the trial of {release.name}@{version} has not come to an end",
+                why=f"in {section.hours:g} h {num_pairs} pairs came; {why or 'the serving config asks for more'}",
+                fix=f"serve with `trials: [{{name: {release.name}, candidate: {_STAGING}}}]`, a greater share, or "
+                "fewer pairs; or give it more canary.hours",
+            )
+        clock.sleep(section.every_s)
+
+
+def _compared(loop: Loop, name: str, digests: tuple[str, str]) -> tuple[OnlineComparison | None, str]:
+    """None, and why, where the log knows nothing of these two."""
+    try:
+        kept = read_kept(loop.log, name)
+    except DataError as error:
+        return None, error.why
+    compared = tuple(
+        next((one["digest"] for one in kept.rows if one["arm"] == arm), None)
+        for arm in ("production", "candidate")
+    )
+    if kept.mode != "shadow":
+        return None, "the trial is a canary, of which nothing can be said with certainty: take mode: shadow"
+    if compared != digests:
+        return None, "the newest rows are of other versions"
+    return compare_online(kept, read_rows(loop.log, "feedback"), loop.policy.contract.overall), ""

@@ -1,0 +1,188 @@
+"""What a retraining learns from: rows that came since, a part of them held out, and old rows beside them.
+
+All of it is written once, as an artifact, before anything is trained: who goes on after a kill goes on with the same
+rows, whatever came in meanwhile.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import heapq
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from raytrain.data.rows import RowFault
+from raytrain.data.section import SourceSection
+from raytrain.data.sources import open_sources
+from raytrain.errors import DataError, PlatformError
+from raytrain.pipeline.loop.section import RowsSection
+from raytrain.storage.artifact import Artifact, ArtifactWriter, open_artifact
+from raytrain.storage.location import Location
+from raytrain.storage.manifest import MANIFEST_NAME, read_manifest
+from raytrain.storage.provenance import collect_provenance
+
+KIND = "retraining_rows"
+FRESH, HELD_OUT, PLAN = "fresh.jsonl", "held_out.jsonl", "plan.json"
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Learned:
+    """What production was trained with."""
+
+    recipe: Mapping[str, Any]
+    sources: Sequence[SourceSection]
+    """All that rows came from."""
+
+
+@dataclass(frozen=True)
+class RowsPlan:
+    """What was written."""
+
+    artifact: Artifact
+
+    @property
+    def content(self) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads((self.artifact.path / PLAN).read_text(encoding="utf-8"))
+        return found
+
+    @property
+    def recipe(self) -> dict[str, Any]:
+        found: dict[str, Any] = self.content["recipe"]
+        return found
+
+    @property
+    def num_held_out(self) -> int:
+        return int(self.content["num_held_out"])
+
+    @property
+    def held_out(self) -> Location:
+        return self.artifact.location / HELD_OUT
+
+    def rows(self) -> list[Row]:
+        """The fresh ones, held out or not."""
+        texts = [(self.artifact.path / name).read_text(encoding="utf-8") for name in (FRESH, HELD_OUT)]
+        return [json.loads(line) for text in texts for line in text.splitlines()]
+
+    def told(self) -> str:
+        one = self.content
+        return f"{one['num_fresh']} fresh rows to learn from, {one['num_held_out']} held out, {one['num_old']} old ones"
+
+
+def plan_beside(path: str) -> dict[str, Any] | None:
+    """The plan in whose folder a file of rows lies; None where it is of nobody's plan."""
+    folder = Location.parse(path).parent
+    try:
+        is_one = (folder / MANIFEST_NAME).exists() and read_manifest(folder).kind == KIND
+        return RowsPlan(open_artifact(folder)).content if is_one else None
+    except PlatformError as error:
+        raise DataError(
+            f"the rows that production has learned from cannot be read: {folder}",
+            why=f"{error.what}: {error.why}",
+            fix="put the folder back as it was",
+        ) from error
+
+
+def open_plan(place: Location) -> RowsPlan | None:
+    """None where none was written."""
+    return RowsPlan(open_artifact(place, kind=KIND)) if (place / MANIFEST_NAME).exists() else None
+
+
+def write_plan(
+    place: Location,
+    section: RowsSection,
+    fresh: Sequence[Row],
+    before: Learned,
+    parents: Mapping[str, str],
+    about: Mapping[str, Any],
+) -> RowsPlan:
+    """before: whose recipe gets its sources put in place here. about: what it is done for.
+
+    Raises DataError where there are too few rows, or old ones cannot be read.
+    """
+    learned, held_out = split_rows(fresh, section.held_out)
+    old, recipe = before.sources, before.recipe
+    if len(fresh) < section.least or not learned:
+        raise DataError(
+            f"there are {len(fresh)} rows to learn from, and {section.least} are asked",
+            why="rows are what users agreed to and rated, of good quality and not suspicious: "
+            "raytrain interactions list",
+            fix="wait for more, accept what is quarantined, or lower rows.least",
+        )
+    with ArtifactWriter(place, kind=KIND, parents=parents) as writer:
+        _write(writer.path / FRESH, learned)
+        _write(writer.path / HELD_OUT, held_out)
+        own = SourceSection(path=str(place / FRESH), layout="chat", name=f"fresh-{place.parent.name}")
+        sources, num_old = list(old), None
+        if section.replay is not None:
+            wanted = round(section.replay * len(learned))
+            sources, num_old = _drawn(writer.path, place, old, wanted)
+        data = {**recipe["data"], "sources": [one.model_dump(mode="json") for one in (*sources, own)]}
+        content = {
+            **about,
+            "num_fresh": len(learned),
+            "num_held_out": len(held_out),
+            "num_old": "all" if num_old is None else num_old,
+            "sources": [one.model_dump(mode="json") for one in (*old, own)],
+            "recipe": {**recipe, "data": data},
+        }
+        text = json.dumps(content, indent=1, sort_keys=True)
+        (writer.path / PLAN).write_text(text + "\n", encoding="utf-8")
+        return RowsPlan(writer.commit(collect_provenance(config=section.model_dump(mode="json"))))
+
+
+def split_rows(rows: Iterable[Row], held_out: float) -> tuple[list[Row], list[Row]]:
+    """By the rows' ids alone: one that was held out once is held out by every retraining."""
+    learned: list[Row] = []
+    kept_back: list[Row] = []
+    for row in rows:
+        drawn = int.from_bytes(hashlib.sha256(str(row["id"]).encode()).digest()[:8], "big") / 2.0**64
+        (kept_back if drawn < held_out else learned).append(row)
+    return learned, kept_back
+
+
+def _drawn(
+    folder: Path, place: Location, old: Sequence[SourceSection], wanted: int
+) -> tuple[list[SourceSection], int]:
+    """A file for each old source that some of its rows were drawn from. Which ones, its place and number decide."""
+    chosen = heapq.nsmallest(
+        wanted, ((_rank(place, which, number), which, row) for which, number, row in _old_rows(old))
+    )
+    found = []
+    for which, section in enumerate(old):
+        rows = [row for _, of, row in chosen if of == which]
+        if rows:
+            name = f"replay-{which}.jsonl"
+            _write(folder / name, rows)
+            told = section.model_dump()
+            origin = {"path": str(place / name), "dataset": None, "generator": None, "subset": None}
+            named = section.name or section.generator or section.dataset or Path(str(section.path)).stem
+            found.append(SourceSection.model_validate({**told, **origin, "name": f"replay-{named}"}))
+    return found, len(chosen)
+
+
+def _rank(place: Location, which: int, number: int) -> bytes:
+    return hashlib.sha256(f"{place.parent.name}/{which}/{number}".encode()).digest()
+
+
+def _old_rows(old: Sequence[SourceSection]) -> Iterator[tuple[int, int, Row]]:
+    for which, source in enumerate(open_sources(old)):
+        for number, raw in enumerate(source.rows()):
+            if not isinstance(raw.content, RowFault):  # preparing counts and tells those
+                yield which, number, raw.content
+
+
+def _write(place: Path, rows: Iterable[Row]) -> None:
+    try:
+        text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    except TypeError as error:
+        raise DataError(
+            "old rows cannot be drawn beside fresh ones",
+            why=f"they are more than text and numbers: {error}",
+            fix="set rows.replay to null: then their sources are read as they are",
+        ) from error
+    place.write_text(text, encoding="utf-8")

@@ -1,0 +1,32 @@
+"""What people are told of a retraining that has ended."""
+
+from __future__ import annotations
+
+from raytrain.monitoring.alerts.alert import Alert
+from raytrain.pipeline.loop.retraining import Retrained
+
+
+def ended_badly(order_id: str, why: str, now: float) -> Alert:
+    return Alert(
+        kind="retraining",
+        subject=order_id,
+        severity="warning",
+        title=f"{order_id} has failed",
+        text=why,
+        time=now,
+        event=f"{order_id} failed",
+    )
+
+
+def ended_well(done: Retrained, now: float) -> Alert:
+    is_gain = done.outcome == "succeeded"
+    return Alert(
+        kind="retraining",
+        subject=done.order_id,
+        severity="info",
+        title=f"{done.order_id}: {'a new version is in production' if is_gain else 'no gain'}",
+        text=done.why if is_gain else f"Production has drifted, and what was trained is no gain: {done.why}",
+        time=now,
+        details={step.name: step.digest for step in done.steps if step.digest is not None},
+        event=f"{done.order_id} {done.outcome}",
+    )
