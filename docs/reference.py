@@ -18,6 +18,7 @@ from raytrain.evaluation.suite import SuiteSection
 from raytrain.monitoring.alerts.section import AlertsSection
 from raytrain.monitoring.drift.section import WatchSection
 from raytrain.monitoring.triggers.section import TriggersSection
+from raytrain.pipeline.loop.section import LoopSection
 from raytrain.pipeline.section import WholeSpec
 from raytrain.release.bundle.parity.section import ExportSettings
 from raytrain.release.gate.policy import PolicySection
@@ -63,6 +64,11 @@ _TRIGGERS_HEAD = """# Reference: triggers
 Written by `python docs/reference.py` from the sections in the code; do not edit it by hand. What they are for:
 [triggers.md](triggers.md).
 """
+_LOOP_HEAD = """# Reference: loops
+
+Written by `python docs/reference.py` from the sections in the code; do not edit it by hand. What they are for:
+[loop.md](loop.md).
+"""
 _EXTENDS = [
     "`extends`",
     "text or list of text",
@@ -88,6 +94,7 @@ def pages() -> dict[Path, str]:
     alerts = _keys("alerts.yaml", AlertsSection, [_EXTENDS])
     watch = _keys("A watch", WatchSection, [_EXTENDS])
     triggers = _keys("A file of triggers", TriggersSection, [_EXTENDS])
+    loop = _keys("A loop's file", LoopSection, [_EXTENDS])
     folder = Path(__file__).parent
     return {
         folder / "reference.md": "\n".join([_HEAD, *_keys("Top level", WholeSpec, [_EXTENDS])]) + "\n",
@@ -95,6 +102,7 @@ def pages() -> dict[Path, str]:
         folder / "evaluation-reference.md": "\n".join([_EVALUATION_HEAD, *suites]) + "\n",
         folder / "export-reference.md": "\n".join([_EXPORT_HEAD, *export]) + "\n",
         folder / "gate-reference.md": "\n".join([_GATE_HEAD, *policy]) + "\n",
+        folder / "loop-reference.md": "\n".join([_LOOP_HEAD, *loop]) + "\n",
         folder / "monitoring-reference.md": "\n".join([_MONITORING_HEAD, *watch]) + "\n",
         folder / "serving-reference.md": "\n".join([_SERVING_HEAD, *serving]) + "\n",
         folder / "triggers-reference.md": "\n".join([_TRIGGERS_HEAD, *triggers]) + "\n",

@@ -59,7 +59,9 @@ LONGEST_ORDER_S = 3600.0
 
 def own_folder() -> Path:
     """Of what it leaves."""
-    return raytrain_home() / "loops" / "month"
+    folder = raytrain_home() / "loops" / "month"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
 
 
 def main(overrides: list[str]) -> int:

@@ -68,14 +68,9 @@ def site(joined: Bench, tiny_llama: Path, tmp_path: Path) -> Site:
     content = yaml.safe_load(recipe.read_text())
     content["model"]["chat_template"] = TEMPLATE
     recipe.write_text(yaml.safe_dump(content))
-    write_suite(tmp_path, "sums", rows[:8], generation={"max_new_tokens": 4})
-    like = write_suite(tmp_path, "asked", rows[:2], like="sums", generation={"max_new_tokens": 4})
-    asked = yaml.safe_load(like.read_text())
-    asked |= {
-        "prompt": {"mode": "chat", "template": "{messages[0].content}"},
-        "answer": "{messages[1].content}",
-    }
-    like.write_text(yaml.safe_dump(asked))
+    write_suite(tmp_path, "cases", rows[:8], like="texts", answer="{question} {answer}")
+    asked = "{messages[0].content} {messages[1].content}"
+    like = write_suite(tmp_path, "asked", rows[:2], like="texts", answer=asked)
     lenient = {"suite": "*", "min_gain": None, "max_loss": None}
     contract = {"contract": "any", "suites": [lenient], "overall": {"min_gain": 0.0, "min_power": None}}
     policy = {

@@ -43,7 +43,7 @@ def find_production(registry: Registry, name: str, ring: KeyRing, records: Recor
         raise DataError(
             f"{reference} cannot be trained again from here",
             why=f"these records know no artifact {about.subject}, which {released.version} is made of",
-            fix="run this where it was trained, or with that RAYTRAIN_DATABASE_URL",
+            fix="run this where it was trained, or with that RAYTRAIN_DATABASE",
         )
     artifact = open_artifact(Location.parse(known.uri))
     recipe = artifact.manifest.provenance.get("config")

@@ -177,6 +177,7 @@ def _marks(events: Sequence[Event], x: Place, when: When) -> Iterator[str]:
 
 def write_story(folder: Path, story: Story, when: When = utc, place: Place = lambda moment: moment) -> Path:
     """story.html and story.json; returns the page."""
+    folder.mkdir(parents=True, exist_ok=True)
     page = folder / "story.html"
     write_atomically(page, render_page(story, when, place).encode())
     told = {**story.as_dict(), "when": {str(one.time): when(one.time) for one in story.events}}

@@ -1,0 +1,98 @@
+"""A loop over a small registry with two versions, and the request log of a server that nobody runs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import yaml
+from releases import Trained, release
+from suites import write_suite
+
+from raytrain.pipeline.loop.opening import release_of
+from raytrain.pipeline.loop.section import Loop, load_loop
+from raytrain.pipeline.steps import Release, admitted
+from raytrain.release.keys import KeyRing
+from raytrain.release.registry.registry import Registry
+from raytrain.release.registry.versions import Version
+from raytrain.runs.records import Records
+
+NAME = "sums"
+POLICY = {
+    "policy": "lax",
+    "targets": [{"to": "production", "reports": [], "documents": [], "max_age_days": None}],
+}
+TRIGGERS = {
+    "triggers": "grow",
+    "when": {"any": [{"new_rows": {"at_least": 3}}, {"manual": True}]},
+    "cooldown_hours": 0,
+}
+
+
+def write_loop(folder: Path, **changes: Any) -> Path:
+    """With the files that it names; a change of None takes a key out."""
+    write_suite(folder, "texts")
+    content = {
+        "loop": "small", "release": NAME, "triggers": "triggers.yaml", "gate": "policy.yaml", "suites": ["texts.yaml"],
+        "registry": str(folder / "registry"), "keys": str(folder / "keys"), "key": "release", "learning": None,
+        "log": str(folder / "log"), **changes,
+    }  # fmt: skip
+    for name, values in {"triggers": TRIGGERS, "policy": POLICY, "loop": content}.items():
+        (folder / f"{name}.yaml").write_text(yaml.safe_dump(values))
+    return folder / "loop.yaml"
+
+
+@dataclass(frozen=True)
+class Site:
+    loop: Loop
+    release: Release
+    records: Records
+
+    def promote(self, version: str) -> None:
+        assert admitted(self.release, Version.parse(version), []).moved
+
+    def production(self) -> str:
+        return str(self.release.desk.registry.state(NAME).aliases["production"])
+
+    def digest(self, version: str) -> str:
+        return self.release.desk.registry.find(f"{NAME}@{version}").digest
+
+
+def make_site(folder: Path, records: Records, **changes: Any) -> Site:
+    ring, registry = KeyRing(folder / "keys"), Registry(folder / "registry")
+    ring.generate("release")
+    for number in range(2):
+        trained = Trained(dataset=f"sha256:rows {number}")
+        release(registry, ring, folder / f"bundle-{number}", trained, f"1.{number}.0")
+    loop = load_loop(write_loop(folder, **changes))
+    return Site(loop, release_of(loop, records), records)
+
+
+def answered(
+    number: int, at: float, digest: str, *, user: str = "u", answer: str = "so", **more: Any
+) -> dict[str, Any]:
+    """A row of the request log."""
+    return {
+        "at": datetime.fromtimestamp(at, UTC), "request_id": f"r{number}", "key": None, "model": f"{NAME}@x",
+        "digest": digest, "arm": None, "prompts": [json.dumps([{"role": "user", "content": f"q{number}"}])],
+        "answers": [answer], "finish": ["stop"], "user": user, "consent": True, "route": "/v1/chat/completions", **more,
+    }  # fmt: skip
+
+
+def rated(number: int, at: float, rating: str, correction: str | None = None) -> dict[str, Any]:
+    """A row of feedback."""
+    return {
+        "at": datetime.fromtimestamp(at, UTC), "request_id": f"r{number}", "key": None, "rating": rating,
+        "correction": correction,
+    }  # fmt: skip
+
+
+def write_log(folder: Path, kind: str, rows: Sequence[dict[str, Any]], name: str = "a") -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    pq.write_table(pa.Table.from_pylist(list(rows)), folder / f"{kind}-{name}.parquet")

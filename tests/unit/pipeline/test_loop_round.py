@@ -1,0 +1,137 @@
+"""One look after another: an order is queued once, a dead job settles it, no part keeps another from its work."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import yaml
+from loops import NAME, Site, answered, make_site, rated, write_log
+from queued import a_job
+
+from raytrain.monitoring.drift.freezing import freeze, reference_place
+from raytrain.monitoring.learning.pool import InteractionPool, PooledRow
+from raytrain.monitoring.triggers.store import Ordered, TriggerStore
+from raytrain.pipeline.loop.round import Looker
+from raytrain.runs.queue.job import Job
+from raytrain.runs.queue.store import QueueStore
+from raytrain.runs.records import Records, open_records
+
+
+@pytest.fixture
+def records() -> Iterator[Records]:
+    found = open_records()
+    yield found
+    found.close()
+
+
+def job_of(ordered: Ordered) -> Job:
+    return a_job(ordered.order.id, run_id=ordered.order.id)
+
+
+def looker(site: Site) -> Looker:
+    return Looker(site.loop, site.release, site.records, job_of)
+
+
+def pooled(count: int) -> list[PooledRow]:
+    prompt = ({"role": "user", "content": "q"},)
+    return [
+        PooledRow(f"i{n}", float(n), "u", None, None, prompt, "a", "answer", 1.0, "ready")
+        for n in range(count)
+    ]
+
+
+def titles(home: Path) -> list[str]:
+    return [json.loads(one.read_text())["title"] for one in sorted((home / "alerts").glob("*.json"))]
+
+
+def test_what_is_seen_is_ordered_and_queued_once_whoever_looks(
+    tmp_path: Path, records: Records, home: Path
+) -> None:
+    site = make_site(tmp_path, records, fall=None)
+    assert looker(site).look(time.time()).queued is None
+    InteractionPool(records.engine).add(pooled(4))
+    first = looker(site).look(time.time())
+    assert (first.queued, first.blind) == ("grow-000001", [])
+    assert [looker(site).look(time.time()).queued for _ in range(2)] == [None, None]
+    (waiting,) = QueueStore(records.engine).jobs()
+    assert (waiting.id, waiting.run_id) == ("grow-000001", "grow-000001")
+    assert titles(home) == ["grow orders a retraining"]
+
+
+def test_an_order_whose_looker_was_killed_before_its_job_was_there_is_queued_by_the_next(
+    tmp_path: Path, records: Records
+) -> None:
+    site = make_site(tmp_path, records, fall=None)
+    InteractionPool(records.engine).add(pooled(4))
+
+    def killed(_: Ordered) -> Job:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        replace(looker(site), job_of=killed).look(time.time())
+    assert TriggerStore(records.engine).orders()[0].is_open
+    assert looker(site).look(time.time()).queued == "grow-000001"
+
+
+def test_a_job_that_nobody_goes_on_with_settles_its_order(
+    tmp_path: Path, records: Records, home: Path
+) -> None:
+    site = make_site(tmp_path, records, fall=None)
+    InteractionPool(records.engine).add(pooled(4))
+    looker(site).look(time.time())
+    QueueStore(records.engine).cancel("grow-000001")
+    done = looker(site).look(time.time())
+    assert done.settled == ["grow-000001"]
+    (order, *_) = reversed(TriggerStore(records.engine).orders())
+    assert order.outcome == "failed" and "cancelled" in str(order.why)
+    assert "grow-000001 has failed" in titles(home)
+
+
+def test_what_cannot_be_done_is_told_and_the_rest_is_done(
+    tmp_path: Path, records: Records, home: Path
+) -> None:
+    """No reference is frozen, and nothing is in production yet; the order is made all the same."""
+    (tmp_path / "watch.yaml").write_text(yaml.safe_dump({"watch": "small", "window": {"rows": 10}}))
+    site = make_site(tmp_path, records, watch="watch.yaml", learning={})
+    InteractionPool(records.engine).add(pooled(4))
+    done = looker(site).look(time.time())
+    assert [one.partition(":")[0] for one in done.blind] == ["watch", "collect"]
+    assert done.queued == "grow-000001"
+    assert {"the loop small cannot watch", "the loop small cannot collect"} <= set(titles(home))
+
+
+def test_after_a_change_of_production_a_new_reference_is_frozen_of_what_came_since(
+    tmp_path: Path, records: Records
+) -> None:
+    log, now = tmp_path / "log", time.time()
+    watch = {
+        "watch": "small", "model": NAME, "log": str(log), "window": {"rows": 10, "settle_s": 0}, "level": None,
+        "falls": [{"feature": "approval", "by": 0.5}],
+    }  # fmt: skip
+    (tmp_path / "watch.yaml").write_text(yaml.safe_dump(watch))
+    site = make_site(tmp_path, records, watch="watch.yaml", fall=None, new_reference_rows=20)
+    write_log(log, "requests", [answered(n, now - 500 + n, site.digest("1.0.0")) for n in range(30)])
+    write_log(log, "feedback", [rated(n, now - 400 + n, "up" if n % 2 else "down") for n in range(30)])
+    assert site.loop.watch is not None
+    before = freeze(site.loop.watch, now=now, most=20).artifact.digest
+    assert len(looker(site).look(now).windows) >= 1, "nothing was promoted: the reference stands"
+
+    site.promote("1.0.0")
+    later = time.time() + 10
+    write_log(log, "requests", [answered(100 + n, later + n, site.digest("1.0.0")) for n in range(15)], "b")
+    write_log(log, "feedback", [rated(100 + n, later + n, "up") for n in range(15)], "b")
+    waiting = looker(site).look(later + 100)
+    assert (waiting.waits_for_rows, waiting.windows, waiting.reference) == (5, [], None)
+    write_log(
+        log, "requests", [answered(200 + n, later + 20 + n, site.digest("1.0.0")) for n in range(18)], "c"
+    )
+    done = looker(site).look(later + 100)
+    assert done.reference not in (None, before) and done.waits_for_rows is None
+    assert [one["number"] for one in done.windows] == [1], "the first ten after the twenty of the reference"
+    assert looker(site).look(later + 100).reference is None
+    assert reference_place(site.loop.watch).exists()

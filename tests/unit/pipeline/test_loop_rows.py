@@ -1,0 +1,121 @@
+"""What a retraining learns from: which rows are held out, which old ones go along, and that it is written once."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from raytrain.data.section import SourceSection
+from raytrain.data.sources import open_sources
+from raytrain.errors import DataError
+from raytrain.pipeline.loop.fresh_rows import (
+    Learned,
+    RowsPlan,
+    open_plan,
+    plan_beside,
+    split_rows,
+    write_plan,
+)
+from raytrain.pipeline.loop.section import RowsSection
+from raytrain.storage.location import Location
+
+
+def fresh(count: int, first: int = 0) -> list[dict[str, Any]]:
+    def said(n: int) -> list[dict[str, str]]:
+        return [{"role": "user", "content": f"q{n}"}, {"role": "assistant", "content": f"a{n}"}]
+
+    return [{"id": f"{n:032x}", "messages": said(n)} for n in range(first, first + count)]
+
+
+@pytest.fixture
+def old(tmp_path: Path) -> SourceSection:
+    file = tmp_path / "old.jsonl"
+    file.write_text("".join(json.dumps({"problem": f"q{n}", "answer": f"a{n}"}) + "\n" for n in range(50)))
+    return SourceSection(path=str(file), columns={"question": "problem"}, licence="MIT")
+
+
+def planned(
+    folder: Path,
+    section: RowsSection,
+    rows: list[dict[str, Any]],
+    *old: SourceSection,
+    order: str = "grow-000001",
+) -> RowsPlan:
+    recipe = {
+        "name": "n",
+        "data": {"max_seq_len": 64, "sources": [one.model_dump(mode="json") for one in old]},
+    }
+    place, parents = Location(str(folder / order / "rows")), {"production": "sha256:p"}
+    return write_plan(place, section, rows, Learned(recipe, old), parents, {"order": order})
+
+
+def texts_of(section: dict[str, Any]) -> list[str]:
+    (source,) = open_sources([SourceSection.model_validate(section)])
+    return [json.dumps(raw.content) for raw in source.rows()]
+
+
+def test_a_row_is_held_out_by_its_id_alone() -> None:
+    learned, held_out = split_rows(fresh(400), 0.25)
+    assert 60 <= len(held_out) <= 140
+    assert {one["id"] for one in learned}.isdisjoint(one["id"] for one in held_out)
+    again = split_rows(reversed(fresh(800)), 0.25)[1]
+    assert {one["id"] for one in held_out} <= {one["id"] for one in again}, "and by every later retraining"
+    assert split_rows(fresh(5), 0.0) == (fresh(5), [])
+
+
+def test_old_rows_are_drawn_as_they_were_read(tmp_path: Path, old: SourceSection) -> None:
+    plan = planned(tmp_path, RowsSection(replay=0.5, held_out=0.2, least=1), fresh(40), old)
+    replay, own = plan.recipe["data"]["sources"]
+    learned = plan.content["num_fresh"]
+    assert plan.content["num_old"] == round(0.5 * learned) == len(set(texts_of(replay)))
+    assert set(texts_of(replay)) <= set(texts_of(old.model_dump()))
+    assert (replay["columns"], replay["licence"]) == ({"question": "problem"}, "MIT")
+    assert len(texts_of(own)) == learned and plan.recipe["data"]["max_seq_len"] == 64
+    assert sorted(row["id"] for row in plan.rows()) == [row["id"] for row in fresh(40)]
+    assert "q" not in plan.told()
+
+
+def test_the_next_retraining_draws_from_everything_and_not_from_what_was_drawn(
+    tmp_path: Path, old: SourceSection
+) -> None:
+    first = planned(tmp_path, RowsSection(replay=0.1, held_out=0.0, least=1), fresh(10), old)
+    sources = [SourceSection.model_validate(one) for one in first.recipe["data"]["sources"]]
+    told = [plan_beside(str(one.path)) for one in sources]
+    assert told == [first.content, first.content]
+    everything = [SourceSection.model_validate(one) for one in first.content["sources"]]
+    assert [one.path for one in everything] == [old.path, str(first.artifact.location / "fresh.jsonl")]
+    assert plan_beside(str(old.path)) is None
+
+    second = planned(
+        tmp_path, RowsSection(replay=None, least=1), fresh(10, 10), *everything, order="grow-000002"
+    )
+    assert [one["path"] for one in second.recipe["data"]["sources"]] == [
+        old.path, str(first.artifact.location / "fresh.jsonl"), str(second.artifact.location / "fresh.jsonl"),
+    ]  # fmt: skip
+    assert second.content["num_old"] == "all"
+
+
+def test_another_order_draws_other_rows_and_the_same_one_the_same(tmp_path: Path, old: SourceSection) -> None:
+    section = RowsSection(replay=1.0, held_out=0.0, least=1)
+    drawn = [
+        texts_of(planned(folder, section, fresh(12), old, order=order).recipe["data"]["sources"][0])
+        for folder, order in ((tmp_path / "a", "x-1"), (tmp_path / "b", "x-1"), (tmp_path / "c", "x-2"))
+    ]
+    assert drawn[0] == drawn[1] != drawn[2]
+
+
+def test_too_few_rows_are_told_and_nothing_is_written(tmp_path: Path, old: SourceSection) -> None:
+    with pytest.raises(DataError, match="7 rows to learn from, and 20 are asked"):
+        planned(tmp_path, RowsSection(), fresh(7), old)
+    assert open_plan(Location(str(tmp_path / "grow-000001" / "rows"))) is None
+
+
+def test_rows_of_production_that_are_damaged_are_told(tmp_path: Path, old: SourceSection) -> None:
+    plan = planned(tmp_path, RowsSection(least=1), fresh(10), old)
+    place = plan.artifact.path / "fresh.jsonl"
+    place.write_text(place.read_text() + "{}\n")
+    with pytest.raises(DataError, match="cannot be read"):
+        plan_beside(str(place))
