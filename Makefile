@@ -1,10 +1,10 @@
-# Three commands on a fresh machine: `make demo`, `make serve` and `make test`. Each makes the environment it needs in .venv.
+# Four commands on a fresh machine: `make demo`, `make serve`, `make loop` and `make test`. Each makes the environment it needs in .venv.
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 DEMO_MODEL := .venv/.demo-model
 
-.PHONY: env demo serve test thorough unit integration lint format bench clean
+.PHONY: env demo serve loop test thorough unit integration lint format bench clean
 
 env: $(INSTALLED)
 
@@ -21,11 +21,15 @@ $(DEMO_MODEL): $(INSTALLED)
 	touch $@
 
 demo: $(DEMO_MODEL)
-	HF_HUB_OFFLINE=1 $(BIN)/python jobs/demo.py
+	HF_HUB_OFFLINE=1 $(BIN)/python -m jobs.demo
 
 # What the demo has released, on this machine alone and without keys, until Ctrl-C.
 serve: $(DEMO_MODEL)
 	HF_HUB_OFFLINE=1 $(BIN)/raytrain serve start serve/laptop.yaml http.insecure=true
+
+# Four weeks in minutes: traffic, drift, a retraining, poison, a bad version that is taken back.
+loop: $(DEMO_MODEL)
+	HF_HUB_OFFLINE=1 $(BIN)/python -m jobs.month
 
 test: $(DEMO_MODEL)
 	$(BIN)/python tests/run.py

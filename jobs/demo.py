@@ -1,7 +1,7 @@
 """The demo: one story from rows to a version in production that answers, and back, on two workers.
 
     make demo                     on a laptop
-    ray job submit --working-dir . -- python jobs/demo.py
+    ray job submit --working-dir . -- python -m jobs.demo
 
 Arguments are overrides of jobs/demo.yaml and jobs/demo_search.yaml, for example `data.max_seq_len=96`.
 """
@@ -18,9 +18,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import openai
 from rich.console import Console
 
+from jobs.demo_told import QUESTION, show_answers, show_comparison, show_promotion
 from raytrain.cli.evaluate import ProgressBars
 from raytrain.cli.output import exit_code_when_stopped, report_error, stderr_console
 from raytrain.cli.progress import ProgressView
@@ -28,18 +28,19 @@ from raytrain.cli.tune_view import TuneView, told_values
 from raytrain.data.tool_calls import generate_tool_calls
 from raytrain.errors import EndpointError, PlatformError, TrainingError
 from raytrain.evaluation.decision.contract import load_contract
-from raytrain.evaluation.decision.decide import Comparison
-from raytrain.evaluation.decision.headline import action, evidence, headline, outcome
-from raytrain.evaluation.decision.turns import turns_of
 from raytrain.evaluation.items import Suite, load_items
 from raytrain.evaluation.results import Evaluation
+from raytrain.evaluation.scoring.structure import json_equal
 from raytrain.evaluation.suite import load_suite
+from raytrain.monitoring.learning.pool import InteractionPool
 from raytrain.pipeline import steps as pipeline
+from raytrain.pipeline.loop.guarding import guard
+from raytrain.pipeline.loop.section import Loop, load_loop
 from raytrain.pipeline.steps import Release, Stopped
 from raytrain.release.bundle.parity.prompts import Prompt
 from raytrain.release.gate.evidence import Shelves
 from raytrain.release.gate.policy import load_policy
-from raytrain.release.gate.promote import Desk, Promotion
+from raytrain.release.gate.promote import Desk
 from raytrain.release.keys import KeyRing
 from raytrain.release.registry.registry import Registry
 from raytrain.release.registry.versions import Version
@@ -47,6 +48,7 @@ from raytrain.runs.records import open_records
 from raytrain.serving.launch import curl_line
 from raytrain.serving.load import Load
 from raytrain.storage.artifact import Artifact
+from raytrain.storage.database import open_database
 from raytrain.storage.home import raytrain_home
 from raytrain.storage.location import write_atomically
 from raytrain.training.outcome import TrainResult
@@ -58,7 +60,9 @@ NAME, KEY = "demo-tool-calls", "demo"
 BATCH_SIZE = 20
 """Of answers; per answer it takes about 0.6 of the processor time that 8 take."""
 
-QUESTION = "Wake me at 6:45, please."
+RATED_BEFORE = 30
+"""Answers of the version in production that are judged before another takes its place."""
+LONGEST_FALL_S = 300.0
 PROMPTS = [
     Prompt("a request", [{"role": "user", "content": QUESTION}]),
     Prompt("small talk", [{"role": "user", "content": "Grüß dich! Was kannst du?"}]),
@@ -139,11 +143,13 @@ class Demo:
             show_promotion(pipeline.admitted(release, spoiled_version, [decision]))
 
             self.heading("9. Production answers")
-            with pipeline.served(release, spec, free_port()) as url:
+            loop = load_loop(JOBS / "loops" / "demo.yaml")
+            log = {"share": 1.0, "feedback": True, "flush_s": 0.5, "folder": str(loop.log)}
+            with pipeline.served(release, spec, free_port(), request_log=log) as url:
                 show_answers(url)
-                self.heading("10. Forced through, and back, while four clients ask")
+                self.heading("10. Forced through, and taken back by itself, while four clients ask and judge")
                 known = {version: candidate, spoiled_version: spoiled_candidate}
-                self.forced_and_back(release, decision, url, known)
+                self.forced_and_back(release, decision, url, known, loop)
 
         print("\nmake serve                    goes on serving it; its page: http://127.0.0.1:8000/")
         print(curl_line("http://127.0.0.1:8000", NAME, QUESTION))
@@ -153,21 +159,25 @@ class Demo:
         print(decisions.path / result.run_id / "decision.html")
 
     def forced_and_back(
-        self, release: Release, decision: Artifact, url: str, known: dict[Version, Evaluation]
+        self, release: Release, decision: Artifact, url: str, known: dict[Version, Evaluation], loop: Loop
     ) -> None:
         """`known`: what each version answered when it was evaluated, the one in production first. Raises
-        EndpointError where a request fails."""
+        EndpointError where a request fails, or nobody takes the version back."""
         before, forced = (f"{NAME}@{version}" for version in known)
         written = {f"{NAME}@{version}": outputs(evaluation) for version, evaluation in known.items()}
-        with Load(url, NAME, list(written[before])) as load:
-            load.wait_for(before)
+        right = references(known[next(iter(known))])
+
+        def judge(prompt: str, text: str) -> bool:
+            return json_equal(text, right[prompt]).value == 1.0
+
+        with Load(url, NAME, list(written[before]), judge=judge) as load:
+            load.wait_for(before, RATED_BEFORE)
             why = "to show what an override leaves behind"
             show_promotion(
                 pipeline.admitted(release, [*known][1], [decision], override_as="release-lead", why=why)
             )
             load.wait_for(forced)
-            back = pipeline.rolled_back(release, "it is worse")
-            print(f"rolled back: {NAME}@production is {back.after} again, {sum(back.seconds.values()):.1f} s")
+            self.taken_back(release, loop)
             load.wait_for(before)
         print(load.told())
         same = sum(written[one.model].get(one.prompt) == one.text for one in load.answers)
@@ -178,6 +188,26 @@ class Demo:
                 why=load.failures[0],
                 fix="no change of a version may cost an answer: this is a fault of raytrain, please report it",
             )
+
+    def taken_back(self, release: Release, loop: Loop) -> None:
+        """As `raytrain loop run` looks, until a look finds enough against the version."""
+        pool, end = InteractionPool(open_database()), time.monotonic() + LONGEST_FALL_S
+        while time.monotonic() < end:
+            found = guard(loop, release, pool, time.time())
+            if found is not None and found.rollback is not None:
+                back = found.rollback
+                print(
+                    f"taken back: {NAME}@production is {back.after} again, {sum(back.seconds.values()):.1f} s"
+                )
+                for one in found.fell:
+                    print(f"  because of {one.told()}")
+                return
+            time.sleep(0.5)
+        raise EndpointError(
+            f"nobody has taken {NAME}@production back",
+            why=f"its answers are worse, and {LONGEST_FALL_S:.0f} s were not enough to see it",
+            fix="this is a fault of raytrain, please report it",
+        )
 
     def heading(self, text: str) -> None:
         self.console.print(f"[bold]{text}[/]", highlight=False)
@@ -223,22 +253,14 @@ def free_port() -> int:
         return int(one.getsockname()[1])
 
 
+def references(evaluation: Evaluation) -> dict[str, tuple[str, ...]]:
+    """The right answers, by the prompt as the model read it."""
+    return {one.prompt: tuple(one.references) for records in evaluation.records.values() for one in records}
+
+
 def outputs(evaluation: Evaluation) -> dict[str, str]:
     """By the prompt as the model read it."""
     return {one.prompt: one.output for records in evaluation.records.values() for one in records}
-
-
-def show_answers(url: str) -> None:
-    """Production and the base model, asked by OpenAI's client."""
-    client = openai.OpenAI(base_url=f"{url}/v1", api_key="none needed", max_retries=0)
-    print(QUESTION)
-    for model in (one.id for one in client.models.list() if "@" not in one.id):
-        answer = client.chat.completions.create(
-            model=model, messages=[{"role": "user", "content": QUESTION}], max_tokens=48, temperature=0
-        )
-        by = (answer.model_extra or {})["raytrain"]
-        text = answer.choices[0].message.content or ""
-        print(f"  {by['model']} ({by['digest'].removeprefix('sha256:')[:12]}): {text[:120]!r}")
 
 
 def made_worse(spec: RunSpec) -> list[str]:
@@ -250,56 +272,6 @@ def made_worse(spec: RunSpec) -> list[str]:
     place = spec.storage.location.path / "demo-shuffled.jsonl"
     write_atomically(place, "".join(json.dumps(row) + "\n" for row in shuffled).encode())
     return ["name=demo-worse", f"data.sources={place}", "train.max_steps=4", "train.warmup_steps=0"]
-
-
-def show_comparison(comparison: Comparison) -> None:
-    """Scores, the verdict, and a few answers to look at."""
-    from rich.table import Table
-
-    console = Console()
-    both = {
-        "base model": comparison.baseline.evaluation,
-        "with the adapter": comparison.decisions[0].candidate.evaluation,
-    }
-    table = Table(title="JSON tool calls for requests that were never seen", title_justify="left")
-    for column in ("", "right", "95 % interval"):
-        table.add_column(column)
-    records = []
-    for name, evaluation in both.items():
-        ((suite, report),) = evaluation.report.suites.items()
-        records.append(evaluation.records[suite])
-        interval = report.intervals["score"]
-        count = f"{report.score * report.num_items:.0f} of {report.num_items}"
-        table.add_row(name, count, f"{interval.low:.0%} to {interval.high:.0%}")
-    console.print(table)
-    (decision,) = comparison.decisions
-    console.print(f"\n{headline(decision)}: {action(decision).lower()}", style="bold", highlight=False)
-    console.print(f"{evidence(decision)}. {outcome(decision, comparison.contract)}\n", highlight=False)
-    pairs = sorted(zip(*records, strict=True), key=lambda pair: -(pair[1].score or 0.0))
-    for before, after in pairs[:1] + pairs[-1:]:
-        turns = turns_of(before.prompt)
-        request = before.prompt if turns is None else turns[-1].text
-        lines = [request, f"  base:    {before.output[:90]!r}", f"  adapter: {after.output[:120]}"]
-        if not after.score:
-            lines.append(f"           expected {after.references[0]}")
-        for number, line in enumerate(lines):
-            style = None if number else "bold"
-            console.print(line, style=style, markup=False, highlight=False, soft_wrap=True)
-        console.print()
-
-
-def show_promotion(done: Promotion) -> None:
-    """What each rule said, and what became of it."""
-    facts, outcome_ = done.judged.facts, done.judged.outcome
-    override = done.judged.override
-    for rule in outcome_.held_by if override else outcome_.rules:
-        sign = {"passed": "✓", "failed": "✗", "pending": "?"}[rule.status]
-        print(f"  {sign} {rule.name}: {rule.value}{'' if rule.status == 'passed' else f'; {rule.why}'}")
-    if override is not None:
-        print(f"  ! OVERRIDE by {override.who} as {override.role}: {override.why}")
-    version = f"{facts.name}@{facts.version}"
-    now = f"{version} is in production" if done.judged.released else f"{version} stays out of production"
-    print(f"{outcome_.verdict}{', set aside' if override else ''}: {now}")
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ import itertools
 import threading
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from urllib.parse import unquote
 
@@ -39,6 +39,8 @@ class Load:
     num_clients: int = 4
     timeout_s: float = 60.0
     """For one answer, and for a change to show."""
+    judge: Callable[[str, str], bool] | None = None
+    """Of prompt and answer whether it is right; each is then told so with a thumb. None = nobody judges."""
     answers: list[Asked] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
     _stopping: threading.Event = field(default_factory=threading.Event)
@@ -57,10 +59,11 @@ class Load:
         for thread in self._threads:
             thread.join()
 
-    def wait_for(self, model: str) -> None:
-        """Until the next answer that `model` gives. Raises EndpointError where none comes."""
-        seen, end = len(self.answers), time.monotonic() + self.timeout_s
-        while not any(one.model == model for one in self.answers[seen:]):
+    def wait_for(self, model: str, count: int = 1) -> None:
+        """Until the next so many answers that `model` gives. Raises EndpointError where they do not come in time, each
+        in its own."""
+        seen, end = len(self.answers), time.monotonic() + self.timeout_s * count
+        while sum(one.model == model for one in self.answers[seen:]) < count:
             if time.monotonic() > end:
                 raise EndpointError(
                     f"{model} gives no answer",
@@ -93,6 +96,11 @@ class Load:
         body = {"model": self.model, "prompt": prompt, "max_tokens": self.max_tokens, "temperature": 0}
         response = session.post(f"{self.url}/v1/completions", json=body, timeout=self.timeout_s)
         response.raise_for_status()
-        text = response.json()["choices"][0]["text"]
+        told = response.json()
+        text = told["choices"][0]["text"]
+        if self.judge is not None:
+            thumb = "up" if self.judge(prompt, text) else "down"
+            feedback = {"request_id": told["id"], "rating": thumb}
+            session.post(f"{self.url}/v1/feedback", json=feedback, timeout=self.timeout_s).raise_for_status()
         headers = response.headers
         return Asked(unquote(headers["x-raytrain-model"]), headers["x-raytrain-digest"], prompt, text)

@@ -19,7 +19,7 @@ def test_it_passes_as_a_submitted_job(joined: Bench, cluster: Cluster) -> None:
     submitted = subprocess.run(
         [
             str(BIN / "ray"), "job", "submit", "--address", cluster.dashboard, "--working-dir", str(ROOT),
-            "--runtime-env-json", json.dumps(runtime), "--", str(BIN / "python"), "jobs/demo.py",
+            "--runtime-env-json", json.dumps(runtime), "--", str(BIN / "python"), "-m", "jobs.demo",
         ],
         env=joined.child_environment(),
         capture_output=True, text=True, timeout=3900, check=False,
@@ -32,7 +32,7 @@ def test_it_passes_as_a_submitted_job(joined: Bench, cluster: Cluster) -> None:
     for line in (
         "NO-GO: demo-tool-calls@1.1.0 stays out of production",
         "NO-GO, set aside: demo-tool-calls@1.1.0 is in production",
-        "rolled back: demo-tool-calls@production is 1.0.0 again",
+        "taken back: demo-tool-calls@production is 1.0.0 again",
     ):
         assert line in told, told
     assert re.search(r"^GO: demo-tool-calls@1\.0\.0 is in production", told, re.MULTILINE), told

@@ -22,7 +22,6 @@ from raytrain.release.registry.journal import Entry
 from raytrain.release.registry.state import PRODUCTION
 from raytrain.release.rollback import Rollback
 
-
 _Row = tuple[Logged, Logged | None]
 
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
+import importlib
 from types import ModuleType
 
 import pytest
@@ -22,14 +21,8 @@ from raytrain.storage.location import Location
 
 @pytest.fixture
 def demo(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    spec = importlib.util.spec_from_file_location("demo_job", ROOT / "jobs" / "demo.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(
-        sys.modules, spec.name, module
-    )  # where dataclasses look for the module that they are in
-    spec.loader.exec_module(module)
-    return module
+    monkeypatch.syspath_prepend(ROOT)
+    return importlib.import_module("jobs.demo")
 
 
 @pytest.mark.parametrize(
