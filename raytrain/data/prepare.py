@@ -118,7 +118,8 @@ def _find_cached(destination: Location, tell: OnProgress) -> Artifact | None:
         # A commit keeps what is there under the same digest, and the manifest of this one is still good.
         delete_artifact(destination)
         return None
-    tell(PrepareProgress("cached", note=f"already prepared: {destination}"))
+    kept = json.loads((artifact.path / "statistics.json").read_text(encoding="utf-8"))["rows"]["kept"]
+    tell(PrepareProgress("cached", num_rows=kept, note=f"already prepared: {destination}"))
     return artifact
 
 

@@ -167,6 +167,25 @@ def test_shipped_triggers_files_are_valid(place: Path) -> None:
     assert load_triggers(place).triggers
 
 
+@pytest.mark.parametrize("block", all_blocks("yaml loop"), ids=by_place)
+def test_loops_are_valid(block: Block) -> None:
+    """But for the files that they name."""
+    from raytrain.config.document import parse_document
+    from raytrain.config.recipe import build
+    from raytrain.pipeline.loop.section import LOOP, LoopSection
+
+    assert build(LoopSection, parse_document(block.text, str(block), LOOP)).loop
+
+
+@pytest.mark.parametrize(
+    "place", sorted((ROOT / "jobs" / "loops").glob("*.yaml")), ids=lambda place: place.stem
+)
+def test_shipped_loops_are_valid(place: Path) -> None:
+    from raytrain.pipeline.loop.section import load_loop
+
+    assert load_loop(place).section.loop
+
+
 @pytest.mark.parametrize("block", all_blocks("yaml workflow"), ids=by_place)
 def test_workflows_are_whole_and_their_commands_understood(block: Block) -> None:
     import yaml
@@ -275,7 +294,9 @@ def test_recipes_in_commands_take_their_overrides(workplace: Path) -> None:
     for block in all_blocks("bash"):
         for words in command_lines(block.text):
             recipes = [word for word in words if word.endswith(".yaml")]
-            takes_another_file = words[1:2] in (["suite"], ["cluster"], ["triggers"], ["watch"], ["alerts"])
+            takes_another_file = words[1:2] in (
+                ["suite"], ["cluster"], ["triggers"], ["watch"], ["alerts"], ["loop"], ["retrain"],
+            )  # fmt: skip
             if (
                 not recipes
                 or takes_another_file

@@ -217,6 +217,7 @@ def test_a_dataset_that_is_there_is_returned_at_once(tmp_path: Path) -> None:
     told.clear()
     again = prepare_dataset(section.model_copy(update={"max_seq_len": 64}), storage, on_progress=told.append)
     assert [one.phase for one in told] == ["open", "cached"]
+    assert told[-1].num_rows == 20
     assert again.digest == first.digest
     write_rows(source, many_rows(21))
     assert prepare_dataset(section, storage).digest != first.digest

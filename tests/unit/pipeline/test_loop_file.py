@@ -11,15 +11,6 @@ from loops import write_loop
 from raytrain.errors import ConfigError
 from raytrain.pipeline.loop.section import load_loop
 
-JOBS = Path(__file__).parents[3] / "jobs"
-
-
-def test_the_loop_of_the_simulated_month_is_valid() -> None:
-    loop = load_loop(JOBS / "loops" / "month.yaml")
-    assert loop.watch is not None and loop.watch.watch == loop.triggers.watch == "month"
-    assert loop.needs_staging and loop.fresh_suite is not None
-    assert Path(str(loop.prompts)).is_file()
-
 
 @pytest.mark.parametrize(
     ("changes", "words"),
