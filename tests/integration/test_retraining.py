@@ -152,18 +152,22 @@ def test_rows_that_came_since_reach_production_once_also_when_it_is_killed(site:
     forgotten = site.run("data", "forget", "user 1").object
     assert [(one["version"], one["aliases"]) for one in forgotten["versions"]] == [("1.1.0", ["production"])]
 
+    refuses_what_has_no_rows(site)
 
-def test_what_cannot_be_done_is_settled_with_its_reason_and_an_alert(site: Site) -> None:
-    """Too few rows, and a job that nobody can save."""
-    site.run("triggers", "check", site.triggers)
-    site.pool().add([row(number, "one") for number in range(20)])
+
+def refuses_what_has_no_rows(site: Site) -> None:
+    """Its order is settled with the reason, people are told, and production stays."""
+    site.pool().add([row(number, "one") for number in range(200, 220)])
     order = site.run("loop", "run", site.loop).object["queued"]
+    assert order == "grow-000002"
     site.pool().forget("one")
+    site.pool().forget("too late")
     failed = site.bench.run("retrain", site.loop, order, "--json")
     assert failed.code == 3, failed.told()
     assert "0 rows to learn from" in failed.error["what"]
-    (ordered,) = site.orders()
+    ordered = site.orders()[0]
     assert ordered["outcome"] == "failed" and "0 rows" in ordered["why"]
     alerts = [json.loads(one.read_text()) for one in (site.bench.home / "alerts").glob("*.json")]
-    assert any(one["title"] == f"{order} has failed" for one in alerts)
-    assert site.production() == "1.0.0"
+    titles = {one["title"] for one in alerts}
+    assert {f"{order} has failed", "grow-000001: a new version is in production"} <= titles
+    assert site.production() == "1.1.0"

@@ -22,7 +22,7 @@ from raytrain.release.registry.journal import Entry
 from raytrain.release.registry.state import PRODUCTION
 from raytrain.release.rollback import Rollback
 
-_Row = tuple[Logged, Logged | None]
+RatedRow = tuple[Logged, Logged | None]
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ def guard(loop: Loop, release: Release, pool: InteractionPool, now: float) -> Gu
         return None
     since = datetime.fromisoformat(entry.time).timestamp()
     log = read_request_log(loop.log)
-    rows = _without_poison([(one, log.feedback_on(one)) for one in log.requests], pool)
+    rows = without_poison([(one, log.feedback_on(one)) for one in log.requests], pool)
     was = _answers(rows, registry.find(f"{name}@{before}").digest, -1.0, since)
     is_now = _answers(rows, registry.find(f"{name}@{version}").digest, since, now)
     found = Guarded(version, tuple(falls(section, was, is_now)))
@@ -98,7 +98,8 @@ def _is_recent_promotion(release: Release, entry: Entry, now: float, hours: floa
     return age <= hours * 3600 and kind_of_move(release.desk.registry, release.name, entry) == PROMOTION_KIND
 
 
-def _without_poison(rows: list[_Row], pool: InteractionPool) -> list[_Row]:
+def without_poison(rows: list[RatedRow], pool: InteractionPool) -> list[RatedRow]:
+    """Requests with what was said of them, but for those that were set aside."""
     ids = [_ids(*row) for row in rows]
     bad = pool.set_aside(one for found in ids for one in found)
     return [row for row, found in zip(rows, ids, strict=True) if not bad & found]
@@ -111,7 +112,7 @@ def _ids(request: Logged, feedback: Logged | None) -> set[str]:
         return set()  # a row that is none of a request log's
 
 
-def _answers(rows: Sequence[_Row], digest: str, since: float, until: float) -> list[Answered]:
+def _answers(rows: Sequence[RatedRow], digest: str, since: float, until: float) -> list[Answered]:
     """Of one version, in the order of time; what a trial asked of it besides is none of its answers."""
     found = [
         answered_of(request, feedback, at)

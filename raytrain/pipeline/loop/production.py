@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from raytrain.config.document import Document
+from raytrain.config.recipe import build
 from raytrain.data.section import SourceSection
 from raytrain.errors import DataError
 from raytrain.pipeline.loop import fresh_rows
@@ -34,7 +36,8 @@ class Production:
 
 
 def find_production(registry: Registry, name: str, ring: KeyRing, records: Records) -> Production:
-    """Raises what verifying it raises; DataError where its trained artifact, or its recipe, is not at hand."""
+    """Raises what verifying it raises; DataError where its trained artifact, or its recipe, is not at hand, ConfigError
+    where the recipe is of another raytrain, and not valid any more."""
     reference = f"{name}@{PRODUCTION}"
     released = registry.find(reference)
     about = about_bundle(registry.verified(reference, ring).artifact)
@@ -53,7 +56,7 @@ def find_production(registry: Registry, name: str, ring: KeyRing, records: Recor
             why=f"{known.uri} does not say by which recipe it was trained",
             fix="train and release a version with this version of raytrain first",
         )
-    spec = RunSpec.model_validate(recipe)
+    spec = build(RunSpec, Document(recipe, {(): f"the recipe of {reference}"}))
     return Production(
         released.version, released.digest, known.uri, spec, tuple(_all_sources(spec.data.sources))
     )

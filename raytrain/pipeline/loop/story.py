@@ -16,6 +16,7 @@ from raytrain.monitoring.triggers.falls import Answered, answered_of
 from raytrain.monitoring.triggers.observing import WATCH_KIND
 from raytrain.monitoring.triggers.store import TriggerStore
 from raytrain.pipeline.loop.chain_record import KIND as CHAIN_KIND
+from raytrain.pipeline.loop.guarding import without_poison
 from raytrain.pipeline.loop.section import Loop
 from raytrain.pipeline.steps import Release
 from raytrain.release.gate.record import PROMOTION_KIND, ROLLBACK_KIND
@@ -101,20 +102,21 @@ def gather(loop: Loop, release: Release, records: Records, *, rated_each: int) -
     ]  # fmt: skip
     return Story(
         release.name,
-        tuple(_quality(loop, release, rated_each)),
+        tuple(_quality(loop, release, InteractionPool(records.engine), rated_each)),
         drift,
         tuple(sorted(events, key=lambda one: one.time)),
     )
 
 
-def _quality(loop: Loop, release: Release, rated_each: int) -> Iterator[Quality]:
+def _quality(loop: Loop, release: Release, pool: InteractionPool, rated_each: int) -> Iterator[Quality]:
     log = read_request_log(loop.log)
     versions = {one.digest: str(one.version) for one in release.desk.registry.released(release.name)}
+    rows = without_poison([(one, log.feedback_on(one)) for one in log.requests], pool)
     by_version: dict[str, list[Answered]] = defaultdict(list)
     stretch = ""
-    for request in sorted(log.requests, key=lambda one: as_seconds(one.get("at"))):
+    for request, feedback in sorted(rows, key=lambda one: as_seconds(one[0].get("at"))):
         digest = str(request.get("digest"))
-        answered = answered_of(request, log.feedback_on(request), as_seconds(request.get("at")))
+        answered = answered_of(request, feedback, as_seconds(request.get("at")))
         if digest not in versions or answered.approval is None:
             continue
         if digest != stretch:  # what a version answered before another did is told by itself

@@ -53,12 +53,17 @@ def _body(story: Story, when: When, place: Place) -> Iterator[str]:
 
 def headline(story: Story) -> str:
     kinds = [one.kind for one in story.events]
+    num_in = kinds.count("promotion") + kinds.count("override")
     parts = [
-        f"{kinds.count('promotion') + kinds.count('override')} versions went to production",
-        f"{kinds.count('rollback')} were taken back",
-        f"{kinds.count('alarm')} alarms",
+        _counted(num_in, "version"),
+        f"{kinds.count('rollback')} taken back",
+        _counted(kinds.count("alarm"), "alarm"),
     ]
     return ", ".join(parts)
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count} {noun}{'s' * (count != 1)}"
 
 
 def _share(one: Quality) -> str:
