@@ -164,7 +164,7 @@ def _show(done: Round, console: Console) -> None:
     if done.reference is not None:
         say(f"a new reference: {done.reference}")
     if done.waits_for_rows is not None:
-        say(f"production has changed: {done.waits_for_rows} answers more, and they are the new reference")
+        say(f"production has changed: a new reference waits for {done.waits_for_rows} answers more")
     if done.collected is not None:
         quarantined = len(done.collected["quarantined"])
         say(f"interactions: {done.collected['num_new']} new rows, {quarantined} of them set aside")
@@ -183,6 +183,8 @@ def _show_decision(done: Round, say: Any) -> None:
         say(f"{one} has failed for good")
     decision = done.decision
     if decision is not None:
+        for one in decision["notes"]:
+            say(f"note: {one}")
         for one in decision["reasons"]:
             say(f"  {one}")
         if decision["order"] is not None:

@@ -41,8 +41,8 @@ def retrain(
     from raytrain.cli.run_recipe import StepsView
     from raytrain.monitoring.alerts.spool import raise_alert
     from raytrain.monitoring.triggers.store import TriggerStore
+    from raytrain.pipeline.loop.carrying_out import AwaitsApprovalError
     from raytrain.pipeline.loop.opening import release_of
-    from raytrain.pipeline.loop.retraining import AwaitsApprovalError
     from raytrain.pipeline.loop.retraining import retrain as carry_out
     from raytrain.pipeline.loop.section import load_loop
     from raytrain.pipeline.loop.telling import ended_badly, ended_well

@@ -27,8 +27,22 @@ class RequestLogFiles:
     """By request id and key: the newest rating and the newest correction, with the time of the last."""
     notes: list[str]
 
+    def answers(self) -> list[tuple[Logged, Logged | None]]:
+        """Every answer that somebody was given, with what was said of it. What a shadow's candidate wrote beside it,
+        under the same request, nobody has seen."""
+        given = {_asked(one) for one in self.requests if one.get("arm") != "candidate"}
+        return [
+            (one, self.feedback_on(one))
+            for one in self.requests
+            if one.get("arm") != "candidate" or _asked(one) not in given
+        ]
+
     def feedback_on(self, request: Mapping[str, Any]) -> Logged | None:
-        return self.feedback.get((str(request.get("request_id")), request.get("key")))
+        return self.feedback.get(_asked(request))
+
+
+def _asked(request: Mapping[str, Any]) -> tuple[str, Any]:
+    return str(request.get("request_id")), request.get("key")
 
 
 def read_request_log(folder: Path, since: float | None = None) -> RequestLogFiles:

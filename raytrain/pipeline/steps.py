@@ -148,10 +148,10 @@ def admitted(
     return promote(release.desk, wanted, release.key, Insisted(override_as))
 
 
-def rolled_back(release: Release, why: str) -> Rollback:
-    """Production → the good version before."""
+def rolled_back(release: Release, why: str, expected: Version | None = None) -> Rollback:
+    """Production → the good version before. expected: as in RollbackOptions."""
     hangar = Hangar(release.desk.registry, release.ring, release.storage, release.desk.tell)
-    return roll_back(hangar, release.name, release.key, RollbackOptions(why=why))
+    return roll_back(hangar, release.name, release.key, RollbackOptions(why=why, expected=expected))
 
 
 @contextmanager

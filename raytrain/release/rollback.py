@@ -44,6 +44,8 @@ class RollbackOptions:
 
     to: Version | None = None
     """None = the version before."""
+    expected: Version | None = None
+    """What is thought to serve now: where another does, nobody goes back. None = whatever does."""
     rehearse: bool = False
     """Everything but the switch."""
     other_base: bool = False
@@ -166,6 +168,12 @@ def roll_back(hangar: Hangar, name: str, key: SigningKey | None, options: Rollba
         return kind_of_move(registry, name, move) == PROMOTION_KIND
 
     now, to = choose_target(registry.entries(name), name, options.to, is_promotion)
+    if options.expected not in (None, now):
+        raise RefusedError(
+            f"{name}@{options.expected} does not serve any more",
+            why=f"{now} does",
+            fix="look again, and go back from that one if it is worse",
+        )
     if to == now:
         _refuse_standing(hangar, name, now)
     done = Rollback(name, now, to)

@@ -30,15 +30,15 @@ def read_request_log(folder: Path, model: str | None, now: float, since: float |
     since: rows up to then may be missing, so that not all of a long log is read.
     """
     log = files.read_request_log(folder, since)
-    requests, notes = log.requests, log.notes
+    answers, notes = log.answers(), log.notes
     if model is not None:
-        requests = [one for one in requests if str(one.get("model") or "").partition("@")[0] == model]
-    rows = [_row(one, log.feedback_on(one) or {}) for one in requests]
+        answers = [one for one in answers if str(one[0].get("model") or "").partition("@")[0] == model]
+    rows = [_row(request, feedback or {}) for request, feedback in answers]
     early = sum(one["is_early"] for one in rows)
     if early:
         notes.append(f"clock skew: {early:,} answers have feedback from before they were written; it is kept")
     columns = {name: [one[name] for one in rows] for name in (*KINDS, *_BESIDE)}
-    found = in_order(columns, [as_seconds(one.get("at")) for one in requests], notes, now)
+    found = in_order(columns, [as_seconds(one.get("at")) for one, _ in answers], notes, now)
     found.kinds = {**KINDS, **_BESIDE}
     return found
 

@@ -36,11 +36,16 @@ class Collected:
 
 
 def collect(
-    folder: Path, pool: InteractionPool, known: Sequence[Known], section: LearningSection
+    folder: Path,
+    pool: InteractionPool,
+    known: Sequence[Known],
+    section: LearningSection,
+    name: str | None = None,
 ) -> Collected:
-    """known: what was learned before. Read again, the same log adds nothing."""
+    """known: what was learned before. name: of answers of this released name alone. Read again, the same log adds
+    nothing."""
     log = read_request_log(folder)
-    answers, notes = _answers(log)
+    answers, notes = _answers(log, name)
     left_out: Counter[str] = Counter()
     agreed = [one for one in answers if one.consent]
     left_out["no consent"] = len(answers) - len(agreed)
@@ -60,15 +65,17 @@ def collect(
                      [*log.notes, *notes])  # fmt: skip
 
 
-def _answers(log: RequestLogFiles) -> tuple[list[Interaction], list[str]]:
+def _answers(log: RequestLogFiles, name: str | None) -> tuple[list[Interaction], list[str]]:
     found: list[Interaction] = []
     num_odd = 0
-    for request in log.requests:
+    for request, feedback in log.answers():
         if request.get("route") == "/v1/classify":
             continue  # what a classifier answers is no text to learn from
+        if name is not None and str(request.get("model") or "").partition("@")[0] != name:
+            continue
         try:
-            found += interactions_of(request, log.feedback_on(request))
-        except (KeyError, TypeError, ValueError, IndexError):
+            found += interactions_of(request, feedback)
+        except (KeyError, TypeError, ValueError, IndexError, RecursionError):
             num_odd += 1
     return found, [f"{num_odd} rows are none of a request log's and are left out"] if num_odd else []
 

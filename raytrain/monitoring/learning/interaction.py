@@ -91,7 +91,7 @@ def _messages(prompt: str) -> tuple[Message, ...] | None:
     """A text is what a user said; messages are kept as JSON. None for token ids, which no chat is made of."""
     try:
         parsed = json.loads(prompt)
-    except ValueError:
+    except (ValueError, RecursionError):
         parsed = None
     if isinstance(parsed, list) and parsed and all(isinstance(one, int) for one in parsed):
         return None

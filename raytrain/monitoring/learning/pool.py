@@ -93,8 +93,9 @@ class InteractionPool:
                 num_new += len(connection.execute(insert.returning(_C.id)).all())
         return num_new
 
-    def take(self, run_id: str, most: int | None = None) -> list[PooledRow]:
+    def take(self, run_id: str, most: int | None = None, name: str | None = None) -> list[PooledRow]:
         """Keep rows for a run, those that it has already among them: the oldest first, in the order of their ids.
+        name: of answers of this released name alone.
 
         Raises ConfigError where there is no such run, RefusedError where it has succeeded and would learn twice.
         """
@@ -103,7 +104,7 @@ class InteractionPool:
             _refuse_run(run_id, state)
             own = connection.execute(_query().where(_C.run_id == run_id)).all()
             left = None if most is None else max(0, most - len(own))
-            free = select(_C.id).where(_C.state == "ready", _C.run_id.is_(None)).order_by(_C.at, _C.id)
+            free = select(_C.id).where(*_free(name)).order_by(_C.at, _C.id)
             ids = list(connection.execute(free if left is None else free.limit(left)).scalars())
             for begin in range(0, len(ids), 500):
                 part = _C.id.in_(ids[begin : begin + 500])
@@ -155,6 +156,11 @@ class InteractionPool:
         with translated_database_errors(self.engine), self.engine.connect() as connection:
             return [_row(one) for one in connection.execute(query.limit(most))]
 
+    def num_free(self, name: str) -> int:
+        """Rows of answers of a released name that no run has."""
+        with translated_database_errors(self.engine), self.engine.connect() as connection:
+            return int(connection.execute(select(func.count()).where(*_free(name))).scalar_one())
+
     def counts(self) -> Mapping[str, int]:
         """free, kept (for a run), used, quarantined, refused, forgotten."""
         with translated_database_errors(self.engine), self.engine.connect() as connection:
@@ -184,6 +190,13 @@ def _refuse_run(run_id: str, state: str | None) -> None:
             why="it has succeeded: what it learned from is settled",
             fix="start another run",
         )
+
+
+def _free(name: str | None) -> list[sqlalchemy.ColumnElement[bool]]:
+    wanted = [_C.state == "ready", _C.run_id.is_(None)]
+    if name is not None:
+        wanted.append(sqlalchemy.or_(_C.model == name, _C.model.startswith(f"{name}@", autoescape=True)))
+    return wanted
 
 
 def _query() -> sqlalchemy.Select[Any]:

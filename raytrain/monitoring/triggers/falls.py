@@ -18,6 +18,7 @@ from pydantic import Field
 from raytrain.config.section import Section
 from raytrain.evaluation.statistics.proportions import wilson_interval
 from raytrain.monitoring.learning.quality import is_json
+from raytrain.monitoring.times import as_seconds
 
 SignalName = Literal["approval", "whole", "format"]
 _SIGNALS: tuple[SignalName, ...] = get_args(SignalName)
@@ -33,13 +34,15 @@ class FallSection(Section):
     signals: Annotated[list[SignalName], Field(min_length=1)] = Field(default_factory=lambda: list(_SIGNALS))
     """What is looked at: approval = thumbs up, of answers that were rated; whole = answers that came to their end;
     format = answers that are JSON, where the version before mostly wrote that."""
-    by: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    by: Annotated[float, Field(ge=0.01, lt=1)] = 0.1
     """A signal may fall by so much: 10 points as 0.1."""
     level: Annotated[float, Field(gt=0, le=0.2)] = 0.01
     """Chance that a version which is as good as the one before is taken back, all signals together, however often one
     looks."""
     hours: Annotated[float, Field(gt=0)] = 72.0
     """So long after its promotion a version may be taken back."""
+    most_each: Annotated[int, Field(ge=1)] = 5
+    """Thumbs of one user that count, of each version: else one user could take any version back."""
     rows_before: Annotated[int, Field(ge=_LEAST_BEFORE)] = 1_000
     """Of the version before, the last so many rated answers say how good it was."""
 
@@ -49,6 +52,7 @@ class Answered:
     """One answer of a version, as far as it is judged. None = nobody can say."""
 
     at: float
+    """Of its thumb, where it has one; else of the answer."""
     approval: bool | None
     whole: bool | None
     is_json: bool | None
@@ -82,13 +86,13 @@ class Fall:
 
 
 def falls(section: FallSection, before: Sequence[Answered], after: Sequence[Answered]) -> list[Fall]:
-    """One for each signal that both versions have. before, after: in the order of time."""
+    """One for each signal that both versions have."""
     found: list[Fall] = []
     limit = len(section.signals) / section.level  # Bonferroni over signals
     for name in section.signals:
         measure = SIGNALS[name]
-        was = [one for row in before if (one := measure(row)) is not None][-section.rows_before :]
-        now = [one for row in after if (one := measure(row)) is not None]
+        was = _in_time(before, measure)[-section.rows_before :]
+        now = _in_time(after, measure)
         if len(was) < _LEAST_BEFORE or not now or (name == "format" and sum(was) < 0.8 * len(was)):
             continue
         held_to = wilson_interval(sum(was), len(was)).low - section.by
@@ -97,6 +101,11 @@ def falls(section: FallSection, before: Sequence[Answered], after: Sequence[Answ
             Fall(name, len(was), sum(was) / len(was), len(now), sum(now) / len(now), max(held_to, 0.0), evidence, limit)
         )  # fmt: skip
     return found
+
+
+def _in_time(rows: Sequence[Answered], measure: Callable[[Answered], bool | None]) -> list[bool]:
+    """As they came in: what is known at one look is the beginning of what is known at the next."""
+    return [one for row in sorted(rows, key=lambda row: row.at) if (one := measure(row)) is not None]
 
 
 def highest_evidence(good: Sequence[bool], held_to: float) -> float:
@@ -117,14 +126,16 @@ def highest_evidence(good: Sequence[bool], held_to: float) -> float:
 
 
 def answered_of(request: Mapping[str, Any], feedback: Mapping[str, Any] | None, at: float) -> Answered:
-    """As serving's request log and its feedback tell it. A correction says what a thumb down says."""
+    """As serving's request log and its feedback tell it. A correction says what a thumb down says; of what a client
+    broke off nobody knows how it would have ended."""
     finishes, answers = list(request.get("finish") or ()), list(request.get("answers") or ())
     told = feedback or {}
     rating = told.get("rating") or ("down" if told.get("correction") else None)
+    is_known = bool(finishes) and "cancelled" not in finishes
     return Answered(
-        at,
+        as_seconds(told["at"]) if rating and told.get("at") else at,
         {"up": True, "down": False}.get(str(rating)),
-        all(one in ("stop", "tool_calls") for one in finishes) if finishes else None,
+        all(one in ("stop", "tool_calls") for one in finishes) if is_known else None,
         all(map(is_json, answers)) if answers else None,
     )
 

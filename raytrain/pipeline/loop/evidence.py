@@ -27,7 +27,7 @@ from raytrain.release.gate.policy import Report, TargetSection
 from raytrain.release.golden import GoldenLimits, find_drift, golden_place, write_golden_report
 from raytrain.storage.artifact import Artifact, open_artifact
 from raytrain.storage.location import Location
-from raytrain.storage.manifest import MANIFEST_NAME, read_manifest
+from raytrain.storage.manifest import MANIFEST_NAME, digest_of, read_manifest, short_digest
 from raytrain.training.checks.pipeline import find_report
 from raytrain.training.spec import RunSpec
 
@@ -71,7 +71,7 @@ def reports_for(
 
 
 def _contamination(candidate: Candidate, suite: Suite, place: Location) -> Artifact:
-    where = place / f"contamination-{suite.section.suite}"
+    where = place / f"contamination-{short_digest(digest_of([candidate.digest, suite.digest]))}"
     if (where / MANIFEST_NAME).exists():
         return open_artifact(where)
     audit = judge(suite, search_rows(candidate.dataset, suite))
@@ -80,7 +80,7 @@ def _contamination(candidate: Candidate, suite: Suite, place: Location) -> Artif
 
 
 def _safety(candidate: Candidate, place: Location, tell: Callable[[str], None]) -> Artifact:
-    where = place / "safety"
+    where = place / f"safety-{short_digest(candidate.digest)}"
     if (where / MANIFEST_NAME).exists():
         return open_artifact(where)
     loaded = load_for_inference(candidate.model, cache=candidate.spec.storage.location)

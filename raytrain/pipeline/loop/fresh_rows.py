@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import heapq
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,6 +37,8 @@ class Learned:
     recipe: Mapping[str, Any]
     sources: Sequence[SourceSection]
     """All that rows came from."""
+    ready: Callable[[Iterable[str]], set[str]] = set
+    """Of ids of rows that retrainings wrote, those that may still be learned from."""
 
 
 @dataclass(frozen=True)
@@ -65,20 +67,19 @@ class RowsPlan:
 
     def rows(self) -> list[Row]:
         """The fresh ones, held out or not."""
-        texts = [(self.artifact.path / name).read_text(encoding="utf-8") for name in (FRESH, HELD_OUT)]
-        return [json.loads(line) for text in texts for line in text.splitlines()]
+        return [row for name in (FRESH, HELD_OUT) for row in _read(self.artifact.path / name)]
 
     def told(self) -> str:
         one = self.content
         return f"{one['num_fresh']} fresh rows to learn from, {one['num_held_out']} held out, {one['num_old']} old ones"
 
 
-def plan_beside(path: str) -> dict[str, Any] | None:
+def plan_beside(path: str) -> RowsPlan | None:
     """The plan in whose folder a file of rows lies; None where it is of nobody's plan."""
     folder = Location.parse(path).parent
     try:
         is_one = (folder / MANIFEST_NAME).exists() and read_manifest(folder).kind == KIND
-        return RowsPlan(open_artifact(folder)).content if is_one else None
+        return RowsPlan(open_artifact(folder)) if is_one else None
     except PlatformError as error:
         raise DataError(
             f"the rows that production has learned from cannot be read: {folder}",
@@ -105,7 +106,7 @@ def write_plan(
     Raises DataError where there are too few rows, or old ones cannot be read.
     """
     learned, held_out = split_rows(fresh, section.held_out)
-    old, recipe = before.sources, before.recipe
+    recipe = before.recipe
     if len(fresh) < section.least or not learned:
         raise DataError(
             f"there are {len(fresh)} rows to learn from, and {section.least} are asked",
@@ -113,15 +114,23 @@ def write_plan(
             "raytrain interactions list",
             fix="wait for more, accept what is quarantined, or lower rows.least",
         )
-    with ArtifactWriter(place, kind=KIND, parents=parents) as writer:
+    plans = {one.path: plan for one in before.sources if one.path and (plan := plan_beside(one.path))}
+    learned_from = {
+        f"learned_{number}": one.artifact.digest for number, one in enumerate(plans.values(), start=1)
+    }
+    with ArtifactWriter(place, kind=KIND, parents={**parents, **learned_from}) as writer:
         _write(writer.path / FRESH, learned)
         _write(writer.path / HELD_OUT, held_out)
         own = SourceSection(path=str(place / FRESH), layout="chat", name=f"fresh-{place.parent.name}")
-        sources, num_old = list(old), None
+        old = [_still_ready(one, number, writer.path, place, before) if one.path in plans else one
+               for number, one in enumerate(before.sources)]  # fmt: skip
+        sources, num_old = old, None
         if section.replay is not None:
             wanted = round(section.replay * len(learned))
             sources, num_old = _drawn(writer.path, place, old, wanted)
-        data = {**recipe["data"], "sources": [one.model_dump(mode="json") for one in (*sources, own)]}
+        data = {**recipe["data"], "sources": [one.model_dump(mode="json") for one in (own, *sources)]}
+        if data.get("max_rows") is not None:  # what is fresh comes first, and no old row has to go for it
+            data["max_rows"] += len(learned)
         content = {
             **about,
             "num_fresh": len(learned),
@@ -150,7 +159,8 @@ def _drawn(
 ) -> tuple[list[SourceSection], int]:
     """A file for each old source that some of its rows were drawn from. Which ones, its place and number decide."""
     chosen = heapq.nsmallest(
-        wanted, ((_rank(place, which, number), which, row) for which, number, row in _old_rows(old))
+        wanted,
+        ((_rank(place, which, number), which, row) for which, number, row in _old_rows(folder, place, old)),
     )
     found = []
     for which, section in enumerate(old):
@@ -165,15 +175,40 @@ def _drawn(
     return found, len(chosen)
 
 
+def _still_ready(
+    source: SourceSection, number: int, folder: Path, place: Location, before: Learned
+) -> SourceSection:
+    """A copy of rows that an earlier retraining wrote, without those that were forgotten since."""
+    plan = plan_beside(str(source.path))
+    assert plan is not None, "asked before"
+    rows = _read(plan.artifact.path / Path(str(source.path)).name)
+    ready = before.ready(str(row["id"]) for row in rows)
+    name = f"kept-{number}.jsonl"
+    _write(folder / name, [row for row in rows if row["id"] in ready])
+    return source.model_copy(update={"path": str(place / name)})
+
+
 def _rank(place: Location, which: int, number: int) -> bytes:
     return hashlib.sha256(f"{place.parent.name}/{which}/{number}".encode()).digest()
 
 
-def _old_rows(old: Sequence[SourceSection]) -> Iterator[tuple[int, int, Row]]:
-    for which, source in enumerate(open_sources(old)):
+def _old_rows(folder: Path, place: Location, old: Sequence[SourceSection]) -> Iterator[tuple[int, int, Row]]:
+    """Copies that are being written lie in `folder` yet."""
+    staged = [
+        one.model_copy(update={"path": str(folder / Path(one.path).name)})
+        if one.path is not None and Location.parse(one.path).parent == place
+        else one
+        for one in old
+    ]
+    for which, source in enumerate(open_sources(staged)):
         for number, raw in enumerate(source.rows()):
             if not isinstance(raw.content, RowFault):  # preparing counts and tells those
                 yield which, number, raw.content
+
+
+def _read(place: Path) -> list[Row]:
+    """Lines end at a line feed alone: texts may hold other signs that end lines elsewhere."""
+    return [json.loads(line) for line in place.read_text(encoding="utf-8").split("\n") if line]
 
 
 def _write(place: Path, rows: Iterable[Row]) -> None:

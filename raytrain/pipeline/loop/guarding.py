@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from raytrain.errors import PlatformError
@@ -20,6 +21,7 @@ from raytrain.release.gate.record import PROMOTION_KIND
 from raytrain.release.gate.recorded import kind_of_move
 from raytrain.release.registry.journal import Entry
 from raytrain.release.registry.state import PRODUCTION
+from raytrain.release.registry.versions import Version
 from raytrain.release.rollback import Rollback
 
 RatedRow = tuple[Logged, Logged | None]
@@ -57,10 +59,9 @@ def guard(loop: Loop, release: Release, pool: InteractionPool, now: float) -> Gu
     if before in (None, version):
         return None
     since = datetime.fromisoformat(entry.time).timestamp()
-    log = read_request_log(loop.log)
-    rows = without_poison([(one, log.feedback_on(one)) for one in log.requests], pool)
-    was = _answers(rows, registry.find(f"{name}@{before}").digest, -1.0, since)
-    is_now = _answers(rows, registry.find(f"{name}@{version}").digest, since, now)
+    rows = without_poison(read_request_log(loop.log).answers(), pool)
+    was = _answers(rows, registry.find(f"{name}@{before}").digest, (-1.0, since), section.most_each)
+    is_now = _answers(rows, registry.find(f"{name}@{version}").digest, (since, now), section.most_each)
     found = Guarded(version, tuple(falls(section, was, is_now)))
     return found if not found.fell else _taken_back(release, found, before)
 
@@ -68,9 +69,12 @@ def guard(loop: Loop, release: Release, pool: InteractionPool, now: float) -> Gu
 def _taken_back(release: Release, found: Guarded, before: str) -> Guarded:
     why = "; ".join(one.told() for one in found.fell)
     name = f"{release.name}@{found.version}"
+    version = Version.parse(found.version)
     try:
-        done = rolled_back(release, f"its answers are worse: {why}"[:500])
+        done = rolled_back(release, f"its answers are worse: {why}"[:500], expected=version)
     except PlatformError as error:
+        if release.desk.registry.state(release.name).aliases.get(PRODUCTION) != version:
+            return found  # somebody was faster
         text = f"{why}\nIt could not be taken back: {error.what}\nwhy: {error.why}\nfix: {error.fix}"
         _tell(release, found, f"{name} answers worse, and is still in production", text)
         raise
@@ -112,11 +116,19 @@ def _ids(request: Logged, feedback: Logged | None) -> set[str]:
         return set()  # a row that is none of a request log's
 
 
-def _answers(rows: Sequence[RatedRow], digest: str, since: float, until: float) -> list[Answered]:
-    """Of one version, in the order of time; what a trial asked of it besides is none of its answers."""
-    found = [
-        answered_of(request, feedback, at)
-        for request, feedback in rows
-        if request.get("digest") == digest and since <= (at := as_seconds(request.get("at"))) <= until
-    ]
-    return sorted(found, key=lambda one: one.at)
+def _answers(
+    rows: Sequence[RatedRow], digest: str, between: tuple[float, float], most_each: int
+) -> list[Answered]:
+    """Of one version, in the order of time; of one user so many thumbs at most."""
+    found: list[Answered] = []
+    thumbs: Counter[str] = Counter()
+    for request, feedback in sorted(rows, key=lambda row: as_seconds(row[0].get("at"))):
+        at, user = as_seconds(request.get("at")), request.get("user")
+        if request.get("digest") != digest or not between[0] <= at <= between[1]:
+            continue
+        one = answered_of(request, feedback, at)
+        if user is not None and one.approval is not None:
+            thumbs[user] += 1
+            one = one if thumbs[user] <= most_each else replace(one, approval=None)
+        found.append(one)
+    return found

@@ -35,7 +35,7 @@ def plan_rows(folder: Location, loop: Loop, order: Order, release: Release, reco
             fix="retrain it from rows of your own: raytrain run",
         )
     pool = InteractionPool(records.engine)
-    earlier = _unused_plans(loop, order, folder.parent, records)
+    earlier = _unused_plans(loop, order, folder.parent, records, pool)
     rows = _rows(pool, loop, order, earlier)
     parents = {"production": production.digest}
     parents |= {f"rows_{number}": plan.artifact.digest for number, plan in enumerate(earlier, start=1)}
@@ -48,28 +48,36 @@ def plan_rows(folder: Location, loop: Loop, order: Order, release: Release, reco
             "version": str(production.version), "model": production.model, "digest": production.digest,
         },
     }  # fmt: skip
-    learned = Learned(production.spec.to_dict(), production.sources)
+    learned = Learned(production.spec.to_dict(), production.sources, pool.ready)
     return fresh_rows.write_plan(folder / "rows", loop.section.rows, rows, learned, parents, about)
 
 
 def _rows(pool: InteractionPool, loop: Loop, order: Order, earlier: list[RowsPlan]) -> list[Row]:
     """Those that are kept for this order, then those of orders that came to nothing, unless they are forgotten."""
     found: dict[str, Row] = {}
-    for row in pool.take(order.id, loop.section.rows.most):
+    for row in pool.take(order.id, loop.section.rows.most, loop.section.release):
         found[row.id] = row.as_chat()
     before = {row["id"]: row for plan in earlier for row in plan.rows()}
     usable = pool.ready(before)
     return [*found.values(), *(row for name, row in before.items() if name in usable and name not in found)]
 
 
-def _unused_plans(loop: Loop, order: Order, folder: Location, records: Records) -> list[RowsPlan]:
-    """Of orders since the last that succeeded: production never learned what they were for."""
+def _unused_plans(
+    loop: Loop, order: Order, folder: Location, records: Records, pool: InteractionPool
+) -> list[RowsPlan]:
+    """Of orders since the last that succeeded: production never learned what they were for. One that ended before it
+    had written its rows down gives them back."""
     found = []
     for one in TriggerStore(records.engine).orders(loop.triggers.triggers, limit=1_000):
         if one.outcome == "succeeded":
             break
-        plan = None if one.order.id == order.id else fresh_rows.open_plan(folder / one.order.id / "rows")
-        found += [] if plan is None else [plan]
+        if one.order.id == order.id or one.outcome is None:
+            continue
+        plan = fresh_rows.open_plan(folder / one.order.id / "rows")
+        if plan is None:
+            pool.release(one.order.id)
+        else:
+            found.append(plan)
     return found
 
 
@@ -85,7 +93,8 @@ def window_report(records: Records, order: Order) -> str | None:
 def recipe_of(loop: Loop, plan: RowsPlan) -> PipelineRecipe:
     """What `raytrain run` is given. Raises ConfigError where overrides or search do not fit production's recipe."""
     section, content = loop.section, plan.content
-    document = apply_overrides(Document(dict(plan.recipe)), section.overrides)
+    recipe = {**plan.recipe, "storage": section.storage.model_dump(mode="json")}
+    document = apply_overrides(Document(recipe), section.overrides)
     if section.search is not None:
         values = {**document.values, "search": section.search.model_dump(mode="json")}
         document = Document(values, document.origins, document.form)

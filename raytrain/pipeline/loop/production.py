@@ -68,7 +68,9 @@ def _all_sources(sources: list[SourceSection]) -> list[SourceSection]:
     for one in sources:
         plan = None if one.path is None else fresh_rows.plan_beside(one.path)
         told: list[Any] = (
-            [one] if plan is None else [SourceSection.model_validate(each) for each in plan["sources"]]
+            [one]
+            if plan is None
+            else [build(SourceSection, Document(each)) for each in plan.content["sources"]]
         )
         found += [each for each in told if each not in found]
     return found

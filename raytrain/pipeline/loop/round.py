@@ -24,15 +24,17 @@ from raytrain.monitoring.triggers.observing import look
 from raytrain.monitoring.triggers.state import Seen
 from raytrain.monitoring.triggers.store import Ordered, TriggerStore
 from raytrain.monitoring.triggers.telling import alerts_of
+from raytrain.pipeline.loop.carrying_out import APPROVAL, CANARY_LOSS
 from raytrain.pipeline.loop.guarding import guard
 from raytrain.pipeline.loop.production import find_production
-from raytrain.pipeline.loop.retraining import CANARY_LOSS
+from raytrain.pipeline.loop.retraining import settled
 from raytrain.pipeline.loop.section import Loop
 from raytrain.pipeline.loop.telling import ended_badly
 from raytrain.pipeline.steps import Release
 from raytrain.release.registry.state import PRODUCTION
 from raytrain.runs.queue.job import Job
 from raytrain.runs.queue.store import QueueStore
+from raytrain.runs.record_types import RunRecord
 from raytrain.runs.records import Records
 
 JobOf = Callable[[Ordered], Job]
@@ -85,7 +87,11 @@ class Looker:
                 part(done, now)
             except PlatformError as error:
                 done.blind.append(f"{name}: {error.what}: {error.why}")
-                raise_alert(_blind(self.loop.section.loop, name, error, now))
+                raise_alert(_blind(self.loop.section.loop, name, str(error), now))
+            except Exception as error:  # noqa: BLE001 - one fault of ours must not keep the rest from its work for good
+                told = f"{type(error).__name__}: {error}"
+                done.blind.append(f"{name}: {told}")
+                raise_alert(_blind(self.loop.section.loop, name, f"a fault of raytrain: {told}", now))
         return done
 
     def _watch(self, done: Round, now: float) -> None:
@@ -111,8 +117,9 @@ class Looker:
         begins_at = open_reference(place).begins_at if place.exists() else None
         if begins_at is not None and begins_at > since:
             return True
+        settled_at = now - watch.window.settle_s  # later ones may lack rows of a server's other processes
         rows = read_rows(watch, now, since)
-        num_rows = 0 if rows.times is None else int(((rows.times > since) & (rows.times <= now)).sum())
+        num_rows = 0 if rows.times is None else int(((rows.times > since) & (rows.times <= settled_at)).sum())
         if num_rows < wanted:
             done.waits_for_rows = wanted - num_rows
             return False
@@ -136,7 +143,8 @@ class Looker:
         release = self.release
         production = find_production(release.desk.registry, release.name, release.ring, self.records)
         known = known_rows(production.spec.data.model_copy(update={"sources": list(production.sources)}))
-        found = collect(self.loop.log, InteractionPool(self.records.engine), known, section)
+        pool = InteractionPool(self.records.engine)
+        found = collect(self.loop.log, pool, known, section, self.release.name)
         done.collected = found.as_dict()
 
     def _settle_dead(self, done: Round, now: float) -> None:
@@ -144,14 +152,27 @@ class Looker:
         store, jobs = TriggerStore(self.records.engine), QueueStore(self.records.engine)
         for one in self._open(store):
             job = _job(jobs, one.order.id)
-            if job is not None and job.state in ("failed", "cancelled"):
+            if job is None or job.state not in ("failed", "cancelled"):
+                continue
+            run = self._run_of(one.order.id)
+            if run is not None and run.state == "succeeded":
+                settled(self.loop, one.order.id, self.release.storage, self.records)
+            elif run is None or not _goes_on(run):
                 why = f"job {job.id} {job.state}: {job.exit_reason or 'see its log'}"
                 store.settle(self.loop.triggers, one.order.id, "failed", why)
                 raise_alert(ended_badly(one.order.id, why, now))
                 done.settled.append(one.order.id)
 
+    def _run_of(self, order_id: str) -> RunRecord | None:
+        try:
+            return self.records.get_run(order_id)
+        except ConfigError:
+            return None  # its job has never come so far
+
     def _decide(self, done: Round, now: float) -> None:
-        seen = look(self.loop.triggers, self.records, now, Seen(canary_losses=self._losses()))
+        num_free = InteractionPool(self.records.engine).num_free(self.release.name)
+        beside = Seen(new_rows=num_free, canary_losses=self._losses())
+        seen = look(self.loop.triggers, self.records, now, beside)
         decision = TriggerStore(self.records.engine).decide(self.loop.triggers, seen, now)
         for alert in alerts_of(self.loop.triggers, decision, now):
             raise_alert(alert)
@@ -165,7 +186,10 @@ class Looker:
     def _losses(self) -> frozenset[str]:
         runs = self.records.list_runs(kind="retrain", name=self.loop.section.loop, limit=1_000).runs
         return frozenset(
-            run.id for run in runs if any(one.kind == CANARY_LOSS for one in self.records.events(run.id))
+            run.id
+            for run in runs
+            if run.name == self.loop.section.loop  # `name` may be a part
+            and any(one.kind == CANARY_LOSS for one in self.records.events(run.id))
         )
 
     def _queue(self, done: Round, _now: float) -> None:
@@ -185,6 +209,11 @@ class Looker:
         return [one for one in store.orders(self.loop.triggers.triggers, limit=100) if one.is_open]
 
 
+def _goes_on(run: RunRecord) -> bool:
+    """Somebody carries it out by hand, or people are to say a word first."""
+    return run.state == "running" or (run.error or {}).get("kind") == APPROVAL
+
+
 def _job(jobs: QueueStore, job_id: str) -> Job | None:
     try:
         found = jobs.get(job_id)
@@ -193,12 +222,12 @@ def _job(jobs: QueueStore, job_id: str) -> Job | None:
     return found if found.id == job_id else None
 
 
-def _blind(loop: str, part: str, error: PlatformError, now: float) -> Alert:
+def _blind(loop: str, part: str, told: str, now: float) -> Alert:
     return Alert(
         kind="watching",
         subject=f"{loop} {part}",
         severity="warning",
         title=f"the loop {loop} cannot {part}",
-        text=f"{error.what}\nwhy: {error.why}\nfix: {error.fix}",
+        text=told,
         time=now,
     )

@@ -116,6 +116,10 @@ class LoopSection(Section):
 
     @model_validator(mode="after")
     def _fits(self) -> LoopSection:
+        if not self.storage.location.is_local:
+            raise ValueError(
+                "`storage` is not on this machine: bundles are made and signed here, and travel afterwards"
+            )
         if self.fresh_suite is not None and not self.rows.held_out:
             raise ValueError("`fresh_suite` needs rows that are held out: `rows.held_out` is 0")
         return self
@@ -175,6 +179,12 @@ def load_loop(path: Path) -> Loop:
             f"{path}: the triggers look at another watch",
             why=f"they read {found.triggers.watch}, and the watch here is {found.watch.watch}",
             fix="name the same watch in both files",
+        )
+    if found.watch is not None and found.watch.rows is not None and section.new_reference_rows is not None:
+        raise ConfigError(
+            f"{path}: new_reference_rows is for a watch of a server's log",
+            why=f"{found.watch.watch} watches the table {found.watch.rows}, which tells nothing of what is served",
+            fix="take it out, or watch the log",
         )
     if section.canary is not None:
         found.policy.target("staging")

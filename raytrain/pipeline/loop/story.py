@@ -109,9 +109,8 @@ def gather(loop: Loop, release: Release, records: Records, *, rated_each: int) -
 
 
 def _quality(loop: Loop, release: Release, pool: InteractionPool, rated_each: int) -> Iterator[Quality]:
-    log = read_request_log(loop.log)
     versions = {one.digest: str(one.version) for one in release.desk.registry.released(release.name)}
-    rows = without_poison([(one, log.feedback_on(one)) for one in log.requests], pool)
+    rows = without_poison(read_request_log(loop.log).answers(), pool)
     by_version: dict[str, list[Answered]] = defaultdict(list)
     stretch = ""
     for request, feedback in sorted(rows, key=lambda one: as_seconds(one[0].get("at"))):

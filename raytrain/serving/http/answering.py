@@ -149,6 +149,9 @@ class _Request:
                     place, piece = told
                     self._note(place, piece)
                     written.setdefault(place, Written()).add(piece)
+        except Exception:
+            self._fail()
+            raise
         finally:
             self._keep()
             await self._answers.close()
@@ -172,6 +175,7 @@ class _Request:
                 for chunk in [*chunks, *writer.chunks(place, piece)]:
                     yield _event(chunk)
         except Exception as error:  # noqa: BLE001 - whatever it is, the client is told that this is no end
+            self._fail()
             fault = refusal_of(error, self._record.may_use)
             if fault is None:
                 _log.error("a stream failed (%s): %s", self._record.id, type(error).__name__)
@@ -191,6 +195,10 @@ class _Request:
         for sample in (self._sample, None if self._part is None else self._part.sample):
             if sample is not None:
                 sample.add(place, piece)
+
+    def _fail(self) -> None:
+        if self._sample is not None:
+            self._sample.fail()
 
     def _keep(self) -> None:
         """However it ended."""

@@ -56,6 +56,13 @@ class Sample:
     def add(self, place: int, piece: Piece) -> None:
         self.written.setdefault(place, Written(reason="cancelled")).add(piece)
 
+    def fail(self) -> None:
+        """The server could not write the rest: nobody broke it off."""
+        for place in range(len(self.asks)):
+            written = self.written.setdefault(place, Written(reason="cancelled"))
+            if written.reason == "cancelled":
+                written.reason = "error"
+
 
 class RequestLog:
     """Of one process; `close` it."""

@@ -22,9 +22,9 @@ def test_a_version_as_good_as_the_one_before_is_seldom_taken_back() -> None:
     """At a level of 0.2, so that alarms can be counted; looked at after each of 300 answers, 400 times."""
     draw, limit = random.Random(1), 1 / 0.2
     alarms = sum(
-        highest_evidence([draw.random() < 0.8 for _ in range(300)], held_to=0.8) >= limit for _ in range(400)
+        highest_evidence([draw.random() < 0.8 for _ in range(200)], held_to=0.8) >= limit for _ in range(200)
     )
-    assert 10 <= alarms <= 0.2 * 400, "no more than its level, and the bet is a real one"
+    assert 5 <= alarms <= 0.2 * 200, "no more than its level, and the bet is a real one"
 
 
 def test_a_fall_is_seen_within_tens_of_answers() -> None:
@@ -78,7 +78,8 @@ def test_format_is_judged_where_the_version_before_wrote_json() -> None:
         ({"finish": ["stop"], "answers": ['{"tool": "a"}']}, None, (None, True, True)),
         ({"finish": ["length"], "answers": ["so"]}, {"rating": "up"}, (True, False, False)),
         ({"finish": ["stop"], "answers": ["so"]}, {"correction": "no"}, (False, True, False)),
-        ({"finish": ["cancelled"], "answers": [""]}, {"rating": "down"}, (False, False, False)),
+        ({"finish": ["cancelled"], "answers": [""]}, {"rating": "down"}, (False, None, False)),
+        ({"finish": ["error"], "answers": [""]}, None, (None, False, False)),
         ({}, None, (None, None, None)),
     ],
 )

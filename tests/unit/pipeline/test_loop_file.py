@@ -22,6 +22,7 @@ from raytrain.pipeline.loop.section import load_loop
         ({"canary": {"hours": 1}}, "lets nothing into 'staging'"),
         ({"fall": {"signals": ["approvl"]}}, "approvl"),
         ({"search": {"space": {}}}, "search.space"),
+        ({"storage": {"path": "s3://bucket/place"}}, "made and signed here"),
     ],
 )
 def test_what_is_wrong_is_told_with_its_place(tmp_path: Path, changes: dict[str, object], words: str) -> None:

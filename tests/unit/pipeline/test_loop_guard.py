@@ -30,7 +30,7 @@ def site(tmp_path: Path, records: Records, monkeypatch: pytest.MonkeyPatch) -> S
     one = make_site(tmp_path, records)
     one.promote("1.0.0")
     now = time.time()
-    before = [answered(n, now - 100 + n, one.digest("1.0.0")) for n in range(40)]
+    before = [answered(n, now - 100 + n, one.digest("1.0.0"), user=f"u{n}") for n in range(40)]
     write_log(one.loop.log, "requests", before)
     write_log(
         one.loop.log, "feedback", [rated(n, now - 90 + n, "up" if n % 10 else "down") for n in range(40)]
@@ -55,10 +55,15 @@ def look(site: Site) -> Guarded | None:
     return guard(site.loop, site.release, InteractionPool(site.records.engine), time.time() + 60)
 
 
-def answers_of(site: Site, version: str, ratings: str, first: int = 100, user: str = "u") -> None:
-    """`+` and `-`, one for each answer."""
+def answers_of(
+    site: Site, version: str, ratings: str, first: int = 100, user: str | None = None, **more: object
+) -> None:
+    """`+` and `-`, one for each answer; each of another user unless one is named."""
     now = time.time()
-    rows = [answered(first + n, now + 0.01 * n, site.digest(version), user=user) for n in range(len(ratings))]
+    rows = [
+        answered(first + n, now + 0.01 * n, site.digest(version), user=user or f"u{n}", **more)
+        for n in range(len(ratings))
+    ]
     told = [rated(first + n, now + n, "up" if one == "+" else "down") for n, one in enumerate(ratings)]
     write_log(site.loop.log, "requests", rows, f"b{first}")
     write_log(site.loop.log, "feedback", told, f"b{first}")
@@ -87,14 +92,71 @@ def test_a_version_as_good_as_before_stays(site: Site) -> None:
     assert site.production() == "1.1.0"
 
 
+def test_one_user_alone_takes_no_version_back(site: Site) -> None:
+    answers_of(site, "1.1.0", "-" * 60, user="mallory")
+    found = look(site)
+    assert found is not None and [one.num_after for one in found.falls if one.signal == "approval"] == [5]
+    assert site.production() == "1.1.0"
+
+
+def test_what_a_shadow_wrote_beside_production_is_no_answer_of_it(site: Site) -> None:
+    """Its row has the request's id, and with it the thumb that another version's answer was given."""
+    now = time.time()
+    both = [
+        answered(300 + n, now + n, site.digest(version), user=f"u{n}", arm=arm)
+        for n in range(30)
+        for version, arm in (("1.0.0", "production"), ("1.1.0", "candidate"))
+    ]
+    write_log(site.loop.log, "requests", both, "shadow")
+    write_log(site.loop.log, "feedback", [rated(300 + n, now + n, "down") for n in range(30)], "shadow")
+    found = look(site)
+    assert found is not None and not found.falls
+
+
+def test_who_is_faster_takes_it_back_and_the_other_goes_no_further(
+    site: Site, monkeypatch: pytest.MonkeyPatch, home: Path
+) -> None:
+    """Another looker, or a person, has changed production between the look and the way back."""
+    answers_of(site, "1.1.0", "-" * 30)
+    from raytrain.pipeline.loop import guarding
+
+    real = guarding.rolled_back
+
+    def slower(*given: object, **more: object) -> object:
+        monkeypatch.setattr(guarding, "rolled_back", real)
+        assert look(site) is not None and site.production() == "1.0.0"
+        return real(*given, **more)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(guarding, "rolled_back", slower)
+    found = look(site)
+    assert found is not None and found.fell and found.rollback is None
+    assert site.production() == "1.0.0"
+    titles = [json.loads(one.read_text())["title"] for one in (home / "alerts").glob("*.json")]
+    assert len([one for one in titles if "taken back" in one]) == 1
+    assert not any("still" in one for one in titles)
+
+
+def test_errors_of_the_server_count_and_clients_that_go_do_not(site: Site) -> None:
+    rows = [answered(400 + n, time.time() + n, site.digest("1.1.0"), finish=["cancelled"]) for n in range(40)]
+    write_log(site.loop.log, "requests", rows, "gone")
+    found = look(site)
+    assert found is not None and not found.falls
+    rows = [answered(500 + n, time.time() + n, site.digest("1.1.0"), finish=["error"]) for n in range(15)]
+    write_log(site.loop.log, "requests", rows, "errors")
+    found = look(site)
+    assert found is not None and [one.signal for one in found.fell] == ["whole"]
+    assert site.production() == "1.0.0"
+
+
 def test_poisoned_feedback_has_no_voice(site: Site) -> None:
-    """Else whoever sends bad feedback could take any version back."""
-    answers_of(site, "1.1.0", "-" * 30, user="mallory")
+    """Rows that were set aside as poison, whoever they are from."""
+    answers_of(site, "1.1.0", "-" * 30, prompts=["poison"])
     from raytrain.monitoring.learning.interaction import interactions_of
     from raytrain.monitoring.request_log import read_request_log
 
     log = read_request_log(site.loop.log)
-    ids = [one.id for row in log.requests if row["user"] == "mallory" for one in interactions_of(row, None)]
+    poison = [row for row in log.requests if row["prompts"] == ["poison"]]
+    ids = [one.id for row in poison for one in interactions_of(row, None)]
     aside = [
         PooledRow(name, 0.0, "mallory", None, None, (), "so", "correction", 1.0, "quarantined", "flood")
         for name in ids

@@ -16,6 +16,7 @@ from queued import a_job
 from raytrain.monitoring.drift.freezing import freeze, reference_place
 from raytrain.monitoring.learning.pool import InteractionPool, PooledRow
 from raytrain.monitoring.triggers.store import Ordered, TriggerStore
+from raytrain.pipeline.loop.carrying_out import AwaitsApprovalError
 from raytrain.pipeline.loop.round import Looker
 from raytrain.runs.queue.job import Job
 from raytrain.runs.queue.store import QueueStore
@@ -40,7 +41,7 @@ def looker(site: Site) -> Looker:
 def pooled(count: int) -> list[PooledRow]:
     prompt = ({"role": "user", "content": "q"},)
     return [
-        PooledRow(f"i{n}", float(n), "u", None, None, prompt, "a", "answer", 1.0, "ready")
+        PooledRow(f"i{n}", float(n), "u", f"{NAME}@1.0.0", None, prompt, "a", "answer", 1.0, "ready")
         for n in range(count)
     ]
 
@@ -90,6 +91,43 @@ def test_a_job_that_nobody_goes_on_with_settles_its_order(
     (order, *_) = reversed(TriggerStore(records.engine).orders())
     assert order.outcome == "failed" and "cancelled" in str(order.why)
     assert "grow-000001 has failed" in titles(home)
+
+
+def test_an_order_that_waits_for_people_stays_open(tmp_path: Path, records: Records) -> None:
+    """Its job has ended, and would come to the same again; what they say lets the same command go on."""
+    site = make_site(tmp_path, records, fall=None)
+    InteractionPool(records.engine).add(pooled(4))
+    looker(site).look(time.time())
+    records.create_run("grow-000001", kind="retrain", name="small", config={})
+    records.set_state(
+        "grow-000001", "failed", "approval", AwaitsApprovalError("w", why="y", fix="f").as_dict()
+    )
+    QueueStore(records.engine).cancel("grow-000001")
+    assert looker(site).look(time.time()).settled == []
+    assert TriggerStore(records.engine).orders()[0].is_open
+
+
+def test_rows_of_another_name_and_losses_of_another_loop_are_not_its_own(
+    tmp_path: Path, records: Records
+) -> None:
+    site = make_site(tmp_path, records, fall=None)
+    others = [replace(one, model=f"{NAME}-2@1.0.0") for one in pooled(9)]
+    InteractionPool(records.engine).add(others)
+    records.create_run("x", kind="retrain", name="small-2", config={})
+    records.add_event("x", "canary_loss", "lost")
+    done = looker(site).look(time.time())
+    assert done.queued is None and not done.blind
+
+
+def test_a_request_that_no_parser_takes_keeps_no_part_from_its_work(tmp_path: Path, records: Records) -> None:
+    site = make_site(tmp_path, records, fall={})
+    site.promote("1.0.0")
+    site.promote("1.1.0")
+    deep = answered(1, time.time(), site.digest("1.1.0"), prompts=["[" * 5_000])
+    write_log(site.loop.log, "requests", [deep])
+    InteractionPool(records.engine).add(pooled(4))
+    done = looker(site).look(time.time() + 1)
+    assert (done.queued, done.blind) == ("grow-000001", [])
 
 
 def test_what_cannot_be_done_is_told_and_the_rest_is_done(

@@ -43,13 +43,14 @@ def planned(
     rows: list[dict[str, Any]],
     *old: SourceSection,
     order: str = "grow-000001",
+    gone: frozenset[str] = frozenset(),
+    **data: Any,
 ) -> RowsPlan:
-    recipe = {
-        "name": "n",
-        "data": {"max_seq_len": 64, "sources": [one.model_dump(mode="json") for one in old]},
-    }
+    sources = [one.model_dump(mode="json") for one in old]
+    recipe = {"name": "n", "data": {"max_seq_len": 64, "sources": sources, **data}}
     place, parents = Location(str(folder / order / "rows")), {"production": "sha256:p"}
-    return write_plan(place, section, rows, Learned(recipe, old), parents, {"order": order})
+    learned = Learned(recipe, old, lambda ids: set(ids) - gone)
+    return write_plan(place, section, rows, learned, parents, {"order": order})
 
 
 def texts_of(section: dict[str, Any]) -> list[str]:
@@ -68,7 +69,7 @@ def test_a_row_is_held_out_by_its_id_alone() -> None:
 
 def test_old_rows_are_drawn_as_they_were_read(tmp_path: Path, old: SourceSection) -> None:
     plan = planned(tmp_path, RowsSection(replay=0.5, held_out=0.2, least=1), fresh(40), old)
-    replay, own = plan.recipe["data"]["sources"]
+    own, replay = plan.recipe["data"]["sources"]
     learned = plan.content["num_fresh"]
     assert plan.content["num_old"] == round(0.5 * learned) == len(set(texts_of(replay)))
     assert set(texts_of(replay)) <= set(texts_of(old.model_dump()))
@@ -84,7 +85,7 @@ def test_the_next_retraining_draws_from_everything_and_not_from_what_was_drawn(
     first = planned(tmp_path, RowsSection(replay=0.1, held_out=0.0, least=1), fresh(10), old)
     sources = [SourceSection.model_validate(one) for one in first.recipe["data"]["sources"]]
     told = [plan_beside(str(one.path)) for one in sources]
-    assert told == [first.content, first.content]
+    assert [one.content for one in told if one is not None] == [first.content, first.content]
     everything = [SourceSection.model_validate(one) for one in first.content["sources"]]
     assert [one.path for one in everything] == [old.path, str(first.artifact.location / "fresh.jsonl")]
     assert plan_beside(str(old.path)) is None
@@ -93,15 +94,18 @@ def test_the_next_retraining_draws_from_everything_and_not_from_what_was_drawn(
         tmp_path, RowsSection(replay=None, least=1), fresh(10, 10), *everything, order="grow-000002"
     )
     assert [one["path"] for one in second.recipe["data"]["sources"]] == [
-        old.path, str(first.artifact.location / "fresh.jsonl"), str(second.artifact.location / "fresh.jsonl"),
+        str(second.artifact.location / "fresh.jsonl"), old.path, str(second.artifact.location / "kept-1.jsonl"),
     ]  # fmt: skip
+    assert second.artifact.manifest.parents["learned_1"] == first.artifact.digest, (
+        "who forgets a user finds it"
+    )
     assert second.content["num_old"] == "all"
 
 
 def test_another_order_draws_other_rows_and_the_same_one_the_same(tmp_path: Path, old: SourceSection) -> None:
     section = RowsSection(replay=1.0, held_out=0.0, least=1)
     drawn = [
-        texts_of(planned(folder, section, fresh(12), old, order=order).recipe["data"]["sources"][0])
+        texts_of(planned(folder, section, fresh(12), old, order=order).recipe["data"]["sources"][1])
         for folder, order in ((tmp_path / "a", "x-1"), (tmp_path / "b", "x-1"), (tmp_path / "c", "x-2"))
     ]
     assert drawn[0] == drawn[1] != drawn[2]
@@ -119,3 +123,35 @@ def test_rows_of_production_that_are_damaged_are_told(tmp_path: Path, old: Sourc
     place.write_text(place.read_text() + "{}\n")
     with pytest.raises(DataError, match="cannot be read"):
         plan_beside(str(place))
+
+
+@pytest.mark.parametrize("replay", [None, 5.0])
+def test_what_was_forgotten_since_is_learned_by_no_later_retraining(
+    tmp_path: Path, old: SourceSection, replay: float | None
+) -> None:
+    first = planned(tmp_path, RowsSection(held_out=0.0, least=1), fresh(10), old)
+    sources = [SourceSection.model_validate(one) for one in first.content["sources"]]
+    gone = frozenset(row["id"] for row in fresh(4))
+    section = RowsSection(replay=replay, held_out=0.0, least=1)
+    second = planned(tmp_path, section, fresh(20, 10), *sources, order="grow-000002", gone=gone)
+    texts = [text for one in second.recipe["data"]["sources"] for text in texts_of(one)]
+    assert not any(name in text for name in gone for text in texts)
+    assert len([text for text in texts if fresh(1, 4)[0]["id"] in text]) == 1, "the others are still learned"
+
+    third = [SourceSection.model_validate(one) for one in second.content["sources"]]
+    last = planned(tmp_path, section, fresh(20, 30), *third, order="grow-000003")
+    texts = [text for one in last.recipe["data"]["sources"] for text in texts_of(one)]
+    assert not any(name in text for name in gone for text in texts)
+
+
+def test_texts_with_signs_that_end_lines_elsewhere_are_read_back(tmp_path: Path, old: SourceSection) -> None:
+    rows = fresh(6)
+    rows[0]["messages"][0]["content"] = "one\u2028two\u0085three\r"
+    plan = planned(tmp_path, RowsSection(least=1), rows, old)
+    assert sorted(plan.rows(), key=lambda row: str(row["id"])) == rows
+
+
+def test_no_limit_of_rows_keeps_the_fresh_ones_out(tmp_path: Path, old: SourceSection) -> None:
+    plan = planned(tmp_path, RowsSection(held_out=0.0, least=1), fresh(10), old, max_rows=20)
+    data = plan.recipe["data"]
+    assert data["max_rows"] == 30 and data["sources"][0]["path"].endswith("fresh.jsonl")
