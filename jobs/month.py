@@ -4,17 +4,15 @@
     ray job submit --working-dir . -- python -m jobs.month
 
 Arguments are overrides of jobs/month.yaml. Users are simulated, everything else is what a team would run: a server, its
-request log, `raytrain loop`, a queue, training, gates. What it leaves is a page, RAYTRAIN_HOME/loops/month/story.html.
+request log, `raytrain loop`, a queue, training, gates. Each month has a home of its own, RAYTRAIN_HOME/months/TIME, and
+leaves a page there, story.html.
 """
 
 from __future__ import annotations
 
 import random
-import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,6 +21,7 @@ from rich.console import Console
 
 from jobs.demo import free_port, without_bfloat16
 from jobs.month_figures import figures_of, show_figures
+from jobs.month_site import begin_anew, opened, own_folder, told_of, working_queue
 from jobs.month_traffic import Clock, Traffic, changed, lines, poisoned, rows, usual
 from raytrain.cli.evaluate import ProgressBars
 from raytrain.cli.loop import job_maker
@@ -43,8 +42,7 @@ from raytrain.release.bundle.parity.prompts import read_prompts
 from raytrain.release.keys import KeyRing
 from raytrain.release.registry.state import PRODUCTION
 from raytrain.release.registry.versions import Version
-from raytrain.runs.records import Records, open_records
-from raytrain.storage.home import raytrain_home
+from raytrain.runs.records import Records
 from raytrain.storage.location import write_atomically
 from raytrain.training.outcome import TrainResult
 from raytrain.training.spec import RunSpec, load_spec
@@ -57,16 +55,10 @@ PAIRS = 20
 LONGEST_ORDER_S = 3600.0
 
 
-def own_folder() -> Path:
-    """Of what it leaves."""
-    folder = raytrain_home() / "loops" / "month"
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
-
-
 def main(overrides: list[str]) -> int:
     console = stderr_console()
     try:
+        begin_anew()
         loop, ring = load_loop(JOBS / "loops" / "month.yaml"), KeyRing()
         if not any(one.name == loop.section.key and one.state == "active" for one in ring.known()):
             ring.generate(loop.section.key)
@@ -264,44 +256,6 @@ class Month:
 
 def tell(console: Console, text: str) -> None:
     console.print(f"  … {text}", style="dim", highlight=False, markup=False, soft_wrap=True)
-
-
-def told_of(done: Round) -> Iterator[str]:
-    for one in done.windows:
-        yield f"window {one['number']}: score {one['score']:.2f}{', an alarm' if one['alarms'] else ''}"
-    if done.reference is not None:
-        yield f"a new reference is frozen: {done.reference[:19]}"
-    if done.collected is not None and done.collected["num_new"]:
-        aside = len(done.collected["quarantined"])
-        yield f"{done.collected['num_new']} rows to learn from, {aside} of them set aside"
-    if done.guarded is not None and done.guarded["rolled_back_to"] is not None:
-        yield f"taken back: production is {done.guarded['rolled_back_to']} again"
-    if done.queued is not None:
-        yield f"ordered, and in the queue: {done.queued}"
-    yield from done.blind
-
-
-@contextmanager
-def opened() -> Iterator[Records]:
-    records = open_records()
-    try:
-        yield records
-    finally:
-        records.close()
-
-
-@contextmanager
-def working_queue() -> Iterator[None]:
-    """`raytrain queue work`, as it would run on a machine of its own."""
-    with (own_folder() / "queue.log").open("ab") as stream:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "raytrain", "queue", "work", "--every", "1"], stdout=stream, stderr=stream
-        )
-    try:
-        yield
-    finally:
-        process.terminate()
-        process.wait(60)
 
 
 if __name__ == "__main__":

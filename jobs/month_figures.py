@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from jobs.month_traffic import NEW_TOOL, Given, Traffic
+from raytrain.evaluation.safety.redaction import pseudonym
 from raytrain.evaluation.statistics.proportions import wilson_interval
 from raytrain.monitoring.learning.pool import InteractionPool
 from raytrain.pipeline.loop.round import Round
@@ -37,7 +38,9 @@ def figures_of(
         return [one for one in given if begin < one.at <= end]
 
     good = between(retrained, forced)
-    pool = InteractionPool(records.engine)
+    poisoners = {pseudonym(one.request.user) for one in traffic.given if one.request.is_poison}
+    num_poisoned = sum(one.request.is_poison for one in traffic.given)
+    aside = [row.user in poisoners for row in InteractionPool(records.engine).rows("quarantined")]
     return {
         "requests": len(traffic.given),
         "requests that failed": len(traffic.failed),
@@ -48,15 +51,21 @@ def figures_of(
         f"of these, {NEW_TOOL}": _share([one for one in good if NEW_TOOL in one.request.expected]),
         "wrong answers of the forced version": sum(not one.is_right for one in between(forced, back)),
         "right after it was taken back": _share(between(back, math.inf)),
-        "rows that were poisoned; set aside": [
-            str(sum(one.request.is_poison for one in traffic.given)),
-            str(len(pool.rows("quarantined"))),
-        ],
+        "poisoned rows that were set aside": f"{sum(is_poison for is_poison in aside)} of {num_poisoned}",
+        "other rows that were set aside": sum(not is_poison for is_poison in aside),
         "orders": [one.told for one in story.events if one.kind == "outcome"],
         "core minutes of training": round(_core_minutes(records), 1),
         "looks at which something could not be done": sum(bool(one.blind) for one in rounds),
-        "human actions needed": 0,
+        "what people did, but for forcing a version through": _by_hand(records, story),
     }
+
+
+def _by_hand(records: Records, story: Story) -> int:
+    """Orders that somebody asked for, rows that somebody judged, versions that somebody forced, but for the one that
+    the story is about."""
+    asked = sum("asked for by" in one.told for one in story.events if one.kind == "order")
+    judged = InteractionPool(records.engine).counts()["refused"]
+    return asked + judged + max(0, sum(one.kind == "override" for one in story.events) - 1)
 
 
 def _share(found: Sequence[Given]) -> str:

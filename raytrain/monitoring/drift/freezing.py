@@ -69,11 +69,7 @@ def freeze(
             why="; ".join(rows.notes) or "the source is empty",
             fix="let requests come first, or name a table with `rows=FILE`",
         )
-    notes = list(rows.notes)
-    if num_seen > section.most_reference_rows:
-        drawn = np.random.default_rng(_SEED).choice(num_seen, section.most_reference_rows, replace=False)
-        rows = rows.take(np.sort(drawn))
-        notes.append(f"{len(rows):,} of {num_seen:,} rows are kept, drawn at random")
+    rows, notes = _drawn(rows, section)
     kinds = {**rows.kinds, **section.columns}
     holding = {name: cells for name, cells in rows.columns.items() if any(x is not None for x in cells)}
     empty = sorted(rows.columns.keys() - holding.keys())
@@ -89,12 +85,6 @@ def freeze(
         )
     embed = embedder_of(section, section.embedding_model)
     columns = measure_features(holding, features, embed)
-    if section.window.rows is not None and section.window.rows * 3 > len(rows):
-        notes.append(
-            f"the reference is small: {len(rows):,} rows beside windows of {section.window.rows:,}. What is odd in it "
-            "is odd in each comparison, so that over many windows the rate of false alarms may be another; ten times "
-            "a window's rows are a good size"
-        )
     texts = {one.column for one in features if one.measure == "vocabulary"}
     frozen = Frozen(
         features=features,
@@ -116,6 +106,22 @@ def _after(rows: Rows, since: float | None, most: int | None) -> Rows:
         return rows
     first = 0 if since is None else int(np.searchsorted(rows.times, since, side="right"))
     return rows.take(range(first, len(rows))[:most])
+
+
+def _drawn(rows: Rows, section: WatchSection) -> tuple[Rows, list[str]]:
+    """As many as are kept, and what is worth knowing of that."""
+    notes, num_seen = list(rows.notes), len(rows)
+    if num_seen > section.most_reference_rows:
+        drawn = np.random.default_rng(_SEED).choice(num_seen, section.most_reference_rows, replace=False)
+        rows = rows.take(np.sort(drawn))
+        notes.append(f"{len(rows):,} of {num_seen:,} rows are kept, drawn at random")
+    if section.window.rows is not None and section.window.rows * 3 > len(rows):
+        notes.append(
+            f"the reference is small: {len(rows):,} rows beside windows of {section.window.rows:,}. What is odd in it "
+            "is odd in each comparison, so that over many windows the rate of false alarms may be another; ten times "
+            "a window's rows are a good size"
+        )
+    return rows, notes
 
 
 def embedder_of(section: WatchSection, reference: str | None) -> Embed | None:
