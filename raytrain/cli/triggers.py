@@ -5,20 +5,27 @@ from __future__ import annotations
 import getpass
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from raytrain.cli.output import JsonOption, emit, stderr_console
+from raytrain.cli.output import JsonOption, emit
 from raytrain.cli.recorded_runs import opened_records, wide
+from raytrain.cli.registry_place import PlaceOption
+from raytrain.cli.triggers_shown import (
+    checked_object,
+    decision_object,
+    order_object,
+    show_checked,
+    show_decision,
+    show_orders,
+    show_replay,
+)
 from raytrain.errors import ConfigError
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from raytrain.monitoring.triggers.section import TriggersSection
-    from raytrain.monitoring.triggers.state import Decision, Seen
-    from raytrain.monitoring.triggers.store import Ordered
+    from raytrain.monitoring.triggers.state import Seen
     from raytrain.runs.records import Records
 
 app = typer.Typer(
@@ -28,13 +35,20 @@ app = typer.Typer(
 )
 
 FileArgument = Annotated[Path, typer.Argument(metavar="FILE", help="YAML of when; see docs/triggers.md.")]
-RowsOption = Annotated[int | None, typer.Option("--new-rows", min=0, help="Rows that no run has used.")]
+RowsOption = Annotated[
+    int | None,
+    typer.Option("--new-rows", min=0, help="Rows that no run has used; default: those that were collected."),
+]
 TrainedOption = Annotated[
     str | None,
-    typer.Option("--trained-at", help="When what is in production was trained: an age (40d) or a date."),
+    typer.Option(
+        "--trained-at",
+        help="When what is in production was trained: an age (40d) or a date; default: by the file's `release`.",
+    ),
 ]
 SourceOption = Annotated[
-    list[str] | None, typer.Option("--source", help="All that rows come from; each once.")
+    list[str] | None,
+    typer.Option("--source", help="All that rows come from; each once. Default: by the file's `recipe`."),
 ]
 LossOption = Annotated[
     list[str] | None,
@@ -43,24 +57,19 @@ LossOption = Annotated[
 
 
 @app.command("check")
-def check(file: FileArgument, as_json: JsonOption = False) -> None:
-    """Is the file valid, and does its watch record the metrics that it names?"""
-    from raytrain.monitoring.triggers.observing import metric_names
+def check(file: FileArgument, registry: PlaceOption = None, as_json: JsonOption = False) -> None:
+    """Is the file valid, and what does it see: its metrics, production's age, the sources of its recipe?"""
+    from raytrain.monitoring.triggers.observing import look, metric_names
+    from raytrain.monitoring.triggers.section import check_recipe
+    from raytrain.monitoring.triggers.state import Seen
 
     with opened_records() as records:
-        section = _loaded(file, records)
+        section = _loaded(file, records, registry)
+        check_recipe(section)
         metrics = metric_names(section.watch, records)
-    is_known = section.watch is None or metrics is not None
-    result = {"triggers": section.triggers, "rules": [one.name for one in section.when.leaves()],
-              "metrics_checked": is_known}  # fmt: skip
-
-    def show(console: Console) -> None:
-        unknown = (
-            "" if is_known else f"; the watch {section.watch} has recorded nothing yet to check metrics by"
-        )
-        console.print(f"{section.triggers} is valid{unknown}", highlight=False, markup=False)
-
-    emit(result, as_json, show)
+        seen = look(section, records, time.time(), Seen())
+    result = checked_object(section, seen, metrics_checked=section.watch is None or metrics is not None)
+    emit(result, as_json, lambda console: show_checked(wide(console), section, result))
 
 
 @app.command("decide")
@@ -70,6 +79,7 @@ def decide(
     trained_at: TrainedOption = None,
     source: SourceOption = None,
     canary_loss: LossOption = None,
+    registry: PlaceOption = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Only tell what would happen and why; nothing is kept.")
     ] = False,
@@ -84,7 +94,7 @@ def decide(
 
     beside, now = _seen(new_rows, trained_at, source, canary_loss), time.time()
     with opened_records() as records:
-        section, store = _loaded(file, records), TriggerStore(records.engine)
+        section, store = _loaded(file, records, registry), TriggerStore(records.engine)
         seen = look(section, records, now, beside)
         if dry_run:
             decision = decided(section, store.state(section.triggers), seen, now)
@@ -92,8 +102,8 @@ def decide(
             decision = store.decide(section, seen, now)
             for one in alerts_of(section, decision, now):
                 raise_alert(one)
-    result = {**_object(decision), "dry_run": dry_run or section.dry_run}
-    emit(result, as_json, lambda console: _show(console, decision, is_kept=not dry_run))
+    result = {**decision_object(decision), "dry_run": dry_run or section.dry_run}
+    emit(result, as_json, lambda console: show_decision(console, decision, is_kept=not dry_run))
 
 
 @app.command("replay")
@@ -121,13 +131,13 @@ def replay(file: FileArgument, as_json: JsonOption = False) -> None:
         state = decision.state
         if state.open_order is not None:
             state = settle(section, state, state.open_order, "succeeded")
-        told.append({"window": last.number, "ended_at": last.ended_at, **_object(decision)})
+        told.append({"window": last.number, "ended_at": last.ended_at, **decision_object(decision)})
     result = {
         "windows": len(told),
         "orders": sum(one["order"] is not None for one in told),
         "decisions": told,
     }
-    emit(result, as_json, lambda console: _show_replay(wide(console), result))
+    emit(result, as_json, lambda console: show_replay(wide(console), result))
 
 
 @app.command("request")
@@ -157,9 +167,9 @@ def orders(
     with opened_records() as records:
         found = TriggerStore(records.engine).orders(name, limit)
     emit(
-        {"orders": [_ordered(one) for one in found]},
+        {"orders": [order_object(one) for one in found]},
         as_json,
-        lambda console: _show_orders(wide(console), found),
+        lambda console: show_orders(wide(console), found),
     )
 
 
@@ -184,20 +194,30 @@ def settle_order(
         section = _loaded(file, records)
         found = TriggerStore(records.engine).settle(section, order, came_to, why)
     emit(
-        {"order": _ordered(found)},
+        {"order": order_object(found)},
         as_json,
         lambda console: console.print(f"{order}: {outcome}", highlight=False),
     )
 
 
-def _loaded(file: Path, records: Records) -> TriggersSection:
-    """Its metrics are checked where the watch has recorded some."""
+def _loaded(file: Path, records: Records, registry: str | None = None) -> TriggersSection:
+    """Its metrics are checked where the watch has recorded some. registry: another place than the file's."""
     from raytrain.monitoring.triggers.observing import metric_names
     from raytrain.monitoring.triggers.section import load_triggers
 
     section = load_triggers(file)
     metrics = metric_names(section.watch, records)
-    return section if metrics is None else load_triggers(file, metrics)
+    if metrics is not None:
+        section = load_triggers(file, metrics)
+    if registry is None:
+        return section
+    if section.release is None:
+        raise ConfigError(
+            f"--registry {registry}",
+            why=f"{file} asks nothing of a registry: it has no `release`",
+            fix="write `release: NAME` in the file, or leave --registry out",
+        )
+    return section.model_copy(update={"registry": registry})
 
 
 def _seen(
@@ -212,62 +232,3 @@ def _seen(
         sources=None if source is None else frozenset(source),
         canary_losses=frozenset(canary_loss or ()),
     )
-
-
-def _object(decision: Decision) -> dict[str, Any]:
-    return {
-        "order": None if decision.order is None else vars(decision.order),
-        "reasons": list(decision.reasons),
-        "blocked": list(decision.blocked),
-        "notes": list(decision.notes),
-    }
-
-
-def _ordered(one: Ordered) -> dict[str, Any]:
-    return {**vars(one.order), "outcome": one.outcome, "settled_at": one.settled_at, "why": one.why}
-
-
-def _show(console: Console, decision: Decision, *, is_kept: bool) -> None:
-    def tell(text: str) -> None:
-        console.print(text, markup=False, highlight=False, soft_wrap=True)
-
-    for one in decision.reasons:
-        tell(f"  {one}")
-    for one in decision.notes:
-        stderr_console().print(f"note: {one}", markup=False, highlight=False, soft_wrap=True)
-    if decision.order is not None:
-        tell(f"{'ordered' if is_kept else 'would order'}: {decision.order.id}")
-    elif decision.blocked:
-        tell("it would be time, but: " + "; ".join(decision.blocked))
-    else:
-        tell("nothing is to be done")
-
-
-def _show_replay(console: Console, result: dict[str, Any]) -> None:
-    from raytrain.cli.registry_place import show_rows
-    from raytrain.runs.views import local_time
-
-    rows = [
-        (str(one["window"]), local_time(one["ended_at"]),
-         one["order"]["id"] if one["order"] else "; ".join(one["blocked"]), "; ".join(one["reasons"]))
-        for one in result["decisions"]
-        if one["order"] or one["blocked"]
-    ]  # fmt: skip
-    if rows:
-        show_rows(console, ("window", "time", "order, or why none", "rules"), rows)
-    console.print(f"{result['orders']} orders in {result['windows']} windows", highlight=False)
-
-
-def _show_orders(console: Console, found: list[Ordered]) -> None:
-    from raytrain.cli.registry_place import show_rows
-    from raytrain.runs.views import local_time
-
-    rows = [
-        (one.order.id, local_time(one.order.time), "dry run" if one.order.dry_run else one.outcome or "open",
-         "; ".join(one.order.reasons), one.why or "")
-        for one in found
-    ]  # fmt: skip
-    if not rows:
-        console.print("nothing was ordered")
-        return
-    show_rows(console, ("order", "time", "state", "because", "then"), rows)

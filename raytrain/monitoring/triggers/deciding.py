@@ -21,6 +21,7 @@ def decide(section: TriggersSection, state: State, seen: Seen, now: float) -> De
     """At most one order. Windows that were decided on before change nothing."""
     state, notes = _in_series(state, seen)
     fresh, early = _fresh(state, seen.windows, now)
+    notes += seen.notes
     notes += [
         f"window {one.number} ends in the future, and is left for later: a clock is wrong" for one in early
     ]

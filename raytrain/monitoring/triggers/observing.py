@@ -1,12 +1,16 @@
-"""What a decision sees of the records: the windows of a watch, rows that wait, and what the month has cost."""
+"""What a decision sees: the windows of a watch, rows that wait, production's age, what rows come from, and what the
+month has cost."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
+from pathlib import Path
 
 from raytrain.monitoring.learning.pool import InteractionPool
 from raytrain.monitoring.spending import spent_in_month
+from raytrain.monitoring.triggers.origins import origins_of
+from raytrain.monitoring.triggers.production import when_trained
 from raytrain.monitoring.triggers.section import TriggersSection
 from raytrain.monitoring.triggers.state import Seen, Window
 from raytrain.runs.record_types import MetricPoint
@@ -18,15 +22,25 @@ _PAGE = 200
 
 
 def look(section: TriggersSection, records: Records, now: float, beside: Seen) -> Seen:
-    """beside: what the records do not tell."""
-    seen = beside
+    """beside: what somebody says, which is believed. What no rule asks about is not looked for."""
+    seen, asked = beside, {one.name for one in section.when.leaves()}
     if section.watch is not None:
         seen = with_windows(seen, section.watch, records)
-    if seen.new_rows is None and any(one.name == "new_rows" for one in section.when.leaves()):
+    if seen.new_rows is None and "new_rows" in asked:
         seen = replace(seen, new_rows=InteractionPool(records.engine).counts()["free"])
+    if seen.trained_at is None and "age" in asked and section.release is not None:
+        trained = when_trained(section.release, section.registry, records)
+        seen = replace(seen, trained_at=trained.at, notes=_with(seen.notes, trained.note))
+    if seen.sources is None and "new_source" in asked and section.recipe is not None:
+        origins = origins_of(Path(section.recipe))
+        seen = replace(seen, sources=origins.names, notes=_with(seen.notes, origins.note))
     if section.budget is not None:
         seen = replace(seen, spending=spent_in_month(records, now))
     return seen
+
+
+def _with(notes: tuple[str, ...], note: str | None) -> tuple[str, ...]:
+    return notes if note is None else (*notes, note)
 
 
 def with_windows(seen: Seen, watch: str, records: Records) -> Seen:

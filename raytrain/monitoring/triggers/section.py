@@ -14,6 +14,7 @@ from pydantic import Field, model_validator
 from raytrain.config.document import Document, Form, KeyPath
 from raytrain.config.recipe import build, load_recipe, nearest
 from raytrain.config.section import Section
+from raytrain.data.section import load_data_recipe
 from raytrain.errors import ConfigError
 from raytrain.storage.manifest import digest_of
 
@@ -219,6 +220,12 @@ class TriggersSection(Section):
     """Name; state and orders are kept under it."""
     watch: str | None = None
     """The watch whose windows are read, by its name."""
+    release: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,99}$")] | None = None
+    """Name in the registry, for `age`: how long ago was its production trained?"""
+    registry: str | None = None
+    """Folder or URI of the registry; null = RAYTRAIN_HOME/registry."""
+    recipe: Annotated[str, Field(min_length=1)] | None = None
+    """Recipe, for `new_source`: its `data.sources` are what rows come from now. Relative to this file."""
     when: RuleSection
     """The rule."""
     cooldown_hours: Annotated[float, Field(ge=0)] = 24.0
@@ -239,6 +246,8 @@ class TriggersSection(Section):
             raise ValueError("`longest_cooldown_hours` is less than `cooldown_hours`")
         if self.watch is None and any(one.name in ("drift", "drop") for one in self.when.leaves()):
             raise ValueError("`drift` and `drop` are metrics of a watch: name it under `watch`")
+        if self.registry is not None and self.release is None:
+            raise ValueError("`registry` is given, and no `release` in it")
         return self
 
 
@@ -249,6 +258,9 @@ def load_triggers(path: Path, metrics: Collection[str] | None = None) -> Trigger
     """
     document = load_recipe(path, None, form=TRIGGERS)
     section = build(TriggersSection, document)
+    if section.recipe is not None:
+        beside = str(path.parent / Path(section.recipe).expanduser())
+        section = section.model_copy(update={"recipe": beside})
     if metrics is not None:
         check_metrics(section, metrics, document)
     return section
@@ -268,6 +280,12 @@ def check_metrics(section: TriggersSection, metrics: Collection[str], document: 
             why=f"it records {', '.join(sorted(metrics)) or 'none yet'}",
             fix=f"did you mean `{near}`?" if near else "name one of these",
         )
+
+
+def check_recipe(section: TriggersSection) -> None:
+    """Raises ConfigError for a fault in what the recipe says of its rows."""
+    if section.recipe is not None:
+        load_data_recipe(Path(section.recipe))
 
 
 def _placed(rule: RuleSection, place: KeyPath) -> Iterator[tuple[KeyPath, RuleSection]]:

@@ -37,6 +37,8 @@ class Seen:
     """Trials that a candidate lost, by what they are known by."""
     spending: Spending | None = None
     """Of this month."""
+    notes: tuple[str, ...] = ()
+    """Why something cannot be said, or not exactly."""
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from raytrain.runs.queue.ending import Ended
-from raytrain.runs.queue.job import Job
+from raytrain.runs.queue.job import Job, Limits
 
 
 class Backend(Protocol):
@@ -27,6 +27,10 @@ class Backend(Protocol):
 
     def look(self, job: Job, now: float) -> Ended | None:
         """None while it goes on, or where that cannot be told yet; `exit_code` None where it is gone without a word."""
+
+    def room(self, address: str | None, now: float) -> Limits | None:
+        """What there is at this address for all jobs together. None where nobody can say, or where it is no affair of
+        the back end's: what this machine has, its scheduler knows."""
 
     def ask_to_stop(self, job: Job) -> None:
         """See to it that a job with a wish saves and ends, and is ended where it does not; called again and again."""

@@ -31,6 +31,8 @@ class Situation:
     now: float
     served: Mapping[tuple[str, str], float] = field(default_factory=dict)
     """By queue and user: weighted seconds of the last day."""
+    clusters: Mapping[str, Limits] = field(default_factory=dict)
+    """What each has, by its address, for jobs of the back end `ray`; of one that is not here nobody can say."""
     obstacle: Callable[[Job], str | None] = lambda _: None
     """Why whoever decides here cannot start a job, which another may."""
 
@@ -65,7 +67,7 @@ class _Chooser:
         for job in situation.running:
             self._charge(job.queue, job.user, NOMINAL_S * weight(job.need))
         self.kept: dict[str, str] = {}
-        """Scope (a queue's name, or "" for this machine) to the job that it is kept free for."""
+        """Scope (a queue's name, "" for this machine, a cluster's address) to the job that it is kept free for."""
         self.choice = Choice([], {}, {})
 
     def choose(self) -> Choice:
@@ -147,7 +149,14 @@ class _Chooser:
             job.state == "running" and job.owner is not None and job.owner.host != self.situation.host
         )
         is_here = job.backend == "local" and not is_elsewhere
-        return [job.queue, *([""] if is_here else [])]
+        place = [""] if is_here else [job.address] if self._room_of(job) is not None else []
+        return [job.queue, *(one for one in place if one is not None)]
+
+    def _room_of(self, job: Job) -> Limits | None:
+        """Of its cluster. None where nobody can say, or the job is larger than that: it is for the cluster then to
+        grow, or to refuse it in its own words."""
+        room = None if job.backend != "ray" else self.situation.clusters.get(job.address or "")
+        return None if room is None or _over(room, job.need, [], "") is not None else room
 
     def _in_the_way(self, job: Job, taken: Iterable[Job]) -> str | None:
         """Why `job` does not fit beside the `taken` ones; None where it does."""
@@ -157,6 +166,9 @@ class _Chooser:
         if reason is None and job.backend == "local":
             here = [one for one in taken if "" in self._scopes(one)]
             reason = _over(self.situation.room, job.need, here, "this machine")
+        if reason is None and (room := self._room_of(job)) is not None:
+            there = [one for one in taken if one.backend == "ray" and one.address == job.address]
+            reason = _over(room, job.need, there, f"the cluster at {job.address}")
         return reason
 
     def _queue(self, job: Job) -> Queue:

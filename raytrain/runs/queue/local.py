@@ -13,7 +13,7 @@ import psutil
 
 from raytrain.runs.ownership import Owner, owner_is_alive, process_start_time
 from raytrain.runs.queue.ending import Ended
-from raytrain.runs.queue.job import Job
+from raytrain.runs.queue.job import Job, Limits
 from raytrain.storage.home import raytrain_home
 from raytrain.storage.location import translated_errors
 
@@ -56,6 +56,9 @@ class LocalBackend:
         if job.owner.host == self._this_host and _has_processes(job.owner):
             return None  # they were told by the system to save and end, when the carrier died
         return Ended(None, f"process {job.owner.pid} on {job.owner.host}, which carried it, is gone")
+
+    def room(self, address: str | None, now: float) -> Limits | None:  # noqa: ARG002
+        return None
 
     def ask_to_stop(self, job: Job) -> None:
         """The carrier asks the database by itself."""

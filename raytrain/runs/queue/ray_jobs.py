@@ -9,12 +9,16 @@ from typing import Any
 
 from raytrain.errors import ClusterError, PlatformError, StorageError
 from raytrain.runs.job_client import WrongTokenError, connect_jobs, first_line, submit_command, upload_package
+from raytrain.runs.queue.cluster_room import room_of
 from raytrain.runs.queue.ending import IN_QUEUE, Ended
-from raytrain.runs.queue.job import Job
+from raytrain.runs.queue.job import Job, Limits
 from raytrain.runs.queue.log_tail import last_lines
 
 GONE_AFTER_S = 60.0
 """Without an answer from its cluster, a job counts as gone."""
+
+ROOM_KNOWN_FOR_S = 10.0
+"""So long what a cluster has said of its nodes is taken for true."""
 
 _WITHIN_S = 2.0
 """Other jobs wait while a scheduler waits for a cluster."""
@@ -33,6 +37,8 @@ class RayBackend:
         self._clients: dict[str | None, Any] = {}
         self._silent_since: dict[str, float] = {}
         self._asked: set[str] = set()
+        self._rooms: dict[str | None, tuple[float, Limits | None]] = {}
+        """With the time at which each was told."""
 
     def start(self, job: Job, counts: Callable[[], bool]) -> Ended | None:
         """Raises ClusterError also while an earlier start goes on, which a cluster that was out of reach has kept."""
@@ -110,6 +116,18 @@ class RayBackend:
             return Ended(None, (details.message or "the cluster lost it").strip()[:500], tail)
         return Ended(details.driver_exit_code, None, tail)
 
+    def room(self, address: str | None, now: float) -> Limits | None:
+        told_at, room = self._rooms.get(address, (-ROOM_KNOWN_FOR_S, None))
+        if 0.0 <= now - told_at < ROOM_KNOWN_FOR_S:
+            return room
+        try:
+            room = room_of(self._client_at(address))
+        except (PlatformError, OSError, RuntimeError, ValueError):
+            self._clients.pop(address, None)
+            return None  # a start tells what is wrong
+        self._rooms[address] = (now, room)
+        return room
+
     def ask_to_stop(self, job: Job) -> None:
         """Ray sends SIGTERM, and kills what has not ended STOP_WITHIN_S later."""
         if job.submission_id in self._asked:
@@ -121,9 +139,12 @@ class RayBackend:
         self._asked.add(job.submission_id)
 
     def _client(self, job: Job) -> Any:
-        if job.address not in self._clients:
-            self._clients[job.address] = connect_jobs(job.address, within_s=_WITHIN_S)
-        return self._clients[job.address]
+        return self._client_at(job.address)
+
+    def _client_at(self, address: str | None) -> Any:
+        if address not in self._clients:
+            self._clients[address] = connect_jobs(address, within_s=_WITHIN_S)
+        return self._clients[address]
 
     def _unknown(self, job: Job, now: float) -> Ended | None:
         """Claimed a moment ago, it may be on its way; later the cluster is a new one that never heard of it."""

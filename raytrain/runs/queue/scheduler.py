@@ -6,7 +6,7 @@ import os
 import secrets
 import threading
 import time as clock
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -59,13 +59,15 @@ class Scheduler:
         now = clock.time() if now is None else now
         self._rows.beat(self.id, self._owner, now)
         settled = self._look_after(now)
-        missing = self._missing()
+        waiting = self._store.jobs(states=["queued"], limit=1_000_000)
+        missing = self._missing(waiting)
         started, choice = self._store.start_what_fits(
             self.id,
             self._owner.host,
             self._room,
             now,
             lambda job: missing.get(job.id, "was submitted a moment ago"),
+            self._clusters([job for job in waiting if job.ready_at <= now and missing[job.id] is None], now),
         )
         for victim, urgent in choice.make_room.items():
             self._told(f"{victim} is asked to save and make room for {urgent}")
@@ -97,9 +99,18 @@ class Scheduler:
         """Leave; local jobs go on below their carriers, those of clusters are looked after by the next scheduler."""
         self._rows.forget(self.id)
 
-    def _missing(self) -> dict[str, str | None]:
+    def _clusters(self, jobs: Iterable[Job], now: float) -> dict[str, Limits]:
+        """What those clusters have, by address, that jobs would start on now; asked before anybody waits for this."""
+        places = sorted({(job.backend, job.address) for job in jobs if job.address is not None})
+        rooms = (
+            (address, self._backends[name].room(address, now))
+            for name, address in places
+            if name in self._backends
+        )
+        return {address: room for address, room in rooms if room is not None}
+
+    def _missing(self, waiting: Iterable[Job]) -> dict[str, str | None]:
         """By job that waits, what of it is not here; told when it is new."""
-        waiting = self._store.jobs(states=["queued"], limit=1_000_000)
         missing = {job.id: missing_here(job) for job in waiting}
         for job_id, what in missing.items():
             if what is not None and self._passed_over.get(job_id) != what:

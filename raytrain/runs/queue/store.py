@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import random
 import time as clock
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Any, Literal
 
 import sqlalchemy
@@ -30,6 +31,7 @@ from raytrain.storage.database import exclusive, translated_database_errors
 SERVED_WINDOW_S = 86400.0
 
 _JOBS = tables.queue_jobs
+_NO_CLUSTERS: Mapping[str, Limits] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -157,14 +159,16 @@ class QueueStore:
         room: Limits,
         now: float | None = None,
         obstacle: Callable[[Job], str | None] = lambda _: None,
+        clusters: Mapping[str, Limits] = _NO_CLUSTERS,
     ) -> tuple[list[Job], Choice]:
         """Claim the jobs whose turn it is, and ask those to save that make room. The caller starts them.
 
-        `obstacle` is asked while nobody else can claim, so it has to answer from memory.
+        `obstacle` is asked while nobody else can claim, so it has to answer from memory. clusters: see `Situation`.
         """
         now = clock.time() if now is None else now
         with translated_database_errors(self.engine), self._exclusive() as connection:
-            choice = choose(replace(self._situation(connection, host, room, now), obstacle=obstacle))
+            situation = self._situation(connection, host, room, now)
+            choice = choose(replace(situation, obstacle=obstacle, clusters=clusters))
             for victim_id in choice.make_room:
                 _change(connection, self._read(connection, victim_id), wish="preempt", wished_at=now)
             for job in choice.start:

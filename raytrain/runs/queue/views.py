@@ -33,7 +33,16 @@ def queue_object(queue: Queue) -> dict[str, Any]:
 
 def reasons_now(store: QueueStore) -> dict[str, str]:
     """Why jobs wait, as far as it does not depend on which machine they would run on."""
-    return store.look_ahead(socket.gethostname(), Limits()).reasons
+    choice = store.look_ahead(socket.gethostname(), Limits())
+    turns = {
+        job.id: f"it is its turn as soon as {_place(job)} has room, and a scheduler works"
+        for job in choice.start
+    }
+    return {**turns, **choice.reasons}
+
+
+def _place(job: Job) -> str:
+    return "a machine" if job.backend == "local" else f"the cluster at {job.address}"
 
 
 def command(job: Job) -> str:

@@ -35,7 +35,8 @@ def test_a_job_through_its_states(told: Told, recipe: str, tmp_path: Path) -> No
     assert job["need"] == {"cpus": 6.0, "gpus": 0.0, "memory_bytes": 0}
     assert job["run_id"].startswith("mine-")
     (listed,) = told("queue", "list")[1]["jobs"]
-    assert listed["id"] == job["id"] and listed["waits_because"] is None
+    assert listed["id"] == job["id"]
+    assert listed["waits_because"] == "it is its turn as soon as a machine has room, and a scheduler works"
     assert told("queue", "list", "--state", "running")[1] == {"jobs": []}
     assert told("queue", "cancel", job["id"])[1]["how"] == "at once"
     code, again = told("queue", "cancel", job["id"])

@@ -82,6 +82,9 @@ def test_an_unknown_metric_is_told_with_its_line_and_the_nearest(
         ("triggers: loop\nwhen: {manual: true}\nbudget: {currency: EUR}\n", "neither `money` nor `gpu_hours`"),
         ("triggers: loop\nwhen: {manual: true}\nbudget: {money: 5, next_money: 6}\n", "nothing could start"),
         ("triggers: loop\nwhen: {manual: true}\nbudget: {money: 5, next_gpu_hours: 6}\n", "and no `gpu_hours`"),
+        ("triggers: loop\nwhen: {age: {}}\nrelease: Sums@production\n", "loop.yaml:3: release"),
+        ("triggers: loop\nwhen: {age: {}}\nregistry: there\n", "and no `release` in it"),
+        ("triggers: loop\nwhen: {age: {}}\nrecipe: ''\n", "loop.yaml:3: recipe"),
     ],
 )  # fmt: skip
 def test_what_is_wrong_is_told_with_its_line(tmp_path: Path, text: str, told: str) -> None:

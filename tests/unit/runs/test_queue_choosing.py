@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 from queued import a_job
 
 from raytrain.runs.ownership import Owner
-from raytrain.runs.queue.choosing import KEEP_FREE_AFTER_S, Choice, Situation, choose
+from raytrain.runs.queue.choosing import KEEP_FREE_AFTER_S, Choice, Situation, choose, weight
 from raytrain.runs.queue.job import Job, Limits, Need, Queue
 
 NOW = 10_000.0
@@ -37,9 +38,10 @@ def choice(
     room: Limits = NO_LIMITS,
     served: dict[tuple[str, str], float] | None = None,
     queues: dict[str, Queue] | None = None,
+    clusters: dict[str, Limits] | None = None,
 ) -> Choice:
     queues = {"default": Queue("default", limits=limits), **(queues or {})}
-    return choose(Situation(waiting, on or [], queues, room, "here", NOW, served or {}))
+    return choose(Situation(waiting, on or [], queues, room, "here", NOW, served or {}, clusters or {}))
 
 
 def started(found: Choice) -> list[str]:
@@ -135,6 +137,97 @@ def test_what_can_never_start_holds_nobody_up() -> None:
     found = choice([old, job("small")], limits=Limits(cpus=4))
     assert started(found) == ["small"]
     assert found.reasons["huge"].startswith("can never start: needs 99 CPUs")
+
+
+class TestOneCluster:
+    """Jobs that are carried elsewhere count against what is there."""
+
+    def test_only_what_fits_starts_in_the_order_of_the_queue(self) -> None:
+        waiting = [far(f"j{i}", need=Need(2), created_at=NOW - 50 + i) for i in range(4)]
+        found = choice(waiting, clusters=FOUR)
+        assert started(found) == ["j0", "j1"]
+        assert found.reasons["j3"] == f"needs 2 CPUs, the cluster at {HEAD} has 0 of 4 free"
+        assert started(choice(waiting)) == ["j0", "j1", "j2", "j3"], "where nobody can say what there is"
+
+    def test_what_runs_there_counts_whatever_its_queue(self) -> None:
+        on = [far_running("on", queue="b", need=Need(3)), running("here", need=Need(9))]
+        waiting = [
+            far("two", need=Need(2)),
+            far("one"),
+            far("elsewhere", need=Need(4), address="http://other:8265"),
+        ]
+        found = choice(waiting, on, clusters=FOUR, queues={"b": Queue("b")})
+        assert sorted(started(found)) == ["elsewhere", "one"]
+
+    def test_gpus_count_too(self) -> None:
+        on = [far_running("on", need=Need(1, 1))]
+        found = choice([far("gpu", need=Need(1, 1))], on, clusters={HEAD: Limits(cpus=8, gpus=1)})
+        assert found.reasons == {"gpu": f"needs 1 GPUs, the cluster at {HEAD} has 0 of 1 free"}
+
+    def test_what_is_larger_than_the_cluster_is_left_to_it(self) -> None:
+        """It may grow, or refuses with the words that fit: how many workers it can place."""
+        found = choice([far("huge", need=Need(99)), far("small")], clusters=FOUR)
+        assert started(found) == ["huge"], "and what comes after waits until it is refused"
+        assert started(choice([far("small")], [far_running("huge", need=Need(99))], clusters=FOUR)) == []
+
+    def test_an_urgent_job_has_background_ones_make_room_there(self) -> None:
+        on = [far_running("far", priority="P2", need=Need(3)), running("near", priority="P2", need=Need(3))]
+        found = choice([far("urgent", priority="P0", need=Need(2))], on, clusters=FOUR)
+        assert found.make_room == {"far": "urgent"}
+
+    def test_a_large_one_is_not_starved_by_small_ones_that_come_and_go(self) -> None:
+        """For three hours more small jobs come than there is room for, and two that want all of the cluster."""
+        jobs = [far(f"small-{i:03d}", created_at=25.0 * i) for i in range(400)]
+        jobs += [far(f"large-{i}", need=Need(4), created_at=300.0 + i) for i in range(2)]
+        times = simulated(jobs, takes_s=120.0, until=3 * 3600.0)
+        waited = [times[one.id] - one.created_at for one in jobs if one.id.startswith("large")]
+        assert waited[0] <= KEEP_FREE_AFTER_S + 130.0 and waited[1] <= KEEP_FREE_AFTER_S + 260.0, waited
+        in_order = [times[one.id] for one in jobs if one.id.startswith("small") and one.id in times]
+        assert in_order == sorted(in_order) and len(in_order) > 300
+
+    def test_who_has_few_does_not_wait_for_who_has_many(self) -> None:
+        many = [far(f"ada-{i:02d}", user="ada", created_at=float(i)) for i in range(40)]
+        few = [far(f"bob-{i}", user="bob", created_at=600.0 + i) for i in range(3)]
+        times = simulated([*many, *few], takes_s=120.0, until=7200.0)
+        assert max(times[one.id] - one.created_at for one in few) <= 240.0
+        assert len(times) == 43
+
+
+HEAD = "http://head:8265"
+FOUR = {HEAD: Limits(cpus=4)}
+
+
+def far(job_id: str, **values: Any) -> Job:
+    return job(job_id, backend="ray", **{"address": HEAD, **values})
+
+
+def far_running(job_id: str, **values: Any) -> Job:
+    return running(job_id, backend="ray", address=HEAD, **values)
+
+
+def simulated(jobs: list[Job], *, takes_s: float, until: float) -> dict[str, float]:
+    """When each job starts on the cluster of four CPUs, where every ten seconds somebody looks."""
+    times: dict[str, float] = {}
+    now = 0.0
+    while now <= until:
+        served: dict[tuple[str, str], float] = {}
+        for one in jobs:
+            if one.id in times:
+                seconds = min(takes_s, now - times[one.id]) * weight(one.need)
+                served[one.queue, one.user] = served.get((one.queue, one.user), 0.0) + seconds
+        on = [
+            replace(one, state="running", started_at=times[one.id])
+            for one in jobs
+            if one.id in times and now < times[one.id] + takes_s
+        ]
+        assert sum(one.need.cpus for one in on) <= 4.0
+        waiting = [one for one in jobs if one.created_at <= now and one.id not in times]
+        found = choose(
+            Situation(waiting, on, {"default": Queue("default")}, NO_LIMITS, "here", now, served, FOUR)
+        )
+        times |= dict.fromkeys(started(found), now)
+        now += 10.0
+    return times
 
 
 class TestPreemption:

@@ -19,7 +19,7 @@ from raytrain.errors import ClusterError
 from raytrain.runs.job_client import wrong_token
 from raytrain.runs.queue import ray_jobs
 from raytrain.runs.queue.ending import Ended
-from raytrain.runs.queue.job import Job, Limits
+from raytrain.runs.queue.job import Job, Limits, Need
 from raytrain.runs.queue.ray_jobs import RayBackend
 from raytrain.runs.queue.scheduler import Scheduler
 from raytrain.runs.queue.schedulers import SchedulerRows
@@ -39,6 +39,9 @@ class Cluster:
     variables: dict[str, str] = field(default_factory=dict)
     meanwhile: dict[str, Callable[[], object]] = field(default_factory=dict)
     """What happens elsewhere while this call goes on."""
+    answer: Any = None
+    """What it says of its nodes."""
+    num_asked: int = 0
 
     def connect(self, *_: Any, **__: Any) -> Cluster:
         self._check()
@@ -47,6 +50,12 @@ class Cluster:
     def _check(self) -> None:
         if self.error is not None:
             raise self.error
+
+    def _do_request(self, method: str, endpoint: str) -> SimpleNamespace:
+        self._check()
+        assert (method, endpoint.partition("?")[0]) == ("GET", "/api/v0/nodes")
+        self.num_asked += 1
+        return SimpleNamespace(json=lambda: self.answer)
 
     def get_job_info(self, name: str) -> SimpleNamespace:
         self._check()
@@ -238,3 +247,65 @@ def test_what_is_on_another_machine_is_left_to_that_one(
     assert f"its folder {gone} is not on" in reasons["folder"]
     assert f"its package {gone} is not on" in reasons["package"]
     assert sum("is passed over" in line for line in lines) == 2, "each is told once"
+
+
+# What a cluster has
+
+
+def nodes(*cpus: float, **more: Any) -> dict[str, Any]:
+    """As Ray's state API lists them."""
+    found = [
+        {"state": "ALIVE", "resources_total": {"CPU": one, "memory": 1e9}, "labels": {}, **more}
+        for one in cpus
+    ]
+    return {"result": True, "data": {"result": {"result": found}}}
+
+
+def test_no_more_starts_than_the_cluster_has_cpus(
+    store: QueueStore, scheduler: Scheduler, cluster: Cluster
+) -> None:
+    cluster.answer = nodes(1.0, 3.0)
+    now = time.time() + 1.0
+    for i in range(4):
+        store.submit(
+            a_job(f"far-{i}", backend="ray", address=HEAD, need=Need(2.0), created_at=now - 10.0 + i)
+        )
+    tick = scheduler.tick(now)
+    assert [job.id for job in tick.started] == ["far-0", "far-1"]
+    assert tick.choice.reasons["far-2"] == f"needs 2 CPUs, the cluster at {HEAD} has 0 of 4 free"
+    cluster.states["far-0-1"] = "SUCCEEDED"
+    assert [job.id for job in scheduler.tick(now + 1.0).started] == ["far-2"]
+    assert cluster.num_asked == 1, "what it has said is known for a while"
+    cluster.answer = nodes(1.0, 3.0, 2.0)
+    assert [job.id for job in scheduler.tick(now + 60.0).started] == ["far-3"], "a node came"
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        nodes(1.0, labels={"ray.io/node-group": "small"}),
+        nodes(),
+        nodes(1.0, state="DEAD"),
+        {"result": False, "msg": "too many", "data": None},
+        ["nothing", "of", "the", "kind"],
+    ],
+    ids=["it may grow", "no nodes", "a dead node", "a refusal", "another answer"],
+)
+def test_a_cluster_that_may_grow_or_does_not_say_limits_nothing_here(
+    store: QueueStore, scheduler: Scheduler, cluster: Cluster, answer: Any
+) -> None:
+    cluster.answer = answer
+    for i in range(3):
+        store.submit(a_job(f"far-{i}", backend="ray", address=HEAD))
+    assert len(scheduler.tick().started) == 3
+
+
+def test_a_cluster_that_does_not_answer_is_asked_again(cluster: Cluster) -> None:
+    backend = RayBackend()
+    cluster.error = ClusterError(f"no Ray cluster answers at {HEAD}", why="connection refused", fix="look")
+    assert backend.room(HEAD, 100.0) is None
+    cluster.error, cluster.answer = None, nodes(4.0)
+    assert backend.room(HEAD, 101.0) == Limits(cpus=4.0, gpus=0.0)
+    cluster.error = ConnectionResetError()
+    assert backend.room(HEAD, 105.0) == Limits(cpus=4.0, gpus=0.0)
+    assert backend.room(HEAD, 150.0) is None
