@@ -156,6 +156,15 @@ class Loop:
         )
 
 
+def _about(triggers: TriggersSection, section: LoopSection) -> TriggersSection:
+    """Whose age counts is the loop's own name, unless the triggers say otherwise."""
+    named = {
+        "release": triggers.release or section.release,
+        "registry": triggers.registry or section.registry,
+    }
+    return triggers.model_copy(update=named)
+
+
 def load_loop(path: Path) -> Loop:
     """Raises ConfigError or DataError with file, line and key of what is wrong, in whichever file it is."""
     document = load_recipe(path, None, form=LOOP)
@@ -168,7 +177,7 @@ def load_loop(path: Path) -> Loop:
         path,
         section,
         None if section.watch is None else load_watch(beside(section.watch)),
-        load_triggers(beside(section.triggers)),
+        _about(load_triggers(beside(section.triggers)), section),
         tuple(load_suite(beside(one)) for one in section.suites),
         None if section.fresh_suite is None else load_suite(beside(section.fresh_suite)),
         load_policy(beside(section.gate)),
