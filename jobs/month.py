@@ -48,7 +48,7 @@ from raytrain.training.outcome import TrainResult
 from raytrain.training.spec import RunSpec, load_spec
 
 JOBS = Path(__file__).parent
-NUM_ROWS = 360
+NUM_ROWS = 440
 REFERENCE, WINDOW = 60, 40
 """Answers, as jobs/loops/month.yaml and jobs/watches/month.yaml have them."""
 PAIRS = 20
