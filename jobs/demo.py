@@ -13,7 +13,7 @@ import random
 import socket
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,7 +37,7 @@ from raytrain.pipeline import steps as pipeline
 from raytrain.pipeline.loop.guarding import guard
 from raytrain.pipeline.loop.section import Loop, load_loop
 from raytrain.pipeline.steps import Release, Stopped
-from raytrain.release.bundle.parity.prompts import Prompt
+from raytrain.release.bundle.parity.prompts import read_prompts
 from raytrain.release.gate.evidence import Shelves
 from raytrain.release.gate.policy import load_policy
 from raytrain.release.gate.promote import Desk
@@ -63,22 +63,27 @@ BATCH_SIZE = 20
 RATED_BEFORE = 30
 """Answers of the version in production that are judged before another takes its place."""
 LONGEST_FALL_S = 300.0
-PROMPTS = [
-    Prompt("a request", [{"role": "user", "content": QUESTION}]),
-    Prompt("small talk", [{"role": "user", "content": "Grüß dich! Was kannst du?"}]),
-    Prompt("a text", "The quick brown fox"),
-]
+PROMPTS = JOBS / "prompts" / "tool_calls.jsonl"
 """What a bundle is held against the trained model on; `raytrain export` takes more."""
 
 
 def main(overrides: list[str]) -> int:
     console, started = stderr_console(), time.perf_counter()
-    try:
+
+    def play() -> None:
         suite = load_items(load_suite(JOBS / "suites" / "tool_calls.yaml"))
         Demo(console, suite, started).play(without_bfloat16(overrides))
+
+    return exit_code_of(play, "the demo was stopped by {by}; run it again: it goes on")
+
+
+def exit_code_of(play: Callable[[], None], when_stopped: str) -> int:
+    """As other commands end."""
+    try:
+        play()
     except Stopped as stop:
         (by,) = stop.args
-        console.print(f"the demo was stopped by {by}; run it again: it goes on", highlight=False)
+        stderr_console().print(when_stopped.format(by=by), highlight=False)
         return exit_code_when_stopped(by) or TrainingError.exit_code
     except KeyboardInterrupt:
         return exit_code_when_stopped("SIGINT")
@@ -107,7 +112,7 @@ class Demo:
     def play(self, overrides: list[str]) -> None:
         spec = load_spec(JOBS / "demo.yaml", overrides)
         contract = load_contract(JOBS / "contracts" / "default.yaml")
-        decisions = spec.storage.location / "decisions"
+        decisions, prompts = spec.storage.location / "decisions", read_prompts(PROMPTS, has_template=True)
 
         self.heading(f"1. The base model answers {len(self.suite.items)} requests: the frozen baseline")
         baseline = pipeline.frozen(self.evaluated(spec.model.base_model, spec), spec)
@@ -125,7 +130,7 @@ class Demo:
         with self.release(spec) as release:
             self.heading("6. A signed bundle, and a version")
             version = pipeline.released(
-                release, str(result.artifact), candidate, PROMPTS, "the demo's adapter"
+                release, str(result.artifact), candidate, prompts, "the demo's adapter"
             )
             print(f"\n{NAME}@{version}: held against what was trained, scanned, signed")
             self.heading("7. The gate to production")
@@ -138,7 +143,7 @@ class Demo:
             frozen = pipeline.frozen(candidate, spec)
             _, decision = pipeline.decided(contract, frozen, spoiled_candidate, decisions / spoiled.run_id)
             spoiled_version = pipeline.released(
-                release, str(spoiled.artifact), spoiled_candidate, PROMPTS, "worse on purpose"
+                release, str(spoiled.artifact), spoiled_candidate, prompts, "worse on purpose"
             )
             show_promotion(pipeline.admitted(release, spoiled_version, [decision]))
 

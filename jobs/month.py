@@ -19,15 +19,14 @@ from typing import Any
 
 from rich.console import Console
 
-from jobs.demo import free_port, without_bfloat16
+from jobs.demo import exit_code_of, free_port, without_bfloat16
 from jobs.month_figures import figures_of, show_figures
 from jobs.month_site import begin_anew, opened, own_folder, told_of, working_queue
 from jobs.month_traffic import Clock, Traffic, changed, lines, poisoned, rows, usual
 from raytrain.cli.evaluate import ProgressBars
 from raytrain.cli.loop import job_maker
-from raytrain.cli.output import exit_code_when_stopped, report_error, stderr_console
+from raytrain.cli.output import stderr_console
 from raytrain.cli.progress import ProgressView
-from raytrain.errors import PlatformError, TrainingError
 from raytrain.evaluation.items import load_items
 from raytrain.evaluation.results import Evaluation
 from raytrain.monitoring.triggers.store import TriggerStore
@@ -57,23 +56,16 @@ LONGEST_ORDER_S = 3600.0
 
 def main(overrides: list[str]) -> int:
     console = stderr_console()
-    try:
+
+    def play() -> None:
         begin_anew()
         loop, ring = load_loop(JOBS / "loops" / "month.yaml"), KeyRing()
-        if not any(one.name == loop.section.key and one.state == "active" for one in ring.known()):
-            ring.generate(loop.section.key)
+        ring.generate(loop.section.key)
         with opened() as records:
             release = release_of(loop, records, lambda text: tell(console, text))
             Month(console, without_bfloat16(overrides), loop, release, records).pass_by()
-    except Stopped as stop:
-        (by,) = stop.args
-        return exit_code_when_stopped(by) or TrainingError.exit_code
-    except KeyboardInterrupt:
-        return exit_code_when_stopped("SIGINT")
-    except PlatformError as error:
-        report_error(error, as_json=False)
-        return error.exit_code
-    return 0
+
+    return exit_code_of(play, "the month was stopped by {by}")
 
 
 @dataclass

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from raytrain.cli.output import JsonOption, emit, report_error
+from raytrain.cli.output import JsonOption, emit
 from raytrain.cli.recorded_runs import opened_records, wide
+from raytrain.cli.repeating import repeated
 from raytrain.cli.retrain import LoopArgument
 from raytrain.errors import StorageError
 
@@ -82,18 +83,13 @@ def run(
     with opened_records() as records:
         release = release_of(loaded, records)
         looker = Looker(loaded, release, records, job_maker(loaded, release, records, backend, address))
-        while True:
-            try:
-                done = looker.look(time.time())
-                emit(done.as_dict(), as_json, partial(_show, done))
-                code = StorageError.exit_code if done.blind else 0
-            except StorageError as error:
-                if every is None:
-                    raise
-                report_error(error, as_json)
-            if every is None:
-                return code
-            time.sleep(every)
+
+        def look_once() -> int:
+            done = looker.look(time.time())
+            emit(done.as_dict(), as_json, partial(_show, done))
+            return StorageError.exit_code if done.blind else 0
+
+        return repeated(look_once, every, as_json)
 
 
 @app.command("story")

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from raytrain.cli.baseline import place_or_baseline, told_baselines
-from raytrain.cli.output import JsonOption, emit, report_error, stderr_console
+from raytrain.cli.output import JsonOption, emit, stderr_console
 from raytrain.cli.recorded_runs import opened_records, wide
-from raytrain.errors import ConfigError, RefusedError, StorageError
+from raytrain.cli.repeating import repeated
+from raytrain.errors import ConfigError, RefusedError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -92,21 +93,15 @@ def run(
 
     section = load_watch(watch, overrides)
     with opened_records() as records:
-        while True:
-            code = 0
-            try:
-                found = look(section, records, now=time.time(), tell=_progress(as_json or every is None))
-                if metrics is not None and found.held_by is None:
-                    _write_metrics(section, metrics)
-                emit(_told(found), as_json, partial(_show, found))
-                code = RefusedError.exit_code if found.alarms else 0
-            except StorageError as error:
-                if every is None:
-                    raise
-                report_error(error, as_json)
-            if every is None:
-                return code
-            time.sleep(every)
+
+        def look_once() -> int:
+            found = look(section, records, now=time.time(), tell=_progress(as_json or every is None))
+            if metrics is not None and found.held_by is None:
+                _write_metrics(section, metrics)
+            emit(_told(found), as_json, partial(_show, found))
+            return RefusedError.exit_code if found.alarms else 0
+
+        return repeated(look_once, every, as_json)
 
 
 @app.command("golden")
