@@ -12,6 +12,7 @@ import yaml
 from bench import Bench, Outcome, wait_until, write_recipe, write_rows
 from suites import write_suite
 
+from raytrain.evaluation.safety.redaction import pseudonym
 from raytrain.monitoring.learning.pool import InteractionPool, PooledRow
 
 TEMPLATE = "{% for message in messages %}{{ message['content'] }} {% endfor %}"
@@ -20,7 +21,7 @@ NAME = "sums"
 
 def row(number: int, user: str) -> PooledRow:
     return PooledRow(
-        f"{number:032x}", 1_000.0 + number, user, f"{NAME}@1.0.0", "d",
+        f"{number:032x}", 1_000.0 + number, pseudonym(user), f"{NAME}@1.0.0", "d",
         ({"role": "user", "content": f"Room {number}: add {number} and {2 * number}."},),
         f"The sum is {3 * number}.", "correction", 1.0, "ready",
     )  # fmt: skip
@@ -160,8 +161,8 @@ def refuses_what_has_no_rows(site: Site) -> None:
     site.pool().add([row(number, "one") for number in range(200, 220)])
     order = site.run("loop", "run", site.loop).object["queued"]
     assert order == "grow-000002"
-    site.pool().forget("one")
-    site.pool().forget("too late")
+    site.pool().forget(pseudonym("one"))
+    site.pool().forget(pseudonym("too late"))
     failed = site.bench.run("retrain", site.loop, order, "--json")
     assert failed.code == 3, failed.told()
     assert "0 rows to learn from" in failed.error["what"]
