@@ -34,7 +34,7 @@ loop: $(DEMO_MODEL)
 test: $(DEMO_MODEL)
 	$(BIN)/python tests/run.py
 
-# What takes minutes each and guards what seldom changes; some of it wants root, sshd and rsync, and says so.
+# What takes minutes each and guards what seldom changes; some of it wants root, sshd, rsync and redis-server, and says so.
 thorough: $(DEMO_MODEL)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -c constraints.txt kubernetes-validate  # its schemas
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest tests/unit -m thorough --timeout=1200

@@ -10,6 +10,7 @@ from __future__ import annotations
 import sys
 
 from raytrain.cli.main import run
+from raytrain.cluster.head import leave
 
 if __name__ == "__main__":
-    sys.exit(run(["train", *sys.argv[1:]]))
+    leave(run(["train", *sys.argv[1:]]))

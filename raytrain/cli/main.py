@@ -48,6 +48,7 @@ from raytrain.cli import (
     watch,
 )
 from raytrain.cli.output import report_error
+from raytrain.cluster.head import leave
 from raytrain.errors import ConfigError, PlatformError
 from raytrain.storage.location import is_storage_fault, storage_error
 
@@ -109,7 +110,7 @@ def main() -> None:
     """Run the command line; every failure is told in one form and ends with its own exit code."""
     # Hooks, losses and modules of the user's own lie where the command is typed, as on Ray's workers.
     sys.path.append(str(Path.cwd()))
-    sys.exit(run(sys.argv[1:]))
+    leave(run(sys.argv[1:]))
 
 
 def run(arguments: list[str]) -> int:

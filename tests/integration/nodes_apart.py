@@ -85,17 +85,19 @@ class NodesApart:
         command, environment = server.cmdline(), server.environ()
         server.send_signal(signal.SIGKILL)
         server.wait(10)
-        log = (self.site.folder / "gcs_server.log").open("ab")
-        subprocess.Popen(
-            [*self.head.inside, *command], env=environment, stdout=log, stderr=log, start_new_session=True
-        )
+        with (self.site.folder / "gcs_server.log").open("ab") as log:
+            # A child of that machine's first process, which `kill_all` finds.
+            subprocess.run(
+                [*self.head.inside, "setsid", "--fork", *command],
+                env=environment, stdout=log, stderr=log, check=True,
+            )  # fmt: skip
 
     def processes(self, machine: Machine, name: str) -> list[psutil.Process]:
-        """Of that machine, by their name."""
+        """Of that machine, by how their names begin."""
         found = []
         for one in psutil.Process(machine.pid).children(recursive=True):
             with suppress(psutil.Error):
-                if one.name() == name:
+                if one.name().startswith(name):
                     found.append(one)
         return found
 

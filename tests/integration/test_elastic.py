@@ -28,6 +28,13 @@ from bench import (
 from test_kill import losses, resumed_at
 
 
+def kill(processes: list[psutil.Process]) -> None:
+    for one in processes:
+        with suppress(psutil.NoSuchProcess):
+            one.kill()
+    psutil.wait_procs(processes, timeout=10)
+
+
 @dataclass
 class TwoNodes:
     """A Ray cluster of a head and, where it is started, a second node, which die and return on request."""
@@ -66,11 +73,16 @@ class TwoNodes:
         )  # fmt: skip
 
     def _ray_start(self, folder: Path, *words: str) -> None:
-        started = self._ray(
-            folder, "start", *words, f"--num-cpus={self.num_cpus}", "--object-store-memory=100000000",
-            f"--dashboard-agent-listen-port={free_port()}", "--disable-usage-stats",
-        )  # fmt: skip
-        assert started.returncode == 0, started.stdout + started.stderr
+        for _ in range(3):
+            started = self._ray(
+                folder, "start", *words, f"--num-cpus={self.num_cpus}", "--object-store-memory=100000000",
+                f"--dashboard-agent-listen-port={free_port()}", "--disable-usage-stats",
+            )  # fmt: skip
+            if started.returncode == 0:
+                return
+            # Ray's raylet gives up where its agents take longer than 15 s to start, as on a busy machine they may.
+            kill(processes_below(folder))
+        raise AssertionError(started.stdout + started.stderr)
 
     def kill_second(self) -> None:
         """SIGKILL to the second node's raylet and all that it started, as when its machine is switched off."""
@@ -78,10 +90,7 @@ class TwoNodes:
         assert len(raylets) == 1, raylets
         victims = [*raylets[0].children(recursive=True), raylets[0]]
         raylets[0].suspend()  # it starts nothing new meanwhile
-        for victim in victims:
-            with suppress(psutil.NoSuchProcess):
-                victim.kill()
-        psutil.wait_procs(victims, timeout=10)
+        kill(victims)
 
     def kill_head(self, *, spare: int) -> None:
         """SIGKILL to all of the head but the process `spare`, which has joined it."""
@@ -89,10 +98,7 @@ class TwoNodes:
         for victim in victims:
             with suppress(psutil.NoSuchProcess):
                 victim.suspend()
-        for victim in victims:
-            with suppress(psutil.NoSuchProcess):
-                victim.kill()
-        psutil.wait_procs(victims, timeout=10)
+        kill(victims)
 
     def drain(self, node_id: str) -> None:
         """Tell Ray that the node will be taken away in half a minute, as a cloud's watcher of spot machines does."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import socket
+import subprocess
+import sys
 import time
 
 import pytest
@@ -51,3 +53,33 @@ def test_it_is_not_looked_at_more_often_than_every_few_seconds(deaf_port: int) -
     one = watch(deaf_port, silent_s=PATIENCE_S + 1)
     one.looked_at = time.monotonic()
     one.look()
+
+
+LEAVES = """
+import atexit, sys
+from types import SimpleNamespace
+from raytrain.cluster.head import leave
+context = SimpleNamespace(gcs_address=sys.argv[1])
+sys.modules["ray"] = SimpleNamespace(is_initialized=lambda: True, get_runtime_context=lambda: context)
+atexit.register(print, "farewell")
+print("told", end=" ")
+leave(int(sys.argv[2]))
+"""
+
+
+def leaves(port: int, code: int) -> tuple[int, str]:
+    """How a process ends that has joined the cluster at this port, and what it has said by then."""
+    done = subprocess.run(
+        [sys.executable, "-c", LEAVES, f"127.0.0.1:{port}", str(code)], capture_output=True, text=True
+    )
+    return done.returncode, done.stdout
+
+
+def test_who_has_failed_does_not_wait_for_a_head_that_is_gone(deaf_port: int) -> None:
+    assert leaves(deaf_port, 4) == (4, "told ")
+
+
+def test_who_leaves_a_head_that_answers_bids_it_farewell(deaf_port: int) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        assert leaves(server.getsockname()[1], 4) == (4, "told farewell\n")
+    assert leaves(deaf_port, 0) == (0, "told farewell\n"), "what went well is never cut short"
