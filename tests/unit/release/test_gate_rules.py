@@ -280,7 +280,7 @@ def test_a_contract_s_approver_must_have_keys(tmp_path: Path) -> None:
 def test_the_files_that_are_shipped(pytestconfig: pytest.Config) -> None:
     places = sorted((pytestconfig.rootpath / "jobs" / "gates").glob("*.yaml"))
     loaded = {place.stem: load_policy(place) for place in places}
-    assert loaded.keys() == {"default", "small-team", "demo"}
+    assert loaded.keys() == {"default", "small-team", "demo", "month"}
     assert loaded["default"].digest == default_policy().digest
     with pytest.raises(ConfigError, match="lets nothing into 'dev'"):
         loaded["small-team"].target("dev")
