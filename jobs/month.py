@@ -52,6 +52,7 @@ REFERENCE, WINDOW = 60, 40
 """Answers, as jobs/loops/month.yaml and jobs/watches/month.yaml have them."""
 PAIRS = 20
 LONGEST_ORDER_S = 3600.0
+Spoiled = tuple[TrainResult, Evaluation]
 
 
 def main(overrides: list[str]) -> int:
@@ -87,6 +88,7 @@ class Month:
         self.heading("Before: what production is trained on knows no lights")
         spec = self.spec(rows(NUM_ROWS, seed=7), "rows")
         self.first_version(spec)
+        spoiled = self.spoiled()  # now: Serve takes the cluster's cores later
         self.heading("It answers; the loop looks on, and a queue waits for work")
         trial = {"name": self.release.name, "candidate": "staging", "share": 1.0, "pairs": PAIRS}
         log = {"feedback": True, "flush_s": 1.0, "folder": str(self.loop.log)}
@@ -100,7 +102,7 @@ class Month:
             self.first_week(looker, traffic)
             self.second_week(looker, traffic)
             self.third_week(looker, traffic)
-            self.fourth_week(looker, traffic)
+            self.fourth_week(looker, traffic, spoiled)
         self.end(traffic)
 
     def first_week(self, looker: Looker, traffic: Traffic) -> None:
@@ -131,9 +133,9 @@ class Month:
         self.look(looker)
         self.clock.go_on(1.0)
 
-    def fourth_week(self, looker: Looker, traffic: Traffic) -> None:
+    def fourth_week(self, looker: Looker, traffic: Traffic, spoiled: Spoiled) -> None:
         self.heading("Week 4: a bad version is forced through")
-        self.forced()
+        self.forced(*spoiled)
         for _ in range(6):
             traffic.send(changed(8, self.next_seed()), 0.5)
             guarded = self.look(looker).guarded
@@ -162,17 +164,19 @@ class Month:
         if done.refusal is not None:
             raise done.refusal
 
-    def forced(self) -> None:
-        """Four steps on answers to other questions, let through by somebody's role against the gate's word."""
+    def spoiled(self) -> Spoiled:
+        """Four steps on answers to other questions."""
         found = rows(120, seed=8)
         answers = [row["messages"][1] for row in found]
         random.Random(0).shuffle(answers)
         spoiled = [{"messages": [row["messages"][0], one]} for row, one in zip(found, answers, strict=True)]
         worse = self.spec(spoiled, "spoiled", "name=month-worse", "train.max_steps=4", "train.warmup_steps=0")
         result = self.trained(worse)
-        version = self.released(
-            result, self.evaluated(str(result.artifact), worse), "trained on spoiled answers"
-        )
+        return result, self.evaluated(str(result.artifact), worse)
+
+    def forced(self, result: TrainResult, evaluation: Evaluation) -> None:
+        """Let through by somebody's role against the gate's word."""
+        version = self.released(result, evaluation, "trained on spoiled answers")
         why = "somebody was in a hurry"
         done = pipeline.admitted(self.release, version, [], override_as="release-lead", why=why)
         verdict = done.judged.outcome.verdict
