@@ -41,7 +41,7 @@ thorough: $(DEMO_MODEL)
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest tests/integration -m thorough --timeout=1200
 
 unit: $(INSTALLED)
-	$(BIN)/python -m pytest tests/unit -m 'not slow' -n auto --dist loadfile
+	$(BIN)/python -m pytest tests/unit -m 'not slow and not whole and not thorough' -n auto --dist loadfile
 
 integration: $(DEMO_MODEL)
 	$(BIN)/python -m pytest tests/integration

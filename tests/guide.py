@@ -8,7 +8,6 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
@@ -119,11 +118,10 @@ def check_raytrain(arguments: Sequence[str], *, is_naming: bool = False) -> str 
     With `is_naming` a command without anything behind it is only named, and may lack its arguments.
     """
     import typer
-    from typer.main import get_command
 
-    from raytrain.cli.main import app
+    from raytrain.cli.main import command_line
 
-    command: Any = get_command(app)
+    command = command_line()
     rest, context = list(arguments), None
     name = "raytrain"
     while hasattr(command, "commands") and rest and not rest[0].startswith("-"):

@@ -136,19 +136,15 @@ def environment_of(pairs: Sequence[str]) -> dict[str, str]:
 
 def check_words(words: Sequence[str]) -> None:
     """Parse the command line as it will be, so that a slip is told now and not when its turn has come."""
-    from typer.main import get_command
-
-    from raytrain.cli.main import app
+    from raytrain.cli.main import command_line
     from raytrain.config.recipe import nearest
 
-    commands: Any = get_command(app).commands  # type: ignore[attr-defined]
-    known = [name for name in LONG_COMMANDS if name in commands]
     what, rest = words[0], list(words[1:])
-    if what not in known:
-        near = nearest(what, known)
+    if what not in LONG_COMMANDS:
+        near = nearest(what, LONG_COMMANDS)
         raise ConfigError(
             f"`{what}` is nothing that waits in a queue",
-            why=f"long commands are: {', '.join(known)}",
+            why=f"long commands are: {', '.join(LONG_COMMANDS)}",
             fix=f"did you mean `{near}`?" if near else f"run `raytrain {what}` itself",
         )
     if "--fresh" in rest:
@@ -157,7 +153,7 @@ def check_words(words: Sequence[str]) -> None:
             why="every retry would begin anew instead of resuming",
             fix="name the new run with --run-id NAME",
         )
-    commands[what].make_context(what, rest)  # raises what the command line itself would
+    command_line(what).commands[what].make_context(what, rest)  # raises what the command line itself would
 
 
 def with_cost_confirmed(words: Sequence[str], *, yes: bool, as_json: bool) -> list[str]:
@@ -178,14 +174,12 @@ def with_cost_confirmed(words: Sequence[str], *, yes: bool, as_json: bool) -> li
 
 def recipe_arguments(words: Sequence[str]) -> dict[str, Any] | None:
     """The parameters by name of a command line that takes a recipe of training; None for another command."""
-    from typer.main import get_command
-
-    from raytrain.cli.main import app
+    from raytrain.cli.main import command_line
 
     if words[0] not in _TAKE_A_RECIPE:
         return None
-    commands: Any = get_command(app).commands  # type: ignore[attr-defined]
-    return dict(commands[words[0]].make_context(words[0], list(words[1:])).params)
+    command = command_line(words[0]).commands[words[0]]
+    return dict(command.make_context(words[0], list(words[1:])).params)
 
 
 def what_it_makes(words: Sequence[str]) -> tuple[str | None, Need]:

@@ -30,7 +30,7 @@ def list_runs(
     state: Annotated[
         str | None, typer.Option(help="queued, running, succeeded, failed or cancelled.")
     ] = None,
-    kind: Annotated[str | None, typer.Option(help="train.")] = None,
+    kind: Annotated[str | None, typer.Option(help="Such as train, tune, evaluate or retrain.")] = None,
     name: Annotated[str | None, typer.Option(help="Part of the name.")] = None,
     since: Annotated[str | None, typer.Option(help="An age (90m, 36h, 2d) or a date.")] = None,
     limit: Annotated[int, typer.Option(min=1, max=1_000_000, help="Most runs to show.")] = 20,

@@ -140,6 +140,7 @@ def size_at(step: int) -> int:
     return 2 if step <= 4 or 11 < step <= 15 else 1
 
 
+@pytest.mark.thorough
 @pytest.mark.timeout(1200)
 def test_a_run_outlives_a_node_takes_it_back_and_heeds_a_warning(
     nodes: TwoNodes, local: Bench, tiny_llama: Path, rows_file: Path, tmp_path: Path

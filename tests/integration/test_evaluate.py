@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 import psutil
+import pytest
 from bench import Bench, Running
 from suites import write_suite
 
@@ -42,6 +43,7 @@ def belongs(process: psutil.Process, ray_folder: Path) -> bool:
         return False
 
 
+@pytest.mark.thorough
 def test_actors_give_what_one_process_gives_also_where_one_is_killed(
     joined: Bench, local: Bench, tiny_llama: Path, tmp_path: Path
 ) -> None:

@@ -12,6 +12,7 @@ from bench import Bench
 from guide import Block, all_blocks, write_modules
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("block", all_blocks("python trains"), ids=str)
 def test_a_block_that_trains_runs(block: Block, local: Bench, tiny_llama: Path, rows_file: Path) -> None:
     folder = local.folder / "work"

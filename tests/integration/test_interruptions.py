@@ -63,6 +63,7 @@ def refuse_a_second_start(bench: Bench, recipe: Path, running: Running) -> None:
     assert str(running.pid) in second.error["why"] + second.error["what"], second.error
 
 
+@pytest.mark.thorough
 def test_a_run_that_is_stopped_damaged_and_moved_ends_as_the_straight_one(
     joined: Bench, straight: Straight, recipe: Path, tmp_path: Path
 ) -> None:
@@ -128,6 +129,7 @@ def ray_servers(bench: Bench) -> list[str]:
     return [one.name() for one in processes_below(bench.ray_folder) if one.name() == "gcs_server"]
 
 
+@pytest.mark.thorough
 def test_a_run_whose_rows_changed_is_refused_and_fresh_starts_another(
     joined: Bench, rows_file: Path, tiny_llama: Path, tmp_path: Path
 ) -> None:
@@ -162,6 +164,7 @@ def test_a_run_whose_rows_changed_is_refused_and_fresh_starts_another(
     assert compared.object["config"] == {}
 
 
+@pytest.mark.thorough
 def test_more_workers_than_rows_and_no_validation_rows(
     joined: Bench, tiny_llama: Path, tmp_path: Path
 ) -> None:

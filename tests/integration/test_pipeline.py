@@ -37,6 +37,7 @@ def steps_of(told: dict[str, Any]) -> list[tuple[str, bool]]:
     return [(step["name"], step["was_known"]) for step in told["steps"]]
 
 
+@pytest.mark.thorough
 @pytest.mark.timeout(900)
 def test_killed_in_a_late_step_it_goes_on_and_makes_nothing_twice(joined: Bench, recipe: Path) -> None:
     assert joined.address is not None

@@ -3,101 +3,18 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
-import yaml
-from bench import Bench, Outcome, wait_until, write_recipe, write_rows
-from suites import write_suite
+from bench import Bench, wait_until
+from retrained import NAME, Site, put_up, row
 
 from raytrain.evaluation.safety.redaction import pseudonym
-from raytrain.monitoring.learning.pool import InteractionPool, PooledRow
-
-TEMPLATE = "{% for message in messages %}{{ message['content'] }} {% endfor %}"
-NAME = "sums"
-
-
-def row(number: int, user: str) -> PooledRow:
-    return PooledRow(
-        f"{number:032x}", 1_000.0 + number, pseudonym(user), f"{NAME}@1.0.0", "d",
-        ({"role": "user", "content": f"Room {number}: add {number} and {2 * number}."},),
-        f"The sum is {3 * number}.", "correction", 1.0, "ready",
-    )  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Site:
-    """A released version, and a loop around it."""
-
-    bench: Bench
-    loop: Path
-    triggers: Path
-
-    def run(self, *words: str | Path, timeout_s: float = 300) -> Outcome:
-        done = self.bench.run(*words, "--json", timeout_s=timeout_s)
-        assert done.code == 0, done.told()
-        return done
-
-    def pool(self) -> InteractionPool:
-        from raytrain.storage.database import open_database
-
-        return InteractionPool(open_database(f"sqlite:///{self.bench.home / 'raytrain.db'}"))
-
-    def production(self) -> str:
-        return str(self.run("registry", "show", NAME).object["aliases"]["production"])
-
-    def orders(self) -> list[dict[str, Any]]:
-        found: list[dict[str, Any]] = self.run("triggers", "orders").object["orders"]
-        return found
 
 
 @pytest.fixture
 def site(joined: Bench, tiny_llama: Path, tmp_path: Path) -> Site:
-    rows = [
-        {"question": f"Case {i}: add {i} and {i + 7}.", "answer": f"The sum is {2 * i + 7}."}
-        for i in range(40)
-    ]
-    recipe = write_recipe(
-        tmp_path / "learn.yaml",
-        model=tiny_llama,
-        rows=write_rows(tmp_path / "rows.jsonl", rows),
-        train={"max_steps": 3, "eval_every": 3, "save_every": 3, "warmup_steps": 0, "hooks": []},
-        scaling={"num_workers": 1},
-    )
-    content = yaml.safe_load(recipe.read_text())
-    content["model"]["chat_template"] = TEMPLATE
-    recipe.write_text(yaml.safe_dump(content))
-    write_suite(tmp_path, "cases", rows[:8], like="texts", answer="{question} {answer}")
-    asked = "{messages[0].content} {messages[1].content}"
-    like = write_suite(tmp_path, "asked", rows[:2], like="texts", answer=asked)
-    lenient = {"suite": "*", "min_gain": None, "max_loss": None}
-    contract = {"contract": "any", "suites": [lenient], "overall": {"min_gain": 0.0, "min_power": None}}
-    policy = {
-        "policy": "tiny", "contract": "contract.yaml",
-        "targets": [{"to": "production", "reports": [], "documents": []}],
-    }  # fmt: skip
-    triggers = {"triggers": "grow", "when": {"new_rows": {"at_least": 20}}, "cooldown_hours": 0}
-    loop = {
-        "loop": "tiny", "release": NAME, "triggers": "triggers.yaml", "learning": None, "fall": None,
-        "rows": {"replay": 1.0, "least": 10, "held_out": 0.2}, "suites": ["cases.yaml"], "fresh_suite": like.name,
-        "gate": "policy.yaml", "prompts": "prompts.jsonl", "queue": {"retries": 1},
-        "overrides": ["train.max_steps=12", "train.eval_every=12", "train.save_every=12"],
-    }  # fmt: skip
-    for name, content in {"contract": contract, "policy": policy, "triggers": triggers, "loop": loop}.items():
-        (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump(content))
-    (tmp_path / "prompts.jsonl").write_text(json.dumps({"prompt": "Case 1: add 1 and 8."}) + "\n")
-    one = Site(joined, tmp_path / "loop.yaml", tmp_path / "triggers.yaml")
-    assert joined.address is not None
-    joined.environment = {**joined.environment, "RAY_ADDRESS": joined.address}
-    trained = one.run("train", recipe).object
-    one.run("keys", "generate")
-    bundle = one.run("export", trained["run_id"], "--prompts", tmp_path / "prompts.jsonl").object["bundle"]
-    one.run("sign", bundle)
-    one.run("registry", "add", f"{NAME}@1.0.0", bundle, "--why", "the first")
-    one.run("promote", f"{NAME}@1.0.0", "--to", "production", "--policy", tmp_path / "policy.yaml")
-    return one
+    return put_up(joined, tiny_llama, tmp_path)
 
 
 def test_rows_that_came_since_reach_production_once_also_when_it_is_killed(site: Site) -> None:
@@ -131,10 +48,7 @@ def test_rows_that_came_since_reach_production_once_also_when_it_is_killed(site:
     assert (counts["used"], counts["free"]) == (30, 1), "who came meanwhile waits for the next"
     shown = site.bench.show(order)
     assert (shown["run"]["kind"], shown["run"]["state"]) == ("retrain", "succeeded")
-    place = next(
-        Path(one["uri"].removeprefix("file://")) for one in shown["artifacts"] if one["role"] == "record"
-    )
-    record = json.loads((place / "record.json").read_text())
+    record = json.loads((site.artifact(order, "record") / "record.json").read_text())
     known = {step["name"]: step["was_known"] for step in record["steps"]}
     assert list(known) == [
         "rows", "prepare", "train", "baseline", "evaluate", "compare", "release", "production",

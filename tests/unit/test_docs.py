@@ -25,6 +25,8 @@ from guide import (
     write_modules,
 )
 
+pytestmark = pytest.mark.whole
+
 MINIMAL = "model:\n  base_model: models/smollm2\ndata:\n  sources: rows.jsonl\n"
 CHEAP = [
     ("config", "check"),

@@ -17,6 +17,8 @@ from commands import Told
 
 from raytrain.runs.records import open_records
 
+pytestmark = pytest.mark.whole
+
 
 @pytest.fixture
 def received(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hook]:

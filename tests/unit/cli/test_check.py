@@ -13,6 +13,8 @@ import yaml
 
 from raytrain.cli.main import run
 
+pytestmark = pytest.mark.whole
+
 
 @pytest.fixture
 def recipe(tiny_llama: Path, rows: list[dict[str, Any]], tmp_path: Path) -> Path:

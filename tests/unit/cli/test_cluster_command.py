@@ -5,6 +5,8 @@ from pathlib import Path
 import pytest
 from commands import Told
 
+pytestmark = pytest.mark.whole
+
 ROOT = Path(__file__).parents[3]
 
 

@@ -9,6 +9,8 @@ import yaml
 
 from raytrain.cli.main import run
 
+pytestmark = pytest.mark.whole
+
 JOBS = sorted((Path(__file__).parents[3] / "jobs").glob("*.yaml"))
 
 

@@ -18,6 +18,8 @@ from raytrain.runs.ownership import Owner
 from raytrain.runs.records import open_records
 from raytrain.training.spec import RunSpec, load_spec
 
+pytestmark = pytest.mark.whole
+
 HOUR = 3600.0
 LONG_AGO = 1_700_000_000.0
 

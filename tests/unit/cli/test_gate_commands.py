@@ -20,6 +20,8 @@ from raytrain.models.section import ModelSection
 from raytrain.storage.artifact import ArtifactWriter, open_artifact
 from raytrain.storage.location import Location
 
+pytestmark = pytest.mark.whole
+
 LAX = "targets: [{to: production, reports: [], documents: [], approvals: [{role: reviewer}], override_by: [on-call]}]"
 
 

@@ -19,6 +19,8 @@ from raytrain.cli.main import run
 from raytrain.cli.outputs import write_files
 from raytrain.errors import StorageError
 
+pytestmark = pytest.mark.whole
+
 RECIPE: dict[str, Any] = {"model": {"base_model": "some/model"}, "data": {"sources": ["rows.jsonl"]}}
 
 
@@ -202,19 +204,34 @@ def test_help_and_config_errors_need_neither_torch_nor_ray(recipe: Path) -> None
 
 
 def test_every_command_with_a_result_takes_json() -> None:
-    import typer
-
-    root = typer.main.get_command(main.app)
-
     def leaves(command: Any, path: str = "raytrain") -> list[tuple[str, Any]]:
         inside = getattr(command, "commands", None)
         if inside is None:
             return [(path, command)]
         return [leaf for name, one in inside.items() for leaf in leaves(one, f"{path} {name}")]
 
-    found = leaves(root)
+    found = leaves(main.command_line())
     assert len(found) > 10
     lacking = [path for path, one in found if not any("--json" in p.opts for p in one.params)]
     assert lacking == []
     assert config.app
     assert train.train
+
+
+@pytest.mark.parametrize("words", [[], ["queue"]], ids=["raytrain", "a group"])
+def test_what_is_no_command_yet_tells_its_commands(
+    words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main.run(words) == 2
+    told = capsys.readouterr()
+    assert told.out == "" and told.err.startswith(f"Usage: {' '.join(['raytrain', *words])} ")
+    assert "Commands:" in told.err
+
+
+def test_a_command_s_own_parser_is_that_of_the_whole() -> None:
+    whole = main.command_line()
+    for name, command in whole.commands.items():
+        (alone,) = main.command_line(name).commands.items()
+        assert alone[0] == name and [one.opts for one in alone[1].params] == [
+            one.opts for one in command.params
+        ]

@@ -9,6 +9,8 @@ import pytest
 from bundles import make_bundle
 from commands import Told
 
+pytestmark = pytest.mark.whole
+
 ARTIFACTS = [
     ["export"],
     ["check", "export"],

@@ -12,6 +12,8 @@ from raytrain.cli.main import run
 from raytrain.errors import StorageError
 from raytrain.runs.queue.scheduler import Scheduler, Tick
 
+pytestmark = pytest.mark.whole
+
 
 @pytest.fixture
 def recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:

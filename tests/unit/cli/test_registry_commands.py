@@ -25,6 +25,8 @@ from raytrain.release.registry.versions import Version
 from raytrain.storage.artifact import ArtifactWriter, open_artifact
 from raytrain.storage.location import Location
 
+pytestmark = pytest.mark.whole
+
 
 def adapter(folder: Path, rows: str, learning_rate: float) -> Path:
     parents = {"base_model": "sha256:b", "dataset": f"sha256:{rows}"}

@@ -19,6 +19,8 @@ from raytrain.errors import ConfigError, StorageError, TrainingError
 from raytrain.runs.ownership import Owner
 from raytrain.runs.records import Records, open_records
 
+pytestmark = pytest.mark.whole
+
 
 @pytest.fixture
 def records() -> Records:

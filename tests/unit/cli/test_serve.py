@@ -10,6 +10,8 @@ import yaml
 
 from raytrain.cli import main
 
+pytestmark = pytest.mark.whole
+
 CONFIG = "base_model: models/base\nhttp: {port: 8123}\nreplicas: {num_replicas: 1, max_replicas: 3}\n"
 
 

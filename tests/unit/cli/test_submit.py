@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from commands import Told
 
+pytestmark = pytest.mark.whole
+
 
 @pytest.fixture
 def recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:

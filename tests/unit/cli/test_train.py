@@ -15,6 +15,8 @@ from raytrain.errors import ClusterError
 from raytrain.training import trainer
 from raytrain.training.outcome import TrainResult
 
+pytestmark = pytest.mark.whole
+
 DONE = TrainResult("mine-1", "succeeded", "/a", "sha256:d", 8, {"train/loss": 0.5})
 
 

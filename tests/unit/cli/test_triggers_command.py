@@ -10,6 +10,8 @@ from commands import Told
 
 from raytrain.runs.records import open_records
 
+pytestmark = pytest.mark.whole
+
 
 @pytest.fixture
 def file(tmp_path: Path) -> Path:

@@ -15,6 +15,8 @@ from raytrain.cluster.launch.machines import load_machines
 from raytrain.cluster.section import WorkersSection
 from raytrain.errors import ConfigError
 
+pytestmark = pytest.mark.whole
+
 ROOT = Path(__file__).parents[3]
 GPU_WORKERS = "available_node_types.gpu.node_config"
 HEAD = "available_node_types.head.node_config"

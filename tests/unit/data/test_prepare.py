@@ -21,6 +21,8 @@ from raytrain.errors import DataError, StorageError
 from raytrain.storage.artifact import Artifact, open_artifact
 from raytrain.storage.location import Location
 
+pytestmark = pytest.mark.whole
+
 
 def write_rows(place: Path, rows: list[dict[str, Any]]) -> Path:
     place.write_text("".join(json.dumps(row) + "\n" for row in rows))

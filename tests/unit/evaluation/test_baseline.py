@@ -21,6 +21,8 @@ from raytrain.evaluation.suite import load_suite
 from raytrain.storage.artifact import ArtifactWriter
 from raytrain.storage.location import Location
 
+pytestmark = pytest.mark.whole
+
 
 @pytest.fixture
 def model(tiny_llama: Path, tmp_path: Path) -> Path:

@@ -19,6 +19,8 @@ from raytrain.evaluation.code.testing import TestSettings
 from raytrain.evaluation.code.trees import PatchError, apply_patch, blocks_of, check_out
 from raytrain.evaluation.sandbox.limits import Limits
 
+pytestmark = pytest.mark.whole
+
 BIG = b"x = 1\n" * 200_000
 
 

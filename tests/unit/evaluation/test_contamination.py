@@ -35,6 +35,8 @@ from raytrain.models.inference import load_for_inference
 from raytrain.storage.artifact import Artifact
 from raytrain.storage.location import Location
 
+pytestmark = pytest.mark.whole
+
 SYLLABLES = [first + second for first in "bdfgklmnprst" for second in ("a", "e", "i", "o", "u", "an", "il")]
 
 

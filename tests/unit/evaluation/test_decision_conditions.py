@@ -17,6 +17,8 @@ from raytrain.evaluation.decision.decide import Comparison, decide
 from raytrain.evaluation.results import Evaluation, open_evaluation
 from raytrain.storage.location import Location
 
+pytestmark = pytest.mark.whole
+
 SUITES = {"sums": records_with([1.0, 0.0] * 20), "words": records_with([0.0, 1.0] * 20)}
 CHANGED = [replace(SUITES["sums"][3], item_digest="sha256:other"), *SUITES["sums"]]
 

@@ -27,6 +27,8 @@ from raytrain.evaluation.statistics.planning import (
     power_at,
 )
 
+pytestmark = pytest.mark.whole
+
 DEFAULT = default_contract()
 
 

@@ -22,6 +22,8 @@ from raytrain.evaluation.results import Evaluation
 from raytrain.evaluation.statistics.equivalence import equivalent
 from raytrain.evaluation.statistics.gains import equivalent_items, judge_gain
 
+pytestmark = pytest.mark.whole
+
 DEFAULT = default_contract()
 
 

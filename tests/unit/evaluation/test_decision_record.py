@@ -30,6 +30,8 @@ from raytrain.evaluation.decision.record import record_of, write_decision
 from raytrain.storage.artifact import open_artifact
 from raytrain.storage.location import Location
 
+pytestmark = pytest.mark.whole
+
 Compared = Callable[..., Comparison]
 HOSTILE = (
     "<script>alert(1)</script><img src=x onerror=alert(2)></pre></details>"

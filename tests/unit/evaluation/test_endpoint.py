@@ -21,6 +21,8 @@ from raytrain.evaluation.items import Suite, load_items
 from raytrain.evaluation.suite import load_suite
 from raytrain.runs.records import open_records
 
+pytestmark = pytest.mark.whole
+
 
 def asked(body: dict[str, Any]) -> str:
     return str(body["messages"][-1]["content"] if "messages" in body else body["prompt"])

@@ -60,6 +60,7 @@ def learn_by_heart(loaded: LoadedModel, rows: list[dict[str, Any]], num_steps: i
         optimizer.zero_grad()
 
 
+@pytest.mark.thorough
 def test_an_overfitted_model_gives_away_all_and_a_clean_one_none(tmp_path: Path) -> None:
     place = str(save_tiny_llama(tmp_path / "model"))
     planted, canaries = plant_canaries(ROWS[:5], 10, seed=2)

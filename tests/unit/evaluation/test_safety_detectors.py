@@ -36,6 +36,8 @@ from raytrain.evaluation.safety.labelled.personal_values import PERSONAL_VALUES
 from raytrain.evaluation.safety.labelled.secret_values import SECRET_VALUES
 from raytrain.evaluation.safety.patterns import Pattern, PatternDetector
 
+pytestmark = pytest.mark.whole
+
 PACKAGES = {"detect_secrets": "detect_secrets", "presidio": "presidio_analyzer"}
 FLOORS = {"secrets": (0.99, 0.98), "personal": (0.97, 0.95)}
 ANY = {"secrets": SECRET_VALUES, "personal": PERSONAL_VALUES}

@@ -49,6 +49,8 @@ from raytrain.evaluation.statistics.proportions import (
     wilson_interval,
 )
 
+pytestmark = pytest.mark.whole
+
 counts = st.integers(0, 60)
 
 
@@ -266,6 +268,7 @@ def test_power_of_means_is_statsmodels() -> None:
     assert found == pytest.approx(power.TTestPower().solve_power(nobs=50, alpha=0.05, power=0.8), abs=1e-4)
 
 
+@pytest.mark.thorough
 @pytest.mark.slow
 def test_where_no_number_of_items_within_reach_would_tell_it_is_said() -> None:
     for gain in (1e-5, 1e-9, 1e-150):

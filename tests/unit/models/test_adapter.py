@@ -19,6 +19,8 @@ from raytrain.models.section import AdapterSection, ModelSection
 from raytrain.storage.location import Location
 from raytrain.training.strategies.single import SingleProcess
 
+pytestmark = pytest.mark.whole
+
 IDS = torch.tensor([[5, 17, 90, 200, 33, 8]])
 METHODS: dict[str, dict[str, Any]] = {
     "lora": {"lora_rank": 4},

@@ -16,6 +16,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache, Mist
 from raytrain.models.decoding.greedy import GreedyAnswer, decode_greedily, holds_stop, text_before
 from raytrain.models.decoding.slot_cache import SlotCache
 
+pytestmark = pytest.mark.whole
+
 PROMPTS = [
     np.random.default_rng(i).integers(3, 300, length).tolist()
     for i, length in enumerate((4, 11, 1, 7, 7, 20, 3))

@@ -22,6 +22,8 @@ from raytrain.models.likelihood import Passage, log_likelihoods
 from raytrain.models.packing_proof import shared_difference, try_packing, try_sharing
 from raytrain.models.prefix_trees import grow_trees, num_tokens, tree_of
 
+pytestmark = pytest.mark.whole
+
 SHAPE = {
     "vocab_size": 96, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2,
     "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 256,

@@ -33,6 +33,8 @@ from raytrain.monitoring.alerts.channels.slack import escaped, slack_message
 from raytrain.monitoring.alerts.channels.webhook import WebhookChannel
 from raytrain.monitoring.alerts.section import EmailSection, LogSection, WebhookSection
 
+pytestmark = pytest.mark.whole
+
 ALERT = an_alert(id="0123456789abcdef", details={"run": "sums-1", "step": "120"})
 QUICK_S = 0.5
 

@@ -44,6 +44,8 @@ from raytrain.serving.http.app import build_app
 from raytrain.serving.http.section import HttpSection
 from raytrain.storage.location import Location
 
+pytestmark = pytest.mark.whole
+
 
 @pytest.fixture
 def records() -> Iterator[Records]:

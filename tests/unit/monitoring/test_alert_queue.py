@@ -28,6 +28,8 @@ from raytrain.monitoring.alerts.spool import raise_alert, spool_folder, spooled
 from raytrain.monitoring.alerts.store import CLAIM_S, AlertStore
 from raytrain.runs.records import open_records
 
+pytestmark = pytest.mark.whole
+
 HOUR_S = 3600.0
 
 

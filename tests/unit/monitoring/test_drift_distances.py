@@ -22,6 +22,8 @@ from raytrain.monitoring.drift.distances.mmd import kernel_features, mmd
 from raytrain.monitoring.drift.distances.psi import psi
 from raytrain.monitoring.drift.distances.wasserstein import wasserstein
 
+pytestmark = pytest.mark.whole
+
 GENERATOR = np.random.default_rng(5)
 PLACES = np.array([-3.0, -1.0, 0.0, 0.5, 2.0, 7.0, 7.5])
 SAMPLES = [

@@ -13,6 +13,8 @@ from raytrain.monitoring.drift.section import StreamRule
 from raytrain.monitoring.drift.streaming.build import build_detector
 from raytrain.monitoring.drift.streaming.detector import find_changes
 
+pytestmark = pytest.mark.whole
+
 Name = Literal["adwin", "kswin", "page_hinkley"]
 
 

@@ -22,6 +22,8 @@ from raytrain.monitoring.drift.section import WatchSection
 from raytrain.monitoring.drift.watching import Look, look
 from raytrain.runs.records import Records, open_records
 
+pytestmark = pytest.mark.whole
+
 START = 1_700_000_000.0
 LATER = START + 10**6
 

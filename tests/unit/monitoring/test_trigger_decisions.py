@@ -30,6 +30,8 @@ from raytrain.monitoring.triggers.state import (
     state_of_json,
 )
 
+pytestmark = pytest.mark.whole
+
 DAY_S, HOUR_S = 86400.0, 3600.0
 START = 1_770_000_000.0
 

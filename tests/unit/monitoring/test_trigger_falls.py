@@ -8,6 +8,8 @@ import pytest
 
 from raytrain.monitoring.triggers.falls import Answered, FallSection, answered_of, falls, highest_evidence
 
+pytestmark = pytest.mark.whole
+
 
 def answers(rate: float, count: int, draw: random.Random) -> list[Answered]:
     return [Answered(float(n), draw.random() < rate, True, None) for n in range(count)]

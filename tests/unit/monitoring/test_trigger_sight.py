@@ -25,6 +25,8 @@ from raytrain.release.signing import sign
 from raytrain.runs.record_types import ArtifactUse
 from raytrain.runs.records import Records, open_records
 
+pytestmark = pytest.mark.whole
+
 DAY_S = 86400.0
 
 

@@ -15,6 +15,8 @@ from raytrain.monitoring.learning.pool import InteractionPool, PooledRow
 from raytrain.pipeline.loop.guarding import Guarded, guard
 from raytrain.runs.records import Records, open_records
 
+pytestmark = pytest.mark.whole
+
 
 @pytest.fixture
 def records() -> Iterator[Records]:

@@ -14,6 +14,8 @@ from raytrain.pipeline.section import load_pipeline
 from raytrain.training.spec import load_spec
 from raytrain.tuning.spec import load_tune_recipe
 
+pytestmark = pytest.mark.whole
+
 SEARCH = {"space": {"train.learning_rate": {"type": "float", "low": 1e-4, "high": 1e-2}}}
 
 

@@ -123,6 +123,7 @@ def test_whole_models_and_narrow_dtypes_pass(
     assert 0 < written["check"]["formats"]["merged"]["max_difference"] < 0.5
 
 
+@pytest.mark.thorough
 def test_a_format_that_cannot_be_loaded_is_told_with_its_last_words(
     told: Told, adapter: Path, prompts: Path, tmp_path: Path
 ) -> None:
@@ -274,6 +275,7 @@ BY_REQUEST = pytest.mark.skipif(
 )
 
 
+@pytest.mark.thorough
 @pytest.mark.timeout(1500)
 @pytest.mark.parametrize(
     "forms",

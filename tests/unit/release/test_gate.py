@@ -33,6 +33,8 @@ from raytrain.storage.artifact import ArtifactWriter
 from raytrain.storage.location import Location
 from raytrain.storage.manifest import read_manifest
 
+pytestmark = pytest.mark.whole
+
 V1, V2 = Version(1, 0, 0), Version(1, 1, 0)
 TRAINED = Trained()
 

@@ -20,6 +20,8 @@ from raytrain.release.registry.shelf import shelf_of
 from raytrain.release.registry.versions import Version
 from raytrain.release.signing import sign
 
+pytestmark = pytest.mark.whole
+
 V1 = Version(1, 0, 0)
 Change = Callable[[dict[str, Any]], object]
 

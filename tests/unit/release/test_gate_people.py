@@ -26,6 +26,8 @@ from raytrain.release.registry.shelf import shelf_of
 from raytrain.release.registry.versions import Version
 from raytrain.release.signing import signature_place
 
+pytestmark = pytest.mark.whole
+
 V1, V2 = Version(1, 0, 0), Version(1, 1, 0)
 TRAINED = Trained()
 

@@ -20,6 +20,8 @@ from raytrain.release.keys import KeyRing
 from raytrain.release.registry.shelf import shelf_of
 from raytrain.release.registry.versions import Version
 
+pytestmark = pytest.mark.whole
+
 V1 = Version(1, 0, 0)
 CHANGE = Insisted(change_policy_as="on-call")
 WEAK = Policy(

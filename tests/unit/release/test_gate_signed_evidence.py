@@ -16,6 +16,8 @@ from raytrain.release.gate.promote import Desk, judge
 from raytrain.release.keys import KeyRing
 from raytrain.release.signing import sign
 
+pytestmark = pytest.mark.whole
+
 REPORTS = ("decision", "pipeline", "contamination", "safety", "drift")
 RULE = "signed evidence"
 

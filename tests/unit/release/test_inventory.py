@@ -28,6 +28,8 @@ from raytrain.storage.artifact import Artifact, ArtifactWriter
 from raytrain.storage.location import Location
 from raytrain.storage.manifest import file_sha256
 
+pytestmark = pytest.mark.whole
+
 ROOTS = ["safetensors", "pydantic"]
 
 

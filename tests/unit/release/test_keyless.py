@@ -22,6 +22,8 @@ from raytrain.release.signing import sign, signature_place, verify
 from raytrain.storage.artifact import ArtifactWriter
 from raytrain.storage.location import Location
 
+pytestmark = pytest.mark.whole
+
 ME = Identity("me@example.org", "https://accounts.google.com")
 
 

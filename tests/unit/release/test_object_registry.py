@@ -35,6 +35,8 @@ from raytrain.release.registry.object_store import ObjectStore
 from raytrain.release.registry.registry import Registry
 from raytrain.release.registry.store import Store, open_store
 
+pytestmark = pytest.mark.whole
+
 
 @pytest.fixture(scope="module")
 def proxy() -> Iterator[Proxy]:

@@ -23,6 +23,8 @@ from raytrain.release.registry.registry import Registry
 from raytrain.release.registry.store import open_store
 from raytrain.release.registry.transfer import export_version, import_version
 
+pytestmark = pytest.mark.whole
+
 
 @dataclass(frozen=True)
 class Folder(OnDisk):
@@ -77,6 +79,7 @@ def test_killed_at_any_change_it_is_the_old_state_or_the_new(
     assert num_with_orphans >= 20, f"only {num_with_orphans} points left anything that the doctor finds"
 
 
+@pytest.mark.thorough
 @pytest.mark.slow
 def test_a_killed_import_or_export_leaves_the_old_or_the_new(
     place: Folder, ring: KeyRing, bundles: list[Path], tmp_path: Path

@@ -28,6 +28,8 @@ from raytrain.release.registry.versions import Version
 from raytrain.release.rollback import Hangar, RollbackOptions, choose_target, good_versions, roll_back
 from raytrain.storage.location import Location
 
+pytestmark = pytest.mark.whole
+
 PLAIN = RollbackOptions()
 
 

@@ -18,6 +18,8 @@ from raytrain.release.signing import sign, signature_place
 from raytrain.storage.artifact import ArtifactWriter
 from raytrain.storage.location import Location
 
+pytestmark = pytest.mark.whole
+
 
 @pytest.mark.parametrize(
     ("name", "text", "kind"),

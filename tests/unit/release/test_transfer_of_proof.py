@@ -21,6 +21,8 @@ from raytrain.release.registry.registry import Registry
 from raytrain.release.registry.shelf import SHELVES, shelf_of
 from raytrain.release.registry.transfer import export_version, import_version
 
+pytestmark = pytest.mark.whole
+
 
 @pytest.fixture
 def exported(desk: Desk, evidence: Evidence, reviewers: KeyRing, tmp_path: Path) -> Path:

@@ -14,6 +14,8 @@ from raytrain.runs.ownership import Owner
 from raytrain.runs.queue.choosing import KEEP_FREE_AFTER_S, Choice, Situation, choose, weight
 from raytrain.runs.queue.job import Job, Limits, Need, Queue
 
+pytestmark = pytest.mark.whole
+
 NOW = 10_000.0
 NO_LIMITS = Limits()
 

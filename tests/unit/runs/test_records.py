@@ -17,6 +17,8 @@ from raytrain.runs.records import Records, open_records
 from raytrain.storage import database
 from raytrain.storage.database import DamagedDatabaseError, check_database_whole
 
+pytestmark = pytest.mark.whole
+
 
 @pytest.fixture
 def records() -> Records:

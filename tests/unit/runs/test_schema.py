@@ -19,6 +19,8 @@ from raytrain.runs.records import open_records
 from raytrain.storage import database
 from raytrain.storage.database import exclusive, open_database
 
+pytestmark = pytest.mark.whole
+
 BEFORE_MIGRATIONS = """
 CREATE TABLE raytrain_schema (id INTEGER NOT NULL PRIMARY KEY, version INTEGER NOT NULL);
 CREATE TABLE runs (

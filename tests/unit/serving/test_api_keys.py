@@ -18,6 +18,8 @@ from raytrain.serving.http.keys import ApiKey, KeyFile, find_key
 from raytrain.serving.http.limits import Doorkeeper
 from raytrain.serving.http.section import HttpSection
 
+pytestmark = pytest.mark.whole
+
 TEXT = {"model": "helper", "prompt": "Hi"}
 
 

@@ -29,6 +29,8 @@ from raytrain.serving.classification.waiting import Asked, Text, choose_together
 from raytrain.serving.engine.request import Overloaded
 from raytrain.storage.location import Location
 
+pytestmark = pytest.mark.whole
+
 _BASES: dict[str, Callable[[Path], Path]] = {"llama": save_tiny_llama, "bert": save_tiny_bert}
 _OTHERS: dict[str, dict[str, Any]] = {
     "a": {"labels": ["no", "yes"]},

@@ -30,6 +30,8 @@ from raytrain.serving.engine.request import Overloaded, Piece, Sampling
 from raytrain.serving.replica import Replica
 from raytrain.serving.section import ServingSection
 
+pytestmark = pytest.mark.whole
+
 TEXTS = ("What is the sum", "five", "two and three and two and three")
 
 

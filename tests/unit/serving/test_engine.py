@@ -21,6 +21,8 @@ from raytrain.serving.engine.request import GenerationRequest, Overloaded, Piece
 from raytrain.serving.engine.section import EngineSection
 from raytrain.storage.location import Location
 
+pytestmark = pytest.mark.whole
+
 END = 2
 SPOILED = 383
 

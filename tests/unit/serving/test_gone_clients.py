@@ -18,6 +18,8 @@ from raytrain.serving.engine.section import EngineSection
 from raytrain.serving.http.app import build_app
 from raytrain.serving.http.section import HttpSection
 
+pytestmark = pytest.mark.whole
+
 TEXT: dict[str, Any] = {"model": "helper", "prompt": "Hi"}
 _HEAD = "POST /v1/completions HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
 

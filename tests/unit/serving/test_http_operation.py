@@ -21,6 +21,8 @@ from raytrain.serving.http.app import build_app
 from raytrain.serving.http.metrics import engine_numbers
 from raytrain.serving.http.section import HttpSection, RequestLogSection
 
+pytestmark = pytest.mark.whole
+
 TEXT: dict[str, Any] = {"model": "helper", "prompt": "a very private prompt"}
 
 

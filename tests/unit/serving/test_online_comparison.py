@@ -20,6 +20,8 @@ from raytrain.serving.trials.comparison import OnlineComparison, compare_online
 from raytrain.serving.trials.log import SCHEMA
 from raytrain.serving.trials.rows import read_kept, read_rows
 
+pytestmark = pytest.mark.whole
+
 START = datetime(2026, 1, 1, tzinfo=UTC)
 
 

@@ -31,6 +31,8 @@ from raytrain.serving.remote import Refusal
 from raytrain.serving.replica import Replica
 from raytrain.serving.section import ServingSection
 
+pytestmark = pytest.mark.whole
+
 PROMPT = "What is the sum"
 EXPECTED = 6
 

@@ -30,6 +30,8 @@ from raytrain.serving.backend import Undecided
 from raytrain.serving.http.errors import refusal_of
 from raytrain.serving.replica import Replica
 
+pytestmark = pytest.mark.whole
+
 
 def problems(replica: Replica) -> list[str]:
     return [one for one in asyncio.run(replica.readiness()).problems if "registry" in one]

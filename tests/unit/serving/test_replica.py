@@ -20,6 +20,8 @@ from raytrain.serving.engine.request import Overloaded, Piece, Sampling
 from raytrain.serving.replica import Replica
 from raytrain.serving.section import ServingSection
 
+pytestmark = pytest.mark.whole
+
 END = 2
 PROMPT = "What is the sum"
 

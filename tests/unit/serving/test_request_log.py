@@ -18,6 +18,8 @@ from raytrain.serving.http.keys import KeyFile
 from raytrain.serving.http.parquet_log import ParquetLog
 from raytrain.serving.http.section import HttpSection
 
+pytestmark = pytest.mark.whole
+
 ASKED = "Write to jane.doe@corp.com, whose card is 4539 1488 0343 6467."
 TEXT: dict[str, Any] = {"model": "helper", "prompt": ASKED}
 

@@ -36,6 +36,8 @@ from raytrain.serving.trials.assignment import caller_of, takes_part, trial_of
 from raytrain.serving.trials.log import fits
 from raytrain.serving.trials.section import TrialSection
 
+pytestmark = pytest.mark.whole
+
 OLD, NEW = "sha256:" + "1" * 64, "sha256:" + "2" * 64
 
 

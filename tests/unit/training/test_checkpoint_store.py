@@ -30,6 +30,8 @@ from raytrain.training.setup import Assignment
 from raytrain.training.state import TrainingState, is_better
 from raytrain.training.strategies.copies import copy_to_cpu
 
+pytestmark = pytest.mark.whole
+
 
 def entries(*pairs: tuple[int, float | None]) -> list[Entry]:
     return [Entry(step, value) for step, value in pairs]

@@ -133,6 +133,7 @@ def test_every_way_of_one_worker_agrees(
     assert list(runs.iterdir()) == [], "a check leaves no run behind"
 
 
+@pytest.mark.thorough
 @pytest.mark.slow
 def test_two_workers_agree(tiny_llama: Path, rows: list[dict[str, Any]], tmp_path: Path) -> None:
     spec = tiny_spec(tiny_llama, rows, tmp_path)

@@ -118,6 +118,7 @@ def test_curves_within_tolerance(other: Curve, is_exact: bool, statuses: list[st
     assert what in findings[1].what
 
 
+@pytest.mark.thorough
 def test_the_same_seed_gives_the_same_curve(
     tiny_llama: Path, rows: list[dict[str, Any]], tmp_path: Path
 ) -> None:

@@ -17,6 +17,8 @@ from raytrain.training.hooks import Hook
 from raytrain.training.job import Job
 from raytrain.training.loop import forward_backward, micro_batch, run_loop
 
+pytestmark = pytest.mark.whole
+
 
 def weights(job: Job) -> dict[str, torch.Tensor]:
     return {name: tensor.detach().clone() for name, tensor in trained_state(job.model).items()}

@@ -205,6 +205,7 @@ def resume_three(rank: int, folder: str, base: ResolvedModel) -> None:
             torch.save((legs, straight), Path(folder) / f"{name}.pt")
 
 
+@pytest.mark.thorough
 @pytest.mark.slow
 def test_resumed_means_identical_on_three_workers(base: ResolvedModel, tmp_path: Path) -> None:
     """From three on, the order in which ranks are added up shows in the last bit."""

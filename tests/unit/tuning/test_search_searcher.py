@@ -15,6 +15,8 @@ from raytrain.tuning.searcher import StudySearcher
 from raytrain.tuning.study import StudyMemory
 from raytrain.tuning.task import Ended
 
+pytestmark = pytest.mark.whole
+
 
 class Driven:
     """A searcher, and what its driver heard."""

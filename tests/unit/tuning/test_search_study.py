@@ -22,6 +22,8 @@ from raytrain.tuning.study import StudyMemory, TrialMemory, open_storage
 from raytrain.tuning.task import TrialTask
 from raytrain.tuning.warm_start import warm_start
 
+pytestmark = pytest.mark.whole
+
 LEARNING_RATE = "train.learning_rate"
 
 

@@ -17,6 +17,8 @@ from raytrain.tuning.study import StudyMemory
 from raytrain.tuning.task import Ended, TrialTask
 from raytrain.tuning.trial import TrialContext, TrialWatcher, carry_out
 
+pytestmark = pytest.mark.whole
+
 Training = Callable[[TrialWatcher], TrainResult]
 
 
