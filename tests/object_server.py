@@ -142,7 +142,7 @@ def object_server() -> Iterator[Proxy]:
         server = ThreadingHTTPServer(("127.0.0.1", 0), handler_of(proxy))
         server.daemon_threads = True
         proxy.port = server.server_address[1]
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
         try:
             yield proxy
         finally:

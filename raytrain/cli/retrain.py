@@ -43,6 +43,7 @@ def retrain(
     from raytrain.monitoring.triggers.store import TriggerStore
     from raytrain.pipeline.loop.carrying_out import AwaitsApprovalError
     from raytrain.pipeline.loop.opening import release_of
+    from raytrain.pipeline.loop.planning import given_up
     from raytrain.pipeline.loop.retraining import retrain as carry_out
     from raytrain.pipeline.loop.section import load_loop
     from raytrain.pipeline.loop.telling import ended_badly, ended_well
@@ -69,7 +70,7 @@ def retrain(
             raise
         except _FINAL as error:
             why = f"{error.what}: {error.why}"
-            store.settle(loaded.triggers, order, "failed", why)
+            given_up(loaded, order, why, release, records)
             raise_alert(ended_badly(order, f"{why}\nfix: {error.fix}", time.time()))
             raise
     if done.outcome is not None:

@@ -17,7 +17,8 @@ from sqlalchemy import and_, func, select
 
 from raytrain.errors import ConfigError, RefusedError
 from raytrain.monitoring.learning.interaction import Message
-from raytrain.runs.tables import insert_into, interactions, runs
+from raytrain.runs import artifact_index
+from raytrain.runs.tables import insert_into, interactions, run_artifacts, runs
 from raytrain.storage.database import exclusive, translated_database_errors
 
 State = Literal["ready", "quarantined", "refused", "forgotten"]
@@ -115,7 +116,8 @@ class InteractionPool:
             return [_row(one) for one in kept]
 
     def release(self, run_id: str) -> int:
-        """Give back the rows of a run that will not go on. Raises RefusedError where it has used them."""
+        """Give back the rows of a run that will not go on. Raises RefusedError where it has used them, or a later one
+        learns from what it wrote down."""
         with translated_database_errors(self.engine), exclusive(self.engine, "interactions") as connection:
             state = connection.execute(select(runs.c.state).where(runs.c.id == run_id)).scalar()
             if state == "succeeded":
@@ -123,6 +125,12 @@ class InteractionPool:
                     f"the rows of run {run_id} cannot be given back",
                     why="it has succeeded: a model has learned from them",
                     fix="forget whose they are with `raytrain data forget`, if it is that",
+                )
+            if (heir := _heir(connection, run_id)) is not None:
+                raise RefusedError(
+                    f"the rows of run {run_id} cannot be given back",
+                    why=f"{heir} has taken them along: they would be learned from twice",
+                    fix="nothing: they are not lost",
                 )
             done = connection.execute(interactions.update().where(_C.run_id == run_id).values(run_id=None))
             return int(done.rowcount)
@@ -190,6 +198,22 @@ def _refuse_run(run_id: str, state: str | None) -> None:
             why="it has succeeded: what it learned from is settled",
             fix="start another run",
         )
+
+
+def _heir(connection: sqlalchemy.Connection, run_id: str) -> str | None:
+    """Another run of the same kind that has written something made from what this one wrote."""
+    uses = artifact_index.uses_of_run(connection, run_id)
+    own = {use.digest for use in uses if use.direction == "written"}
+    known = artifact_index.all_artifacts(connection) if own else {}
+    made = [digest for digest, (_, parents) in known.items() if own & set(parents.values())]
+    kind = select(runs.c.kind).where(runs.c.id == run_id).scalar_subquery()
+    written = run_artifacts.c
+    query = (
+        select(written.run_id)
+        .join(runs, runs.c.id == written.run_id)
+        .where(written.digest.in_(made), written.direction == "written", written.run_id != run_id, runs.c.kind == kind)
+    )  # fmt: skip
+    return connection.execute(query.limit(1)).scalar()
 
 
 def _free(name: str | None) -> list[sqlalchemy.ColumnElement[bool]]:

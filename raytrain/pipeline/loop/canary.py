@@ -4,33 +4,40 @@ from __future__ import annotations
 
 import time as clock
 from collections.abc import Callable
-from datetime import datetime
 
-from raytrain.errors import DataError
+from raytrain.errors import DataError, RefusedError
 from raytrain.pipeline.loop.fresh_rows import RowsPlan
 from raytrain.pipeline.loop.section import Loop
 from raytrain.pipeline.steps import Release
 from raytrain.release.registry.versions import Version
 from raytrain.serving.trials.comparison import OnlineComparison, compare_online
-from raytrain.serving.trials.rows import read_kept, read_rows
+from raytrain.serving.trials.rows import read_kept
 
 _STAGING = "staging"
 
 
 def wait_for_trial(
-    loop: Loop, release: Release, plan: RowsPlan, version: Version, tell: Callable[[str], None]
+    loop: Loop,
+    release: Release,
+    plan: RowsPlan,
+    version: Version,
+    tell: Callable[[str], None],
+    still: Callable[[], None],
 ) -> OnlineComparison:
-    """By the log alone, so that who is killed while he waits goes on waiting.
+    """By the log alone, so that who is killed while he waits goes on waiting: the hours are those of one call.
 
-    Raises DataError where the pairs that the serving config asks for have not come in time.
+    still: raises where there is nothing to wait for any more; asked before each look.
+    Raises DataError where the pairs that the serving config asks for have not come in time, RefusedError where
+    somebody has put another version into staging.
     """
     section, registry = loop.section.canary, release.desk.registry
     assert section is not None, "asked before"
     candidate = registry.find(f"{release.name}@{version}").digest
     production = plan.content["production"]["digest"]
-    since = datetime.fromisoformat(registry.state(release.name).moved[_STAGING].time).timestamp()
-    told = -1
+    since, told = clock.time(), -1
     while True:
+        still()
+        _refuse_retaken(release, version)
         found, why = _compared(loop, release.name, (production, candidate))
         if found is not None and found.is_complete:
             return found
@@ -48,6 +55,16 @@ def wait_for_trial(
         clock.sleep(section.every_s)
 
 
+def _refuse_retaken(release: Release, version: Version) -> None:
+    now = release.desk.registry.state(release.name).aliases.get(_STAGING)
+    if now != version:
+        raise RefusedError(
+            f"the trial of {release.name}@{version} cannot come to its end",
+            why=f"{now or 'nothing'} is in staging by now, and is what is tried",
+            fix="nothing: the next order learns from the same rows",
+        )
+
+
 def _compared(loop: Loop, name: str, digests: tuple[str, str]) -> tuple[OnlineComparison | None, str]:
     """None, and why, where the log knows nothing of these two."""
     try:
@@ -62,4 +79,4 @@ def _compared(loop: Loop, name: str, digests: tuple[str, str]) -> tuple[OnlineCo
         return None, "the trial is a canary, of which nothing can be said with certainty: take mode: shadow"
     if compared != digests:
         return None, "the newest rows are of other versions"
-    return compare_online(kept, read_rows(loop.log, "feedback"), loop.policy.contract.overall), ""
+    return compare_online(kept, (), loop.policy.contract.overall), ""  # of shadows nobody sees an answer

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time as clock
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Protocol
 
 from raytrain.errors import RefusedError
@@ -16,8 +17,9 @@ from raytrain.monitoring.triggers.state import Outcome
 from raytrain.monitoring.triggers.store import Ordered
 from raytrain.pipeline.loop import evidence, fresh_rows
 from raytrain.pipeline.loop.canary import wait_for_trial
-from raytrain.pipeline.loop.chain_record import Chain
+from raytrain.pipeline.loop.chain_record import Chain, recalled
 from raytrain.pipeline.loop.fresh_rows import RowsPlan
+from raytrain.pipeline.loop.opening import retrainings_of
 from raytrain.pipeline.loop.planning import plan_rows, recipe_of
 from raytrain.pipeline.loop.section import Loop
 from raytrain.pipeline.recipe import PipelineView, StepResult, run_recipe
@@ -75,7 +77,7 @@ class Carrying:
 
     @property
     def folder(self) -> Location:
-        return self.release.storage / "retrainings" / self.ordered.order.id
+        return retrainings_of(self.release) / self.ordered.order.id
 
     def carry_out(self) -> tuple[Outcome, str]:
         try:
@@ -85,6 +87,7 @@ class Carrying:
             version, decision = self._released(recipe, made)
             there = self._was_promoted(version)
             if there is not None:  # by a call that was killed afterwards: what came of it since is not undone
+                self.chain.steps += recalled(self.ordered.order.id, self.records)
                 self._done(StepResult(PRODUCTION, there, True))
             else:
                 self._let_in(plan, recipe, made, version, decision)
@@ -108,12 +111,12 @@ class Carrying:
         if any(one.signed_evidence for one in self._targets):
             for one in (*reports, *(_evaluation(made[name]).artifact for name in ("baseline", "evaluate"))):
                 sign(one.path, self.release.key)
-        self._refuse_moved(plan)
+        self._refuse_outdated(plan)
         if self.loop.needs_staging:
             self._admitted("staging", version, reports)
         if self.loop.section.canary is not None:
             self._tried_online(plan, version)
-            self._refuse_moved(plan)
+            self._refuse_outdated(plan)
         self._admitted(PRODUCTION, version, reports)
 
     def _planned(self) -> RowsPlan:
@@ -128,8 +131,8 @@ class Carrying:
         return plan
 
     def _refuse_forgotten(self, plan: RowsPlan) -> None:
-        ids = {str(row["id"]) for row in plan.rows()}
-        gone = ids - InteractionPool(self.records.engine).ready(ids)
+        pool, ids = InteractionPool(self.records.engine), plan.ids()
+        gone = pool.known(ids) - pool.ready(ids)
         if gone:
             raise RefusedError(
                 f"{len(gone)} of the rows of {self.ordered.order.id} may not be learned from any more",
@@ -230,7 +233,8 @@ class Carrying:
     def _tried_online(self, plan: RowsPlan, version: Version) -> None:
         """Raises NoGain where the candidate is surely worse in anything."""
         self.view.begin("canary")
-        found = wait_for_trial(self.loop, self.release, plan, version, self.view.tell)
+        still = partial(self._refuse_outdated, plan)
+        found = wait_for_trial(self.loop, self.release, plan, version, self.view.tell, still)
         worse = [one for one in found.measured if one.verdict is not None and one.verdict.word == "worse"]
         told = f"{found.num_pairs} pairs: " + (
             "; ".join(f"{one.measure.name} is worse" for one in worse)
@@ -244,8 +248,9 @@ class Carrying:
     def _production(self) -> str:
         return str(self.release.desk.registry.state(self.release.name).aliases.get(PRODUCTION))
 
-    def _refuse_moved(self, plan: RowsPlan) -> None:
-        """What was held against one version may not follow another."""
+    def _refuse_outdated(self, plan: RowsPlan) -> None:
+        """What was held against one version may not follow another, and nothing that has learned what is forgotten."""
+        self._refuse_forgotten(plan)
         before, now = plan.content["production"]["version"], self._production()
         if now != before:
             raise RefusedError(

@@ -36,6 +36,20 @@ class Chain:
     version: str | None = None
 
 
+def recalled(order_id: str, records: Records) -> list[StepResult]:
+    """What an earlier call went through between release and production."""
+    reports = [
+        StepResult(use.kind, "by an earlier call", True, use.uri, use.digest)
+        for use in records.artifacts(order_id)
+        if use.direction == "written" and use.role == use.kind
+    ]
+    notes = [one.message for one in records.events(order_id) if one.kind == "note"]
+    told = {name: [one for one in notes if one.startswith(f"{name}: ")] for name in ("staging", "canary")}
+    return reports + [
+        StepResult(name, found[-1].partition(": ")[2], True) for name, found in told.items() if found
+    ]
+
+
 def write_record(place: Location, chain: Chain, outcome: Outcome, why: str, records: Records) -> Artifact:
     """record.json and record.md, over every artifact of the chain. Replaces what a call left that was killed."""
     assert chain.plan is not None, "rows come first"

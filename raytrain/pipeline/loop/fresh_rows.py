@@ -69,6 +69,12 @@ class RowsPlan:
         """The fresh ones, held out or not."""
         return [row for name in (FRESH, HELD_OUT) for row in _read(self.artifact.path / name)]
 
+    def ids(self) -> set[str]:
+        """Of all rows that were written down, the old ones among them: those of other sources have none, or other ones
+        than interactions have."""
+        files = sorted(self.artifact.path.glob("*.jsonl"))
+        return {str(row["id"]) for file in files for row in _read(file) if "id" in row}
+
     def told(self) -> str:
         one = self.content
         return f"{one['num_fresh']} fresh rows to learn from, {one['num_held_out']} held out, {one['num_old']} old ones"

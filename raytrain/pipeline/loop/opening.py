@@ -14,6 +14,7 @@ from raytrain.release.registry.registry import Registry
 from raytrain.release.registry.store import open_store
 from raytrain.runs.records import Records
 from raytrain.storage.home import raytrain_home
+from raytrain.storage.location import Location
 
 
 def release_of(loop: Loop, records: Records, tell: Callable[[str], None] = lambda _: None) -> Release:
@@ -24,3 +25,8 @@ def release_of(loop: Loop, records: Records, tell: Callable[[str], None] = lambd
     storage = section.storage.location
     desk = Desk(registry, ring, Shelves(storage, records), tell)
     return Release(section.release, desk, ring.signing_key(section.key), loop.policy, storage)
+
+
+def retrainings_of(release: Release) -> Location:
+    """Where orders leave what they make, each in a folder of its id."""
+    return release.storage / "retrainings"

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Sequence
+
 from raytrain.config.document import Document, apply_overrides
 from raytrain.errors import DataError
 from raytrain.evaluation.items import Suite, load_items
 from raytrain.evaluation.suite import SuiteSection
 from raytrain.monitoring.learning.pool import InteractionPool
 from raytrain.monitoring.triggers.state import Order
-from raytrain.monitoring.triggers.store import TriggerStore
+from raytrain.monitoring.triggers.store import Ordered, TriggerStore
 from raytrain.pipeline.loop import fresh_rows
 from raytrain.pipeline.loop.fresh_rows import Learned, Row, RowsPlan
+from raytrain.pipeline.loop.opening import retrainings_of
 from raytrain.pipeline.loop.production import find_production
 from raytrain.pipeline.loop.section import Loop
 from raytrain.pipeline.section import PipelineRecipe, PipelineSection
@@ -35,7 +39,7 @@ def plan_rows(folder: Location, loop: Loop, order: Order, release: Release, reco
             fix="retrain it from rows of your own: raytrain run",
         )
     pool = InteractionPool(records.engine)
-    earlier = _unused_plans(loop, order, folder.parent, records, pool)
+    earlier = _unused_plans(loop, order, folder.parent, records)
     rows = _rows(pool, loop, order, earlier)
     parents = {"production": production.digest}
     parents |= {f"rows_{number}": plan.artifact.digest for number, plan in enumerate(earlier, start=1)}
@@ -52,33 +56,47 @@ def plan_rows(folder: Location, loop: Loop, order: Order, release: Release, reco
     return fresh_rows.write_plan(folder / "rows", loop.section.rows, rows, learned, parents, about)
 
 
-def _rows(pool: InteractionPool, loop: Loop, order: Order, earlier: list[RowsPlan]) -> list[Row]:
-    """Those that are kept for this order, then those of orders that came to nothing, unless they are forgotten."""
-    found: dict[str, Row] = {}
-    for row in pool.take(order.id, loop.section.rows.most, loop.section.release):
-        found[row.id] = row.as_chat()
+def _rows(pool: InteractionPool, loop: Loop, order: Order, earlier: Sequence[RowsPlan]) -> list[Row]:
+    """Those of orders that came to nothing, unless they are forgotten, then those that are kept for this one."""
     before = {row["id"]: row for plan in earlier for row in plan.rows()}
     usable = pool.ready(before)
-    return [*found.values(), *(row for name, row in before.items() if name in usable and name not in found)]
+    most = max(0, loop.section.rows.most - len(usable))
+    own = [row.as_chat() for row in pool.take(order.id, most, loop.section.release)]
+    return [*(row for name, row in before.items() if name in usable), *own]
 
 
-def _unused_plans(
-    loop: Loop, order: Order, folder: Location, records: Records, pool: InteractionPool
-) -> list[RowsPlan]:
-    """Of orders since the last that succeeded: production never learned what they were for. One that ended before it
-    had written its rows down gives them back."""
-    found = []
-    for one in TriggerStore(records.engine).orders(loop.triggers.triggers, limit=1_000):
-        if one.outcome == "succeeded":
-            break
-        if one.order.id == order.id or one.outcome is None:
-            continue
-        plan = fresh_rows.open_plan(folder / one.order.id / "rows")
-        if plan is None:
-            pool.release(one.order.id)
-        else:
-            found.append(plan)
-    return found
+def _unused_plans(loop: Loop, order: Order, folder: Location, records: Records) -> list[RowsPlan]:
+    """Of orders since the last that succeeded, the oldest first: production never learned what they were for."""
+    found = [
+        plan
+        for one in _came_to_nothing(loop, records)
+        if one.order.id != order.id and (plan := fresh_rows.open_plan(folder / one.order.id / "rows")) is not None
+    ]  # fmt: skip
+    return found[::-1]
+
+
+def num_waiting(loop: Loop, release: Release, records: Records) -> int:
+    """Rows of orders that failed after they had written them down: the next one learns from them."""
+    folder = retrainings_of(release)
+    failed = [one.order.id for one in _came_to_nothing(loop, records) if one.outcome == "failed"]
+    plans = [plan for one in failed if (plan := fresh_rows.open_plan(folder / one / "rows")) is not None]
+    return len(
+        InteractionPool(records.engine).ready({str(row["id"]) for plan in plans for row in plan.rows()})
+    )
+
+
+def given_up(loop: Loop, order_id: str, why: str, release: Release, records: Records) -> None:
+    """An order has failed for good. What it had not written down yet is free for the next."""
+    if fresh_rows.open_plan(retrainings_of(release) / order_id / "rows") is None:
+        InteractionPool(records.engine).release(order_id)
+    TriggerStore(records.engine).settle(loop.triggers, order_id, "failed", why)
+
+
+def _came_to_nothing(loop: Loop, records: Records) -> list[Ordered]:
+    """Orders since the last that succeeded, the newest first."""
+    orders = TriggerStore(records.engine).orders(loop.triggers.triggers, limit=1_000)
+    since = itertools.takewhile(lambda one: one.outcome != "succeeded", orders)
+    return [one for one in since if one.outcome is not None]
 
 
 def window_report(records: Records, order: Order) -> str | None:

@@ -13,13 +13,13 @@ from raytrain.monitoring.triggers.state import Outcome
 from raytrain.monitoring.triggers.store import Ordered, TriggerStore
 from raytrain.pipeline.loop.carrying_out import Carrying, RetrainView
 from raytrain.pipeline.loop.chain_record import RECORD_FILE, write_record
+from raytrain.pipeline.loop.opening import retrainings_of
 from raytrain.pipeline.loop.section import Loop
 from raytrain.pipeline.recipe import StepResult
 from raytrain.pipeline.steps import Release, Stopped
 from raytrain.runs.carrying import carried
 from raytrain.runs.records import Records
 from raytrain.storage.artifact import Artifact, open_artifact
-from raytrain.storage.location import Location
 
 KIND = "retrain"
 
@@ -49,7 +49,7 @@ def retrain(
     config = {"order": order_id, "loop": loop.section.model_dump(mode="json")}
     run = records.create_run(order_id, kind=KIND, name=name, config=config)
     if run.state == "succeeded":
-        return settled(loop, order_id, release.storage, records)
+        return settled(loop, order_id, release, records)
     one = Carrying(loop, ordered, release, records, view, address)
     steps = one.chain.steps
     with carried(records, order_id, lambda: len(steps)):
@@ -67,9 +67,9 @@ def retrain(
     return Retrained(order_id, outcome, why, steps, one.chain.version, record)
 
 
-def settled(loop: Loop, order_id: str, storage: Location, records: Records) -> Retrained:
+def settled(loop: Loop, order_id: str, release: Release, records: Records) -> Retrained:
     """Of a run that is done: a call that was killed may not have settled the order."""
-    record = open_artifact(storage / "retrainings" / order_id / "record")
+    record = open_artifact(retrainings_of(release) / order_id / "record")
     told = json.loads((record.path / RECORD_FILE).read_text(encoding="utf-8"))
     TriggerStore(records.engine).settle(loop.triggers, order_id, told["outcome"], told["why"])
     steps = [

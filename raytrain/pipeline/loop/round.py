@@ -26,6 +26,7 @@ from raytrain.monitoring.triggers.store import Ordered, TriggerStore
 from raytrain.monitoring.triggers.telling import alerts_of
 from raytrain.pipeline.loop.carrying_out import APPROVAL, CANARY_LOSS
 from raytrain.pipeline.loop.guarding import guard
+from raytrain.pipeline.loop.planning import given_up, num_waiting
 from raytrain.pipeline.loop.production import find_production
 from raytrain.pipeline.loop.retraining import settled
 from raytrain.pipeline.loop.section import Loop
@@ -156,10 +157,10 @@ class Looker:
                 continue
             run = self._run_of(one.order.id)
             if run is not None and run.state == "succeeded":
-                settled(self.loop, one.order.id, self.release.storage, self.records)
+                settled(self.loop, one.order.id, self.release, self.records)
             elif run is None or not _goes_on(run):
                 why = f"job {job.id} {job.state}: {job.exit_reason or 'see its log'}"
-                store.settle(self.loop.triggers, one.order.id, "failed", why)
+                given_up(self.loop, one.order.id, why, self.release, self.records)
                 raise_alert(ended_badly(one.order.id, why, now))
                 done.settled.append(one.order.id)
 
@@ -170,8 +171,9 @@ class Looker:
             return None  # its job has never come so far
 
     def _decide(self, done: Round, now: float) -> None:
-        num_free = InteractionPool(self.records.engine).num_free(self.release.name)
-        beside = Seen(new_rows=num_free, canary_losses=self._losses())
+        num_new = InteractionPool(self.records.engine).num_free(self.release.name)
+        num_new += num_waiting(self.loop, self.release, self.records)
+        beside = Seen(new_rows=num_new, canary_losses=self._losses())
         seen = look(self.loop.triggers, self.records, now, beside)
         decision = TriggerStore(self.records.engine).decide(self.loop.triggers, seen, now)
         for alert in alerts_of(self.loop.triggers, decision, now):

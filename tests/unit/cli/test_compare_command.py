@@ -17,7 +17,7 @@ from raytrain.evaluation.statistics.power import about
 from raytrain.runs.records import open_records
 from raytrain.storage.section import StorageSection
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.whole
 
 BEFORE, AFTER = two_models(600, 0.5, 0.62)
 

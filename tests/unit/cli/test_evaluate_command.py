@@ -12,7 +12,7 @@ from suites import SUMS, write_rows, write_suite
 
 from raytrain.cli.main import run
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.whole
 
 
 class Shell:

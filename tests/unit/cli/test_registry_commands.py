@@ -60,7 +60,7 @@ def digest_of(folder: Path) -> str:
     return open_artifact(Location(str(folder))).digest
 
 
-@pytest.mark.slow
+@pytest.mark.whole
 def test_two_versions_side_by_side(
     told: Told, adapters: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -112,7 +112,7 @@ def test_what_is_no_tag(told: Told, adapters: list[Path], change: str) -> None:
     assert code == 2 and "no change of a tag" in error["error"]["what"]
 
 
-@pytest.mark.slow
+@pytest.mark.whole
 def test_what_is_withdrawn_is_told_and_no_fault(
     told: Told, adapters: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -146,7 +146,7 @@ def test_what_is_withdrawn_is_told_and_no_fault(
         assert "its key was lost" in found["error"]["why"]
 
 
-@pytest.mark.slow
+@pytest.mark.whole
 def test_a_version_moves_with_its_proof(told: Told, adapters: list[Path], tmp_path: Path) -> None:
     file, there = tmp_path / "sums.tar", ("--registry", tmp_path / "elsewhere")
     told("registry", "add", "sums", adapters[0], "--why", "first")

@@ -11,7 +11,7 @@ from raytrain.cli.main import run
 from raytrain.evaluation.safety.labelled.personal_values import PERSONAL_VALUES
 from raytrain.evaluation.safety.labelled.secret_values import SECRET_VALUES
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.whole
 
 SECRET = SECRET_VALUES["github_token"](random.Random(1))
 EMAIL = PERSONAL_VALUES["email"](random.Random(1))

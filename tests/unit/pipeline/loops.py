@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,18 +15,23 @@ import yaml
 from releases import Trained, release
 from suites import write_suite
 
-from raytrain.pipeline.loop.opening import release_of
-from raytrain.pipeline.loop.section import Loop, load_loop
+from raytrain.data.section import SourceSection
+from raytrain.pipeline.loop.fresh_rows import Learned, RowsPlan, write_plan
+from raytrain.pipeline.loop.opening import release_of, retrainings_of
+from raytrain.pipeline.loop.section import Loop, RowsSection, load_loop
 from raytrain.pipeline.steps import Release, admitted
+from raytrain.release.gate.policy import Target
 from raytrain.release.keys import KeyRing
 from raytrain.release.registry.registry import Registry
 from raytrain.release.registry.versions import Version
 from raytrain.runs.records import Records
 
 NAME = "sums"
-POLICY = {
+POLICY: dict[str, Any] = {
     "policy": "lax",
-    "targets": [{"to": "production", "reports": [], "documents": [], "max_age_days": None}],
+    "targets": [
+        {"to": to, "reports": [], "documents": [], "max_age_days": None} for to in ("staging", "production")
+    ],
 }
 TRIGGERS = {
     "triggers": "grow",
@@ -35,7 +40,7 @@ TRIGGERS = {
 }
 
 
-def write_loop(folder: Path, **changes: Any) -> Path:
+def write_loop(folder: Path, policy: Mapping[str, Any] = POLICY, **changes: Any) -> Path:
     """With the files that it names; a change of None takes a key out."""
     write_suite(folder, "texts")
     content = {
@@ -43,7 +48,7 @@ def write_loop(folder: Path, **changes: Any) -> Path:
         "registry": str(folder / "registry"), "keys": str(folder / "keys"), "key": "release", "learning": None,
         "log": str(folder / "log"), **changes,
     }  # fmt: skip
-    for name, values in {"triggers": TRIGGERS, "policy": POLICY, "loop": content}.items():
+    for name, values in {"triggers": TRIGGERS, "policy": dict(policy), "loop": content}.items():
         (folder / f"{name}.yaml").write_text(yaml.safe_dump(values))
     return folder / "loop.yaml"
 
@@ -54,8 +59,8 @@ class Site:
     release: Release
     records: Records
 
-    def promote(self, version: str) -> None:
-        assert admitted(self.release, Version.parse(version), []).moved
+    def promote(self, version: str, to: Target = "production") -> None:
+        assert admitted(self.release, Version.parse(version), [], to=to).moved
 
     def production(self) -> str:
         return str(self.release.desk.registry.state(NAME).aliases["production"])
@@ -72,6 +77,20 @@ def make_site(folder: Path, records: Records, **changes: Any) -> Site:
         release(registry, ring, folder / f"bundle-{number}", trained, f"1.{number}.0")
     loop = load_loop(write_loop(folder, **changes))
     return Site(loop, release_of(loop, records), records)
+
+
+def written_plan(site: Site, rows: Sequence[dict[str, Any]] = (), order: str = "grow-000001") -> RowsPlan:
+    """Rows that an order learns from, beside 1.0.0 in production. By default three that no pool knows."""
+    chat = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]
+    found = rows or [{"id": f"{number:032x}", "messages": chat} for number in range(3)]
+    recipe = {
+        "name": "n", "model": {"base_model": "models/tiny"}, "data": {"sources": [{"path": "rows.jsonl"}]},
+    }  # fmt: skip
+    learned = Learned(recipe, [SourceSection(path="rows.jsonl")])
+    production = {"version": "1.0.0", "model": "m", "digest": site.digest("1.0.0")}
+    about = {"order": order, "name": NAME, "production": production}
+    section, place = RowsSection(least=1, held_out=0.0), retrainings_of(site.release) / order / "rows"
+    return write_plan(place, section, found, learned, {"production": "sha256:p"}, about)
 
 
 def answered(

@@ -55,7 +55,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Proxy]:
             listening = ThreadingHTTPServer(("127.0.0.1", 0), handler_of(proxy))
             listening.daemon_threads = True
             proxy.port = listening.server_address[1]
-            threading.Thread(target=listening.serve_forever, daemon=True).start()
+            threading.Thread(target=listening.serve_forever, args=(0.02,), daemon=True).start()
             yield proxy
             listening.shutdown()
             listening.server_close()

@@ -112,7 +112,7 @@ def server() -> Iterator[tuple[Proxy, WandbServer]]:
     before.daemon_threads = True
     proxy.port = before.server_address[1]
     ours.public = proxy.endpoint
-    threading.Thread(target=before.serve_forever, daemon=True).start()
+    threading.Thread(target=before.serve_forever, args=(0.02,), daemon=True).start()
     yield proxy, ours
     for one in (before, listening):
         one.shutdown()

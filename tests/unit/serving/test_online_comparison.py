@@ -3,59 +3,20 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterable, Mapping
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 from commands import Told
+from trial_rows import pairs, row, written
 
 from raytrain.evaluation.decision.contract import OverallSection
 from raytrain.evaluation.statistics.gains import judge_gain
 from raytrain.evaluation.statistics.pairs import pair
 from raytrain.serving.trials.comparison import OnlineComparison, compare_online
-from raytrain.serving.trials.log import SCHEMA
 from raytrain.serving.trials.rows import read_kept, read_rows
 
 pytestmark = pytest.mark.whole
-
-START = datetime(2026, 1, 1, tzinfo=UTC)
-
-
-def row(number: int, arm: str, **more: Any) -> dict[str, Any]:
-    return {
-        "at": START + timedelta(seconds=number), "trial": "first", "name": "sums", "mode": "shadow", "pairs": 200,
-        "pair": f"p{number}", "request_id": f"r{number}", "caller": f"c{number}", "arm": arm,
-        "model": f"sums@1.{int(arm == 'candidate')}.0", "digest": arm, "base_digest": "base", "is_greedy": True,
-        "agrees": True, "is_valid": None, "is_refusal": False, "is_whole": True, "tokens": 10,
-        "first_token_s": 0.1, "seconds": 1.0, "error": None, **more,
-    }  # fmt: skip
-
-
-def pairs(
-    numbers: Iterable[int], candidate: Callable[[int], Mapping[str, Any]] = lambda _: {}, **more: Any
-) -> list[dict[str, Any]]:
-    """Whose sides differ in what `candidate` says of each alone."""
-    return [
-        one
-        for n in numbers
-        for one in (row(n, "production", **more), row(n, "candidate", **{**more, **candidate(n)}))
-    ]
-
-
-def written(folder: Path, rows: Iterable[dict[str, Any]], kind: str = "trials") -> Path:
-    """In several files, in no order."""
-    folder.mkdir(exist_ok=True)
-    rows = list(rows)
-    random.Random(3).shuffle(rows)
-    schema = SCHEMA if kind == "trials" else None
-    for place in range(0, len(rows), 150):
-        table = pa.Table.from_pylist(rows[place : place + 150], schema=schema)
-        pq.write_table(table, folder / f"{kind}-{place}.parquet")
-    return folder
 
 
 def compared(folder: Path, **asked: Any) -> OnlineComparison:

@@ -17,7 +17,7 @@ from raytrain.training.checks.variants import Variant, deal_in_order, plan_varia
 from raytrain.training.checks.verdict import Verdict
 from raytrain.training.job import Job
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.whole
 
 
 def told(verdict: Verdict) -> str:

@@ -20,7 +20,7 @@ from raytrain.training.job import Job
 from raytrain.training.loop import micro_batch, run_loop
 from raytrain.training.spec import RunSpec, load_spec
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.whole
 
 
 def uses(name: str, **arguments: Any) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from raytrain.tuning.results import write_results
 from raytrain.tuning.study import StudyMemory, TrialMemory
 from raytrain.tuning.task import TrialTask
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.whole
 
 
 def searched(recipe: Any, num_trials: int = 6) -> tuple[TuneResult, StudyMemory]:

@@ -1,0 +1,217 @@
+"""The chain of a retraining from rows to production, where what is trained, asked and exported is there already."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from evaluations import evaluation_of, records_with
+from loops import NAME, POLICY, Site, make_site, written_plan
+from queued import a_job
+
+from raytrain.errors import RefusedError
+from raytrain.monitoring.learning.pool import InteractionPool, PooledRow
+from raytrain.monitoring.triggers.store import Ordered, TriggerStore
+from raytrain.pipeline.loop import retraining
+from raytrain.pipeline.loop.carrying_out import AwaitsApprovalError, Carrying, NoGain
+from raytrain.pipeline.loop.retraining import Retrained, retrain
+from raytrain.pipeline.loop.round import Looker
+from raytrain.pipeline.recipe import StepResult
+from raytrain.release.gate.about import about_bundle
+from raytrain.release.gate.approvals import statement_of, write_approval
+from raytrain.release.registry.shelf import shelf_of
+from raytrain.release.registry.versions import Version
+from raytrain.runs.records import Records, open_records
+
+pytestmark = pytest.mark.whole
+ORDER = "grow-000001"
+
+
+class Killed(BaseException):
+    """In the place of a kill -9: nobody handles it."""
+
+
+class View:
+    """Who looks on, and sees the steps' names."""
+
+    def __init__(self) -> None:
+        self.steps: list[tuple[str, bool]] = []
+
+    def begin(self, step: str) -> None:
+        """It is told when it is done."""
+
+    def tell(self, text: str) -> None:
+        """Nobody reads it."""
+
+    def done(self, step: StepResult) -> None:
+        self.steps.append((step.name, step.was_known))
+
+
+@pytest.fixture
+def records() -> Iterator[Records]:
+    found = open_records()
+    yield found
+    found.close()
+
+
+def pooled(count: int) -> list[PooledRow]:
+    prompt = ({"role": "user", "content": "q"},)
+    return [
+        PooledRow(f"{n:032x}", float(n), f"u{n}", f"{NAME}@1.0.0", None, prompt, "a", "answer", 1.0, "ready")
+        for n in range(count)
+    ]
+
+
+def ordered(site: Site) -> Ordered:
+    """Four rows have led to an order, which keeps them; 1.0.0 is in production."""
+    site.promote("1.0.0")
+    pool = InteractionPool(site.records.engine)
+    pool.add(pooled(4))
+    Looker(site.loop, site.release, site.records, lambda one: a_job(one.order.id)).look(1.0)
+    site.records.create_run(ORDER, kind="retrain", name="small", config={})
+    rows = [row.as_chat() for row in pool.take(ORDER)]
+    written_plan(site, rows)
+    return TriggerStore(site.records.engine).order(ORDER)
+
+
+def made_by(
+    monkeypatch: pytest.MonkeyPatch, site: Site, meanwhile: Callable[[], None] = lambda: None
+) -> None:
+    """1.1.0 is what comes of training, and `meanwhile` happens then."""
+    evaluation = evaluation_of(site.loop.path.parent / "asked", {"s": records_with([1.0] * 8)})
+
+    def made(one: Carrying, plan: Any, recipe: Any) -> dict[str, StepResult]:
+        meanwhile()
+        step = StepResult("prepare", "rows", False, str(plan.artifact.location), plan.artifact.digest)
+        return dict.fromkeys(("prepare", "train", "baseline", "evaluate"), step)
+
+    def released(one: Carrying, recipe: Any, steps: Any) -> tuple[Version, Any]:
+        one.chain.version = "1.1.0"
+        return Version(1, 1, 0), evaluation.artifact
+
+    monkeypatch.setattr(Carrying, "_made", made)
+    monkeypatch.setattr(Carrying, "_released", released)
+    monkeypatch.setattr(Carrying, "_reports", lambda one, recipe, steps: [])
+
+
+def carried(site: Site, one: Ordered, view: View | None = None) -> Retrained:
+    return retrain(site.loop, one, site.release, site.records, view or View(), None)
+
+
+def moves(site: Site) -> list[tuple[str, str]]:
+    entries = site.release.desk.registry.entries(NAME)
+    return [(one.details["alias"], one.details["version"]) for one in entries if one.action == "move"]
+
+
+def test_killed_after_production_it_is_not_put_there_again(
+    tmp_path: Path, records: Records, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site = make_site(tmp_path, records)
+    one = ordered(site)
+    made_by(monkeypatch, site)
+
+    def killed(*_: Any) -> Any:
+        raise Killed
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(retraining, "write_record", killed)
+        carried(site, one)
+    assert site.production() == "1.1.0"
+    assert InteractionPool(records.engine).counts()["used"] == 0, "its run has not succeeded"
+
+    view = View()
+    done = carried(site, one, view)
+    assert (done.outcome, done.why) == ("succeeded", f"{NAME}@1.1.0 is in production")
+    assert moves(site) == [("production", "1.0.0"), ("staging", "1.1.0"), ("production", "1.1.0")]
+    assert ("production", True) in view.steps
+    assert InteractionPool(records.engine).counts()["used"] == 4
+    assert done.record is not None
+    told = json.loads((done.record.path / "record.json").read_text())
+    assert [step["name"] for step in told["steps"]] == ["rows", "staging", "production"], "of both calls"
+    assert TriggerStore(records.engine).order(ORDER).outcome == "succeeded"
+    again = carried(site, one)
+    assert (again.outcome, again.record and again.record.digest) == ("succeeded", done.record.digest)
+
+
+def test_killed_before_its_order_was_settled_the_next_look_settles_it(
+    tmp_path: Path, records: Records, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site = make_site(tmp_path, records)
+    one = ordered(site)
+    made_by(monkeypatch, site)
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(TriggerStore, "settle", lambda *_: (_ for _ in ()).throw(Killed))
+        carried(site, one)
+    assert records.get_run(ORDER).state == "succeeded"
+    assert TriggerStore(records.engine).order(ORDER).is_open
+    again = carried(site, one)
+    assert again.outcome == "succeeded" and [step.was_known for step in again.steps] == [True] * 3
+    assert TriggerStore(records.engine).order(ORDER).outcome == "succeeded"
+
+
+def test_what_is_no_gain_leaves_production_and_its_rows_to_the_next_order(
+    tmp_path: Path, records: Records, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site = make_site(tmp_path, records)
+    one = ordered(site)
+
+    def lost() -> None:
+        raise NoGain("the candidate is not better")
+
+    made_by(monkeypatch, site, lost)
+    done = carried(site, one)
+    assert (done.outcome, done.why, done.version) == ("no_gain", "the candidate is not better", None)
+    assert site.production() == "1.0.0" and moves(site) == [("production", "1.0.0")]
+    assert TriggerStore(records.engine).order(ORDER).outcome == "no_gain"
+    looked = Looker(site.loop, site.release, site.records, lambda one: a_job(one.order.id)).look(2.0)
+    assert looked.decision is not None and looked.decision["order"] is None, "nothing new has come"
+
+
+def test_production_that_moved_meanwhile_is_not_replaced(
+    tmp_path: Path, records: Records, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site = make_site(tmp_path, records)
+    one = ordered(site)
+    made_by(monkeypatch, site, lambda: site.promote("1.1.0"))
+    monkeypatch.setattr(Carrying, "_was_promoted", lambda *_: None)
+    with pytest.raises(RefusedError, match=r"1\.0\.0 is not in production any more"):
+        carried(site, one)
+
+
+def test_a_user_who_is_forgotten_during_the_training_keeps_it_out_of_production(
+    tmp_path: Path, records: Records, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site = make_site(tmp_path, records)
+    one = ordered(site)
+    made_by(monkeypatch, site, lambda: InteractionPool(records.engine).forget("u2") and None)
+    with pytest.raises(RefusedError, match="1 of the rows of grow-000001 may not be learned from") as caught:
+        carried(site, one)
+    assert "forgotten" in caught.value.why and site.production() == "1.0.0"
+
+
+def approve(site: Site, version: str) -> None:
+    desk, policy = site.release.desk, site.loop.policy
+    about = about_bundle(desk.registry.verified(f"{NAME}@{version}", desk.ring).artifact)
+    key = desk.ring.signing_key("release")
+    statement = statement_of(about, policy, "production", "reviewer", key, "I looked")
+    write_approval(shelf_of(desk.registry, NAME, "approvals"), statement, key, desk.ring)
+
+
+def test_it_waits_for_people_and_goes_on_with_their_word(
+    tmp_path: Path, records: Records, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    production = {**POLICY["targets"][-1], "approvals": [{"role": "reviewer"}]}
+    team = {**POLICY, "roles": [{"role": "reviewer", "keys": ["release"]}], "targets": [production]}
+    site = make_site(tmp_path, records, policy=team)
+    approve(site, "1.0.0")
+    one = ordered(site)
+    made_by(monkeypatch, site)
+    with pytest.raises(AwaitsApprovalError) as caught:
+        carried(site, one)
+    assert "raytrain retrain" in caught.value.fix and site.production() == "1.0.0"
+    assert TriggerStore(records.engine).order(ORDER).is_open
+    approve(site, "1.1.0")
+    assert carried(site, one).outcome == "succeeded" and site.production() == "1.1.0"
