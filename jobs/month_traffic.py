@@ -65,7 +65,7 @@ class Clock:
         """Between two marks days pass evenly."""
         before = max((one for one in self.marks if one[0] <= moment), default=self.marks[0])
         after = min((one for one in self.marks if one[0] > moment), default=None)
-        if after is None:
+        if after in (None, before):  # after all of them, or before
             return before[1]
         return before[1] + (after[1] - before[1]) * max(0.0, moment - before[0]) / (after[0] - before[0])
 
