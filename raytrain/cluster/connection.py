@@ -16,6 +16,7 @@ from raytrain.errors import ClusterError
 
 _DEFAULT_PORT = 6379
 _REACHABLE_WITHIN_S = 10.0
+_OTHER_VERSIONS = re.compile(r"Version mismatch:" + r".*?Ray: (\S+)\s+Python: (\S+)" * 2, re.DOTALL)
 _NOISY_LOGGERS = ("ray", "ray.train", "ray.tune", "ray.data", "ray.serve")
 
 
@@ -51,15 +52,34 @@ def connect(address: str | None, *, verbose: bool) -> None:
         else:
             ray.init(address=address, **options)
     except Exception as error:  # of no kind of its own where Ray waited in vain for what it had started
-        raise ClusterError(
-            f"Ray cannot be reached at {address}" if address else "Ray cannot be started on this machine",
-            why=str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__,
-            fix=f"something answers there: check that it is the port of Ray itself ({_DEFAULT_PORT} by default), "
-            "that it is the same version of Ray, that RAY_AUTH_MODE is token, and that RAY_AUTH_TOKEN or "
-            "~/.ray/auth_token is that cluster's token"
-            if address
-            else "see `raytrain doctor`; free memory and /dev/shm are the usual causes",
-        ) from error
+        raise _not_joined(address, str(error).strip() or type(error).__name__) from error
+
+
+def _not_joined(address: str | None, said: str) -> ClusterError:
+    """What Ray said, in the words of the person who has to deal with it."""
+    if address is None:
+        return ClusterError(
+            "Ray cannot be started on this machine",
+            why=said.splitlines()[0],
+            fix="see `raytrain doctor`; free memory and /dev/shm are the usual causes",
+        )
+    versions = _OTHER_VERSIONS.search(said)
+    if versions is not None:
+        return ClusterError(
+            f"the cluster at {address} and this command are of different versions",
+            why="the cluster has Ray {} with Python {}, this command Ray {} with Python {}".format(
+                *versions.groups()
+            ),
+            fix="use the same version of both on every machine: install the cluster's here, or start the cluster "
+            "with those of this installation",
+        )
+    return ClusterError(
+        f"Ray cannot be reached at {address}",
+        why=said.splitlines()[0],
+        fix=f"something answers there: check that it is the port of Ray itself ({_DEFAULT_PORT} by default), "
+        "that it is the same version of Ray, that RAY_AUTH_MODE is token, and that RAY_AUTH_TOKEN or "
+        "~/.ray/auth_token is that cluster's token",
+    )
 
 
 def _start(**options: Any) -> None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from raytrain.storage.location import Location
 from raytrain.training.checkpoint_store import checkpoint_folder, folder_of
 from raytrain.tuning.budget import Kept, choose_to_drop
-from raytrain.tuning.study import GENERATION, RUN_ID, StudyMemory, TrialView
+from raytrain.tuning.study import GENERATION, RUN_ID, StudyMemory, TrialState, TrialView
 
+CAME_TO_NOTHING: tuple[TrialState, ...] = ("pruned", "failed")
 _RESULTS = ("adapter", "model")
 
 
@@ -35,6 +36,14 @@ class TrialDisk:
         """Everything of a trial that came to nothing: nobody goes on from it."""
         folder_of(self._storage, run_id).delete()
         self._sizes[number] = (0, 0)
+
+    def drop_left_behind(self) -> None:
+        """What a command that was killed between telling of such a trial and dropping it has left."""
+        there = {one.name for one in folder_of(self._storage, self._memory.name).parent.children()}
+        for one in self._memory.trials():
+            run_id = one.attrs.get(RUN_ID)
+            if run_id in there and one.state in CAME_TO_NOTHING:
+                self.drop_all(run_id, one.number)
 
     def make_room(self, limit_bytes: float | None) -> int:
         """Drop what the limit leaves no room for; the bytes that are used after it."""

@@ -108,14 +108,22 @@ def forecast(
         ("cost", budget.cost, cost.money or 0.0),
     ]
     reached = [
-        (limit / needed, name) for name, limit, needed in limits if limit is not None and needed > limit
+        (limit / needed * num_trials, name)
+        for name, limit, needed in limits
+        if limit is not None and needed > limit
     ]
+    if budget.disk_gb is not None:
+        limit_bytes = int(budget.disk_gb * GB)
+        disk, running = min(disk, limit_bytes), at_once * trial_bytes
+        # Of trials that have ended everything may go but the best one's result.
+        if running >= limit_bytes:
+            reached.append((1.0, "disk_gb"))
+        elif num_trials > at_once and running + probed.result_bytes >= limit_bytes:
+            reached.append((at_once + 1.0, "disk_gb"))
     ended_by = None
     if reached:
-        share, name = min(reached)
-        ended_by = f"search.budget.{name} ends it at about trial {max(1, int(share * num_trials))}"
-    if budget.disk_gb is not None:
-        disk = min(disk, int(budget.disk_gb * GB))
+        at, name = min(reached)
+        ended_by = f"search.budget.{name} ends it at about trial {max(1, int(at))}"
     return Forecast(trial_s, search_s, cost.gpu_hours, cost.money, disk, num_trials, ended_by)
 
 

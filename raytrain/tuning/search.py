@@ -24,7 +24,7 @@ from raytrain.training.checkpoint_store import folder_of
 from raytrain.tuning.beforehand import stop_handed_on, told_beforehand
 from raytrain.tuning.budget import GB, Spent, exhausted
 from raytrain.tuning.chooser import num_trials
-from raytrain.tuning.disk import TrialDisk
+from raytrain.tuning.disk import CAME_TO_NOTHING, TrialDisk
 from raytrain.tuning.forecast import Forecast, Probe, forecast, probe, told_forecast
 from raytrain.tuning.measured import seconds_of
 from raytrain.tuning.outcome import TrialRow, TuneObserver, TuneResult, Unwatched, rows_of
@@ -173,6 +173,7 @@ class _Search:
         self._searcher = searcher = StudySearcher(
             self.memory, max_concurrent=placement.at_once, on_ended=self._on_ended, on_note=self.note
         )
+        self.disk.drop_left_behind()
         self._probe_s = seconds_of(self.records, probe_run_id(self.run_id))
         self._look()  # nothing is begun where an earlier command has used the budget
         failure: list[BaseException] = []
@@ -264,7 +265,7 @@ class _Search:
 
     def _on_ended(self, task: TrialTask, state: str) -> None:
         """In the thread of Ray Tune. Nobody goes on from a trial that came to nothing."""
-        if state in ("pruned", "failed"):
+        if state in CAME_TO_NOTHING:
             self.disk.drop_all(task.run_id, task.number)
 
     def rows(self) -> list[TrialRow]:

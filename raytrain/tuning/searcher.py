@@ -114,7 +114,7 @@ class StudySearcher(Searcher):  # type: ignore[misc]  # Ray is not typed
             return
         ended = (result or {}).get("ended") or live.last.get("ended")
         try:
-            self._tell(live, ended, self.deaths.pop(trial_id, _DIED) if error else None)
+            self._settle(live, ended, self.deaths.pop(trial_id, _DIED) if error else None)
         except PlatformError as raised:
             self.error = self.error or raised
         except Exception as raised:  # noqa: BLE001 - the driver raises it; Ray would start the trial again for it
@@ -132,6 +132,13 @@ class StudySearcher(Searcher):  # type: ignore[misc]  # Ray is not typed
         return {"study": self.memory.name}
 
     # Telling the study
+
+    def _settle(self, live: Live, ended: Ended | None, died: str | None) -> None:
+        """The driver hears what the study says of the trial, also where it was one failure too many."""
+        try:
+            self._tell(live, ended, died)
+        finally:
+            self._on_ended(live.task, self.memory.trial(live.task.number).state)
 
     def _tell(self, live: Live, ended: Ended | None, died: str | None) -> None:
         task = live.task
@@ -163,7 +170,6 @@ class StudySearcher(Searcher):  # type: ignore[misc]  # Ray is not typed
             self.memory.tell_failed(task.number, reason)
             self._note(f"trial {task.number} failed: {reason}")
             self._fail(task.number, reason, ended.fix)
-        self._on_ended(task, ended.state)
 
     def _tell_unreported(self, number: int, missing: str, ended: Ended) -> None:
         """It ends the search, unless other trials have reported it."""

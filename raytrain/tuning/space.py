@@ -28,6 +28,7 @@ _NOT_SEARCHED = {
     "name": "it names the run",
     "storage": "it says where things lie, not what they are",
     "tracking": "it says where metrics go, not what they are",
+    "cost": "it says what workers cost, and changes nothing of a trial",
 }
 _MOST_GRID_POINTS = 100_000
 

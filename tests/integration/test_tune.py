@@ -8,6 +8,7 @@ from typing import Any
 import psutil
 import pytest
 from bench import Bench, wait_until, write_recipe
+from conftest import Cluster
 from inside import Inside
 
 from raytrain.tuning.spec import load_tune_recipe
@@ -142,16 +143,19 @@ def test_a_population_hands_its_weights_on(inside: Inside, tiny_llama: Path, row
 
 
 @pytest.mark.timeout(400)
-def test_an_objective_that_nobody_reports_ends_the_search(inside: Inside, searched: Path) -> None:
+def test_an_objective_that_nobody_reports_ends_the_search(
+    inside: Inside, cluster: Cluster, searched: Path
+) -> None:
     assert inside.address is not None
-    outcome = inside.run(
-        "tune", searched, "search.objectives=[{metric: eval/los}]", "train.max_steps=2", "train.hooks=[]",
-        "--json", "--address", inside.address,
-    )  # fmt: skip
+    overrides = ["search.objectives=[{metric: eval/los}]", "train.max_steps=2", "train.hooks=[]"]
+    outcome = inside.run("tune", searched, *overrides, "--json", "--address", inside.address)
     assert outcome.code == 2
     assert outcome.error["what"] == "search.objectives: no trial reports `eval/los`"
     assert "eval/loss" in outcome.error["why"]
     assert outcome.error["fix"] == "did you mean `eval/loss`?"
+    search = load_tune_recipe(searched, overrides).run_id
+    notes = [one["message"] for one in inside.events(search, "note")]
+    assert f"Ray's dashboard: {cluster.dashboard}" in notes
 
 
 @pytest.mark.thorough

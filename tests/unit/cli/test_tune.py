@@ -112,6 +112,30 @@ def test_lines_for_a_log_tell_each_ended_trial_once() -> None:
     ]
 
 
+def test_the_table_on_a_terminal_changes_in_its_place() -> None:
+    stream = io.StringIO()
+    console = Console(file=stream, force_terminal=True, width=100, color_system=None)
+    later = [*ROWS[:2], row(2, "complete", 0.25), row(3, "running", 0.6)]
+    with TuneView(console) as view:
+        view.trials(ROWS, ["eval/loss"], 6)
+        first = stream.getvalue()
+        view.note("a trial was interrupted")
+        view.trials(later, ["eval/loss"], 6)
+        second = stream.getvalue()[len(first) :]
+        shown = stream.getvalue()
+    after = stream.getvalue()[len(shown) :]
+    up_and_away = "\x1b[1A\x1b[2K"
+    assert "2 of 6 trials" in first and "running" in first and up_and_away not in first
+    table, note = second.rindex("3 of 6 trials"), second.index("a trial was interrupted")
+    assert second.index(up_and_away) < note < table, "the old one goes, the note stays above the new one"
+    lines = [" ".join(line.split()) for line in second[table:].splitlines()]
+    assert lines[0] == "3 of 6 trials"
+    assert "2 complete 4/8 0.25 train.learning_rate 0.00125" in lines
+    assert lines[-1] == "3 running 4/8 0.6 train.learning_rate 0.00125"
+    rest = after[after.rindex("running") :]
+    assert "\x1b[?25h" in rest and rest.endswith(up_and_away * 6), "the table makes room for the result"
+
+
 def test_the_table_on_a_terminal() -> None:
     stream = io.StringIO()
     Console(file=stream, width=100).print(trials_table(ROWS, ["eval/loss"], 6))

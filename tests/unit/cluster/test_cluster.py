@@ -147,3 +147,25 @@ def test_a_start_that_was_too_slow_is_tried_once_more(
     else:
         connect(None, verbose=False)
     assert len(starts) == num_starts
+
+
+def test_a_cluster_of_another_version_is_told_with_both(monkeypatch: pytest.MonkeyPatch) -> None:
+    import platform
+
+    import ray
+    from ray._private.utils import check_version_info
+
+    def init(
+        **_options: Any,
+    ) -> None:  # what ray.init calls when it has joined, with what the cluster says of itself
+        check_version_info({"ray_version": "2.9.3", "python_version": "3.9.18"}, "node 10.0.0.4")
+
+    monkeypatch.setattr(ray, "init", init)
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        address = f"127.0.0.1:{listening.getsockname()[1]}"
+        with pytest.raises(ClusterError, match=f"the cluster at {address} and this command are of") as caught:
+            connect(address, verbose=False)
+    here = f"Ray {ray.__version__} with Python {platform.python_version()}"
+    assert caught.value.why == f"the cluster has Ray 2.9.3 with Python 3.9.18, this command {here}"
+    assert "use the same version of both on every machine" in caught.value.fix
+    assert caught.value.exit_code == 4

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
 
+from raytrain.cli.main import run
+from raytrain.cluster.launch import ray_launcher
 from raytrain.cluster.launch.cluster_file import read_cluster
 from raytrain.cluster.launch.ray_launcher import launch_failure, run_ray
 from raytrain.errors import ClusterError, ConfigError
@@ -92,6 +95,30 @@ def test_what_ray_s_failures_are_called(lines: list[str], why: str, fix: str) ->
     error = launch_failure(["up", "file"], 1, lines)
     assert error.exit_code == 4 and "`ray up` ended with exit code 1" in error.what
     assert why in error.why and fix in error.fix
+
+
+@pytest.mark.parametrize(
+    ("options", "words", "code"),
+    [([], [], 0), (["-p", "8265", "--port-forward", "6006"], ["-p", "8265", "-p", "6006"], 255)],
+)
+def test_attach_hands_the_terminal_to_ray_and_ends_as_it_does(
+    options: list[str], words: list[str], code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ray.scripts.scripts import attach
+
+    assert [str(Path(sys.executable).with_name("ray"))] == list(ray_launcher._RAY)
+    program, told = tmp_path / "ray", tmp_path / "told"
+    program.write_text(f'#!/bin/sh\nprintf "%s\\n" "$@" > {told}\nexit {code}\n')
+    program.chmod(0o755)
+    monkeypatch.setattr(ray_launcher, "_RAY", (str(program),))
+    file = tmp_path / "cluster.yaml"
+    file.write_text(LOCAL)
+    assert run(["cluster", "attach", str(file), *options]) == code
+    given = told.read_text().splitlines()
+    assert given == ["attach", str(file), *words]
+    taken = attach.make_context("attach", given[1:]).params  # by Ray's own command
+    assert taken["cluster_config_file"] == str(file)
+    assert taken["port_forward"] == tuple(int(word) for word in words if word != "-p")
 
 
 @pytest.mark.slow

@@ -1,3 +1,4 @@
 from conftest_search import tune_recipe
+from conftest_search_run import ray
 
-__all__ = ["tune_recipe"]
+__all__ = ["ray", "tune_recipe"]

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,9 @@ import pytest
 import yaml
 
 from raytrain.config.document import merge, parse_document
+from raytrain.storage.artifact import ArtifactWriter
+from raytrain.storage.location import Location
+from raytrain.training.checkpoint_store import checkpoint_folder
 from raytrain.tuning.spec import TuneRecipe, load_tune_recipe
 
 RECIPE: dict[str, Any] = {
@@ -44,3 +48,15 @@ def tune_recipe(tmp_path: Path) -> RecipeMaker:
         return load_tune_recipe(place, list(overrides))
 
     return make
+
+
+def write_checkpoint(storage: Location, run_id: str, step: int, num_bytes: int = 100) -> str:
+    place = checkpoint_folder(storage, run_id) / f"step-{step:08d}"
+    with ArtifactWriter(place, kind="checkpoint", parents={"dataset": "sha256:d"}) as writer:
+        state = {"belonging": {"run_id": run_id, "tokens_digest": "sha256:t"}, "learning_rate": 1e-3}
+        (writer.path / "state.json").write_text(json.dumps(state))
+        groups = [{"params": ["a"], "weight_decay": 0.1}, {"params": ["b"], "weight_decay": 0.0}]
+        (writer.path / "optimizer.json").write_text(json.dumps(groups))
+        (writer.path / "trained").mkdir()
+        (writer.path / "trained" / "weights").write_bytes(bytes(num_bytes))
+        return writer.commit({}).digest

@@ -98,6 +98,23 @@ def test_a_forecast_says_which_limit_ends_it(tune_recipe: RecipeMaker) -> None:
     assert short.ended_by == "search.budget.hours ends it at about trial 3"
 
 
+@pytest.mark.parametrize(
+    ("num_bytes", "ended_by"),
+    [
+        (6_300, "search.budget.disk_gb ends it at about trial 1"),  # two at once take 6,400
+        (6_500, "search.budget.disk_gb ends it at about trial 3"),  # and with the best one's result 6,600
+        (6_700, None),
+    ],
+)
+def test_a_forecast_says_where_the_disk_ends_it(
+    tune_recipe: RecipeMaker, num_bytes: int, ended_by: str | None
+) -> None:
+    probed = Probe(start_s=4.0, step_s=0.5, eval_s=2.0, num_rows=100, checkpoint_bytes=1000, result_bytes=200)
+    spec, budget = tune_recipe("train.save_every=10").spec, BudgetSection(disk_gb=num_bytes / 1e9)
+    found = forecast(probed, spec, budget, num_trials=8, at_once=2)
+    assert (found.ended_by, found.disk_bytes) == (ended_by, num_bytes)
+
+
 def members(*objectives: float | None) -> list[Member]:
     return [
         Member(i, 10 + i, {"train.learning_rate": 0.01 * (i + 1)}, objective)

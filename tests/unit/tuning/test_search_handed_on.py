@@ -3,35 +3,19 @@
 from __future__ import annotations
 
 import json
-from typing import Any
 
 import pytest
-from conftest_search import RecipeMaker
+from conftest_search import RecipeMaker, write_checkpoint
 
 from raytrain.errors import TrainingError
 from raytrain.runs.ownership import Owner
 from raytrain.runs.records import open_records
 from raytrain.storage.artifact import ArtifactWriter, open_artifact
-from raytrain.storage.location import Location
 from raytrain.training.checkpoint_store import checkpoint_folder
 from raytrain.training.outcome import TrainResult
-from raytrain.tuning.disk import TrialDisk
 from raytrain.tuning.exploit import take_over
 from raytrain.tuning.measured import measured
-from raytrain.tuning.study import GENERATION, MEMBER, RUN_ID, StudyMemory
 from raytrain.tuning.task import Donor
-
-
-def write_checkpoint(storage: Location, run_id: str, step: int, num_bytes: int = 100) -> str:
-    place = checkpoint_folder(storage, run_id) / f"step-{step:08d}"
-    with ArtifactWriter(place, kind="checkpoint", parents={"dataset": "sha256:d"}) as writer:
-        state = {"belonging": {"run_id": run_id, "tokens_digest": "sha256:t"}, "learning_rate": 1e-3}
-        (writer.path / "state.json").write_text(json.dumps(state))
-        groups = [{"params": ["a"], "weight_decay": 0.1}, {"params": ["b"], "weight_decay": 0.0}]
-        (writer.path / "optimizer.json").write_text(json.dumps(groups))
-        (writer.path / "trained").mkdir()
-        (writer.path / "trained" / "weights").write_bytes(bytes(num_bytes))
-        return writer.commit({}).digest
 
 
 def test_a_donors_checkpoint_becomes_the_runs_own_with_its_values(tune_recipe: RecipeMaker) -> None:
@@ -94,37 +78,3 @@ def test_the_duration_of_a_run_that_was_resumed_counts_its_starts_alone(tune_rec
         records.set_state("r", state, now=over)
     result = TrainResult("r", "succeeded", None, None, 10, {})
     assert measured(records, tune_recipe().spec, result)["run/duration_s"] == 42.0
-
-
-def test_the_disks_limit_drops_the_worst_first(tune_recipe: RecipeMaker) -> None:
-    recipe: Any = tune_recipe()
-    storage = recipe.spec.storage.location
-    memory = StudyMemory(recipe, "s")
-    for i, loss in enumerate((0.3, 0.1, 0.2)):
-        number, _ = memory.ask()
-        memory.note(number, {RUN_ID: f"s-{i:04d}"})
-        write_checkpoint(storage, f"s-{i:04d}", 10, num_bytes=10_000)
-        memory.tell_complete(number, [loss])
-    disk = TrialDisk(storage, memory)
-    used = disk.used_bytes()
-    assert disk.make_room(None) == disk.make_room(used + 1) == used
-    left = disk.make_room(used - 5_000)
-    assert left < used - 5_000
-    assert left == TrialDisk(storage, memory).used_bytes(), "what is told is what lies there"
-    there = [checkpoint_folder(storage, f"s-{i:04d}").exists() for i in range(3)]
-    assert there == [False, True, True], "the worst of the three"
-
-
-def test_what_the_next_generation_begins_with_stays_on_the_disk(tune_recipe: RecipeMaker) -> None:
-    recipe: Any = tune_recipe()
-    storage = recipe.spec.storage.location
-    memory = StudyMemory(recipe, "s")
-    for generation in range(3):
-        memory.enqueue_as_it_is({}, {GENERATION: generation, MEMBER: 0})
-        number, _ = memory.ask()
-        memory.note(number, {RUN_ID: f"s-{number:04d}"})
-        write_checkpoint(storage, f"s-{number:04d}", 10, num_bytes=10_000)
-        memory.tell_complete(number, [0.5])
-    TrialDisk(storage, memory).make_room(1.0)
-    there = [checkpoint_folder(storage, f"s-{i:04d}").exists() for i in range(3)]
-    assert there == [False, True, True]

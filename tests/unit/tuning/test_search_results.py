@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,9 @@ from raytrain.tuning.task import TrialTask
 pytestmark = pytest.mark.whole
 
 
-def searched(recipe: Any, num_trials: int = 6) -> tuple[TuneResult, StudyMemory]:
+def searched(
+    recipe: Any, num_trials: int = 6, objectives: Sequence[Sequence[float]] = ()
+) -> tuple[TuneResult, StudyMemory]:
     records = open_records()
     records.create_run(recipe.run_id, kind="tune", name=recipe.spec.name, config=recipe.to_dict())
     memory = StudyMemory(recipe, recipe.run_id)
@@ -37,7 +40,9 @@ def searched(recipe: Any, num_trials: int = 6) -> tuple[TuneResult, StudyMemory]
             TrialMemory(recipe, recipe.run_id, task.number).report(loss, 5)
             memory.tell_pruned(task.number, "<b>others</b> were better")
             continue
-        memory.tell_complete(task.number, [loss, float(i)][: len(recipe.objectives)])
+        memory.tell_complete(
+            task.number, objectives[i] if objectives else [loss, float(i)][: len(recipe.objectives)]
+        )
     rows = [TrialRow(view, 40, 40, view.last_reported) for view in memory.trials()]
     best = [rows[one.number] for one in memory.best()]
     result = TuneResult(recipe.run_id, "succeeded", "all trials are made", recipe.metrics, best, rows)
@@ -100,3 +105,29 @@ def test_a_front_has_a_recipe_for_each_of_its_trials(tune_recipe: RecipeMaker) -
         one.values["train.learning_rate"] for one in front
     ]
     assert "<h2>Pareto front</h2>" in (folder / "page.html").read_text()
+
+
+def test_a_front_of_loss_latency_and_adapter_size(tune_recipe: RecipeMaker) -> None:
+    names = ["eval/loss", "eval/duration_s", "result/bytes"]
+    objectives = f"[{', '.join(f'{{metric: {name}}}' for name in names)}]"
+    recipe = tune_recipe(f"search.objectives={objectives}")
+    found = [
+        (0.5, 3.0, 400.0),  # of small loss
+        (0.7, 1.0, 400.0),  # fast
+        (0.9, 3.0, 100.0),  # small
+        (0.9, 3.0, 400.0),  # no better than the first in anything
+        (0.6, 2.0, 300.0),
+    ]
+    result, memory = searched(recipe, len(found), found)
+    assert sorted(one.number for one in memory.best()) == [0, 1, 2, 4]
+    assert [row.view.objectives for row in result.best] == [list(found[i]) for i in (0, 4, 1, 2)], "by loss"
+    folder = Path(result.files["page"]).parent
+    assert [one.name for one in sorted(folder.glob("*.yaml"))] == [
+        "best.yaml", "front-2.yaml", "front-3.yaml", "front-4.yaml",
+    ]  # fmt: skip
+    assert "# Trial 4" in (folder / "front-2.yaml").read_text()
+    page = (folder / "page.html").read_text()
+    titles = re.findall(r'<img alt="([^"]+)" src="data:image/png', page)
+    of_each = ("History", "What matters", "Parallel coordinates", "Slices")
+    assert titles == ["Pareto front", *(f"{title}: {name}" for name in names for title in of_each)]
+    assert "4 trials that no other is better than in everything" in page

@@ -61,6 +61,7 @@ def test_other_faults_of_a_range(tmp_path: Path, written: str, told: str) -> Non
         ("train", "name one of its keys: train."),
         ("storage.path", "it says where things lie"),
         ("name", "it names the run"),
+        ("cost.cpu_hour", "`cost` is not searched"),
     ],
 )
 def test_a_search_key_that_is_no_recipe_key(tmp_path: Path, key: str, told: str) -> None:
@@ -103,6 +104,11 @@ def test_an_override_changes_one_bound(tune_recipe: RecipeMaker) -> None:
         ("scaling.num_workers=2", True),
         ("search.sampler=random", False),
         ("search.seed=1", False),
+        ("search.scheduler=hyperband", False),
+        ("search.min_steps=3", False),
+        ("search.reduction_factor=4", False),
+        ("search.population.size=3", False),
+        ("search.objectives=[{metric: train/loss}]", False),
         ("train.max_steps=41", False),
     ],
 )
