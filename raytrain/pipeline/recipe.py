@@ -32,6 +32,7 @@ from raytrain.training.observer import RunObserver
 from raytrain.training.spec import RunSpec
 from raytrain.training.trainer import train
 from raytrain.tuning.outcome import TuneObserver
+from raytrain.tuning.spec import TuneRecipe
 from raytrain.tuning.study import RUN_ID
 
 
@@ -190,15 +191,20 @@ class _Making:
         search = self.recipe.search
         assert search is not None, "asked before"
         self.view.begin("tune")
-        before = known_runs(self.records, "tune", search.run_id, search.spec.name)
-        was_known = any(run.state == "succeeded" for run in before)
+        before = self._studies(search)
         result = searched(search, self.view.tuning, address=self.address, verbose=self.verbose)
         best = result.best[0]
         values = ", ".join(f"{key} {value}" for key, value in best.view.values.items())
         told = f"best of {len(result.rows)} trials: {best.view.number}, {values}"
         runs = tuple(str(run_id) for row in result.rows if (run_id := row.view.attrs.get(RUN_ID)))
+        was_known = result.digest in before  # equal trials give an equal artifact
         self._done(StepResult("tune", told, was_known, result.files.get("artifact"), result.digest, runs))
         return search.trial_spec(best.view.values)
+
+    def _studies(self, search: TuneRecipe) -> set[str]:
+        """Digests of what earlier commands of this search have left."""
+        runs = known_runs(self.records, "tune", search.run_id, search.spec.name)
+        return {use.digest for run in runs for use in self.records.artifacts(run.id) if use.role == "study"}
 
     def _train(self, spec: RunSpec) -> StepResult:
         known = trained_before(spec, self.records)
