@@ -57,11 +57,13 @@ def submit(
 ) -> None:
     """Put a command into a queue; a running `raytrain queue work` starts it when its turn has come."""
     from raytrain.cli.queued_jobs import Asked, check_words, job_of, with_cost_confirmed
+    from raytrain.cli.queued_search import with_trials_bounded
     from raytrain.runs.queue import views
 
-    words = [what, *(arguments or [])]
-    check_words(words)
-    words = with_cost_confirmed(words, yes=yes, as_json=as_json)
+    typed = [what, *(arguments or [])]
+    check_words(typed)
+    bounded = with_trials_bounded(typed, cpus, gpus)
+    words = with_cost_confirmed(bounded, yes=yes, as_json=as_json)
 
     asked = Asked(
         words,
@@ -81,6 +83,8 @@ def submit(
 
     def show(console: Console) -> None:
         console.print(f"{job.id} waits in queue {job.queue} with {job.priority}", highlight=False)
+        if bounded != typed:
+            console.print(f"{bounded[-1]}: set it, or --cpus, for another number of trials", highlight=False)
         console.print(f"look: raytrain queue status {job.id}    work: raytrain queue work", highlight=False)
 
     emit({"job": views.job_object(job)}, as_json, show)
