@@ -24,12 +24,16 @@ if TYPE_CHECKING:
     from raytrain.training.spec import RunSpec
 
 YesOption = Annotated[
-    bool, typer.Option("--yes", help="Start although the estimate is above cost.confirm_above.")
+    bool, typer.Option("--yes", help="Start whatever it may cost: ask nobody for cost.confirm_above.")
 ]
 By = Literal["run", "recipe", "month"]
 
 _LOOKED_AT = 20
 """Earlier runs of a recipe that an estimate is looked for in."""
+
+_PROBE_STEPS = 5
+_NO_RUN = "no run of this recipe yet that tells how long a step takes"
+_PROBE = f"a probe gives one: `raytrain train RECIPE train.max_steps={_PROBE_STEPS}`"
 
 
 def show_costs(
@@ -130,7 +134,8 @@ def _num_rows(records: Records, run: RunRecord) -> int | None:
 
 
 def confirm_cost(spec: RunSpec, *, yes: bool, as_json: bool, num_runs: int = 1) -> Estimate | None:
-    """Tell the estimate of so many runs where there are prices, and ask where it is above `cost.confirm_above`.
+    """Tell the estimate of so many runs where there are prices, and ask where it is above `cost.confirm_above`, or
+    where there is none to hold against that. For a probe, which gives one, nobody is asked.
 
     Raises RefusedError where the answer is no, or where nobody is there to ask.
     """
@@ -141,23 +146,34 @@ def confirm_cost(spec: RunSpec, *, yes: bool, as_json: bool, num_runs: int = 1) 
         one = estimated(records, spec)
     found = one if one is None else one.times(num_runs)
     console = stderr_console()
-    if found is None:
-        if not as_json:
-            probe = "a probe gives one: the same command with train.max_steps=5"
-            console.print(f"no estimate of the cost: no run of this recipe yet; {probe}", highlight=False)
-        return None
     if not as_json:
-        console.print(f"estimate: {found.told()}", highlight=False)
-    if limit is None or found.cost.money is None or found.cost.money <= limit or yes:
+        told = (
+            f"no estimate of the cost: {_NO_RUN}; {_PROBE}" if found is None else f"estimate: {found.told()}"
+        )
+        console.print(told, highlight=False)
+    is_probe = num_runs == 1 and 0 < (spec.train.max_steps or 0) <= _PROBE_STEPS
+    doubt = None if limit is None else _doubt(found, limit)
+    if doubt is None or yes or (found is None and is_probe):
         return found
-    asked = f"{found.cost.money:.2f} {found.cost.currency} is above cost.confirm_above ({limit:g})"
+    asked, why, fix = doubt
     if sys.stdin.isatty() and not as_json and typer.confirm(f"{asked}. Start?", err=True):
         return found
-    raise RefusedError(
-        f"not started: the estimate of {asked}",
-        why=found.told(),
-        fix="add --yes, raise cost.confirm_above, or take fewer steps",
-    )
+    raise RefusedError(f"not started: {asked}", why=why, fix=fix)
+
+
+def _doubt(found: Estimate | None, limit: float) -> tuple[str, str, str] | None:
+    """Why somebody has to say yes: what, the reason for it, and what else there is to do."""
+    limited = f"cost.confirm_above ({limit:g})"
+    if found is None:
+        return f"there is no estimate to hold against {limited}", _NO_RUN, f"{_PROBE}; or add --yes"
+    money = found.cost.money
+    if money is None:
+        prices = "set cost.cpu_hour, cost.gpu_hour or cost.instance; or add --yes"
+        return f"nothing can be held against {limited}", "the recipe has no price for its workers", prices
+    if money <= limit:
+        return None
+    told = f"the estimate of {money:.2f} {found.cost.currency} is above {limited}"
+    return told, found.told(), "add --yes, raise cost.confirm_above, or take fewer steps"
 
 
 def num_runs_of(command: str, recipe: Path, overrides: list[str] | None) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 from typing import Any
@@ -57,10 +58,10 @@ def played(spec: RunSpec, *, step_s: float, steps: int) -> None:
 def test_a_probe_tells_what_the_whole_will_cost(
     recipe: Path, told: Told, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    spec = load_spec(recipe)
-    assert confirm_cost(spec, yes=False, as_json=False) is None
-    assert "a probe gives one" in capsys.readouterr().err
-    played(load_spec(recipe, ["train.max_steps=5"]), step_s=2.0, steps=5)
+    spec, probe = load_spec(recipe), load_spec(recipe, ["train.max_steps=5"])
+    assert confirm_cost(probe, yes=False, as_json=False) is None, "nobody is asked for a probe"
+    assert "a probe gives one: `raytrain train RECIPE train.max_steps=5`" in capsys.readouterr().err
+    played(probe, step_s=2.0, steps=5)
     found = confirm_cost(spec, yes=True, as_json=False)
     assert found is not None
     num_rows = found.num_steps / 100 * 8
@@ -76,12 +77,64 @@ def test_a_probe_tells_what_the_whole_will_cost(
     assert "add --yes" in refused["error"]["fix"]
 
 
+SEARCH = "search={space: {train.learning_rate: {type: float, low: 1e-4, high: 1e-3}}, num_trials: 7}"
+
+
+def test_a_first_run_has_no_estimate_and_is_asked_for(recipe: Path, told: Told) -> None:
+    spec = load_spec(recipe)
+    for command, *words in (
+        ("train",), ("tune", SEARCH), ("tune", SEARCH, "train.max_steps=5"), ("run",), ("queue", "submit", "train"),
+    ):  # fmt: skip
+        place = [recipe] if command != "queue" else [*words, recipe.name]
+        code, refused = told(command, *place, *([] if command == "queue" else words))
+        assert (code, refused["error"]["kind"]) == (5, "refused"), command
+        assert "there is no estimate to hold against cost.confirm_above (5)" in refused["error"]["what"]
+        assert "`raytrain train RECIPE train.max_steps=5`; or add --yes" in refused["error"]["fix"]
+    assert told("queue", "submit", "train", recipe.name, "train.max_steps=5")[0] == 0, "the probe itself"
+    assert told("queue", "submit", "train", recipe.name, "--yes")[0] == 0
+    assert confirm_cost(spec, yes=True, as_json=True) is None
+    assert confirm_cost(load_spec(recipe, ["cost.confirm_above=null"]), yes=False, as_json=True) is None
+
+
+@pytest.mark.parametrize("is_known", [False, True])
+def test_who_sits_at_a_terminal_is_asked(
+    recipe: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], is_known: bool
+) -> None:
+    spec = load_spec(recipe)
+    if is_known:
+        played(spec, step_s=100.0, steps=5)
+    asked = (
+        "above cost.confirm_above (5). Start?" if is_known else "hold against cost.confirm_above (5). Start?"
+    )
+    for answer in ("y\n", "n\n"):
+        monkeypatch.setattr("sys.stdin", Terminal(answer))
+        if answer == "y\n":
+            assert (confirm_cost(spec, yes=False, as_json=False) is None) is not is_known
+        else:
+            with pytest.raises(RefusedError, match="not started"):
+                confirm_cost(spec, yes=False, as_json=False)
+        assert asked in capsys.readouterr().err.replace("\n", " ")
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_a_limit_without_a_price_is_asked_for_too(recipe: Path) -> None:
+    played(load_spec(recipe), step_s=1.0, steps=5)
+    spec = load_spec(recipe, ["cost.cpu_hour=null"])
+    with pytest.raises(RefusedError, match="nothing can be held against") as refused:
+        confirm_cost(spec, yes=False, as_json=True)
+    assert "set cost.cpu_hour" in refused.value.fix
+    assert confirm_cost(spec, yes=True, as_json=True) is not None
+
+
 def test_a_search_is_asked_for_with_all_of_its_trials(recipe: Path, told: Told) -> None:
     played(load_spec(recipe), step_s=1.0, steps=5)
     one = told("train", recipe, "cost.confirm_above=1e-9")[1]["error"]["why"]
-    search = "search={space: {train.learning_rate: {type: float, low: 1e-4, high: 1e-3}}, num_trials: 7}"
     for command, num_runs in (("tune", 7), ("run", 8)):
-        code, refused = told(command, recipe, "cost.confirm_above=1e-9", search)
+        code, refused = told(command, recipe, "cost.confirm_above=1e-9", SEARCH)
         assert code == 5
         assert f"in {num_runs} runs at most" in refused["error"]["why"]
         money = float(refused["error"]["why"].split()[0])

@@ -62,13 +62,13 @@ def test_what_other_commands_take_and_make_follows_from_their_recipe_too(
     told: Told, recipe: str, command: str
 ) -> None:
     add_search(recipe)
-    code, found = told("queue", "submit", command, recipe, "cost.confirm_above=0.5")
+    code, found = told("queue", "submit", command, recipe, "cost.confirm_above=0.5", "--yes")
     assert (code, found["job"]["need"]["cpus"]) == (0, 6.0)
     assert found["job"]["words"][-2:] == ["search.max_concurrent=1", "--yes"], (
         "nobody is asked when it starts"
     )
     assert found["job"]["run_id"].startswith("mine-")
-    code, again = told("queue", "submit", command, recipe, "cost.confirm_above=0.5")
+    code, again = told("queue", "submit", command, recipe)
     assert (code, again["error"]["kind"]) == (5, "refused"), "one run waits once"
     assert told("queue", "submit", "train", recipe)[0] == 0, "what trains alone is another run"
 
