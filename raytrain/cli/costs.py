@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
-    from raytrain.runs.cost import Cost, Estimate, Measured
+    from raytrain.runs.cost import Estimate, Measured
     from raytrain.runs.record_types import RunRecord
     from raytrain.runs.records import Records
     from raytrain.training.spec import RunSpec
@@ -46,6 +46,7 @@ def show_costs(
     from dataclasses import asdict
 
     from raytrain.runs.cost import MADE_OF_OTHERS, summed
+    from raytrain.runs.spent import spent
     from raytrain.runs.views import parse_since
 
     if by not in ("run", "recipe", "month"):
@@ -56,7 +57,7 @@ def show_costs(
     with opened_records() as records:
         page = records.list_runs(name=name, since=parse_since(since, now) if since else None, limit=1_000_000)
         counted = [run for run in page.runs if run.started_at is not None and run.kind not in MADE_OF_OTHERS]
-        costs = [(run, _actual(records, run, now)) for run in counted]
+        costs = [(run, spent(records, run, now)) for run in counted]
     lines = summed(costs, by)
     total = summed(costs, "recipe")
     money: dict[str, float] = {}
@@ -70,6 +71,8 @@ def show_costs(
 def _show(console: Console, by: str, lines: list[Any], money: Mapping[str, float]) -> None:
     from rich.table import Table
 
+    from raytrain.runs.cost import amounts
+
     if not lines:
         console.print("no run fits")
         return
@@ -78,21 +81,11 @@ def _show(console: Console, by: str, lines: list[Any], money: Mapping[str, float
         table.add_column(column, justify="left" if column in (by, "cost") else "right", no_wrap=True)
     for line in lines:
         unpriced = f"{line.num_unpriced} without a price" if line.num_unpriced else ""
-        told = ", ".join(filter(None, [*_amounts(line.money), unpriced]))
+        told = ", ".join(filter(None, [*amounts(line.money), unpriced]))
         table.add_row(line.key, str(line.num_runs), f"{line.cpu_hours:.2f}", f"{line.gpu_hours:.2f}", told)
     console.print(table)
     if money:
-        console.print(f"in all: {', '.join(_amounts(money))}", highlight=False)
-
-
-def _amounts(money: Mapping[str, float]) -> list[str]:
-    return [f"{amount:.2f} {currency}" for currency, amount in sorted(money.items())]
-
-
-def _actual(records: Records, run: RunRecord, now: float) -> Cost:
-    from raytrain.runs.cost import active_seconds, cost_of, sections_of
-
-    return cost_of(active_seconds(run, records.events(run.id), now), *sections_of(run.config))
+        console.print(f"in all: {', '.join(amounts(money))}", highlight=False)
 
 
 def estimated(records: Records, spec: RunSpec) -> Estimate | None:

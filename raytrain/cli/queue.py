@@ -124,16 +124,17 @@ def status(
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Queues with their limits and schedulers; or one job with the end of its log."""
+    """Queues with their limits and schedulers; or one job with what it has cost and the end of its log."""
+    from raytrain.cli.queued_jobs import one_job
     from raytrain.cli.recorded_runs import wide
     from raytrain.runs.queue import views
     from raytrain.runs.queue.schedulers import SchedulerRows
 
     with opened_queue() as store:
         if job is not None:
-            found, reasons = store.get(job), views.reasons_now(store)
-            shown = {"job": {**views.job_object(found), "waits_because": reasons.get(found.id)}}
-            emit(shown, as_json, lambda console: views.show_job(console, found, reasons.get(found.id)))
+            found, reason, cost = one_job(store, job)
+            shown = {"job": views.status_object(found, reason, cost)}
+            emit(shown, as_json, lambda console: views.show_job(console, found, reason, cost))
             return
         overview = views.overview(store, SchedulerRows(store.engine), time.time())
     emit(overview, as_json, lambda console: views.show_overview(wide(console), overview))

@@ -20,6 +20,7 @@ from raytrain.errors import ConfigError
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from raytrain.runs.cost import Line
     from raytrain.runs.queue.job import Job, Need
     from raytrain.runs.queue.scheduler import Scheduler
     from raytrain.runs.queue.store import QueueStore
@@ -44,6 +45,17 @@ def opened_queue() -> Iterator[QueueStore]:
         yield QueueStore(records.engine)
     finally:
         records.close()
+
+
+def one_job(store: QueueStore, name: str) -> tuple[Job, str | None, Line | None]:
+    """A job, why it waits, and what its run has cost so far, where these records know of that run."""
+    from raytrain.runs.queue.views import reasons_now
+    from raytrain.runs.records import Records
+    from raytrain.runs.spent import spent_with_parts
+
+    job = store.get(name)
+    cost = None if job.run_id is None else spent_with_parts(Records(store.engine), job.run_id, time.time())
+    return job, reasons_now(store).get(job.id), cost
 
 
 @dataclass(frozen=True)

@@ -40,11 +40,11 @@ def recipe(tmp_path: Path, rows: list[dict[str, str]], monkeypatch: pytest.Monke
     return tmp_path / "mine.yaml"
 
 
-def played(spec: RunSpec, *, step_s: float, steps: int) -> None:
+def played(spec: RunSpec, *, step_s: float, steps: int, run_id: str | None = None) -> None:
     """A run of an hour, as its trainer leaves it in the records, with a real dataset."""
     records = open_records()
     dataset = prepare_dataset(spec.data, spec.storage.location)
-    run_id = spec.run_id
+    run_id = run_id or spec.run_id
     records.create_run(run_id, kind="train", name=spec.name, config=spec.to_dict(), created_at=LONG_AGO)
     records.claim_run(run_id, Owner.current(), now=LONG_AGO)
     records.add_artifact(
@@ -166,3 +166,30 @@ def test_what_was_spent(recipe: Path, told: Told, capsys: pytest.CaptureFixture[
     assert run(["runs", "cost"]) == 0
     assert "in all: 3.00 EUR, 6.00 USD" in capsys.readouterr().out
     assert told("runs", "cost", "--by", "week")[0] == 2
+
+
+def test_what_a_job_has_cost(recipe: Path, told: Told, capsys: pytest.CaptureFixture[str]) -> None:
+    words = [recipe.name, "cost.confirm_above=null"]
+    job = told("queue", "submit", "train", *words)[1]["job"]
+    assert told("queue", "status", job["id"])[1]["job"]["cost"] is None, "it has not begun"
+    played(load_spec(recipe), step_s=2.0, steps=5, run_id=job["run_id"])
+    shown = told("queue", "status", job["id"])[1]["job"]["cost"]
+    assert shown == told("runs", "cost", "--by", "run")[1]["lines"][0]
+    assert (shown["money"], shown["cpu_hours"]) == ({"USD": pytest.approx(6.0)}, pytest.approx(2.0))
+    assert run(["queue", "status", job["id"]]) == 0
+    assert "cost       6.00 USD (2.00 CPU hours in 1 run)" in capsys.readouterr().out
+
+
+def test_a_search_has_cost_what_its_trials_have(recipe: Path, told: Told) -> None:
+    job = told("queue", "submit", "tune", recipe.name, SEARCH, "--yes")[1]["job"]
+    search = job["run_id"]
+    records = open_records()
+    records.create_run(search, kind="tune", name="mine", config={})
+    records.claim_run(search, Owner.current(), now=LONG_AGO)
+    assert told("queue", "status", job["id"])[1]["job"]["cost"] is None, "no trial has begun"
+    other = f"{search}.2-0000"
+    for run_id in (f"{search}-probe", f"{search}-0000", f"{search}-0001", other, "mine-by-itself"):
+        played(load_spec(recipe), step_s=1.0, steps=5, run_id=run_id)
+    cost = told("queue", "status", job["id"])[1]["job"]["cost"]
+    assert (cost["key"], cost["num_runs"], cost["money"]) == (search, 3, {"USD": pytest.approx(18.0)})
+    records.close()

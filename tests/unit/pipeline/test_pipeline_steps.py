@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,9 @@ from raytrain.pipeline import recipe as steps
 from raytrain.pipeline.recipe import PipelineResult, StepResult, run_recipe
 from raytrain.pipeline.section import load_pipeline
 from raytrain.pipeline.steps import Stopped
+from raytrain.runs.ownership import Owner
 from raytrain.runs.records import open_records
+from raytrain.runs.spent import parts_of, spent_with_parts
 from raytrain.storage.artifact import ArtifactWriter
 from raytrain.storage.manifest import MANIFEST_NAME, digest_of
 from raytrain.training.checks.pipeline import write_report
@@ -80,6 +83,11 @@ class Steps:
         rows = [TrialRow(view, 4, 4, 1.0) for view in views]
         records, digest = open_records(), digest_of(count)
         records.create_run(run_id, kind="tune", name=recipe.spec.name, config=recipe.to_dict())
+        for view in views:
+            config = recipe.spec.to_dict()
+            records.create_run(view.attrs["run_id"], kind="train", name=recipe.spec.name, config=config)
+            records.claim_run(view.attrs["run_id"], Owner.current())
+            records.set_state(view.attrs["run_id"], "succeeded")
         if digest not in {use.digest for use in records.artifacts(run_id)}:
             self.made.append("tune")
         records.add_artifact(run_id, "study", "written", "study", digest, "memory://study")
@@ -97,6 +105,7 @@ class Steps:
         records.create_run(
             spec.run_id, kind="train", name=spec.name, config=spec.to_dict(), config_digest=spec.identity
         )
+        records.claim_run(spec.run_id, Owner.current())
         dataset = prepare_dataset(spec.data, storage)
         with ArtifactWriter(
             storage / "trained", kind="adapter", parents={"dataset": dataset.digest}
@@ -191,3 +200,19 @@ def test_a_search_that_made_further_trials_was_not_known(recipe: Path, small: St
     assert view.told[2].told.startswith("best of 3 trials")
     assert known(view) == {name: name != "tune" for name in NAMES}, "its best values are the same"
     assert known(run(recipe, more)[1])["tune"] is True
+
+
+def test_its_cost_is_that_of_its_runs(recipe: Path, small: Steps) -> None:
+    small.failing = "train"
+    with pytest.raises(TrainingError):
+        run(recipe)
+    loaded, records = load_pipeline(recipe), open_records()
+    assert loaded.search is not None
+    trials = {f"{loaded.search.run_id}-{number:04d}" for number in range(2)}
+    assert {one.id for one in parts_of(records, loaded.run_id)} == trials
+    small.failing = None
+    result, _ = run(recipe)
+    (trained,) = next(step.run_ids for step in result.steps if step.name == "train")
+    assert {one.id for one in parts_of(records, loaded.run_id)} == {*trials, trained}
+    cost = spent_with_parts(records, loaded.run_id, time.time())
+    assert cost is not None and (cost.num_runs, cost.num_unpriced) == (3, 3)
