@@ -1,4 +1,4 @@
-"""The steps of `raytrain run` in their order, and what is known of them; training itself is tested elsewhere."""
+"""The steps of `raytrain run` in their order, ended in each, and what is then known; Ray is not started."""
 
 from __future__ import annotations
 
@@ -216,3 +216,34 @@ def test_its_cost_is_that_of_its_runs(recipe: Path, small: Steps) -> None:
     assert {one.id for one in parts_of(records, loaded.run_id)} == {*trials, trained}
     cost = spent_with_parts(records, loaded.run_id, time.time())
     assert cost is not None and (cost.num_runs, cost.num_unpriced) == (3, 3)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_ends_in_a_step_goes_on_there(recipe: Path, small: Steps, name: str) -> None:
+    """It fails there, is stopped there, and comes to its end: what was made before is known, the rest is made once."""
+    before, after = NAMES[: NAMES.index(name)], NAMES[NAMES.index(name) :]
+    records, run_id = open_records(), load_pipeline(recipe).run_id
+    small.failing = name
+    with pytest.raises(TrainingError, match=f"{name} failed"):
+        run(recipe)
+    assert (records.get_run(run_id).state, records.get_run(run_id).exit_reason) == (
+        "failed",
+        f"{name} failed",
+    )
+
+    small.failing, small.stopped = None, name
+    result, view = run(recipe)
+    assert view.begun == [*before, name]
+    assert known(view) == dict.fromkeys(before, True)
+    assert (result.state, records.get_run(run_id).state) == ("cancelled", "cancelled")
+    assert records.get_run(run_id).exit_reason == f"stopped by {result.stopped_by}"
+    assert result.stopped_by == ("SIGTERM" if name in ("tune", "train", "baseline", "evaluate") else "SIGINT")
+
+    small.stopped = None
+    result, view = run(recipe)
+    assert view.begun == NAMES
+    assert known(view) == {**dict.fromkeys(before, True), **dict.fromkeys(after, False)}
+    assert (result.state, records.get_run(run_id).state) == ("succeeded", "succeeded")
+    assert small.made == ["check", "tune", "train", "baseline", "evaluate"], "each once"
+    assert result.steps == view.told
+    records.close()
