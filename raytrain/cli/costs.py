@@ -18,18 +18,22 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
-    from raytrain.runs.cost import Cost, Estimate, Measured
+    from raytrain.runs.cost import Estimate, Measured
     from raytrain.runs.record_types import RunRecord
     from raytrain.runs.records import Records
     from raytrain.training.spec import RunSpec
 
 YesOption = Annotated[
-    bool, typer.Option("--yes", help="Start although the estimate is above cost.confirm_above.")
+    bool, typer.Option("--yes", help="Start whatever it may cost: ask nobody for cost.confirm_above.")
 ]
 By = Literal["run", "recipe", "month"]
 
 _LOOKED_AT = 20
 """Earlier runs of a recipe that an estimate is looked for in."""
+
+_PROBE_STEPS = 5
+_NO_RUN = "no run of this recipe yet that tells how long a step takes"
+_PROBE = f"a probe gives one: `raytrain train RECIPE train.max_steps={_PROBE_STEPS}`"
 
 
 def show_costs(
@@ -42,6 +46,7 @@ def show_costs(
     from dataclasses import asdict
 
     from raytrain.runs.cost import MADE_OF_OTHERS, summed
+    from raytrain.runs.spent import spent
     from raytrain.runs.views import parse_since
 
     if by not in ("run", "recipe", "month"):
@@ -52,7 +57,7 @@ def show_costs(
     with opened_records() as records:
         page = records.list_runs(name=name, since=parse_since(since, now) if since else None, limit=1_000_000)
         counted = [run for run in page.runs if run.started_at is not None and run.kind not in MADE_OF_OTHERS]
-        costs = [(run, _actual(records, run, now)) for run in counted]
+        costs = [(run, spent(records, run, now)) for run in counted]
     lines = summed(costs, by)
     total = summed(costs, "recipe")
     money: dict[str, float] = {}
@@ -66,6 +71,8 @@ def show_costs(
 def _show(console: Console, by: str, lines: list[Any], money: Mapping[str, float]) -> None:
     from rich.table import Table
 
+    from raytrain.runs.cost import amounts
+
     if not lines:
         console.print("no run fits")
         return
@@ -74,21 +81,11 @@ def _show(console: Console, by: str, lines: list[Any], money: Mapping[str, float
         table.add_column(column, justify="left" if column in (by, "cost") else "right", no_wrap=True)
     for line in lines:
         unpriced = f"{line.num_unpriced} without a price" if line.num_unpriced else ""
-        told = ", ".join(filter(None, [*_amounts(line.money), unpriced]))
+        told = ", ".join(filter(None, [*amounts(line.money), unpriced]))
         table.add_row(line.key, str(line.num_runs), f"{line.cpu_hours:.2f}", f"{line.gpu_hours:.2f}", told)
     console.print(table)
     if money:
-        console.print(f"in all: {', '.join(_amounts(money))}", highlight=False)
-
-
-def _amounts(money: Mapping[str, float]) -> list[str]:
-    return [f"{amount:.2f} {currency}" for currency, amount in sorted(money.items())]
-
-
-def _actual(records: Records, run: RunRecord, now: float) -> Cost:
-    from raytrain.runs.cost import active_seconds, cost_of, sections_of
-
-    return cost_of(active_seconds(run, records.events(run.id), now), *sections_of(run.config))
+        console.print(f"in all: {', '.join(amounts(money))}", highlight=False)
 
 
 def estimated(records: Records, spec: RunSpec) -> Estimate | None:
@@ -130,7 +127,8 @@ def _num_rows(records: Records, run: RunRecord) -> int | None:
 
 
 def confirm_cost(spec: RunSpec, *, yes: bool, as_json: bool, num_runs: int = 1) -> Estimate | None:
-    """Tell the estimate of so many runs where there are prices, and ask where it is above `cost.confirm_above`.
+    """Tell the estimate of so many runs where there are prices, and ask where it is above `cost.confirm_above`, or
+    where there is none to hold against that. For a probe, which gives one, nobody is asked.
 
     Raises RefusedError where the answer is no, or where nobody is there to ask.
     """
@@ -141,23 +139,34 @@ def confirm_cost(spec: RunSpec, *, yes: bool, as_json: bool, num_runs: int = 1) 
         one = estimated(records, spec)
     found = one if one is None else one.times(num_runs)
     console = stderr_console()
-    if found is None:
-        if not as_json:
-            probe = "a probe gives one: the same command with train.max_steps=5"
-            console.print(f"no estimate of the cost: no run of this recipe yet; {probe}", highlight=False)
-        return None
     if not as_json:
-        console.print(f"estimate: {found.told()}", highlight=False)
-    if limit is None or found.cost.money is None or found.cost.money <= limit or yes:
+        told = (
+            f"no estimate of the cost: {_NO_RUN}; {_PROBE}" if found is None else f"estimate: {found.told()}"
+        )
+        console.print(told, highlight=False)
+    is_probe = num_runs == 1 and 0 < (spec.train.max_steps or 0) <= _PROBE_STEPS
+    doubt = None if limit is None else _doubt(found, limit)
+    if doubt is None or yes or (found is None and is_probe):
         return found
-    asked = f"{found.cost.money:.2f} {found.cost.currency} is above cost.confirm_above ({limit:g})"
+    asked, why, fix = doubt
     if sys.stdin.isatty() and not as_json and typer.confirm(f"{asked}. Start?", err=True):
         return found
-    raise RefusedError(
-        f"not started: the estimate of {asked}",
-        why=found.told(),
-        fix="add --yes, raise cost.confirm_above, or take fewer steps",
-    )
+    raise RefusedError(f"not started: {asked}", why=why, fix=fix)
+
+
+def _doubt(found: Estimate | None, limit: float) -> tuple[str, str, str] | None:
+    """Why somebody has to say yes: what, the reason for it, and what else there is to do."""
+    limited = f"cost.confirm_above ({limit:g})"
+    if found is None:
+        return f"there is no estimate to hold against {limited}", _NO_RUN, f"{_PROBE}; or add --yes"
+    money = found.cost.money
+    if money is None:
+        prices = "set cost.cpu_hour, cost.gpu_hour or cost.instance; or add --yes"
+        return f"nothing can be held against {limited}", "the recipe has no price for its workers", prices
+    if money <= limit:
+        return None
+    told = f"the estimate of {money:.2f} {found.cost.currency} is above {limited}"
+    return told, found.told(), "add --yes, raise cost.confirm_above, or take fewer steps"
 
 
 def num_runs_of(command: str, recipe: Path, overrides: list[str] | None) -> int:

@@ -57,11 +57,13 @@ def submit(
 ) -> None:
     """Put a command into a queue; a running `raytrain queue work` starts it when its turn has come."""
     from raytrain.cli.queued_jobs import Asked, check_words, job_of, with_cost_confirmed
+    from raytrain.cli.queued_search import with_trials_bounded
     from raytrain.runs.queue import views
 
-    words = [what, *(arguments or [])]
-    check_words(words)
-    words = with_cost_confirmed(words, yes=yes, as_json=as_json)
+    typed = [what, *(arguments or [])]
+    check_words(typed)
+    bounded = with_trials_bounded(typed, cpus, gpus)
+    words = with_cost_confirmed(bounded, yes=yes, as_json=as_json)
 
     asked = Asked(
         words,
@@ -81,6 +83,8 @@ def submit(
 
     def show(console: Console) -> None:
         console.print(f"{job.id} waits in queue {job.queue} with {job.priority}", highlight=False)
+        if bounded != typed:
+            console.print(f"{bounded[-1]}: set it, or --cpus, for another number of trials", highlight=False)
         console.print(f"look: raytrain queue status {job.id}    work: raytrain queue work", highlight=False)
 
     emit({"job": views.job_object(job)}, as_json, show)
@@ -120,16 +124,17 @@ def status(
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Queues with their limits and schedulers; or one job with the end of its log."""
+    """Queues with their limits and schedulers; or one job with what it has cost and the end of its log."""
+    from raytrain.cli.queued_jobs import one_job
     from raytrain.cli.recorded_runs import wide
     from raytrain.runs.queue import views
     from raytrain.runs.queue.schedulers import SchedulerRows
 
     with opened_queue() as store:
         if job is not None:
-            found, reasons = store.get(job), views.reasons_now(store)
-            shown = {"job": {**views.job_object(found), "waits_because": reasons.get(found.id)}}
-            emit(shown, as_json, lambda console: views.show_job(console, found, reasons.get(found.id)))
+            found, reason, cost = one_job(store, job)
+            shown = {"job": views.status_object(found, reason, cost)}
+            emit(shown, as_json, lambda console: views.show_job(console, found, reason, cost))
             return
         overview = views.overview(store, SchedulerRows(store.engine), time.time())
     emit(overview, as_json, lambda console: views.show_overview(wide(console), overview))

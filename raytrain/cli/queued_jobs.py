@@ -20,10 +20,12 @@ from raytrain.errors import ConfigError
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from raytrain.runs.cost import Line
     from raytrain.runs.queue.job import Job, Need
     from raytrain.runs.queue.scheduler import Scheduler
     from raytrain.runs.queue.store import QueueStore
     from raytrain.training.spec import RunSpec
+    from raytrain.tuning.spec import TuneRecipe
 
 JobArgument = Annotated[str, typer.Argument(metavar="JOB", help="A job's id, or the beginning of one.")]
 QueueArgument = Annotated[str, typer.Argument(metavar="[QUEUE]", help="A queue's name.")]
@@ -43,6 +45,17 @@ def opened_queue() -> Iterator[QueueStore]:
         yield QueueStore(records.engine)
     finally:
         records.close()
+
+
+def one_job(store: QueueStore, name: str) -> tuple[Job, str | None, Line | None]:
+    """A job, why it waits, and what its run has cost so far, where these records know of that run."""
+    from raytrain.runs.queue.views import reasons_now
+    from raytrain.runs.records import Records
+    from raytrain.runs.spent import spent_with_parts
+
+    job = store.get(name)
+    cost = None if job.run_id is None else spent_with_parts(Records(store.engine), job.run_id, time.time())
+    return job, reasons_now(store).get(job.id), cost
 
 
 @dataclass(frozen=True)
@@ -189,22 +202,24 @@ def what_it_makes(words: Sequence[str]) -> tuple[str | None, Need]:
     given = recipe_arguments(words)
     if given is None:
         return None, Need()
+    from raytrain.cli.queued_search import search_of, trials_at_once
     from raytrain.training.spec import load_spec
 
-    spec = load_spec(given["recipe"], given["overrides"])
+    spec, search = load_spec(given["recipe"], given["overrides"]), search_of(words[0], given)
     each, count = spec.scaling.worker_resources, spec.scaling.max_workers
-    return _run_id(words[0], given, spec), Need(each["CPU"] * count, each.get("GPU", 0.0) * count)
+    if search is not None:
+        count *= trials_at_once(search)
+    run_id = _run_id(words[0], given, spec, search)
+    return run_id, Need(each["CPU"] * count, each.get("GPU", 0.0) * count)
 
 
-def _run_id(what: str, given: Mapping[str, Any], spec: RunSpec) -> str:
-    if what == "tune":
-        from raytrain.tuning.spec import load_tune_recipe
-
-        return load_tune_recipe(given["recipe"], given["overrides"]).run_id
+def _run_id(what: str, given: Mapping[str, Any], spec: RunSpec, search: TuneRecipe | None) -> str:
     if what == "run":
         from raytrain.pipeline.section import load_pipeline
 
         return load_pipeline(given["recipe"], given["overrides"]).run_id
+    if search is not None:
+        return search.run_id
     return given["run_id"] or spec.run_id
 
 

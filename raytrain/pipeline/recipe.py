@@ -23,6 +23,7 @@ from raytrain.pipeline.steps import Stopped, searched
 from raytrain.runs.carrying import carried
 from raytrain.runs.records import Records, open_records
 from raytrain.runs.run_ids import known_runs
+from raytrain.runs.spent import MADE_OF
 from raytrain.storage.location import Location
 from raytrain.storage.manifest import MANIFEST_NAME
 from raytrain.training.checkpoint_store import folder_of
@@ -32,6 +33,7 @@ from raytrain.training.observer import RunObserver
 from raytrain.training.spec import RunSpec
 from raytrain.training.trainer import train
 from raytrain.tuning.outcome import TuneObserver
+from raytrain.tuning.spec import TuneRecipe
 from raytrain.tuning.study import RUN_ID
 
 
@@ -158,10 +160,13 @@ class _Making:
 
     def _done(self, step: StepResult) -> None:
         self.steps.append(step)
-        self.records.add_event(
-            self.recipe.run_id, "note", f"{step.name}: {step.told}{' (known)' * step.was_known}"
-        )
+        told = f"{step.name}: {step.told}{' (known)' * step.was_known}"
+        self._note(told, step.run_ids)
         self.view.done(step)
+
+    def _note(self, text: str, run_ids: tuple[str, ...]) -> None:
+        """run_ids: what these runs take is the pipeline's cost."""
+        self.records.add_event(self.recipe.run_id, "note", text, {MADE_OF: list(run_ids)})
 
     def _prepare(self, spec: RunSpec) -> StepResult:
         phases: list[PrepareProgress] = []
@@ -190,18 +195,26 @@ class _Making:
         search = self.recipe.search
         assert search is not None, "asked before"
         self.view.begin("tune")
-        before = known_runs(self.records, "tune", search.run_id, search.spec.name)
-        was_known = any(run.state == "succeeded" for run in before)
+        before = self._studies(search)
+        self._note(f"tune: search {search.run_id} begins", (search.run_id,))
         result = searched(search, self.view.tuning, address=self.address, verbose=self.verbose)
         best = result.best[0]
         values = ", ".join(f"{key} {value}" for key, value in best.view.values.items())
         told = f"best of {len(result.rows)} trials: {best.view.number}, {values}"
         runs = tuple(str(run_id) for row in result.rows if (run_id := row.view.attrs.get(RUN_ID)))
+        was_known = result.digest in before  # equal trials give an equal artifact
         self._done(StepResult("tune", told, was_known, result.files.get("artifact"), result.digest, runs))
         return search.trial_spec(best.view.values)
 
+    def _studies(self, search: TuneRecipe) -> set[str]:
+        """Digests of what earlier commands of this search have left."""
+        runs = known_runs(self.records, "tune", search.run_id, search.spec.name)
+        return {use.digest for run in runs for use in self.records.artifacts(run.id) if use.role == "study"}
+
     def _train(self, spec: RunSpec) -> StepResult:
         known = trained_before(spec, self.records)
+        if known is None:
+            self._note(f"train: run {spec.run_id} begins", (spec.run_id,))
         result = known or train(spec, address=self.address, observer=self.view.training, verbose=self.verbose)
         if result.artifact is None:
             raise Stopped(result.stopped_by or "somebody")

@@ -31,10 +31,12 @@ class Cost:
     currency: str
 
     def told(self) -> str:
-        used = f"{self.cpu_hours:.2f} CPU hours" + (
-            f", {self.gpu_hours:.2f} GPU hours" if self.gpu_hours else ""
-        )
+        used = _used(self.cpu_hours, self.gpu_hours)
         return used if self.money is None else f"{self.money:.2f} {self.currency} ({used})"
+
+
+def _used(cpu_hours: float, gpu_hours: float) -> str:
+    return f"{cpu_hours:.2f} CPU hours" + (f", {gpu_hours:.2f} GPU hours" if gpu_hours else "")
 
 
 def cost_of(seconds: float, workers: WorkersSection, prices: CostSection) -> Cost:
@@ -91,13 +93,25 @@ class Line:
     money: dict[str, float]
     num_unpriced: int
 
+    def told(self) -> str:
+        used = _used(self.cpu_hours, self.gpu_hours)
+        unpriced = [f"{self.num_unpriced} without a price"] if self.num_unpriced else []
+        runs = f"{self.num_runs} run{'s' if self.num_runs > 1 else ''}"
+        used = _used(self.cpu_hours, self.gpu_hours)
+        return f"{', '.join([*amounts(self.money), *unpriced])} ({used} in {runs})"
+
+
+def amounts(money: Mapping[str, float]) -> list[str]:
+    """Sums by currency, as a person reads them."""
+    return [f"{amount:.2f} {currency}" for currency, amount in sorted(money.items())]
+
 
 def summed(costs: Iterable[tuple[RunRecord, Cost]], by: str) -> list[Line]:
     """`by` is run, recipe or month (local time, of the start)."""
     groups: dict[str, list[Cost]] = {}
     for run, cost in costs:
         groups.setdefault(_key(run, by), []).append(cost)
-    return [_line(key, many) for key, many in sorted(groups.items())]
+    return [total(key, many) for key, many in sorted(groups.items())]
 
 
 def _key(run: RunRecord, by: str) -> str:
@@ -106,7 +120,8 @@ def _key(run: RunRecord, by: str) -> str:
     return run.name if by == "recipe" else run.id
 
 
-def _line(key: str, costs: Sequence[Cost]) -> Line:
+def total(key: str, costs: Sequence[Cost]) -> Line:
+    """All of them as one line."""
     money: dict[str, float] = {}
     for cost in costs:
         if cost.money is not None:

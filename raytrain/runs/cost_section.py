@@ -30,7 +30,7 @@ class CostSection(Section):
     workers_per_instance: Annotated[int, Field(ge=1)] = 1
     """How many workers share one of these machines."""
     confirm_above: Price | None = None
-    """An estimate above this sum is put to you before anything starts; `--yes` says yes beforehand."""
+    """An estimate above this sum, or none, is put to you before anything starts; `--yes` says yes beforehand."""
 
     @model_validator(mode="after")
     def _known_instance(self) -> Self:

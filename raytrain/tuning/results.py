@@ -15,7 +15,7 @@ from raytrain.storage.provenance import collect_provenance
 from raytrain.training.checkpoint_store import folder_of
 from raytrain.tuning.outcome import TrialRow, TuneResult
 from raytrain.tuning.page import render_page
-from raytrain.tuning.spec import TuneRecipe
+from raytrain.tuning.spec import IDENTITY_KEYS, TuneRecipe
 from raytrain.tuning.study import RUN_ID, StudyMemory
 
 STUDY_FILE, BEST_FILE, PAGE_FILE = "study.json", "best.yaml", "page.html"
@@ -53,10 +53,10 @@ def write_results(
 
 
 def _study(result: TuneResult, recipe: TuneRecipe) -> dict[str, object]:
-    """What was found, without times: the same trials give the same artifact."""
+    """What was found, without times and limits, which the manifest has: the same trials give the same artifact."""
     trials = [{key: value for key, value in row.as_dict().items() if key != "spent_s"} for row in result.rows]
     return {
-        "search": recipe.search.model_dump(mode="json"),
+        "search": recipe.search.model_dump(mode="json", include=IDENTITY_KEYS),
         "recipe": recipe.spec.identity,
         "objectives": [one.model_dump(mode="json") for one in recipe.objectives],
         "best": [row.view.number for row in result.best],

@@ -20,7 +20,7 @@ from raytrain.tuning.space import Space, build_space
 
 # What decides which trials are made. How many, at what cost and how many at once may change between two commands, and
 # the second goes on with the first's trials.
-_IDENTITY_KEYS = {
+IDENTITY_KEYS = {
     "space", "objectives", "sampler", "scheduler", "min_steps", "reduction_factor", "population", "seed",
 }  # fmt: skip
 
@@ -66,7 +66,7 @@ class TuneRecipe:
     @property
     def identity(self) -> str:
         """Digest of what decides the trials; equal for two searches of one command."""
-        search = self.search.model_dump(mode="json", include=_IDENTITY_KEYS)
+        search = self.search.model_dump(mode="json", include=IDENTITY_KEYS)
         return digest_of({"recipe": self.spec.identity, "search": search})
 
     @property

@@ -9,7 +9,7 @@ from raytrain.runs.queue.job import Job, JobState
 
 BACK_OFF_S, LONGEST_BACK_OFF_S = 10.0, 600.0
 MOST_LOSSES = 5
-"""A job whose machine went away this often may be what takes the machines down."""
+"""A job whose machine went away more often than this may be what takes the machines down."""
 
 _SAME_AGAIN = {2: "configuration", 3: "data", 5: "a refusal"}
 """Exit codes of `raytrain` that another try ends with as well."""

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from raytrain.runs.cost import Line
 from raytrain.runs.queue.job import Job, Limits, Need, Queue
 from raytrain.runs.queue.schedulers import SchedulerRows
 from raytrain.runs.queue.store import QueueStore
@@ -25,6 +26,10 @@ def job_object(job: Job) -> dict[str, Any]:
     """Of the environment the names alone: values may be secrets."""
     times = {name: as_time(getattr(job, name)) for name in _TIMES}
     return {**asdict(job), **times, "words": list(job.words), "environment": sorted(job.environment)}
+
+
+def status_object(job: Job, reason: str | None, cost: Line | None) -> dict[str, Any]:
+    return {**job_object(job), "waits_because": reason, "cost": None if cost is None else asdict(cost)}
 
 
 def queue_object(queue: Queue) -> dict[str, Any]:
@@ -72,7 +77,7 @@ def _escaped(text: str) -> str:
     return escape(text)
 
 
-def show_job(console: Console, job: Job, reason: str | None) -> None:
+def show_job(console: Console, job: Job, reason: str | None, cost: Line | None) -> None:
     facts: list[tuple[str, str | None]] = [
         ("job", job.id),
         ("state", job.label + (f": {job.exit_reason}" if job.exit_reason else "")),
@@ -84,6 +89,7 @@ def show_job(console: Console, job: Job, reason: str | None) -> None:
         ("runs", f"{job.backend}{f' at {job.address}' if job.address else ''}"),
         ("process", f"{job.owner.pid} on {job.owner.host}" if job.owner else None),
         ("run", job.run_id),
+        ("cost", cost.told() if cost else None),
         ("submitted", local_time(job.created_at)),
         ("started", local_time(job.started_at) if job.started_at else None),
         ("ended", local_time(job.ended_at) if job.ended_at and job.has_ended else None),

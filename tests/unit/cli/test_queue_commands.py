@@ -47,21 +47,66 @@ def test_a_job_through_its_states(told: Told, recipe: str, tmp_path: Path) -> No
     assert told("queue", "status", job["id"][:8])[1]["job"]["exit_reason"] is None
 
 
+SEARCH = "space: {train.learning_rate: {type: float, low: 1.0e-5, high: 1.0e-2, log: true}}"
+
+POPULATION = "max_concurrent: 9, scheduler: pbt, population: {size: 4}"
+
+
+def add_search(recipe: str, more: str = "") -> None:
+    with Path(recipe).open("a") as file:
+        file.write(f"search: {{{SEARCH}{more}}}\n")
+
+
 @pytest.mark.parametrize("command", ["tune", "run"])
 def test_what_other_commands_take_and_make_follows_from_their_recipe_too(
     told: Told, recipe: str, command: str
 ) -> None:
-    with Path(recipe).open("a") as file:
-        file.write(
-            "search: {space: {train.learning_rate: {type: float, low: 1.0e-5, high: 1.0e-2, log: true}}}\n"
-        )
-    code, found = told("queue", "submit", command, recipe, "cost.confirm_above=0.5")
+    add_search(recipe)
+    code, found = told("queue", "submit", command, recipe, "cost.confirm_above=0.5", "--yes")
     assert (code, found["job"]["need"]["cpus"]) == (0, 6.0)
-    assert found["job"]["words"][-1] == "--yes", "nobody is asked when it starts"
+    assert found["job"]["words"][-2:] == ["search.max_concurrent=1", "--yes"], (
+        "nobody is asked when it starts"
+    )
     assert found["job"]["run_id"].startswith("mine-")
-    code, again = told("queue", "submit", command, recipe, "cost.confirm_above=0.5")
+    code, again = told("queue", "submit", command, recipe)
     assert (code, again["error"]["kind"]) == (5, "refused"), "one run waits once"
     assert told("queue", "submit", "train", recipe)[0] == 0, "what trains alone is another run"
+
+
+@pytest.mark.parametrize("command", ["tune", "run"])
+@pytest.mark.parametrize(
+    ("keys", "options", "cpus", "added"),
+    [
+        ("", [], 6.0, ["search.max_concurrent=1"]),
+        ("max_concurrent: 3", [], 18.0, []),
+        ("max_concurrent: 3, num_trials: 2", [], 12.0, []),
+        ("max_concurrent: 3", ["--cpus", 7], 7.0, []),
+        ("", ["--cpus", 13], 13.0, ["search.max_concurrent=2"]),
+        ("", ["--cpus", 1], 1.0, ["search.max_concurrent=1"]),
+        ("", ["--gpus", 2], 6.0, ["search.max_concurrent=1"]),
+        (
+            "max_concurrent: 9, scheduler: pbt, population: {size: 4}",
+            ["train.max_steps=400", "train.schedule=constant"],
+            24.0,
+            [],
+        ),
+    ],
+)
+def test_trials_at_once_are_counted(
+    told: Told, recipe: str, command: str, keys: str, options: list[object], cpus: float, added: list[str]
+) -> None:
+    add_search(recipe, f", {keys}" if keys else "")
+    code, found = told("queue", "submit", command, recipe, *options)
+    assert (code, found["job"]["need"]["cpus"]) == (0, cpus), found
+    assert [word for word in found["job"]["words"] if "max_concurrent" in word] == added
+
+
+def test_trials_that_together_pass_a_limit_never_wait(told: Told, recipe: str) -> None:
+    add_search(recipe, ", max_concurrent: 3")
+    assert told("queue", "limit", "nightly", "--cpus", 12)[0] == 0
+    code, found = told("queue", "submit", "tune", recipe, "--queue", "nightly")
+    assert (code, "it needs 18 CPUs, the queue's limit is 12" in found["error"]["why"]) == (2, True)
+    assert told("queue", "submit", "tune", recipe, "search.max_concurrent=2", "--queue", "nightly")[0] == 0
 
 
 def test_cancelled_twice_is_told_kindly(recipe: str, told: Told, capsys: pytest.CaptureFixture[str]) -> None:

@@ -80,6 +80,8 @@ def test_the_artifact_holds_every_trial_and_is_the_same_again(tune_recipe: Recip
     assert study["best"] == [memory.best()[0].number]
     again = write_results(result, recipe, memory, open_records())
     assert again.digest == result.digest == artifact.digest
+    limited = tune_recipe("search.scheduler=none", "search.max_concurrent=1", "search.num_trials=6")
+    assert write_results(result, limited, memory, open_records()).digest == result.digest
 
 
 def test_tensorboard_shows_values_beside_objectives(tune_recipe: RecipeMaker, home: Path) -> None:
