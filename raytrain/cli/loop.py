@@ -34,10 +34,11 @@ def check(loop: LoopArgument, as_json: JsonOption = False) -> None:
     """Is the file valid, with all that it names, and can what is in production be trained again from here?"""
     from raytrain.pipeline.loop.opening import release_of
     from raytrain.pipeline.loop.production import find_production
-    from raytrain.pipeline.loop.section import load_loop
+    from raytrain.pipeline.loop.section import check_metrics, load_loop
 
     loaded = load_loop(loop)
     with opened_records() as records:
+        check_metrics(loaded, records)
         release = release_of(loaded, records)
         found = find_production(release.desk.registry, release.name, release.ring, records)
     result = {
@@ -77,10 +78,11 @@ def run(
     """
     from raytrain.pipeline.loop.opening import release_of
     from raytrain.pipeline.loop.round import Looker
-    from raytrain.pipeline.loop.section import load_loop
+    from raytrain.pipeline.loop.section import check_metrics, load_loop
 
     loaded = load_loop(loop)
     with opened_records() as records:
+        check_metrics(loaded, records)
         release = release_of(loaded, records)
         looker = Looker(loaded, release, records, job_maker(loaded, release, records, backend, address))
 
