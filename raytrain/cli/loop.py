@@ -165,7 +165,7 @@ def _show(done: Round, console: Console) -> None:
         say(f"production has changed: a new reference waits for {done.waits_for_rows} answers more")
     if done.collected is not None:
         quarantined = len(done.collected["quarantined"])
-        say(f"interactions: {done.collected['num_new']} new rows, {quarantined} of them set aside")
+        say(f"interactions: {done.collected['num_new']} new rows; {quarantined} rows are set aside")
     if done.guarded is not None:
         for one in done.guarded["signals"]:
             say(f"{done.guarded['version']} beside the version before: {one}")
