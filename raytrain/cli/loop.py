@@ -34,10 +34,11 @@ def check(loop: LoopArgument, as_json: JsonOption = False) -> None:
     """Is the file valid, with all that it names, and can what is in production be trained again from here?"""
     from raytrain.pipeline.loop.opening import release_of
     from raytrain.pipeline.loop.production import find_production
-    from raytrain.pipeline.loop.section import load_loop
+    from raytrain.pipeline.loop.section import check_metrics, load_loop
 
     loaded = load_loop(loop)
     with opened_records() as records:
+        check_metrics(loaded, records)
         release = release_of(loaded, records)
         found = find_production(release.desk.registry, release.name, release.ring, records)
     result = {
@@ -77,10 +78,11 @@ def run(
     """
     from raytrain.pipeline.loop.opening import release_of
     from raytrain.pipeline.loop.round import Looker
-    from raytrain.pipeline.loop.section import load_loop
+    from raytrain.pipeline.loop.section import check_metrics, load_loop
 
     loaded = load_loop(loop)
     with opened_records() as records:
+        check_metrics(loaded, records)
         release = release_of(loaded, records)
         looker = Looker(loaded, release, records, job_maker(loaded, release, records, backend, address))
 
@@ -163,7 +165,7 @@ def _show(done: Round, console: Console) -> None:
         say(f"production has changed: a new reference waits for {done.waits_for_rows} answers more")
     if done.collected is not None:
         quarantined = len(done.collected["quarantined"])
-        say(f"interactions: {done.collected['num_new']} new rows, {quarantined} of them set aside")
+        say(f"interactions: {done.collected['num_new']} new rows; {quarantined} rows are set aside")
     if done.guarded is not None:
         for one in done.guarded["signals"]:
             say(f"{done.guarded['version']} beside the version before: {one}")

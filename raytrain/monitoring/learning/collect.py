@@ -14,6 +14,7 @@ from raytrain.monitoring.learning.interaction import Interaction, interactions_o
 from raytrain.monitoring.learning.poisoning import Known, suspicions
 from raytrain.monitoring.learning.pool import InteractionPool, PooledRow, Source
 from raytrain.monitoring.learning.quality import Format, quality_of, usual_format
+from raytrain.monitoring.learning.second_looks import as_interaction, earlier_rows, set_aside, take_back
 from raytrain.monitoring.learning.section import LearningSection
 from raytrain.monitoring.request_log import RequestLogFiles, read_request_log
 
@@ -28,7 +29,7 @@ class Collected:
     left_out: dict[str, int]
     """By reason: no consent, a signal that was too low, known before."""
     quarantined: dict[str, str]
-    """Why, by id."""
+    """Why, by id; rows of earlier collections among them."""
     notes: list[str] = field(default_factory=list)
 
     def as_dict(self) -> dict[str, Any]:
@@ -50,10 +51,12 @@ def collect(
     agreed = [one for one in answers if one.consent]
     left_out["no consent"] = len(answers) - len(agreed)
     before = pool.known(one.id for one in agreed)
+    contradicted = [one.id for one in agreed if one.rating == "down" or one.correction is not None]
+    before -= take_back(pool, [one for one in contradicted if one in before])
     fresh = [one for one in agreed if one.id not in before]
     left_out["known before"] = len(agreed) - len(fresh)
     good, scores = _good(fresh, usual_format([one.target for one in known]), section, left_out)
-    suspicious = suspicions(good, known, section.poisoning)
+    earlier, suspicious = _suspicious(good, pool, known, section, name)
     detectors = build_detectors()
     pooled = [_pooled(one, scores[one.id], suspicious.get(one.id), detectors) for one in good]
     rows = [
@@ -61,8 +64,30 @@ def collect(
     ]
     left_out["a detector failed"] = len(pooled) - len(rows)
     num_new = pool.add(rows)
+    suspicious |= {one: earlier[one] for one in set_aside(pool, earlier)}
     return Collected(len(answers), num_new, {name: count for name, count in left_out.items() if count}, suspicious,
                      [*log.notes, *notes])  # fmt: skip
+
+
+def _suspicious(
+    good: Sequence[Interaction],
+    pool: InteractionPool,
+    known: Sequence[Known],
+    section: LearningSection,
+    name: str | None,
+) -> tuple[dict[str, str], dict[str, str]]:
+    """Why, of rows that are there already, and of new ones. Poison may come in portions: each collection is small, and
+    what counts is all that would be learned together."""
+    if not good:
+        return {}, {}
+    new = {one.id for one in good}
+    rows = [one for one in earlier_rows(pool, name) if one.id not in new]
+    found = suspicions([*map(as_interaction, rows), *good], known, section.poisoning)
+    free = {one.id for one in rows if one.state == "ready"}
+    return (
+        {one: why for one, why in found.items() if one in free},
+        {one: why for one, why in found.items() if one in new},
+    )
 
 
 def _answers(log: RequestLogFiles, name: str | None) -> tuple[list[Interaction], list[str]]:

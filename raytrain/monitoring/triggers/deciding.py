@@ -40,7 +40,7 @@ def decide(section: TriggersSection, state: State, seen: Seen, now: float) -> De
     in_the_way = blocks(section, state, seen, now, by_hand=_is_by_hand(section.when, eyes))
     if in_the_way:
         return Decision(state, None, reasons, tuple(in_the_way), tuple(notes))
-    order = _order(section, state, eyes.why, now)
+    order = _order(section, state, eyes, now)
     return Decision(_after(section, state, seen, order, now), order, reasons, notes=tuple(notes))
 
 
@@ -96,11 +96,11 @@ def _is_by_hand(rule: RuleSection, eyes: RuleEyes) -> bool:
     return any(one.name == "manual" and eyes.is_true(one) for one in rule.leaves())
 
 
-def _order(section: TriggersSection, state: State, reasons: Sequence[str], now: float) -> Order:
-    number = state.num_orders + 1
+def _order(section: TriggersSection, state: State, eyes: RuleEyes, now: float) -> Order:
+    number, window = state.num_orders + 1, eyes.tripped_by(section.when) or state.last_window
     return Order(
-        f"{section.triggers}-{number:06d}", section.triggers, number, now, tuple(reasons), state.series,
-        state.last_window, section.dry_run,
+        f"{section.triggers}-{number:06d}", section.triggers, number, now, tuple(eyes.why), state.series,
+        window, section.dry_run,
     )  # fmt: skip
 
 

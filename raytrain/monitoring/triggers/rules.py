@@ -36,14 +36,26 @@ class RuleEyes:
         self._true: set[str] = set()
 
     def is_true(self, rule: RuleSection) -> bool:
-        """Of a leaf that was looked at."""
+        """Of one that was looked at."""
         return rule.key in self._true
+
+    def tripped_by(self, rule: RuleSection) -> int:
+        """Number of the window from which on it holds, of one that was looked at; 0 where no window made it so."""
+        if not self.is_true(rule):
+            return 0
+        if not rule.children or rule.for_windows > 1:
+            return self.rules.get(rule.key, RuleState()).since
+        found = [number for one in rule.children if (number := self.tripped_by(one))]
+        return (min if rule.any else max)(found, default=0)
 
     def holds(self, rule: RuleSection) -> bool:
         if rule.children:
             # Each is looked at, also where the first decides.
             found = [self.holds(one) for one in rule.children]
-            return self._group(rule, any(found) if rule.any else all(found))
+            is_true = self._group(rule, any(found) if rule.any else all(found))
+            if is_true:
+                self._true.add(rule.key)
+            return is_true
         if rule.key in self._looked_at:  # it stands twice in the tree; a window counts once
             return rule.key in self._true
         self._looked_at.add(rule.key)
@@ -72,9 +84,11 @@ class RuleEyes:
             return is_so and self.rules[rule.key].streak >= rule.for_windows
         before = self._state.rules.get(rule.key, RuleState())
         if self._window is not None:
-            before = replace(before, streak=before.streak + 1 if is_so else 0)
+            streak = before.streak + 1 if is_so else 0
+            since = before.since if streak > rule.for_windows else self._window.number
+            before = replace(before, streak=streak, since=since if streak >= rule.for_windows else 0)
         elif not is_so:
-            before = replace(before, streak=0)
+            before = replace(before, streak=0, since=0)
         self.rules[rule.key] = before
         return is_so and before.streak >= rule.for_windows
 
@@ -90,9 +104,12 @@ class RuleEyes:
                 )
             else:
                 after = next_state(before, *_judged(rule, value), rule.for_windows)
+                since = before.since if before.active else self._window.number
+                after = replace(after, since=since if after.active else 0)
         limit = f"above {rule.drift.above:g}" if rule.drift else f"below {condition.below:g}"  # type: ignore[union-attr]
         in_a_row = f"{after.streak} of {rule.for_windows} windows in a row"
-        told = "in an event" if after.active else in_a_row
+        began = f" since window {after.since}" if after.since else ""
+        told = f"in an event{began}" if after.active else in_a_row
         return after, f"{condition.metric} {limit}: {told}"
 
     def _rows(self, rule: RuleSection) -> Told:

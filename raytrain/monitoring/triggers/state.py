@@ -52,6 +52,8 @@ class RuleState:
     active: bool = False
     used: bool = False
     """An order was made in this event; there is no second."""
+    since: int = 0
+    """Number of the window at which the event began, or from which on a group holds; 0 = none did."""
 
 
 @dataclass(frozen=True)
@@ -120,7 +122,8 @@ class Order:
     reasons: tuple[str, ...]
     series: str
     window: int
-    """The last that was decided on."""
+    """That tripped the rule, however much later the order could be made; where none did, as by hand, the last that was
+    decided on."""
     dry_run: bool
 
 

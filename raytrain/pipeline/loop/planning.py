@@ -100,7 +100,7 @@ def _came_to_nothing(loop: Loop, records: Records) -> list[Ordered]:
 
 
 def window_report(records: Records, order: Order) -> str | None:
-    """Digest of the report on the window that was decided on last; None where no watch was looked at."""
+    """Digest of the report on the order's window; None where no watch was looked at."""
     if not order.series or not order.window:
         return None
     ending = f"/{order.window:06d}"

@@ -16,9 +16,11 @@ from raytrain.evaluation.suite import SuiteSection, load_suite
 from raytrain.monitoring.drift.section import WatchSection, load_watch
 from raytrain.monitoring.learning.section import LearningSection
 from raytrain.monitoring.triggers.falls import FallSection
+from raytrain.monitoring.triggers.observing import metric_names
 from raytrain.monitoring.triggers.section import TriggersSection, load_triggers
 from raytrain.release.gate.policy import Policy, load_policy
 from raytrain.runs.queue.job import DEFAULT_QUEUE, Priority
+from raytrain.runs.records import Records
 from raytrain.serving.http.section import RequestLogSection
 from raytrain.storage.section import StorageSection
 from raytrain.tuning.section import SearchSection
@@ -183,6 +185,12 @@ def load_loop(path: Path) -> Loop:
         load_policy(beside(section.gate)),
     )
     found.policy.target("production")
+    if found.triggers.release != section.release:
+        raise ConfigError(
+            f"{path}: the triggers are about another name",
+            why=f"their `release` is {found.triggers.release}, and the loop's is {section.release}",
+            fix="take `release` out of the triggers: a loop's own name counts",
+        )
     if found.watch is not None and found.triggers.watch not in (None, found.watch.watch):
         raise ConfigError(
             f"{path}: the triggers look at another watch",
@@ -198,3 +206,11 @@ def load_loop(path: Path) -> Loop:
     if section.canary is not None:
         found.policy.target("staging")
     return found
+
+
+def check_metrics(loop: Loop, records: Records) -> None:
+    """Raises ConfigError with its line where a rule names a metric that the watch does not record; before the watch has
+    judged a window nobody can say."""
+    metrics = metric_names(loop.triggers.watch, records)
+    if metrics is not None:
+        load_triggers(loop.path.parent / Path(loop.section.triggers).expanduser(), metrics)

@@ -23,6 +23,7 @@ from raytrain.release.gate.record import PROMOTION_KIND, ROLLBACK_KIND
 from raytrain.release.gate.recorded import kind_of_move
 from raytrain.release.registry.journal import Entry
 from raytrain.release.registry.state import PRODUCTION
+from raytrain.runs.record_types import ArtifactUse, RunRecord
 from raytrain.runs.records import Records
 from raytrain.storage.manifest import digest_of
 
@@ -96,6 +97,7 @@ def gather(loop: Loop, release: Release, records: Records, *, rated_each: int) -
     drift = tuple(_drift(loop, records))
     events = [
         *(Event(one.time, "alarm", f"drift: score {one.score:.2f}", one.digest) for one in drift if one.is_alarm),
+        *_references(loop, records),
         *_orders(loop, records),
         *_moves(release),
         *_quarantined(records),
@@ -135,18 +137,33 @@ def _told(by_version: dict[str, list[Answered]], versions: dict[str, str], diges
 
 
 def _drift(loop: Loop, records: Records) -> Iterator[Drifted]:
-    watch = loop.triggers.watch
-    if watch is None:
-        return
-    runs = records.list_runs(kind=WATCH_KIND, name=watch, limit=1_000).runs
     found = []
-    for run in (one for one in runs if one.name == watch):
+    for run in _watches(loop, records):
         series = records.metrics(run.id, ["drift/score", "drift/alarm"])
         alarms = {step: value for step, value, _ in series.get("drift/alarm", ())}
         reports = {_number(one.uri): one.digest for one in records.artifacts(run.id) if one.role == "report"}
         for step, score, time in series.get("drift/score", ()):
             found.append(Drifted(time, score, bool(alarms.get(step)), reports.get(step, "")))
     yield from sorted(found, key=lambda one: one.time)
+
+
+def _watches(loop: Loop, records: Records) -> list[RunRecord]:
+    """One for each reference, the oldest first."""
+    watch = loop.triggers.watch
+    if watch is None:
+        return []
+    runs = records.list_runs(kind=WATCH_KIND, name=watch, limit=1_000).runs
+    return [one for one in reversed(runs) if one.name == watch]  # `name` may be a part
+
+
+def _references(loop: Loop, records: Records) -> Iterator[Event]:
+    """What was usual, from when on; told once a window was held against it."""
+    for run in _watches(loop, records):
+        reports = (one.digest for one in records.artifacts(run.id) if one.role == "report")
+        report = next((records.find_artifact(one) for one in reports), None)
+        if report is not None and "reference" in report.parents:
+            told = f"the windows of {run.name} are held against this reference from here on"
+            yield Event(run.created_at, "reference", told, report.parents["reference"])
 
 
 def _number(uri: str | None) -> int:
@@ -160,12 +177,14 @@ def _orders(loop: Loop, records: Records) -> Iterator[Event]:
         digest = digest_of({**asdict(order), "reasons": list(order.reasons)})
         yield Event(order.time, "order", f"{order.id}: {'; '.join(order.reasons)}", digest)
         if one.outcome is not None and one.settled_at is not None:
-            made = [use for use in _uses(records, order.id) if use.kind == CHAIN_KIND]
+            made = [use.digest for use in _uses(records, order.id) if use.kind == CHAIN_KIND]
+            # One that failed has left no record; then what is proven is what was said of it.
+            made = made or [digest_of({"order": digest, "outcome": one.outcome, "why": one.why})]
             told = f"{order.id} {one.outcome.replace('_', ' ')}: {one.why}"
-            yield Event(one.settled_at, "outcome", told, made[-1].digest if made else "")
+            yield Event(one.settled_at, "outcome", told, made[-1])
 
 
-def _uses(records: Records, run_id: str) -> list[Any]:
+def _uses(records: Records, run_id: str) -> list[ArtifactUse]:
     known = records.list_runs(kind="retrain", limit=1_000).runs
     return records.artifacts(run_id) if any(one.id == run_id for one in known) else []
 
@@ -175,7 +194,10 @@ def _moves(release: Release) -> Iterator[Event]:
         if entry.action == "move" and entry.details["alias"] == PRODUCTION:
             time = datetime.fromisoformat(entry.time).timestamp()
             told = f"{PRODUCTION} is {entry.details['version']}: {entry.why}"
-            yield Event(time, _kind_of(release, entry), told, str(entry.details.get("decision") or ""))
+            decision = entry.details.get("decision") or digest_of(
+                asdict(entry)
+            )  # without one: the entry's own
+            yield Event(time, _kind_of(release, entry), told, str(decision))
 
 
 def _kind_of(release: Release, entry: Entry) -> EventKind:

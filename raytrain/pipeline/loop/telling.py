@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+
 from raytrain.monitoring.alerts.alert import Alert
+from raytrain.pipeline.loop.chain_record import RECORD_FILE
 from raytrain.pipeline.loop.retraining import Retrained
 
 
@@ -25,8 +28,18 @@ def ended_well(done: Retrained, now: float) -> Alert:
         subject=done.order_id,
         severity="info",
         title=f"{done.order_id}: {'a new version is in production' if is_gain else 'no gain'}",
-        text=done.why if is_gain else f"Production has drifted, and what was trained is no gain: {done.why}",
+        text="\n".join(
+            [done.why if is_gain else f"What was trained is no gain: {done.why}", *_because(done)]
+        ),
         time=now,
         details={step.name: step.digest for step in done.steps if step.digest is not None},
         event=f"{done.order_id} {done.outcome}",
     )
+
+
+def _because(done: Retrained) -> list[str]:
+    """Why it was ordered, as its record says."""
+    if done.record is None:
+        return []
+    told = json.loads((done.record.path / RECORD_FILE).read_text(encoding="utf-8"))
+    return ["Ordered because:", *(f"- {one}" for one in told["order"]["reasons"])]

@@ -93,7 +93,7 @@ def test_what_is_asked_drifts_and_the_team_is_told_once(told: Told, channel: Hoo
     assert "prompt: " in body["text"] and "prompt: " in alarm, "and says it"
 
     code, decided = told("triggers", "decide", "loop.yaml")
-    assert decided["order"]["reasons"] == ["drift/score above 1: in an event"]
+    assert decided["order"]["reasons"] == ["drift/score above 1: in an event since window 2"]
     told("alerts", "watch", "--once")
     assert [one["kind"] for one in channel.bodies] == ["drift", "retraining"]
 

@@ -51,9 +51,11 @@ def test_what_would_happen_and_what_happens(told: Told, file: Path) -> None:
     record(0.5, 1.5, 1.5)
     code, found = told("triggers", "decide", file, "--dry-run")
     assert code == 0 and found["dry_run"] and found["order"]["id"] == "loop-000001"
-    assert found["reasons"][0] == "yes: drift/score above 1: in an event"
+    assert found["reasons"][0] == "yes: drift/score above 1: in an event since window 3"
     assert told("triggers", "orders")[1]["orders"] == []
-    assert told("triggers", "decide", file)[1]["order"]["reasons"] == ["drift/score above 1: in an event"]
+    assert told("triggers", "decide", file)[1]["order"]["reasons"] == [
+        "drift/score above 1: in an event since window 3"
+    ]
     assert told("triggers", "decide", file)[1]["order"] is None
     (order,) = told("triggers", "orders", "loop")[1]["orders"]
     assert order["id"] == "loop-000001" and order["outcome"] is None

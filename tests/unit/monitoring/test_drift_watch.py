@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 from datetime import UTC, datetime
@@ -303,6 +304,35 @@ def test_of_two_watchers_one_acts(records: Records, capsys: pytest.CaptureFixtur
     other.kill()  # it has no time to let go
     other.wait()
     assert len(look(section, records, now=LATER).reports) == 1
+
+
+@pytest.mark.slow
+def test_a_watch_goes_on_until_it_is_interrupted(records: Records) -> None:
+    """Each window is told once, whenever it comes; Ctrl-C ends it between two looks, and nothing is held any more."""
+    write_rows(Path("rows/a.parquet"), 300, START)
+    freeze(watch_of(), now=LATER)
+    told_of = {"watch": "test", "rows": "rows", "window": {"rows": 100, "settle_s": 0}, "permutations": 199}
+    Path("watch.yaml").write_text(json.dumps(told_of))
+    words = [sys.executable, "-m", "raytrain", "watch", "run", "watch.yaml", "--every", "1", "--json"]
+    process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    try:
+        looks = [json.loads(process.stdout.readline())]
+        assert looks[0]["num_judged"] == 0
+        for number in (1, 2):
+            write_rows(Path("new.parquet"), 100, START + 1000 * number, seed=number)
+            Path("new.parquet").rename(f"rows/b{number}.parquet")  # whole at once: a look may be at it
+            while looks[-1]["num_judged"] < number:
+                looks.append(json.loads(process.stdout.readline()))
+        process.send_signal(signal.SIGINT)
+        rest, err = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == 130 and "Traceback" not in err, err
+    looks += [json.loads(line) for line in rest.splitlines()]
+    assert [one["window"]["number"] for told in looks for one in told["reports"]] == [1, 2]
+    found = records.get_run(looks[0]["run_id"])
+    assert (found.state, found.global_step) == ("succeeded", 2)
 
 
 def test_the_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

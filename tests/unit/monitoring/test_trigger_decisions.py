@@ -7,6 +7,7 @@ import json
 import random
 from dataclasses import replace
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -29,6 +30,9 @@ from raytrain.monitoring.triggers.state import (
     state_as_json,
     state_of_json,
 )
+from raytrain.pipeline.loop.planning import window_report
+from raytrain.runs.records import open_records
+from raytrain.storage.manifest import digest_of
 
 pytestmark = pytest.mark.whole
 
@@ -76,7 +80,7 @@ class Loop:
         self.last = decide(self.policy, state, found, now)
         self.state = self.last.state
         if self.last.order is not None:
-            self.orders.append(self.last.order.window)
+            self.orders.append(self.state.last_window)
             if self.settles and not self.last.order.dry_run:
                 self.state = settle(self.policy, self.state, self.last.order.id, "succeeded")
         return self.last
@@ -357,13 +361,66 @@ def test_reasons_say_of_every_rule_why() -> None:
     loop = Loop(section({"all": [drift(), {"any": [{"new_rows": {}}, {"age": {}}]}]}))
     found = loop.look(later(1), seen(1.5, new_rows=12, trained_at=later(1) - 31 * DAY_S))
     assert found.reasons == (
-        "yes: drift/score above 1: in an event",
+        "yes: drift/score above 1: in an event since window 1",
         "no: 12 unused rows, 100 are needed",
         "yes: production is 31.0 days old, more than 30 is too old",
     )
     assert found.order is not None and found.order.reasons == tuple(
         one[5:] for one in found.reasons if one[0] == "y"
     )
+
+
+# The window that tripped it
+
+
+@pytest.mark.parametrize(
+    ("rule", "scores", "window", "told"),
+    [
+        (drift(), (0.5, 1.5, 1.5), 2, "in an event since window 2"),
+        (drift(for_windows=2), (1.5, 1.5, 1.5), 2, "in an event since window 2"),
+        (drift(clear_below=0.5), (1.5, 0.4, 1.5, 0.9), 3, "in an event since window 3"),
+        ({"any": [drift(2.0), drift(1.0)]}, (1.5, 2.5, 2.5), 1, "above 2: in an event since window 2"),
+        ({"all": [drift(2.0), drift(1.0)]}, (1.5, 2.5, 2.5), 2, "above 1: in an event since window 1"),
+        ({"all": [drift()], "for_windows": 2}, (0.5, 1.5, 1.5, 1.5), 3, "in an event since window 2"),
+        ({"any": [{"manual": True}, {"all": [drift(), {"age": {}}]}]}, (1.5, 1.5), 2, "asked for by ada"),
+    ],
+)
+def test_an_order_names_the_window_that_tripped_it(
+    rule: dict[str, Any], scores: tuple[float, ...], window: int, told: str
+) -> None:
+    """All windows are seen in one look; an order by hand names the last."""
+    request = Request("1", "ada", "why not", START)
+    found = decide(section(rule), State(requests=(request,)), seen(*scores), later(len(scores)))
+    assert found.order is not None and found.order.window == window
+    assert any(told in one for one in found.order.reasons), found.order.reasons
+
+
+def test_what_was_kept_back_names_the_window_that_tripped_it(tmp_path: Path) -> None:
+    """An alarm at the second window, kept back by a cool-down until the third; the record knows the second's report."""
+    policy = section({"any": [drift(), {"manual": True}]}, cooldown_hours=2.5)
+    loop = Loop(policy)
+    loop.state = State(requests=(Request("1", "ada", "a new tool", START),))
+    assert loop.look(START + 0.1, Seen()).order is not None
+    loop.run(0.5, 1.5)
+    assert loop.last.order is None and "cooling down" in loop.last.blocked[0]
+    loop.run(0.5, 1.5, 1.5)
+    order = loop.last.order
+    assert order is not None and order.window == 2 and loop.state.last_window == 3
+    assert order.reasons == ("drift/score above 1: in an event since window 2",)
+
+    records = open_records(f"sqlite:///{tmp_path}/records.db")
+    records.create_run(order.series, kind="watch", name="sums", config={})
+    for number in (1, 2, 3):
+        place = f"/reports/{number:06d}"
+        records.add_artifact(order.series, "report", "written", "drift_report", digest_of(number), place)
+    assert window_report(records, order) == digest_of(2)
+    records.close()
+
+
+def test_a_state_of_before_windows_were_numbered_is_read() -> None:
+    kept = state_as_json(State(rules={"drift-1": RuleState(1, 0, True)}))
+    del kept["rules"]["drift-1"]["since"]
+    assert state_of_json(kept).rules["drift-1"] == RuleState(1, 0, True, since=0)
 
 
 # Whatever happens

@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 import yaml
+from commands import Told
 from loops import write_loop
 
+from raytrain.cli.recorded_runs import opened_records
 from raytrain.errors import ConfigError
 from raytrain.pipeline.loop.section import load_loop
 
@@ -39,3 +41,35 @@ def test_triggers_that_look_at_another_watch_are_refused(tmp_path: Path) -> None
     )
     with pytest.raises(ConfigError, match="another watch"):
         load_loop(place)
+
+
+def write_triggers(folder: Path, **content: object) -> None:
+    (folder / "triggers.yaml").write_text(yaml.safe_dump({"triggers": "grow", **content}))
+
+
+def test_triggers_of_another_name_are_refused(tmp_path: Path) -> None:
+    place = write_loop(tmp_path)
+    write_triggers(tmp_path, release="quotients", when={"age": {"days": 3}})
+    with pytest.raises(ConfigError, match="`release` is quotients, and the loop's is sums"):
+        load_loop(place)
+    write_triggers(tmp_path, release="sums", when={"age": {"days": 3}})
+    assert load_loop(place).triggers.release == "sums"
+
+
+@pytest.mark.parametrize("command", ["check", "run"])
+def test_a_metric_that_the_watch_does_not_record_is_refused_with_its_line(
+    tmp_path: Path, told: Told, command: str
+) -> None:
+    place = write_loop(tmp_path)
+    write_triggers(tmp_path, watch="small", when={"drift": {"metric": "drift/scor", "above": 1}})
+    with opened_records() as records:
+        records.create_run("watch-small-a", kind="watch", name="small", config={})
+        before = told("loop", command, place)[1]
+        records.add_metrics("watch-small-a", [(1, 1.0, {"drift/score": 0.5})])
+    assert "records no metric" not in str(before), "nobody can say yet"
+    code, refused = told("loop", command, place)
+    assert code == 2
+    assert "triggers.yaml:6: when.drift.metric: the watch small records no metric `drift/scor`" in str(
+        refused
+    )
+    assert "did you mean `drift/score`?" in str(refused)

@@ -15,9 +15,11 @@ from queued import a_job
 
 from raytrain.monitoring.drift.freezing import freeze, reference_place
 from raytrain.monitoring.learning.pool import InteractionPool, PooledRow
+from raytrain.monitoring.triggers.section import SpendingSection
 from raytrain.monitoring.triggers.store import Ordered, TriggerStore
 from raytrain.pipeline.loop.carrying_out import AwaitsApprovalError
 from raytrain.pipeline.loop.round import Looker
+from raytrain.runs.ownership import Owner
 from raytrain.runs.queue.job import Job
 from raytrain.runs.queue.store import QueueStore
 from raytrain.runs.records import Records, open_records
@@ -117,6 +119,31 @@ def test_rows_of_another_name_and_losses_of_another_loop_are_not_its_own(
     records.add_event("x", "canary_loss", "lost")
     done = looker(site).look(time.time())
     assert done.queued is None and not done.blind
+
+
+def test_a_budget_that_is_spent_holds_a_retraining_back_and_is_told(
+    tmp_path: Path, records: Records, home: Path
+) -> None:
+    site, now = make_site(tmp_path, records, fall=None), 1_700_000_000.0
+    budget = SpendingSection(money=5.0, currency="EUR")
+    triggers = site.loop.triggers.model_copy(update={"budget": budget})
+    site = replace(site, loop=replace(site.loop, triggers=triggers))
+    priced = {
+        "scaling": {"num_workers": 2, "use_gpu": True},
+        "cost": {"gpu_hour": 3.0, "currency": "EUR"},
+    }
+    records.create_run("before", kind="train", name="r", config=priced, created_at=now - 7200)
+    records.claim_run("before", Owner.current(), now=now - 7200)
+    records.set_state("before", "succeeded", now=now - 3600)
+    InteractionPool(records.engine).add(pooled(4))
+
+    done = looker(site).look(now)
+    assert (done.queued, done.blind) == (None, [])
+    assert done.decision is not None and done.decision["order"] is None
+    assert done.decision["blocked"] == ["6.00 of the month's 5 EUR are used"]
+    assert titles(home) == ["grow would order a retraining, and may not"]
+    assert QueueStore(records.engine).jobs() == [] and InteractionPool(records.engine).counts()["free"] == 4
+    assert looker(site).look(now + 40 * 86400).queued == "grow-000001", "in the month after it may"
 
 
 def test_a_request_that_no_parser_takes_keeps_no_part_from_its_work(tmp_path: Path, records: Records) -> None:
