@@ -94,8 +94,8 @@ def picture(story: Story, when: When = utc, place: Place = lambda moment: moment
     def x(moment: float) -> float:
         return along(place(moment))
 
-    ends = [one.ends_at for one in story.quality]
-    last = max((*ends, *(one.time for one in (*story.events, *story.drift))), key=place)
+    ends = [one.ends_at for one in story.quality] + [one.time for one in story.events]
+    last = max([*ends, *(one.time for one in story.drift)], key=place)
     parts = [
         *_quality(story.quality, x, when),
         *_drift(story.drift, x, when),
