@@ -34,7 +34,7 @@ def told_of(done: Round) -> Iterator[str]:
         yield f"a new reference is frozen: {done.reference[:19]}"
     if done.collected is not None and done.collected["num_new"]:
         aside = len(done.collected["quarantined"])
-        yield f"{done.collected['num_new']} rows to learn from, {aside} of them set aside"
+        yield f"{done.collected['num_new']} rows to learn from; {aside} rows are set aside"
     if done.guarded is not None and done.guarded["rolled_back_to"] is not None:
         yield f"taken back: production is {done.guarded['rolled_back_to']} again"
     if done.queued is not None:

@@ -134,7 +134,8 @@ def job_maker(
 
     def made(ordered: Any) -> Any:
         scaling = find_production(release.desk.registry, release.name, release.ring, records).spec.scaling
-        each, count, queue = scaling.worker_resources, scaling.max_workers, loop.section.queue
+        each, queue, search = scaling.worker_resources, loop.section.queue, loop.section.search
+        count = scaling.max_workers * (1 if search is None else search.max_concurrent or 1)
         asked = Asked(
             ["retrain", str(loop.path), ordered.order.id],
             queue.name,

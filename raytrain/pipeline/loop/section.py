@@ -90,7 +90,8 @@ class LoopSection(Section):
     overrides: list[str] = Field(default_factory=list)
     """KEY=VALUE over production's own recipe, such as train.num_epochs=1."""
     search: SearchSection | None = None
-    """As in a recipe: better values are searched for, production's own tried first; null = production's own."""
+    """As in a recipe: better values are searched for, production's own tried first, one trial at a time unless
+    `max_concurrent` says otherwise; null = production's own."""
     check: bool = False
     """Prove first that the recipe computes, resumes and repeats as it should."""
     suites: Annotated[list[str], Field(min_length=1)]

@@ -29,10 +29,9 @@ from raytrain.runs.records import Records
 NAME = "sums"
 POLICY: dict[str, Any] = {
     "policy": "lax",
-    "targets": [
-        {"to": to, "reports": [], "documents": [], "max_age_days": None} for to in ("staging", "production")
-    ],
+    "targets": [{"to": "production", "reports": [], "documents": [], "max_age_days": None}],
 }
+STAGED = {**POLICY, "targets": [{**POLICY["targets"][0], "to": to} for to in ("staging", "production")]}
 TRIGGERS = {
     "triggers": "grow",
     "when": {"any": [{"new_rows": {"at_least": 3}}, {"manual": True}]},

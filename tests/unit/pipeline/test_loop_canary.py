@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from loops import NAME, Site, make_site, written_plan
+from loops import NAME, STAGED, Site, make_site, written_plan
 from trial_rows import pairs, written
 
 from raytrain.errors import DataError, RefusedError
@@ -31,7 +31,7 @@ def records() -> Iterator[Records]:
 @pytest.fixture
 def site(tmp_path: Path, records: Records) -> Site:
     """1.1.0 is in staging, beside 1.0.0 in production."""
-    site = make_site(tmp_path, records, canary={"hours": 1e-5, "every_s": 0.01})
+    site = make_site(tmp_path, records, policy=STAGED, canary={"hours": 1e-5, "every_s": 0.01})
     site.promote("1.0.0")
     site.promote("1.1.0", to="staging")
     return site

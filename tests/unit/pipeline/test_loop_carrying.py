@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from evaluations import evaluation_of, records_with
-from loops import NAME, POLICY, Site, make_site, written_plan
+from loops import NAME, POLICY, STAGED, Site, make_site, written_plan
 from queued import a_job
 
 from raytrain.errors import RefusedError
@@ -109,7 +109,7 @@ def moves(site: Site) -> list[tuple[str, str]]:
 def test_killed_after_production_it_is_not_put_there_again(
     tmp_path: Path, records: Records, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    site = make_site(tmp_path, records)
+    site = make_site(tmp_path, records, policy=STAGED)
     one = ordered(site)
     made_by(monkeypatch, site)
 
@@ -139,7 +139,7 @@ def test_killed_after_production_it_is_not_put_there_again(
 def test_killed_before_its_order_was_settled_the_next_look_settles_it(
     tmp_path: Path, records: Records, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    site = make_site(tmp_path, records)
+    site = make_site(tmp_path, records, policy=STAGED)
     one = ordered(site)
     made_by(monkeypatch, site)
     with monkeypatch.context() as patch, pytest.raises(Killed):
@@ -155,7 +155,7 @@ def test_killed_before_its_order_was_settled_the_next_look_settles_it(
 def test_what_is_no_gain_leaves_production_and_its_rows_to_the_next_order(
     tmp_path: Path, records: Records, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    site = make_site(tmp_path, records)
+    site = make_site(tmp_path, records, policy=STAGED)
     one = ordered(site)
 
     def lost() -> None:
@@ -173,7 +173,7 @@ def test_what_is_no_gain_leaves_production_and_its_rows_to_the_next_order(
 def test_production_that_moved_meanwhile_is_not_replaced(
     tmp_path: Path, records: Records, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    site = make_site(tmp_path, records)
+    site = make_site(tmp_path, records, policy=STAGED)
     one = ordered(site)
     made_by(monkeypatch, site, lambda: site.promote("1.1.0"))
     monkeypatch.setattr(Carrying, "_was_promoted", lambda *_: None)
@@ -184,7 +184,7 @@ def test_production_that_moved_meanwhile_is_not_replaced(
 def test_a_user_who_is_forgotten_during_the_training_keeps_it_out_of_production(
     tmp_path: Path, records: Records, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    site = make_site(tmp_path, records)
+    site = make_site(tmp_path, records, policy=STAGED)
     one = ordered(site)
     made_by(monkeypatch, site, lambda: InteractionPool(records.engine).forget("u2") and None)
     with pytest.raises(RefusedError, match="1 of the rows of grow-000001 may not be learned from") as caught:
