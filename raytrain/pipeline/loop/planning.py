@@ -115,7 +115,10 @@ def recipe_of(loop: Loop, plan: RowsPlan) -> PipelineRecipe:
     document = apply_overrides(Document(recipe), section.overrides)
     if section.search is not None:
         search = section.search.model_dump(mode="json")
-        values = {**document.values, "search": {**search, "max_concurrent": section.search.max_concurrent or 1}}
+        values = {
+            **document.values,
+            "search": {**search, "max_concurrent": section.search.max_concurrent or 1},
+        }
         document = Document(values, document.origins, document.form)
     name = str(document.values["name"])
     asked = [one.reports for one in _targets(loop)]
