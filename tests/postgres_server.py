@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
@@ -22,7 +23,9 @@ _ACCOUNT = "postgres" if os.geteuid() == 0 else None  # it refuses to be run by 
 def postgres_server() -> Iterator[str]:
     """An SQLAlchemy URL without a database's name. Skips the test where PostgreSQL or its driver is not installed."""
     pytest.importorskip("psycopg")
-    programs = [shutil.which(name) for name in ("initdb", "postgres")]
+    debian = sorted(map(str, Path("/usr/lib/postgresql").glob("*/bin")), reverse=True)  # not on PATH there
+    places = os.pathsep.join([os.environ.get("PATH", os.defpath), *debian])
+    programs = [shutil.which(name, path=places) for name in ("initdb", "postgres")]
     if None in programs:
         pytest.skip("PostgreSQL is not installed on this machine")
     initdb, postgres = map(str, programs)
@@ -50,7 +53,7 @@ def postgres_server() -> Iterator[str]:
         _wait_for(url, server, folder / "log")
         yield url
     finally:
-        server.terminate()
+        server.send_signal(signal.SIGINT)  # at SIGTERM it waits for clients that are still connected
         try:
             server.wait(20)
         except subprocess.TimeoutExpired:

@@ -71,8 +71,9 @@ say(finished=True)
 
 @pytest.mark.slow
 def test_a_search_that_is_killed_again_and_again_loses_and_repeats_nothing(
-    tmp_path: Path, tune_recipe: RecipeMaker
+    tmp_path: Path, tune_recipe: RecipeMaker, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("RAYTRAIN_DATABASE", database_url)
     place, log = tmp_path / "search.yaml", tmp_path / "told.jsonl"
     recipe = {**RECIPE, "search": {**RECIPE["search"], "num_trials": 40}}
     place.write_text(yaml.safe_dump(recipe))
@@ -85,12 +86,15 @@ def test_a_search_that_is_killed_again_and_again_loses_and_repeats_nothing(
     kills = 0
     for wait_for in (5, 9, 14, 22, 30, 10_000):
         process = subprocess.Popen([sys.executable, str(program), str(place), str(log)])
-        while process.poll() is None:
-            if kills < 5 and len([one for one in lines() if "begun" in one]) >= wait_for:
-                os.kill(process.pid, signal.SIGKILL)
-                kills += 1
-                process.wait()
-            time.sleep(0.005)
+        try:
+            while process.poll() is None:
+                if kills < 5 and len([one for one in lines() if "begun" in one]) >= wait_for:
+                    os.kill(process.pid, signal.SIGKILL)
+                    kills += 1
+                    process.wait()
+                time.sleep(0.005)
+        finally:
+            process.kill()  # a test that is ended in its middle leaves nobody behind
         if process.returncode == 0:
             break
         assert process.returncode == -signal.SIGKILL
