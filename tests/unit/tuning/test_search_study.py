@@ -70,6 +70,9 @@ say(finished=True)
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    "database_url", ["sqlite", pytest.param("postgresql", marks=pytest.mark.thorough)], indirect=True
+)
 def test_a_search_that_is_killed_again_and_again_loses_and_repeats_nothing(
     tmp_path: Path, tune_recipe: RecipeMaker, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
