@@ -24,6 +24,7 @@ hypothesis.settings.load_profile("shared")
 if TYPE_CHECKING:
     from commands import Told
 
+    from raytrain.runs.records import Records
     from raytrain.storage.location import Location
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -61,6 +62,16 @@ def database_url(request: pytest.FixtureRequest, home: object) -> str:
     from postgres_server import new_database
 
     return new_database(request.getfixturevalue("postgres"), f"test-{uuid.uuid4().hex[:12]}")
+
+
+@pytest.fixture
+def records(home: object) -> Iterator[Records]:
+    """Those of the test's own home."""
+    from raytrain.runs.records import open_records
+
+    found = open_records()
+    yield found
+    found.close()
 
 
 @pytest.fixture

@@ -66,17 +66,8 @@ def submit(
     words = with_cost_confirmed(bounded, yes=yes, as_json=as_json)
 
     asked = Asked(
-        words,
-        queue,
-        priority,
-        backend,
-        address,
-        cpus,
-        gpus,
-        memory_gb,
-        retries,
-        environment or [],
-    )
+        words, queue, priority, backend, address, cpus, gpus, memory_gb, retries, environment or []
+    )  # fmt: skip
     job = job_of(asked)
     with opened_queue() as store:
         store.submit(job)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import multiprocessing
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from raytrain.errors import ConfigError, RefusedError
 from raytrain.monitoring.learning.forgetting import descendants, forget
 from raytrain.monitoring.learning.pool import InteractionPool, PooledRow
 from raytrain.release.registry.registry import Registry
-from raytrain.runs.records import Records, open_records
+from raytrain.runs.records import Records
 from raytrain.runs.schema import ensure_schema
 from raytrain.storage.database import open_database
 
@@ -28,13 +27,6 @@ def row(number: int, **changes: Any) -> PooledRow:
         ({"role": "user", "content": f"q{number}"},), f"a{number}", "correction", 1.0, "ready",
     )  # fmt: skip
     return replace(plain, **changes)
-
-
-@pytest.fixture
-def records() -> Iterator[Records]:
-    found = open_records()
-    yield found
-    found.close()
 
 
 @pytest.fixture

@@ -16,6 +16,7 @@ from releases import Trained, release
 from suites import write_suite
 
 from raytrain.data.section import SourceSection
+from raytrain.monitoring.learning.pool import PooledRow
 from raytrain.pipeline.loop.fresh_rows import Learned, RowsPlan, write_plan
 from raytrain.pipeline.loop.opening import release_of, retrainings_of
 from raytrain.pipeline.loop.section import Loop, RowsSection, load_loop
@@ -76,6 +77,15 @@ def make_site(folder: Path, records: Records, **changes: Any) -> Site:
         release(registry, ring, folder / f"bundle-{number}", trained, f"1.{number}.0")
     loop = load_loop(write_loop(folder, **changes))
     return Site(loop, release_of(loop, records), records)
+
+
+def pooled(first: int, last: int, user: str = "u") -> list[PooledRow]:
+    """Rows of answers that people liked, of numbers up to the last."""
+    prompt = ({"role": "user", "content": "q"},)
+    return [
+        PooledRow(f"{n:032x}", float(n), user, f"{NAME}@1.0.0", None, prompt, "a", "answer", 1.0, "ready")
+        for n in range(first, last)
+    ]
 
 
 def written_plan(site: Site, rows: Sequence[dict[str, Any]] = (), order: str = "grow-000001") -> RowsPlan:

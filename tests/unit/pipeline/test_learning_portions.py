@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,17 +12,10 @@ from raytrain.data.tool_calls import generate_tool_calls
 from raytrain.monitoring.learning.collect import Collected, collect
 from raytrain.monitoring.learning.pool import InteractionPool
 from raytrain.monitoring.learning.section import LearningSection
-from raytrain.runs.records import Records, open_records
+from raytrain.runs.records import Records
 
 START = 1_770_000_000.0
 SONG = "please play the song about the long road to the sea for me"
-
-
-@pytest.fixture
-def records() -> Iterator[Records]:
-    found = open_records()
-    yield found
-    found.close()
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,17 +14,10 @@ from raytrain.errors import DataError, RefusedError
 from raytrain.pipeline.loop.canary import wait_for_trial
 from raytrain.pipeline.loop.section import CanarySection
 from raytrain.release.registry.versions import Version
-from raytrain.runs.records import Records, open_records
+from raytrain.runs.records import Records
 from raytrain.serving.trials.comparison import OnlineComparison
 
 pytestmark = pytest.mark.whole
-
-
-@pytest.fixture
-def records() -> Iterator[Records]:
-    found = open_records()
-    yield found
-    found.close()
 
 
 @pytest.fixture

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from evaluations import evaluation_of, records_with
-from loops import NAME, POLICY, STAGED, Site, make_site, written_plan
+from loops import NAME, POLICY, STAGED, Site, make_site, pooled, written_plan
 from queued import a_job
 
 from raytrain.errors import RefusedError
-from raytrain.monitoring.learning.pool import InteractionPool, PooledRow
+from raytrain.monitoring.learning.pool import InteractionPool
 from raytrain.monitoring.triggers.store import Ordered, TriggerStore
 from raytrain.pipeline.loop import retraining
 from raytrain.pipeline.loop.carrying_out import AwaitsApprovalError, Carrying, NoGain
@@ -24,7 +24,7 @@ from raytrain.release.gate.about import about_bundle
 from raytrain.release.gate.approvals import statement_of, write_approval
 from raytrain.release.registry.shelf import shelf_of
 from raytrain.release.registry.versions import Version
-from raytrain.runs.records import Records, open_records
+from raytrain.runs.records import Records
 
 pytestmark = pytest.mark.whole
 ORDER = "grow-000001"
@@ -50,26 +50,11 @@ class View:
         self.steps.append((step.name, step.was_known))
 
 
-@pytest.fixture
-def records() -> Iterator[Records]:
-    found = open_records()
-    yield found
-    found.close()
-
-
-def pooled(count: int) -> list[PooledRow]:
-    prompt = ({"role": "user", "content": "q"},)
-    return [
-        PooledRow(f"{n:032x}", float(n), f"u{n}", f"{NAME}@1.0.0", None, prompt, "a", "answer", 1.0, "ready")
-        for n in range(count)
-    ]
-
-
 def ordered(site: Site) -> Ordered:
     """Four rows have led to an order, which keeps them; 1.0.0 is in production."""
     site.promote("1.0.0")
     pool = InteractionPool(site.records.engine)
-    pool.add(pooled(4))
+    pool.add([*pooled(0, 2), *pooled(2, 3, "u2"), *pooled(3, 4)])
     Looker(site.loop, site.release, site.records, lambda one: a_job(one.order.id)).look(1.0)
     site.records.create_run(ORDER, kind="retrain", name="small", config={})
     rows = [row.as_chat() for row in pool.take(ORDER)]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,16 +12,9 @@ from loops import NAME, Site, answered, make_site, rated, write_log
 from raytrain.errors import RefusedError
 from raytrain.monitoring.learning.pool import InteractionPool, PooledRow
 from raytrain.pipeline.loop.guarding import Guarded, guard
-from raytrain.runs.records import Records, open_records
+from raytrain.runs.records import Records
 
 pytestmark = pytest.mark.whole
-
-
-@pytest.fixture
-def records() -> Iterator[Records]:
-    found = open_records()
-    yield found
-    found.close()
 
 
 @pytest.fixture

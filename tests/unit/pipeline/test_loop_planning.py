@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from loops import NAME, Site, make_site
+from loops import NAME, Site, make_site, pooled
 
 from raytrain.config.document import Document
 from raytrain.data.section import SourceSection
 from raytrain.errors import DataError, RefusedError
-from raytrain.monitoring.learning.pool import InteractionPool, PooledRow
+from raytrain.monitoring.learning.pool import InteractionPool
 from raytrain.monitoring.triggers.observing import Seen
 from raytrain.monitoring.triggers.state import Outcome
 from raytrain.monitoring.triggers.store import TriggerStore
@@ -21,17 +20,10 @@ from raytrain.pipeline.loop.opening import retrainings_of
 from raytrain.pipeline.loop.planning import given_up, num_waiting, plan_rows
 from raytrain.pipeline.loop.production import Production
 from raytrain.release.registry.versions import Version
-from raytrain.runs.records import Records, open_records
+from raytrain.runs.records import Records
 from raytrain.training.spec import spec_from_document
 
 pytestmark = pytest.mark.whole
-
-
-@pytest.fixture
-def records() -> Iterator[Records]:
-    found = open_records()
-    yield found
-    found.close()
 
 
 @pytest.fixture
@@ -46,14 +38,7 @@ def site(tmp_path: Path, records: Records, monkeypatch: pytest.MonkeyPatch) -> S
 
 
 def come(site: Site, first: int, last: int) -> None:
-    """Rows of answers that people liked."""
-    prompt = ({"role": "user", "content": "q"},)
-    InteractionPool(site.records.engine).add(
-        [
-            PooledRow(f"{n:032x}", float(n), "u", f"{NAME}@1.0.0", None, prompt, "a", "answer", 1.0, "ready")
-            for n in range(first, last)
-        ]
-    )
+    InteractionPool(site.records.engine).add(pooled(first, last))
 
 
 def order(site: Site, number: int) -> str:

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import yaml
-from loops import NAME, Site, answered, make_site, rated, write_log
+from loops import NAME, Site, answered, make_site, pooled, rated, write_log
 from queued import a_job
 
 from raytrain.monitoring.drift.freezing import freeze, reference_place
-from raytrain.monitoring.learning.pool import InteractionPool, PooledRow
+from raytrain.monitoring.learning.pool import InteractionPool
 from raytrain.monitoring.triggers.section import SpendingSection
 from raytrain.monitoring.triggers.store import Ordered, TriggerStore
 from raytrain.pipeline.loop.carrying_out import AwaitsApprovalError
@@ -22,14 +21,7 @@ from raytrain.pipeline.loop.round import Looker
 from raytrain.runs.ownership import Owner
 from raytrain.runs.queue.job import Job
 from raytrain.runs.queue.store import QueueStore
-from raytrain.runs.records import Records, open_records
-
-
-@pytest.fixture
-def records() -> Iterator[Records]:
-    found = open_records()
-    yield found
-    found.close()
+from raytrain.runs.records import Records
 
 
 def job_of(ordered: Ordered) -> Job:
@@ -38,14 +30,6 @@ def job_of(ordered: Ordered) -> Job:
 
 def looker(site: Site) -> Looker:
     return Looker(site.loop, site.release, site.records, job_of)
-
-
-def pooled(count: int) -> list[PooledRow]:
-    prompt = ({"role": "user", "content": "q"},)
-    return [
-        PooledRow(f"i{n}", float(n), "u", f"{NAME}@1.0.0", None, prompt, "a", "answer", 1.0, "ready")
-        for n in range(count)
-    ]
 
 
 def titles(home: Path) -> list[str]:
@@ -57,7 +41,7 @@ def test_what_is_seen_is_ordered_and_queued_once_whoever_looks(
 ) -> None:
     site = make_site(tmp_path, records, fall=None)
     assert looker(site).look(time.time()).queued is None
-    InteractionPool(records.engine).add(pooled(4))
+    InteractionPool(records.engine).add(pooled(0, 4))
     first = looker(site).look(time.time())
     assert (first.queued, first.blind) == ("grow-000001", [])
     assert [looker(site).look(time.time()).queued for _ in range(2)] == [None, None]
@@ -70,7 +54,7 @@ def test_an_order_whose_looker_was_killed_before_its_job_was_there_is_queued_by_
     tmp_path: Path, records: Records
 ) -> None:
     site = make_site(tmp_path, records, fall=None)
-    InteractionPool(records.engine).add(pooled(4))
+    InteractionPool(records.engine).add(pooled(0, 4))
 
     def killed(_: Ordered) -> Job:
         raise KeyboardInterrupt
@@ -85,7 +69,7 @@ def test_a_job_that_nobody_goes_on_with_settles_its_order(
     tmp_path: Path, records: Records, home: Path
 ) -> None:
     site = make_site(tmp_path, records, fall=None)
-    InteractionPool(records.engine).add(pooled(4))
+    InteractionPool(records.engine).add(pooled(0, 4))
     looker(site).look(time.time())
     QueueStore(records.engine).cancel("grow-000001")
     done = looker(site).look(time.time())
@@ -98,7 +82,7 @@ def test_a_job_that_nobody_goes_on_with_settles_its_order(
 def test_an_order_that_waits_for_people_stays_open(tmp_path: Path, records: Records) -> None:
     """Its job has ended, and would come to the same again; what they say lets the same command go on."""
     site = make_site(tmp_path, records, fall=None)
-    InteractionPool(records.engine).add(pooled(4))
+    InteractionPool(records.engine).add(pooled(0, 4))
     looker(site).look(time.time())
     records.create_run("grow-000001", kind="retrain", name="small", config={})
     records.set_state(
@@ -113,7 +97,7 @@ def test_rows_of_another_name_and_losses_of_another_loop_are_not_its_own(
     tmp_path: Path, records: Records
 ) -> None:
     site = make_site(tmp_path, records, fall=None)
-    others = [replace(one, model=f"{NAME}-2@1.0.0") for one in pooled(9)]
+    others = [replace(one, model=f"{NAME}-2@1.0.0") for one in pooled(0, 9)]
     InteractionPool(records.engine).add(others)
     records.create_run("x", kind="retrain", name="small-2", config={})
     records.add_event("x", "canary_loss", "lost")
@@ -135,7 +119,7 @@ def test_a_budget_that_is_spent_holds_a_retraining_back_and_is_told(
     records.create_run("before", kind="train", name="r", config=priced, created_at=now - 7200)
     records.claim_run("before", Owner.current(), now=now - 7200)
     records.set_state("before", "succeeded", now=now - 3600)
-    InteractionPool(records.engine).add(pooled(4))
+    InteractionPool(records.engine).add(pooled(0, 4))
 
     done = looker(site).look(now)
     assert (done.queued, done.blind) == (None, [])
@@ -152,7 +136,7 @@ def test_a_request_that_no_parser_takes_keeps_no_part_from_its_work(tmp_path: Pa
     site.promote("1.1.0")
     deep = answered(1, time.time(), site.digest("1.1.0"), prompts=["[" * 5_000])
     write_log(site.loop.log, "requests", [deep])
-    InteractionPool(records.engine).add(pooled(4))
+    InteractionPool(records.engine).add(pooled(0, 4))
     done = looker(site).look(time.time() + 1)
     assert (done.queued, done.blind) == ("grow-000001", [])
 
@@ -163,7 +147,7 @@ def test_what_cannot_be_done_is_told_and_the_rest_is_done(
     """No reference is frozen, and nothing is in production yet; the order is made all the same."""
     (tmp_path / "watch.yaml").write_text(yaml.safe_dump({"watch": "small", "window": {"rows": 10}}))
     site = make_site(tmp_path, records, watch="watch.yaml", learning={})
-    InteractionPool(records.engine).add(pooled(4))
+    InteractionPool(records.engine).add(pooled(0, 4))
     done = looker(site).look(time.time())
     assert [one.partition(":")[0] for one in done.blind] == ["watch", "collect"]
     assert done.queued == "grow-000001"

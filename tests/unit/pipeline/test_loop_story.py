@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -21,15 +20,8 @@ from raytrain.pipeline.loop.story_page import headline, picture, render_page, wr
 from raytrain.pipeline.steps import admitted, rolled_back
 from raytrain.release.gate.policy import RoleSection
 from raytrain.release.registry.versions import Version
-from raytrain.runs.records import Records, open_records
+from raytrain.runs.records import Records
 from raytrain.storage.manifest import digest_of
-
-
-@pytest.fixture
-def records() -> Iterator[Records]:
-    found = open_records()
-    yield found
-    found.close()
 
 
 def told(site: Site) -> Story:
