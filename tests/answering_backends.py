@@ -29,6 +29,7 @@ from raytrain.serving.backend import (
 )
 from raytrain.serving.engine.continuous import ContinuousEngine
 from raytrain.serving.engine.request import Finish, FinishReason, GenerationRequest, Piece
+from raytrain.serving.engine.telling import Telling
 from raytrain.serving.operations.protocol import Loaded, Standing, Target, Unloaded
 
 BASE_DIGEST = "ba5e" * 16
@@ -55,15 +56,12 @@ class EngineBackend:
         sampling = replace(ask.sampling, max_new_tokens=ask.sampling.max_new_tokens or most - len(ids))
         if sampling.json_schema is not None:
             self.engine.check_schema(sampling.json_schema)
-        loop, told = asyncio.get_running_loop(), asyncio.Queue[Piece]()
-        self.engine.submit(
-            GenerationRequest(ask.id, ids, sampling),
-            lambda piece: loop.call_soon_threadsafe(told.put_nowait, piece) and None,
-        )
+        told = Telling(is_streamed=ask.is_streamed)
+        self.engine.submit(GenerationRequest(ask.id, ids, sampling), told)
         try:
             yield BASE
             while True:
-                piece = await told.get()
+                piece = await told.next()
                 yield piece
                 if piece.finish is not None:
                     return

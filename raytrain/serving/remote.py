@@ -119,28 +119,18 @@ class RemoteBackend:
         return combined(found)
 
     async def _once(self, ask: Ask) -> AsyncGenerator[Served | Piece]:
-        """Where nobody reads along, the pieces are told together at the end: until then the answer may come from
-        another replica."""
         from ray.exceptions import RayError
         from ray.serve.exceptions import BackPressureError
 
         stream = self._handle.options(stream=True).generate.remote(ask)
-        held: list[Piece] = []
         has_ended = False
         try:
             async for one in stream:
                 if isinstance(one, Refusal):
                     has_ended = True
                     raise one.error
-                if isinstance(one, Served):
-                    yield one
-                    continue
-                held.append(one)
-                has_ended = one.finish is not None
-                if has_ended or ask.is_streamed:
-                    for piece in held:
-                        yield piece
-                    held = []
+                has_ended = isinstance(one, Piece) and one.finish is not None
+                yield one
             if not has_ended:
                 raise ReplicaLost(ask.id)
         except BackPressureError as error:

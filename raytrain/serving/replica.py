@@ -35,6 +35,7 @@ from raytrain.serving.base_model import load_served
 from raytrain.serving.classification.texts import TextClassifier
 from raytrain.serving.engine.continuous import ContinuousEngine
 from raytrain.serving.engine.request import Engine, Overloaded, Piece
+from raytrain.serving.engine.telling import Telling
 from raytrain.serving.engines import Engines, NoEngine
 from raytrain.serving.lookup import Lookup, NotServed, await_registry
 from raytrain.serving.operations.wishes import Wishes
@@ -111,17 +112,13 @@ class Replica:
         if route is not None:
             route, arm = self.trials.choose(ask.model, ask.arm, route)
         request = self._prompts.request(ask, route)
-        loop, told = asyncio.get_running_loop(), asyncio.Queue[Piece]()
-
-        def tell(piece: Piece) -> None:
-            loop.call_soon_threadsafe(told.put_nowait, piece)
-
+        told = Telling(is_streamed=ask.is_streamed)
         async with _Entered(self.residents, route):
-            self.engine.submit(request, tell)
+            self.engine.submit(request, told)
             try:
                 yield replace(self._served(route), arm=arm)
                 while True:
-                    piece = await told.get()
+                    piece = await told.next()
                     yield piece
                     if piece.finish is not None:
                         break
