@@ -20,14 +20,6 @@ FEWEST_ROWS, MOST_ROWS = 5, 48
 """Between which the other way about is the faster one."""
 
 
-def are_few(num_rows: int, weight: Tensor) -> bool:
-    """Whether a product of so many rows with this weight's transpose is better done the other way about."""
-    import torch
-
-    is_ours = weight.device.type == "cpu" and weight.dtype == torch.float32
-    return FEWEST_ROWS <= num_rows <= MOST_ROWS and is_ours
-
-
 @contextmanager
 def few_rows_fast(model: nn.Module) -> Iterator[None]:
     """The model's float32 linear modules on a CPU; they are left as they were."""
