@@ -25,6 +25,7 @@ from raytrain.cli.evaluate import ProgressBars
 from raytrain.cli.output import exit_code_when_stopped, report_error, stderr_console
 from raytrain.cli.progress import ProgressView
 from raytrain.cli.tune_view import TuneView, told_values
+from raytrain.cluster.machine import has_bfloat16
 from raytrain.data.tool_calls import generate_tool_calls
 from raytrain.errors import EndpointError, PlatformError, TrainingError
 from raytrain.evaluation.decision.contract import load_contract
@@ -94,10 +95,10 @@ def exit_code_of(play: Callable[[], None], when_stopped: str) -> int:
 
 
 def without_bfloat16(overrides: list[str]) -> list[str]:
-    """bfloat16 is 2.5 times as fast where a CPU has instructions for it, and slower than float32 elsewhere."""
+    """Where a CPU has instructions for bfloat16 it is 2.5 times as fast as float32, elsewhere several times slower."""
     import torch
 
-    has_it = torch.cuda.is_available() or torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    has_it = torch.cuda.is_available() or has_bfloat16()
     return overrides if has_it else ["train.precision=float32", *overrides]
 
 

@@ -1,4 +1,4 @@
-"""What memory this process may take."""
+"""What this machine has: memory that a process may take, and arithmetic."""
 
 from __future__ import annotations
 
@@ -24,3 +24,12 @@ def memory_bytes() -> int:
 
     total = int(psutil.virtual_memory().total)
     return min(total, container_limit_bytes() or total)
+
+
+def has_bfloat16() -> bool:
+    """Whether the processor has instructions for products of bfloat16. Without them PyTorch computes them all the same,
+    several times slower than float32."""
+    import torch
+
+    # PyTorch's own check of its library, which is true wherever that can do without them, is another question.
+    return any(has for name, has in torch.cpu.get_capabilities().items() if "bf16" in name)

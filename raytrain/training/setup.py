@@ -48,7 +48,7 @@ from raytrain.training.parts import (
     check_adapter,
     load_processor,
 )
-from raytrain.training.precision import build_scaler
+from raytrain.training.precision import build_scaler, note_on
 from raytrain.training.random_state import restore_random_state, seed_everything
 from raytrain.training.saving import Saver
 from raytrain.training.spec import RunSpec
@@ -98,6 +98,9 @@ def build_job(assignment: Assignment, strategy: Strategy, channel: Channel) -> J
     with timed("loading the model"):
         seed_everything(spec.train.seed, strategy.world_rank)
         note = partial(_note, channel)
+        slow = note_on(strategy.device, spec.train.precision)
+        if slow is not None:
+            note(slow)
         model = together(
             strategy, lambda: build_model(spec, base_model, strategy.device, labels, processor, note)
         )
