@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from raytrain.models.decoding.step_attention import is_step, step_attention
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
@@ -74,6 +76,9 @@ def document_attention(
     from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
     if document_ends is None:
+        if is_step(query, key, attention_mask, dropout):
+            assert attention_mask is not None
+            return step_attention(query, key, value, attention_mask, scaling), None
         extra = {} if sliding_window is None else {"sliding_window": sliding_window}
         answer: tuple[Tensor, None] = sdpa_attention_forward(
             module, query, key, value, attention_mask,
