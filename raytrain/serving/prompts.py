@@ -17,8 +17,10 @@ _CHARACTERS_PER_TOKEN = 32
 class Prompts:
     """Of one model."""
 
-    def __init__(self, tokenizer: Any, engine: Engine) -> None:
+    def __init__(self, tokenizer: Any, engine: Engine, num_embeddings: int) -> None:
+        """num_embeddings: tokens that the model knows; its tokenizer may have more."""
         self._tokenizer, self._engine = tokenizer, engine
+        self._num_tokens = min(len(tokenizer), num_embeddings)
 
     def request(self, ask: Ask, route: Admitted | None) -> GenerationRequest:
         """Raises BadPrompt where it cannot be read, or leaves no room for the answer; ConfigError for a JSON schema."""
@@ -26,11 +28,12 @@ class Prompts:
         most = self._engine.max_context_tokens
         if prompt and isinstance(prompt[0], int):
             ids = tuple(int(one) for one in prompt)  # type: ignore[arg-type]
-            top = len(self._tokenizer)
-            if any(not 0 <= one < top for one in ids):
-                raise BadPrompt(f"a token of the prompt is none of the {top} that the model has", "prompt")
         else:
             ids = self._encoded(prompt, route, most)  # type: ignore[arg-type]
+        if any(not 0 <= one < self._num_tokens for one in ids):
+            raise BadPrompt(
+                f"a token of the prompt is none of the {self._num_tokens} that the model has", "prompt"
+            )
         if not ids:
             raise BadPrompt("the prompt is empty", "prompt")
         room = most - len(ids)

@@ -33,7 +33,8 @@ REFUSALS = (
 )  # fmt: skip
 """What a replica says of a request, in place of an answer."""
 
-_READINESS_TIMEOUT_S = 5.0
+_READINESS_TIMEOUT_S = 3.0
+_ONE_READINESS_TIMEOUT_S = 1.0
 _RETRY_AFTER_S = 2.0
 
 
@@ -112,11 +113,27 @@ class RemoteBackend:
         return cards
 
     async def readiness(self) -> Readiness:
+        """Of those that answer: one that has died or hangs is told, and keeps the others from no request."""
+        asked = self._handle.broadcast("readiness")
         try:
-            found = await self._handle.broadcast("readiness").results_async(timeout_s=_READINESS_TIMEOUT_S)
+            found = await asked.results_async(timeout_s=_READINESS_TIMEOUT_S, return_exceptions=True)
+        except TimeoutError as error:  # one that hangs leaves nothing of the others
+            found = [error, await self._readiness_of_one()]
         except Exception as error:  # noqa: BLE001 - whatever it is: nobody can say that they are ready
-            return Readiness(False, "", {}, (f"replicas do not answer: {type(error).__name__}",))
-        return combined(found)
+            found = [error]
+        told = combined([one for one in found if isinstance(one, Readiness)])
+        silent = [type(one).__name__ for one in found if not isinstance(one, Readiness)]
+        problems = tuple(f"a replica does not answer: {name}" for name in dict.fromkeys(silent))
+        return replace(told, problems=problems + told.problems)
+
+    async def _readiness_of_one(self) -> Readiness | Exception:
+        """Of whichever Ray Serve thinks the least busy."""
+        try:
+            async with asyncio.timeout(_ONE_READINESS_TIMEOUT_S):
+                found: Readiness = await self._handle.readiness.remote()
+        except Exception as error:  # noqa: BLE001 - it does not answer either
+            return error
+        return found
 
     async def _once(self, ask: Ask) -> AsyncGenerator[Served | Piece]:
         from ray.exceptions import RayError

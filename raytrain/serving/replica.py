@@ -27,6 +27,7 @@ from raytrain.serving.backend import (
     ModelCard,
     Readiness,
     RefusedModel,
+    ReplicaLost,
     Served,
     UnknownModel,
     other_task,
@@ -85,7 +86,9 @@ class Replica:
         )
         self._watch.start()
         self._lookup = Lookup(self.routes)
-        self._prompts = Prompts(self._loaded.tokenizer, self.engine)
+        tokenizer, embeddings = self._loaded.tokenizer, self._loaded.model.get_input_embeddings()
+        num_embeddings = int(getattr(embeddings, "num_embeddings", len(tokenizer)))
+        self._prompts = Prompts(tokenizer, self.engine, num_embeddings)
         self.trials = Trials(section.trials, self.routes, self.residents)
         self.trials.refresh()
         self._trial_watch = threading.Thread(
@@ -98,6 +101,10 @@ class Replica:
         if self.wishes.wanted.is_draining:
             raise Draining
         self._refuse_mirror_of_a_full_queue(ask)
+        if (
+            not self.engine.is_alive
+        ):  # Ray Serve puts another replica in this one's place; meanwhile others answer
+            raise ReplicaLost(ask.id)
         self.answering += 1
         try:
             async with aclosing(self._generate(ask)) as answer:
@@ -129,6 +136,8 @@ class Replica:
         """See `Backend`."""
         if self.wishes.wanted.is_draining:
             raise Draining
+        if not self.classifier.engine.is_alive:
+            raise ReplicaLost(ask.id)
         self.answering += 1
         try:
             return await self._classify(ask)

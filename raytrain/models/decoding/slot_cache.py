@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 class SlotCache(Cache):  # type: ignore[misc]
     """Of a model whose layers all keep every token. What lies in a slot beyond its row is for `mask` to hide."""
 
-    def __init__(self, num_slots: int, num_tokens: int) -> None:
-        """num_tokens: that a slot has room for; it grows where that is too few."""
+    def __init__(self, num_slots: int, num_tokens: int, most_tokens: int | None = None) -> None:
+        """num_tokens: that a slot has room for; it grows where that is too few, to no more than most_tokens."""
         super().__init__(layers=[])
         self.layers: list[_SlotLayer] = []
-        self._num_slots, self._num_tokens = num_slots, num_tokens
+        self._num_slots, self._num_tokens, self._most_tokens = num_slots, num_tokens, most_tokens
         self._slots_used = self._tokens_used = 0  # within these memory has been written
 
     def put(self, slot: int, source: Cache, places: Tensor) -> None:
@@ -55,7 +55,8 @@ class SlotCache(Cache):  # type: ignore[misc]
 
     def _make_room(self, num_tokens: int) -> None:
         if num_tokens > self._num_tokens:
-            self._num_tokens = max(num_tokens, 2 * self._num_tokens)
+            most = 2 * self._num_tokens if self._most_tokens is None else self._most_tokens
+            self._num_tokens = max(num_tokens, min(2 * self._num_tokens, most))
             for layer in self.layers:
                 layer.grow(self._num_tokens)
         # Hidden or not, what is no number would make all of a slot's attention none. All at once would take memory

@@ -25,10 +25,12 @@ class SlotRows:
         model: Any,
         num_slots: int,
         most_new_tokens: int = NEW_TOKENS,
+        most_tokens: int | None = None,
         on_forward: Callable[[Sequence[Row]], None] | None = None,
     ) -> None:
-        """`on_forward` is told the rows, in their order in the batch, before a token is read of each."""
-        self._model, self._num_slots = model, num_slots
+        """most_tokens: that a row may come to, with its prompt. `on_forward` is told the rows, in their order in the
+        batch, before a token is read of each."""
+        self._model, self._num_slots, self._most_tokens = model, num_slots, most_tokens
         self._room = min(NEW_TOKENS, most_new_tokens)
         self._on_forward = on_forward
         self._fresh: dict[int, ReadPrompt] = {}  # of the last rows, which have no slot yet
@@ -86,7 +88,10 @@ class SlotRows:
 
         if self._slots is None:
             longest = max(row.length for row in self.rows)
-            self._slots = SlotCache(self._num_slots, longest + self._room)
+            room = longest + self._room
+            if self._most_tokens is not None:
+                room = max(longest, min(room, self._most_tokens))
+            self._slots = SlotCache(self._num_slots, room, self._most_tokens)
         return self._slots
 
 

@@ -31,12 +31,13 @@ def is_step(query: Tensor, key: Tensor, mask: Tensor | None, dropout: float) -> 
 def step_attention(
     query: Tensor, key: Tensor, value: Tensor, mask: Tensor, scaling: float | None = None
 ) -> Tensor:
-    """query: (rows, heads, 1, size); key, value: (rows, groups of heads, tokens, size); mask: (rows or 1, 1, 1,
-    tokens), True where a row sees a token, which each does somewhere. Returns (rows, 1, heads, size)."""
+    """query: (rows, heads, 1, size); key: (rows, groups of heads, tokens, size), value: the same, of its own size;
+    mask: (rows or 1, 1, 1, tokens), True where a row sees a token, which each does somewhere. Returns (rows, 1, heads,
+    size of value)."""
     import torch
 
     rows, heads, _, size = query.shape
     groups = key.shape[1]
     scores = torch.matmul(query.reshape(rows, groups, heads // groups, size), key.transpose(2, 3))
     scores.mul_(1.0 / math.sqrt(size) if scaling is None else scaling).masked_fill_(~mask, -math.inf)
-    return torch.matmul(scores.softmax(-1), value).reshape(rows, 1, heads, size)
+    return torch.matmul(scores.softmax(-1), value).reshape(rows, 1, heads, value.shape[-1])

@@ -194,12 +194,24 @@ class AdapterBank:
         except AttributeError:
             raise _misfit(f"the base model has no module {name}") from None
         base = module.base if isinstance(module, _BankedLinear) else module
+        if base is self._model_head():
+            raise RefusedError(
+                "the adapter cannot be served beside others",
+                why=f"it changes {name}, which in a pass over several texts is given their last tokens only",
+                fix="export the format merged as well, and serve that",
+            )
         if not isinstance(base, nn.Linear):
             raise _misfit(f"{name} is a {type(base).__name__}, and no linear module")
         shape, wanted = (matrices.a.shape[1], matrices.b.shape[1]), (base.in_features, base.out_features)
         if shape != wanted:
             raise _misfit(f"{name} takes {wanted[0]} and gives {wanted[1]} numbers, the adapter's {shape}")
         return module  # type: ignore[return-value]
+
+    def _model_head(self) -> nn.Module | None:
+        """Where tokens are chosen; None of a model that writes nothing."""
+        find = getattr(self._model, "get_output_embeddings", None)
+        found: nn.Module | None = None if find is None else find()
+        return found
 
     def _wrap(self, name: str, base: nn.Linear) -> _BankedLinear:
         parent, _, last = name.rpartition(".")

@@ -28,7 +28,10 @@ _MIB = 1 << 20
 class Batch:
     """For one thread, under torch.inference_mode()."""
 
-    def __init__(self, reader: Reader, section: EngineSection, end_tokens: Collection[int]) -> None:
+    def __init__(
+        self, reader: Reader, section: EngineSection, end_tokens: Collection[int], most_tokens: int
+    ) -> None:
+        """most_tokens: of a prompt with its answer."""
         if not can_join(reader):
             raise ConfigError(
                 "the model cannot answer several requests at a time",
@@ -36,6 +39,7 @@ class Batch:
                 fix="serve another model; `raytrain check attention` tells what this one can",
             )
         self._reader, self._section, self._end_tokens = reader, section, end_tokens
+        self._most_tokens = most_tokens
         self.bank = AdapterBank(reader.model, section.adapter_mib * _MIB)
         self._prefixes = Prefixes(reader.model, section.prefix_cache_mib * _MIB)
         self._answers: dict[int, Answer] = {}
@@ -45,7 +49,12 @@ class Batch:
         self._rows = self._new_rows()
 
     def _new_rows(self) -> SlotRows:
-        return SlotRows(self._reader.model, self._section.max_rows, on_forward=self._use_adapters)
+        return SlotRows(
+            self._reader.model,
+            self._section.max_rows,
+            most_tokens=self._most_tokens,
+            on_forward=self._use_adapters,
+        )
 
     @property
     def is_busy(self) -> bool:

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 _MOST_DRAWN_FROM = 1024
 """Tokens whose probabilities are sorted first: with top_p below 1 they nearly always hold that share."""
 
+_COLDEST = 1e-6
+"""Below this temperature the likeliest token is all that is left, and logits divided by it may be no numbers."""
+
 
 @dataclass(frozen=True)
 class Chosen:
@@ -39,7 +42,7 @@ class Chooser:
 
     @property
     def is_greedy(self) -> bool:
-        return self.sampling.temperature == 0
+        return self.sampling.temperature < _COLDEST
 
     def draw(self, logits: torch.Tensor) -> int:
         """From (vocabulary,). One random number is taken for each token, so that a row's draws are its own."""

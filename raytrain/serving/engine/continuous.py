@@ -154,7 +154,7 @@ class ContinuousEngine:
                     stack.enter_context(packed_weights(loaded.model))
                 reader = stack.enter_context(reading(loaded.model))
                 stack.enter_context(torch.inference_mode())
-                batch = Batch(reader, self._section, self._end_tokens)
+                batch = Batch(reader, self._section, self._end_tokens, self.max_context_tokens)
                 ready.set_result(None)
                 while self._wait(batch):
                     self._turn(batch)

@@ -10,7 +10,7 @@ from typing import Any, TypeVar, cast
 
 from starlette.types import Receive
 
-from raytrain.serving.backend import Ask, Backend, Served
+from raytrain.serving.backend import Ask, Backend, RefusedModel, Served, UnknownModel
 from raytrain.serving.engine.request import Piece
 from raytrain.serving.http.errors import ApiError, ClientGone
 
@@ -33,8 +33,19 @@ class Answers:
         """Returns when it is known who answers. Raises what `Backend.generate` raises.
 
         What the first answer is told to come from, the others are asked of by its version: an alias may move between.
+        Where another replica does not know that version, as while the base model is exchanged, all are asked once more.
         """
-        for place, ask in enumerate(self._asks):
+        try:
+            await self._begin(self._asks)
+        except (UnknownModel, RefusedModel, ApiError):
+            if len(self._open) < 2:  # the first was refused, and that by the name that the client gave
+                raise
+            await self.close()
+            # What was cancelled may still be in an engine, under its id.
+            await self._begin([replace(one, id=f"{one.id}b") for one in self._asks])
+
+    async def _begin(self, asks: Sequence[Ask]) -> None:
+        for place, ask in enumerate(asks):
             named = replace(ask, model=self.served.model, arm=None) if place else ask
             answer = self._backend.generate(named)
             self._open.append(answer)
@@ -44,7 +55,7 @@ class Answers:
                 raise ApiError(503, "the model was replaced meanwhile", code="model_changed", retry_after_s=1)
             if not place:
                 self.served = served
-        self._left = set(range(len(self._asks)))
+        self._left = set(range(len(asks)))
 
     async def next(self) -> tuple[int, Piece] | None:
         """A piece and the place of its answer; None after the last. No more than one piece of each answer is held.

@@ -34,6 +34,7 @@ class Record:
     """Code of what was refused."""
     is_stream: bool = False
     first_piece_s: float | None = None
+    """Until the first token stood: as HTTP had it where the answer is streamed, else as the engine did."""
     finishes: dict[int, Finish] = field(default_factory=dict)
     """By the place of the answer."""
     num_answers: int = 1
@@ -43,10 +44,13 @@ class Record:
         return self.key is None or self.key.may_use(model)
 
     def note(self, place: int, piece: Piece) -> None:
-        if self.first_piece_s is None:
+        finish = piece.finish
+        if self.is_stream and self.first_piece_s is None:
             self.first_piece_s = self.elapsed_s
-        if piece.finish is not None:
-            self.finishes[place] = piece.finish
+        elif not self.is_stream and finish is not None and finish.num_new_tokens:
+            self.first_piece_s = min(finish.first_token_s, self.first_piece_s or finish.first_token_s)
+        if finish is not None:
+            self.finishes[place] = finish
 
     @property
     def elapsed_s(self) -> float:

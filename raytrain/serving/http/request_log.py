@@ -160,8 +160,12 @@ def _confidence(written: Sequence[Written]) -> Confidence:
 
 
 def _text(prompt: Any) -> str:
-    """A text as it is; ids and messages as JSON."""
-    return prompt if isinstance(prompt, str) else json.dumps(list(prompt), ensure_ascii=False)
+    """A text as it is, messages as JSON; of token ids their number: no detector reads them, and any tokenizer does."""
+    if isinstance(prompt, str):
+        return prompt
+    if isinstance(prompt[0], int):
+        return f"{len(prompt)} token ids"
+    return json.dumps(list(prompt), ensure_ascii=False)
 
 
 def _who(record: Record) -> dict[str, Any]:

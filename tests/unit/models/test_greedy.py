@@ -199,6 +199,20 @@ def test_what_is_no_number_in_one_row_stays_there(tiny_llama: Path) -> None:
     assert [one.tokens for one in found[1:-1]] == [one.tokens for one in whole]
 
 
+def test_a_slot_grows_no_further_than_a_row_may() -> None:
+    source = DynamicCache()
+    source.update(*torch.randn(2, 1, 3, 5, 4), 0)
+    room: dict[int | None, int] = {}
+    for most in (None, 6):
+        cache = SlotCache(2, 4, most)
+        cache.put(0, source, torch.arange(5))
+        cache.expect([6])
+        keys = cache.layers[0].keys
+        assert keys is not None
+        room[most] = keys.shape[2]
+    assert room == {None: 8, 6: 6}
+
+
 def test_a_slot_grows_and_its_tokens_stay() -> None:
     source = DynamicCache()
     texts = torch.randn(2, 1, 3, 5, 4)  # keys and values of a row: heads, tokens, size

@@ -17,11 +17,13 @@ from raytrain.models.inference import load_for_inference
 from raytrain.storage.location import Location
 
 
-def a_step(rows: int, heads: int, groups: int, tokens: int, size: int = 16) -> tuple[torch.Tensor, ...]:
+def a_step(rows: int, heads: int, groups: int, tokens: int, value_size: int = 16) -> tuple[torch.Tensor, ...]:
     generator = torch.Generator().manual_seed(rows * tokens)
-    query = torch.randn((rows, 1, heads, size), generator=generator).transpose(1, 2)
+    query = torch.randn((rows, 1, heads, 16), generator=generator).transpose(1, 2)
     # As a slot's cache gives them: a part of what has room for more.
-    key, value = (torch.randn((rows, groups, tokens + 7, size), generator=generator) for _ in range(2))
+    key, value = (
+        torch.randn((rows, groups, tokens + 7, size), generator=generator) for size in (16, value_size)
+    )
     lengths = torch.randint(1, tokens + 1, (rows, 1), generator=generator)
     mask = (torch.arange(tokens) < lengths)[:, None, None]
     return query, key[:, :, :tokens], value[:, :, :tokens], mask
@@ -29,12 +31,13 @@ def a_step(rows: int, heads: int, groups: int, tokens: int, size: int = 16) -> t
 
 @pytest.mark.parametrize("scaling", [None, 0.3])
 @pytest.mark.parametrize(
-    ("rows", "heads", "groups", "tokens"), [(1, 4, 4, 96), (1, 9, 3, 300), (16, 9, 3, 100), (5, 8, 1, 131)]
+    ("rows", "heads", "groups", "tokens", "value_size"),
+    [(1, 4, 4, 96, 16), (1, 9, 3, 300, 16), (16, 9, 3, 100, 16), (5, 8, 1, 131, 16), (2, 4, 4, 100, 12)],
 )
 def test_it_is_scaled_dot_product_attention(
-    rows: int, heads: int, groups: int, tokens: int, scaling: float | None
+    rows: int, heads: int, groups: int, tokens: int, value_size: int, scaling: float | None
 ) -> None:
-    query, key, value, mask = a_step(rows, heads, groups, tokens)
+    query, key, value, mask = a_step(rows, heads, groups, tokens, value_size)
     with torch.inference_mode():
         assert is_step(query, key, mask, 0.0)
         found = step_attention(query, key, value, mask, scaling)

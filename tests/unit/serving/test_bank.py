@@ -9,7 +9,7 @@ from served_models import peft_logits, save_adapter
 from raytrain.errors import IntegrityError, RefusedError
 from raytrain.models.inference import LoadedModel
 from raytrain.serving.adapters.bank import AdapterBank, NoRoomError, Window, first_fit, windows_of
-from raytrain.serving.adapters.weights import read_adapter
+from raytrain.serving.adapters.weights import AdapterWeights, Matrices, read_adapter
 
 ROWS = {None: [5, 9, 17], "a": [40, 41, 42, 43], "b": [7, 7], "c": [300, 2, 1, 90, 11], "d": [12]}
 MIB = 1 << 20
@@ -39,6 +39,16 @@ def test_rows_of_all_adapters_side_by_side_are_as_peft_says_each(
         assert (logits - wanted).abs().max() < 1e-4, adapter
     base_alone, with_a = (peft_logits(base, one, ROWS["a"]) for one in (None, adapters["a"]))
     assert (base_alone - with_a).abs().max() > 0.05, "an adapter changes something"
+
+
+def test_one_that_changes_the_head_is_refused(loaded: LoadedModel, adapters: dict[str, Path]) -> None:
+    head, bank = loaded.model.get_output_embeddings(), AdapterBank(loaded.model, MIB)
+    matrices = Matrices(torch.randn(2, head.in_features), torch.randn(2, head.out_features))
+    modules = {**read_adapter(adapters["a"]).modules, "lm_head": matrices}
+    with pytest.raises(RefusedError) as raised:
+        bank.put("head", AdapterWeights(modules))
+    assert "lm_head, which in a pass over several texts" in raised.value.why
+    assert "head" not in bank
 
 
 @pytest.mark.parametrize("chosen", [["a"], ["c"], ["a", "d"], [None], ["b", None]])

@@ -117,6 +117,7 @@ def test_top_p_keeps_the_likeliest_only(engine: ContinuousEngine) -> None:
     ids = prompts(1, seed=8)[0]
     greedy = Asked(engine, ids, top_logprobs=0).tokens
     assert Asked(engine, ids, top_logprobs=0, temperature=3.0, top_p=1e-9, seed=5).tokens == greedy
+    assert Asked(engine, ids, top_logprobs=0, temperature=1e-310, seed=5).tokens == greedy
 
 
 def test_logprobs_are_of_the_model_and_alternatives_in_order(engine: ContinuousEngine, base: Path) -> None:

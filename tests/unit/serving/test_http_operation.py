@@ -61,6 +61,7 @@ def test_a_line_says_who_asked_what_and_no_word_of_it(lines: list[dict[str, Any]
         assert (line["prompt_tokens"], line["cached_tokens"], line["completion_tokens"]) == (5, 2, 2)
         assert 0 <= line["first_piece_s"] <= line["duration_s"]
         assert line["finish"] == ["stop"]
+    assert whole["first_piece_s"] == 0.002, "as the engine tells it: all of it came at once"
     assert (unknown["status"], unknown["error"], unknown["model"]) == (404, "model_not_found", None)
     assert (nowhere["status"], nowhere["route"]) == (404, "unmatched")
     assert "private" not in json.dumps(lines)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
@@ -12,8 +12,8 @@ import requests
 from answering_backends import ToldBackend, listening
 
 from raytrain.errors import ConfigError
-from raytrain.serving.backend import BadPrompt, PromptTooLong
-from raytrain.serving.engine.request import Overloaded
+from raytrain.serving.backend import Ask, BadPrompt, PromptTooLong, RefusedModel, Served
+from raytrain.serving.engine.request import Overloaded, Piece
 from raytrain.serving.http.app import build_app
 from raytrain.serving.http.section import HttpSection
 
@@ -209,9 +209,42 @@ def test_answers_of_one_request_are_of_one_digest(url: str, backend: ToldBackend
     assert ask(url, {**TEXT, "n": 3}).status_code == 200
     assert [one.model for one in backend.asks] == ["helper", "helper@1.2.0", "helper@1.2.0"]
     assert len({one.id for one in backend.asks}) == 3
-    backend.__init__(digests=["1" * 64, "2" * 64])  # type: ignore[misc]
+    always_another = [str(number) * 64 for number in (1, 2, 3, 4)]
+    backend.__init__(digests=always_another)  # type: ignore[misc]
     assert error_of(ask(url, {**TEXT, "n": 3}), 503)["code"] == "model_changed"
-    assert len(backend.closed) == 2
+    assert len(backend.closed) == 4
+
+
+def test_a_model_that_is_replaced_between_two_answers_is_asked_once_more_for_all(
+    url: str, backend: ToldBackend
+) -> None:
+    backend.__init__(digests=["1" * 64, "2" * 64])  # type: ignore[misc]
+    response = ask(url, {**TEXT, "n": 2})
+    assert (response.status_code, response.headers["x-raytrain-digest"]) == (200, "2" * 64)
+    assert [one.model for one in backend.asks] == ["helper", "helper@1.2.0"] * 2
+    assert len({one.id for one in backend.asks}) == 4, "an engine may still have the first ones"
+    assert sorted(backend.closed) == sorted(one.id for one in backend.asks)
+
+
+class ExchangedBackend(ToldBackend):
+    """Its second answer would come from a replica of the base model before: that has never heard of the version."""
+
+    async def generate(self, ask: Ask) -> AsyncIterator[Served | Piece]:
+        if len(self.asks) == 1:
+            self.asks.append(ask)
+            raise RefusedModel(ask.model)
+        async for one in super().generate(ask):
+            yield one
+
+
+def test_answers_that_meet_replicas_of_two_base_models_are_asked_for_once_more() -> None:
+    backend = ExchangedBackend()
+    with listening(build_app(backend, HttpSection(insecure=True))) as url:
+        assert ask(url, {**TEXT, "n": 2}).status_code == 200
+        assert [one.model for one in backend.asks] == ["helper", "helper@1.2.0"] * 2
+        backend.refusal = RefusedModel("helper")
+        error_of(ask(url, {**TEXT, "n": 2}), 403)
+        assert len(backend.asks) == 5, "who is refused by the name that he gave is not asked again"
 
 
 def test_the_same_request_id_twice_asks_with_different_ids(url: str, backend: ToldBackend) -> None:

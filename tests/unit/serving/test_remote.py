@@ -215,6 +215,66 @@ def test_what_all_replicas_come_to(
     assert (told.is_ready, told.production, list(told.problems)) == (is_ready, production, problems)
 
 
+class BroadcastHandle:
+    """All replicas at once, as Ray Serve collects them, and one of them by itself."""
+
+    def __init__(self, told: list[Any] | Exception, of_one: Any = None) -> None:
+        self._told, self._of_one = told, of_one
+
+    def broadcast(self, method: str) -> BroadcastHandle:
+        assert method == "readiness"
+        return self
+
+    async def results_async(self, *, timeout_s: float, return_exceptions: bool) -> list[Any]:
+        assert timeout_s > 0 and return_exceptions
+        if isinstance(self._told, Exception):
+            raise self._told
+        return self._told
+
+    @property
+    def readiness(self) -> BroadcastHandle:
+        return self
+
+    async def remote(self) -> Any:
+        if isinstance(self._of_one, Exception):
+            raise self._of_one
+        return self._of_one
+
+
+@pytest.mark.parametrize(
+    ("handle", "is_ready", "problems"),
+    [
+        (BroadcastHandle([ready(), ready()]), True, ()),
+        (BroadcastHandle([ready(), died()]), True, ("a replica does not answer: ActorDiedError",)),
+        (BroadcastHandle(TimeoutError(), ready()), True, ("a replica does not answer: TimeoutError",)),
+        (
+            BroadcastHandle([died(), died()]),
+            False,
+            ("a replica does not answer: ActorDiedError", "no replica answers yet"),
+        ),
+        (
+            BroadcastHandle(TimeoutError(), died()),
+            False,
+            (
+                "a replica does not answer: TimeoutError",
+                "a replica does not answer: ActorDiedError",
+                "no replica answers yet",
+            ),
+        ),
+        (
+            BroadcastHandle(RuntimeError("no such deployment")),
+            False,
+            ("a replica does not answer: RuntimeError", "no replica answers yet"),
+        ),
+    ],
+)
+def test_one_that_is_dead_or_hangs_keeps_no_other_from_being_ready(
+    handle: BroadcastHandle, is_ready: bool, problems: tuple[str, ...]
+) -> None:
+    told = asyncio.run(RemoteBackend(handle).readiness())
+    assert (told.is_ready, told.problems) == (is_ready, problems)
+
+
 class ClassifyHandle:
     """Each call of `classify` takes the next of these; what is an exception is raised there."""
 

@@ -15,8 +15,9 @@ from served_releases import Releases, damaged
 from tiny_models import save_tiny_llama
 from transformers import AutoTokenizer
 
-from raytrain.serving.backend import Ask, BadPrompt, RefusedModel, Served, UnknownModel
+from raytrain.serving.backend import Ask, BadPrompt, RefusedModel, ReplicaLost, Served, UnknownModel
 from raytrain.serving.engine.request import Overloaded, Piece, Sampling
+from raytrain.serving.prompts import Prompts
 from raytrain.serving.replica import Replica
 from raytrain.serving.section import ServingSection
 
@@ -272,6 +273,22 @@ def test_messages_go_through_the_adapter_s_template(releases: Releases, start: S
     told = asked(start(), "sums", ({"role": "user", "content": "five"},))
     text = "<|im_start|>user\nfive<|im_end|>\n<|im_start|>assistant\n"
     assert told.tokens == expected(releases, next(iter(releases.adapters)), text)
+
+
+def test_one_whose_engine_has_ended_sends_away_to_another(start: Start) -> None:
+    replica = start()
+    replica.engine.close()
+    with pytest.raises(ReplicaLost):
+        asked(replica, "sums")
+    assert not replica.is_alive and replica.answering == 0
+
+
+def test_a_token_that_the_model_does_not_have_is_refused(start: Start) -> None:
+    replica = start()
+    prompts = Prompts(replica._loaded.tokenizer, replica.engine, num_embeddings=40)  # its tokenizer has more
+    for prompt in ((1, 40), "sum"):
+        with pytest.raises(BadPrompt, match="none of the 40"):
+            prompts.request(Ask("r", "sums", prompt, Sampling(3)), None)
 
 
 def test_whoever_goes_away_leaves_his_place(start: Start) -> None:

@@ -48,7 +48,7 @@ def test_a_sample_is_kept_without_personal_data(tmp_path: Path) -> None:
         assert (row["model"], row["digest"], row["finish"]) == ("helper@1.2.0", "1" * 64, ["stop"])
         assert (row["prompt_tokens"], row["completion_tokens"]) == (5, 2)
     assert (whole["route"], messages["route"]) == ("/v1/completions", "/v1/chat/completions")
-    assert several["prompts"] == ["[1, 2]", "[3]"]
+    assert several["prompts"] == ["2 token ids", "1 token ids"], "any tokenizer makes a text of them again"
     assert len(several["answers"]) == 4
     assert "[email]" in messages["prompts"][0]
     assert (tmp_path / "log").stat().st_mode & 0o077 == 0
