@@ -85,6 +85,15 @@ def show(figures: Sequence[Figure], title: str) -> None:
     Console().print(table)
 
 
+def interval_of_median(values: Sequence[float]) -> tuple[float, float]:
+    """95 % by the order statistics, which need no assumption."""
+    from scipy.stats import binom
+
+    ordered = sorted(values)
+    low = int(binom.ppf(0.025, len(ordered), 0.5))
+    return ordered[max(0, low - 1)], ordered[min(len(ordered) - 1, len(ordered) - low)]
+
+
 def parser_of(description: str | None, name: str, quick: str) -> argparse.ArgumentParser:
     """What every benchmark can be told: `--quick`, which means `quick`, and `--json FILE`, by default `name`.json."""
     parser = argparse.ArgumentParser(

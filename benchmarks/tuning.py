@@ -1,19 +1,18 @@
 """What the default search gives over random search, what it costs a trial, and whether its driver stays as it is.
 
-    python -m benchmarks.tuning [--json FILE] [--quick]
+    python -m benchmarks.tuning [--json FILE] [--quick] [--without-ray | --overhead]
 
 1. Steps. Both searches have the same budget of optimizer steps: TPE with ASHA, the default, and random values without
    early ends. The objective is a small network of two layers that learns a classification from 384 rows, trained for
    real; its validation loss counts when a trial has made all its steps. Told is the share of the budget after which the
    default has a trial that is as good as the best of random search with all of it.
-2. Overhead. A search of real runs on a Ray of its own: how much longer a trial takes than its run alone.
+2. Overhead. A search of real runs on a Ray of its own, in turns with the training function that a trial calls: how much
+   longer a trial takes than that function alone.
 3. Driver. 1,000 trials without any training, through the searcher that Ray Tune asks, in a SQLite database.
 """
 
 from __future__ import annotations
 
-import importlib
-import itertools
 import json
 import math
 import os
@@ -23,15 +22,14 @@ import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import psutil
 import torch
-import yaml
 
-from benchmarks.figures import RESULTS, Figure, parser_of, picture, report
+from benchmarks.figures import RESULTS, Figure, interval_of_median, parser_of, picture, report
+from benchmarks.tuning_trials import overhead
 from raytrain.config.document import Document
 from raytrain.tuning.chooser import Chooser
 from raytrain.tuning.spec import TuneRecipe, tune_recipe
@@ -51,14 +49,18 @@ SPACE: dict[str, Any] = {
 
 def main() -> None:
     parser = parser_of(
-        __doc__, "tuning", "10 seeds in place of 20, and 3 trials in place of 8 for the overhead"
+        __doc__, "tuning", "10 seeds in place of 20, and 8 trials in place of 20 for the overhead"
     )
-    parser.add_argument("--without-ray", action="store_true", help="leave the overhead out")
+    parts = parser.add_mutually_exclusive_group()
+    parts.add_argument("--without-ray", action="store_true", help="leave the overhead out")
+    parts.add_argument("--overhead", action="store_true", help="the overhead alone")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    figures = [*steps_to_randoms_best(10 if arguments.quick else 20), *driver_of_many(1_000)]
+    figures: list[Figure] = []
+    if not arguments.overhead:
+        figures += [*steps_to_randoms_best(10 if arguments.quick else 20), *driver_of_many(1_000)]
     if not arguments.without_ray:
-        figures += overhead(3 if arguments.quick else 8)
+        figures += overhead(8 if arguments.quick else 20)
     report(figures, "Searching for good values", arguments.json)
 
 
@@ -189,15 +191,6 @@ class Network:
             return float(torch.nn.functional.cross_entropy(self._model(features), labels))
 
 
-def interval_of_median(values: Sequence[float]) -> tuple[float, float]:
-    """95 % by the order statistics, which need no assumption."""
-    from scipy.stats import binom
-
-    ordered = sorted(values)
-    low = int(binom.ppf(0.025, len(ordered), 0.5))
-    return ordered[max(0, low - 1)], ordered[min(len(ordered) - 1, len(ordered) - low)]
-
-
 def finite(share: float) -> float:
     """A search that never gets there is told as twice the budget."""
     return share if math.isfinite(share) else 2.0
@@ -244,55 +237,6 @@ def driver_of_many(num_trials: int) -> Iterator[Figure]:
     yield Figure(
         "driver: time of a late trial against an early one", last / first, "×", 2.0, higher_is_better=False
     )
-
-
-# Overhead of a trial
-
-
-def overhead(num_trials: int) -> Iterator[Figure]:
-    """Trials of a tiny model, one at a time."""
-    with tempfile.TemporaryDirectory(prefix="raytrain-tuning-") as scratch:
-        recipe = _write_recipe(Path(scratch), num_trials)
-        home = Path(scratch) / "home"
-        subprocess.run(
-            [sys.executable, "-m", "raytrain", "tune", str(recipe), "--json"],
-            env={**os.environ, "RAYTRAIN_HOME": str(home), "HF_HUB_OFFLINE": "1"}, check=True, capture_output=True,
-        )  # fmt: skip
-        runs = _times_of_runs(home)
-    alone = statistics.median(end - start for start, end in runs)
-    between = [later[0] - earlier[1] for earlier, later in itertools.pairwise(runs)]
-    yield Figure("a trial's run: starting workers, training, writing its result", alone, "s")
-    yield Figure("what the search adds to each trial", statistics.median(between), "s")
-
-
-def _times_of_runs(home: Path) -> list[tuple[float, float]]:
-    import sqlite3
-
-    with sqlite3.connect(home / "raytrain.db") as database:
-        return list(
-            database.execute("select started_at, ended_at from runs where kind = 'train' order by started_at")
-        )
-
-
-def _write_recipe(folder: Path, num_trials: int) -> Path:
-    save_tiny_llama = importlib.import_module("tests.tiny_models").save_tiny_llama
-    rows = folder / "rows.jsonl"
-    rows.write_text(
-        "".join(json.dumps({"question": f"Add {i} and {i}.", "answer": str(2 * i)}) + "\n" for i in range(60))
-    )
-    recipe = {
-        "model": {"base_model": str(save_tiny_llama(folder / "tiny"))},
-        "adapter": {"lora_rank": 4},
-        "data": {"sources": [str(rows)], "val_fraction": 0.15, "max_seq_len": 64},
-        "train": {"max_steps": 12, "eval_every": 4, "global_batch_size": 8},
-        "search": {
-            "space": {"train.learning_rate": SPACE["train.learning_rate"]}, "num_trials": num_trials,
-            "max_concurrent": 1, "scheduler": "none", "probe_steps": 0,
-        },
-    }  # fmt: skip
-    place = folder / "tiny.yaml"
-    place.write_text(yaml.safe_dump(recipe))
-    return place
 
 
 def memory_mb() -> float:
