@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -249,6 +250,34 @@ def test_more_adapters_than_there_is_room_for(releases: Releases, start: Start) 
         assert told.tokens == expected(releases, digests[name]), name
     assert replica.residents.evictions > 0
     assert digests["sums"] in replica.residents.resident(), "production stays"
+
+
+def test_a_cold_adapter_lets_nobody_else_wait(
+    releases: Releases, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cold = releases.release("other", "1.0.0", seed=3)
+    releases.promote("other@1.0.0", to="staging")
+    replica = start()
+    load, reading, may_go = replica.residents.load, threading.Event(), threading.Event()
+
+    def slow(digest: str, *arguments: Any, **options: Any) -> None:
+        if digest == cold:
+            reading.set()
+            assert may_go.wait(60)
+        load(digest, *arguments, **options)
+
+    monkeypatch.setattr(replica.residents, "load", slow)
+
+    async def both() -> tuple[list[Told], Told]:
+        waiting = asyncio.create_task(ask(replica, "other@staging"))
+        assert await asyncio.to_thread(reading.wait, 60)
+        hot = [await ask(replica, "sums") for _ in range(3)]
+        assert not waiting.done()
+        may_go.set()
+        return hot, await waiting
+
+    hot, late = asyncio.run(both())
+    assert late.served.digest == cold and {one.served.model for one in hot} == {"sums@1.0.0"}
 
 
 def test_what_is_wrong_with_a_prompt_is_said(start: Start) -> None:
