@@ -57,9 +57,9 @@ def read_slowly(site: Site, num: int = 4, num_bytes: int = 2_000) -> Measured:
 
 
 def leave_streams(site: Site, num: int = 6) -> Measured:
-    """Of answers that would take long."""
-    streams = [_stream(site, CONTEXT_TOKENS - 100) for _ in range(num)]
-    for one in streams:
+    """Of answers that would take long; of every second one nothing would be told before its end."""
+    streams = [_stream(site, CONTEXT_TOKENS - 100, is_streamed=number % 2 == 0) for number in range(num)]
+    for one in streams[::2]:
         assert one.recv(4096).startswith(b"HTTP/1.1 200")
     wait_until(lambda: site.engine("running") == num, 20, lambda: f"{num} answers: {site.numbers()}")
     start = time.monotonic()
@@ -69,12 +69,18 @@ def leave_streams(site: Site, num: int = 6) -> Measured:
     return {"freed_s": time.monotonic() - start}
 
 
-def _stream(site: Site, num_tokens: int) -> socket.socket:
+def _stream(site: Site, num_tokens: int, *, is_streamed: bool = True) -> socket.socket:
     """JSON of a text that may not end."""
     schema = {"type": "string", "minLength": 10 * CONTEXT_TOKENS}
     told = {"type": "json_schema", "json_schema": {"name": "long", "schema": schema}}
     body = json.dumps(
-        {"model": "words", "prompt": "of", "max_tokens": num_tokens, "stream": True, "response_format": told}
+        {
+            "model": "words",
+            "prompt": "of",
+            "max_tokens": num_tokens,
+            "stream": is_streamed,
+            "response_format": told,
+        }
     )
     one = socket.create_connection(("127.0.0.1", site.port), timeout=60)
     one.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
