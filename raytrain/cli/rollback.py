@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 def rollback(
     name: Annotated[str, typer.Argument(help="A name in the registry.")],
     to: Annotated[
-        str | None, typer.Option("--to", help="A version that was there; else the one before.")
+        str | None,
+        typer.Option("--to", help="A version that was there; else the one before that nobody had to force."),
     ] = None,
     rehearse: Annotated[bool, typer.Option("--rehearse", help="Everything but the switch.")] = False,
     load: Annotated[
