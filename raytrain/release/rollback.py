@@ -183,9 +183,10 @@ def _nearest(name: str, stack: list[Version], is_overridden: IsOverridden) -> Wa
     )
 
 
-def roll_back(hangar: Hangar, name: str, key: SigningKey | None, options: RollbackOptions) -> Rollback:
+def roll_back(hangar: Hangar, name: str, key: SigningKey, options: RollbackOptions) -> Rollback:
     """Let production name an earlier version that still verifies and fits, and whose weights are whole by their
-    headers; whether it loads is seen where the options say so. key: None only at a rehearsal.
+    headers; whether it loads is seen where the options say so. A rehearsal signs nothing, but that there is a key is
+    part of it.
 
     Raises what `choose_target` raises; RefusedError or IntegrityError where that version does not verify, was never let
     in by the gate, was withdrawn, does not fit or does not load, and where somebody else moved production meanwhile.
@@ -219,7 +220,6 @@ def roll_back(hangar: Hangar, name: str, key: SigningKey | None, options: Rollba
             done.loaded = True
     if options.rehearse:
         return done
-    assert key is not None, "only a rehearsal goes without"
     why = options.why or f"rolled back from {now}"
     with _timed(hangar, done, "record"):
         done.record = _write_record(hangar, done, admitted.about.bundle, key, why)

@@ -83,7 +83,7 @@ def bundle_of(hangar: Hangar, version: str) -> Path:
 
 
 def test_it_goes_back_and_further_back_and_serving_takes_it(hangar: Hangar) -> None:
-    rehearsed = roll_back(hangar, "sums", None, RollbackOptions(rehearse=True))
+    rehearsed = roll_back(hangar, "sums", hangar.ring.signing_key("release"), RollbackOptions(rehearse=True))
     assert not rehearsed.moved and rehearsed.record is None
     assert str(hangar.registry.state("sums").aliases["production"]) == "1.2.0"
     assert list(rehearsed.seconds) == ["verify", "compatible", "weights"]
