@@ -92,10 +92,9 @@ class Rollback:
 
 @dataclass(frozen=True)
 class Way:
-    """From one version to another."""
+    """From what serves now to another version."""
 
     now: Version
-    """What serves."""
     to: Version
     passed_over: tuple[Version, ...] = ()
     """Nearer than `to`, and overridden."""
@@ -168,16 +167,15 @@ def choose_target(
 
 
 def _nearest(name: str, stack: list[Version], is_overridden: IsOverridden) -> Way:
-    now, passed_over = stack[-1], []
-    for one in reversed(stack[:-1]):
+    now, earlier = stack[-1], list(reversed(stack[:-1]))
+    for num_passed, one in enumerate(earlier):
         if not is_overridden(one):
-            return Way(now, one, tuple(passed_over))
-        passed_over.append(one)
+            return Way(now, one, tuple(earlier[:num_passed]))
     why = "it is the first in production, or all before it were gone back from or withdrawn"
-    if passed_over:
-        why = f"all before it came by an override of the gate: {', '.join(map(str, passed_over))}"
+    if earlier:
+        why = f"what is left before it came by an override of the gate: {', '.join(map(str, earlier))}"
     raise RefusedError(
-        f"{name} has no {'good ' if passed_over else ''}version before {now}",
+        f"{name} has no {'good ' if earlier else ''}version before {now}",
         why=why,
         fix="name one that was there with --to VERSION, or promote another",
     )
