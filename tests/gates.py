@@ -11,6 +11,17 @@ from raytrain.evaluation.decision.contract import default_contract
 from raytrain.release.gate.policy import Policy, PolicySection, default_policy
 from raytrain.release.gate.promote import NOTHING, Desk, Insisted, Promotion, Wanted, judge, promote
 
+WEAK = Policy(
+    PolicySection.model_validate(
+        {
+            "policy": "weak",
+            "targets": [{"to": "production", "reports": [], "documents": [], "max_age_days": None}],
+        }
+    ),
+    default_contract(),
+)
+"""Asks for a signature alone."""
+
 
 def wanted(known: Evidence, policy: Policy | None = None, **more: Any) -> Wanted:
     plain = Wanted("sums@1.0.0", "production", policy or default_policy(), tuple(known.places))

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 def rollback(
     name: Annotated[str, typer.Argument(help="A name in the registry.")],
     to: Annotated[
-        str | None, typer.Option("--to", help="A version that was there; else the one before.")
+        str | None,
+        typer.Option("--to", help="A version that was there; else the one before that nobody had to force."),
     ] = None,
     rehearse: Annotated[bool, typer.Option("--rehearse", help="Everything but the switch.")] = False,
     load: Annotated[
@@ -42,7 +43,8 @@ def rollback(
     """Let production name the version before, after checking that it verifies and fits what serves now, and that its
     weights are whole by their headers. That it loads is checked with --load alone.
 
-    A second rollback goes one version further back. Exit code 5 where one of the checks does not hold.
+    A second rollback goes one version further back. Exit code 5 where one of the checks does not hold. A rehearsal
+    wants the key as well, and signs nothing.
     """
     from raytrain.release.registry.versions import Version
     from raytrain.release.rollback import Hangar, RollbackOptions, roll_back
@@ -50,7 +52,7 @@ def rollback(
 
     registry, keys = registry_of(place), ring_of(ring)
     registry.entries(name)  # a name that is not there is told before a key that is not
-    signing_key = None if rehearse else keys.signing_key(key)
+    signing_key = keys.signing_key(key)  # at a rehearsal, too: without it the day itself would fail
     options = RollbackOptions(
         None if to is None else Version.parse(to),
         rehearse=rehearse,

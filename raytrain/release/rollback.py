@@ -17,6 +17,7 @@ from raytrain.release.fitting import Fit, check_weights, compatible, load_in_fre
 from raytrain.release.gate.enforce import require_released
 from raytrain.release.gate.record import PROMOTION_KIND, ROLLBACK_KIND
 from raytrain.release.gate.recorded import kind_of_move
+from raytrain.release.gate.succession import last_promotion
 from raytrain.release.keys import KeyRing, SigningKey
 from raytrain.release.registry.journal import Entry
 from raytrain.release.registry.registry import Registry
@@ -43,7 +44,7 @@ class RollbackOptions:
     """How one goes back."""
 
     to: Version | None = None
-    """None = the version before."""
+    """None = the version before that the gate let in by itself."""
     expected: Version | None = None
     """What is thought to serve now: where another does, nobody goes back. None = whatever does."""
     rehearse: bool = False
@@ -89,8 +90,20 @@ class Rollback:
         }
 
 
+@dataclass(frozen=True)
+class Way:
+    """From what serves now to another version."""
+
+    now: Version
+    to: Version
+    passed_over: tuple[Version, ...] = ()
+    """Nearer than `to`, and overridden."""
+
+
 IsPromotion = Callable[[Entry], bool]
 """Whether a move of production was let in by the gate, and is no way back."""
+IsOverridden = Callable[[Version], bool]
+"""Whether the gate had refused a version of production, and somebody let it through."""
 
 
 def good_versions(entries: Iterable[Entry], is_promotion: IsPromotion) -> list[Version]:
@@ -122,9 +135,13 @@ def _is_of_production(entry: Entry) -> bool:
 
 
 def choose_target(
-    entries: list[Entry], name: str, to: Version | None, is_promotion: IsPromotion
-) -> tuple[Version, Version]:
-    """(what serves now, what to go back to). Pure.
+    entries: list[Entry],
+    name: str,
+    to: Version | None,
+    is_promotion: IsPromotion,
+    is_overridden: IsOverridden,
+) -> Way:
+    """Without `to` the nearest good version that the gate let in by itself. Pure.
 
     Raises RefusedError where there is nothing to go back to, ConfigError where `to` never was in production.
     """
@@ -137,13 +154,7 @@ def choose_target(
         )
     now = stack[-1]
     if to is None:
-        if len(stack) < 2:
-            raise RefusedError(
-                f"{name} has no version before {now}",
-                why="it is the first in production, or all before it were gone back from or withdrawn",
-                fix="name one that was there with --to VERSION, or promote another",
-            )
-        return now, stack[-2]
+        return _nearest(name, stack, is_overridden)
     was_there = {Version.parse(one.details["version"]) for one in entries if _is_of_production(one)}
     if to not in was_there:
         others = ", ".join(map(str, sorted(was_there - {now}, reverse=True))) or "none"
@@ -152,22 +163,35 @@ def choose_target(
             why=f"it serves {now}, and in production were besides: {others}",
             fix="name one of these; another version comes through the gate: raytrain promote",
         )
-    return now, to
+    return Way(now, to)
 
 
-def roll_back(hangar: Hangar, name: str, key: SigningKey | None, options: RollbackOptions) -> Rollback:
+def _nearest(name: str, stack: list[Version], is_overridden: IsOverridden) -> Way:
+    now, earlier = stack[-1], list(reversed(stack[:-1]))
+    for num_passed, one in enumerate(earlier):
+        if not is_overridden(one):
+            return Way(now, one, tuple(earlier[:num_passed]))
+    why = "it is the first in production, or all before it were gone back from or withdrawn"
+    if earlier:
+        why = f"what is left before it came by an override of the gate: {', '.join(map(str, earlier))}"
+    raise RefusedError(
+        f"{name} has no {'good ' if earlier else ''}version before {now}",
+        why=why,
+        fix="name one that was there with --to VERSION, or promote another",
+    )
+
+
+def roll_back(hangar: Hangar, name: str, key: SigningKey, options: RollbackOptions) -> Rollback:
     """Let production name an earlier version that still verifies and fits, and whose weights are whole by their
-    headers; whether it loads is seen where the options say so. key: None only at a rehearsal.
+    headers; whether it loads is seen where the options say so. A rehearsal signs nothing, but that there is a key is
+    part of it.
 
     Raises what `choose_target` raises; RefusedError or IntegrityError where that version does not verify, was never let
     in by the gate, was withdrawn, does not fit or does not load, and where somebody else moved production meanwhile.
     """
     registry = hangar.registry
-
-    def is_promotion(move: Entry) -> bool:
-        return kind_of_move(registry, name, move) == PROMOTION_KIND
-
-    now, to = choose_target(registry.entries(name), name, options.to, is_promotion)
+    way = _way_of(registry, name, options.to)
+    now, to = way.now, way.to
     if options.expected not in (None, now):
         raise RefusedError(
             f"{name}@{options.expected} does not serve any more",
@@ -177,6 +201,7 @@ def roll_back(hangar: Hangar, name: str, key: SigningKey | None, options: Rollba
     if to == now:
         _refuse_standing(hangar, name, now)
     done = Rollback(name, now, to)
+    done.notes += [f"{one} was passed over: an override of the gate let it in" for one in way.passed_over]
     with _timed(hangar, done, "verify"):
         admitted = require_released(registry, f"{name}@{to}", hangar.ring, alias=PRODUCTION)
         folder = admitted.signed.artifact.path
@@ -193,7 +218,6 @@ def roll_back(hangar: Hangar, name: str, key: SigningKey | None, options: Rollba
             done.loaded = True
     if options.rehearse:
         return done
-    assert key is not None, "only a rehearsal goes without"
     why = options.why or f"rolled back from {now}"
     with _timed(hangar, done, "record"):
         done.record = _write_record(hangar, done, admitted.about.bundle, key, why)
@@ -201,6 +225,20 @@ def roll_back(hangar: Hangar, name: str, key: SigningKey | None, options: Rollba
         registry.move(name, PRODUCTION, to, expected=now, decision=done.record.digest, why=why)
     done.moved = True
     return done
+
+
+def _way_of(registry: Registry, name: str, to: Version | None) -> Way:
+    entries = registry.entries(name)
+
+    def is_promotion(move: Entry) -> bool:
+        return kind_of_move(registry, name, move) == PROMOTION_KIND
+
+    def is_overridden(version: Version) -> bool:
+        own = (one for one in entries if one.details.get("version") == str(version))
+        let_in = last_promotion(registry, name, PRODUCTION, own)
+        return let_in is not None and let_in.override is not None
+
+    return choose_target(entries, name, to, is_promotion, is_overridden)
 
 
 def _refuse_standing(hangar: Hangar, name: str, now: Version) -> None:

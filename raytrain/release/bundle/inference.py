@@ -18,6 +18,7 @@ import asyncio
 import hashlib
 import importlib
 import json
+import os
 import signal
 import sys
 import threading
@@ -43,7 +44,7 @@ class BadRequest(Exception):
 def read_json(file: Path) -> Any:
     try:
         return json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise RefusedBundle(f"{file} cannot be read: {error}") from error
 
 
@@ -55,9 +56,18 @@ def sha256_of(file: Path) -> str:
         raise RefusedBundle(f"{file} cannot be read: {error.strerror}") from error
 
 
+def listed_files(bundle: Path) -> dict[str, str]:
+    """SHA-256 by name. Raises RefusedBundle where manifest.json is damaged."""
+    place = bundle / "manifest.json"
+    try:
+        return {name: str(one["sha256"]) for name, one in read_json(place)["files"].items()}
+    except (KeyError, TypeError, AttributeError) as error:
+        raise RefusedBundle(f"{place} is no manifest: it lists no files with their sha256") from error
+
+
 def verify_bundle(bundle: Path, form: str) -> None:
     """All files of one format, and bundle.json. Raises RefusedBundle that names the first which differs."""
-    listed = {name: one["sha256"] for name, one in read_json(bundle / "manifest.json")["files"].items()}
+    listed = listed_files(bundle)
     wanted = {name: digest for name, digest in listed.items() if name.startswith(f"{form}/")}
     if not wanted:
         raise RefusedBundle(f"{bundle} holds no {form}")
@@ -80,7 +90,7 @@ def verify_base(bundle: Path, base: Path) -> None:
 
 
 def verify_file(file: Path, digest: str, where: str) -> None:
-    if not file.is_file():
+    if not os.path.isfile(file):  # noqa: PTH113 - unlike pathlib's it takes any name that a damaged manifest may have
         raise RefusedBundle(f"{file} is missing; {where} names it")
     found = sha256_of(file)
     if found != digest:
@@ -276,6 +286,8 @@ class Service:
 
     def start(self) -> None:
         """Verify, then load. Raises RefusedBundle."""
+        listed = listed_files(self.bundle)
+        verify_file(self.bundle / "bundle.json", listed.get("bundle.json", ""), "manifest.json")
         there = read_json(self.bundle / "bundle.json")["formats"]
         self.form = self.form or next((one for one in FORMATS if one in there), None)
         if self.form not in there:

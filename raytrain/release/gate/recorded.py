@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from raytrain.errors import IntegrityError, PlatformError, RefusedError
+from raytrain.errors import IntegrityError, RefusedError
 from raytrain.evaluation.decision.contract import ContractSection
 from raytrain.release.gate.authority import check_promotes, check_speaks_for
 from raytrain.release.gate.policy import Policy, PolicySection, is_among
@@ -19,7 +19,7 @@ from raytrain.release.registry.journal import Entry
 from raytrain.release.registry.registry import Registry
 from raytrain.release.registry.shelf import shelf_of
 from raytrain.storage.artifact import Artifact
-from raytrain.storage.location import Location
+from raytrain.storage.location import Location, translated_errors
 from raytrain.storage.manifest import digest_of, read_manifest
 
 
@@ -45,10 +45,10 @@ class Recorded:
 
 
 def read_record(artifact: Artifact) -> Recorded:
-    """Raises IntegrityError where it is not as a gate writes it."""
+    """Raises IntegrityError where it is not as a gate writes it, StorageError where it cannot be read."""
     place = artifact.path / RECORD_FILE
     try:
-        told = json.loads(place.read_text(encoding="utf-8"))
+        told = json.loads(_text(place))
         asked, contract = _yaml(artifact.path / POLICY_FILE), _yaml(artifact.path / CONTRACT_FILE)
         named = {"policy": told["policy"]["digest"], "contract": asked.pop("contract")}
         for thing, found in (("policy", {**asked, "contract": named["contract"]}), ("contract", contract)):
@@ -70,7 +70,7 @@ def read_record(artifact: Artifact) -> Recorded:
             None if change is None else PolicyChange(**change),
             frozenset(one["name"] for one in told["rules"] if one["status"] == "passed"),
         )
-    except (OSError, ValueError, KeyError, TypeError, RecursionError, yaml.YAMLError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError, yaml.YAMLError) as error:
         raise IntegrityError(
             f"{place} cannot be read as the record of a promotion",
             why=f"{type(error).__name__}: {error}"[:300],
@@ -79,10 +79,17 @@ def read_record(artifact: Artifact) -> Recorded:
 
 
 def _yaml(place: Path) -> dict[str, Any]:
-    found = yaml.safe_load(place.read_text(encoding="utf-8"))
+    found = yaml.safe_load(_text(place))
     if not isinstance(found, dict):
         raise TypeError(f"{place.name} holds no mapping")
     return found
+
+
+def _text(place: Path) -> str:
+    with translated_errors(place, "read"):
+        if not place.is_file():
+            raise ValueError(f"{place.name} is not there")
+        return place.read_text(encoding="utf-8")
 
 
 def check_own_policy(recorded: Recorded, signer: PublicKey) -> None:
@@ -116,15 +123,19 @@ def check_bundle_signer(recorded: Recorded, signer: PublicKey) -> None:
 
 
 def kind_of_move(registry: Registry, name: str, move: Entry) -> str | None:
-    """Of the record that the journal names, whoever signed it; None where there is none that can be read."""
+    """Of the record that the journal names, whoever signed it; None where there is none, or a damaged one.
+
+    Raises StorageError where it cannot be read: then nobody knows what it says.
+    """
     digest = move.details.get("decision")
     if digest is None:
         return None
     shelf = shelf_of(registry, name, "records")
     try:
-        place = shelf.store.open_bundle(shelf.name, digest.removeprefix("sha256:"))
-        manifest = read_manifest(Location(str(place)))
-    except PlatformError:
+        with translated_errors(Location(shelf.place), "read"):
+            place = shelf.store.open_bundle(shelf.name, digest.removeprefix("sha256:"))
+            manifest = read_manifest(Location(str(place)))
+    except IntegrityError:
         return None
     return manifest.kind if manifest.digest == digest else None
 

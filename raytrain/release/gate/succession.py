@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from raytrain.errors import ConfigError, PlatformError, RefusedError
+from raytrain.errors import ConfigError, IntegrityError, RefusedError
 from raytrain.release.gate.authority import check_speaks_for
 from raytrain.release.gate.policy import Policy
 from raytrain.release.gate.record import PROMOTION_KIND, PolicyChange
@@ -14,21 +14,25 @@ from raytrain.release.registry.journal import Entry
 from raytrain.release.registry.registry import Registry
 from raytrain.release.registry.shelf import shelf_of
 from raytrain.storage.artifact import open_artifact
-from raytrain.storage.location import Location
+from raytrain.storage.location import Location, translated_errors
 
 
 def last_promotion(registry: Registry, name: str, alias: str, entries: Iterable[Entry]) -> Recorded | None:
-    """By which the alias last came somewhere through the gate: its policy is the alias's. One that cannot be read is
-    passed over, for `raytrain registry audit` to tell; whose key signed it is asked where something is loaded."""
+    """By which the alias last came somewhere through the gate: its policy is the alias's. One that is damaged or gone
+    is passed over, for `raytrain registry audit` to tell; whose key signed it is asked where something is loaded.
+
+    Raises StorageError where one cannot be read: that it was no promotion is not known then.
+    """
     shelf = shelf_of(registry, name, "records")
     moves = [one for one in entries if one.action == "move" and one.details["alias"] == alias]
     for move in reversed(moves):
         if kind_of_move(registry, name, move) == PROMOTION_KIND:
             digest = str(move.details["decision"])
             try:
-                place = shelf.store.open_bundle(shelf.name, digest.removeprefix("sha256:"))
-                return read_record(open_artifact(Location(str(place))))
-            except PlatformError:
+                with translated_errors(Location(shelf.place), "read"):
+                    place = shelf.store.open_bundle(shelf.name, digest.removeprefix("sha256:"))
+                    return read_record(open_artifact(Location(str(place))))
+            except IntegrityError:
                 continue
     return None
 

@@ -127,8 +127,11 @@ def test_approvals_and_an_override(told: Told, tmp_path: Path, capsys: pytest.Ca
     code, found = told("promote", "sums@1.0.0", "--to", "live", "--policy", asked)
     assert code == 2 and "lets nothing into" in found["error"]["what"]
     next((tmp_path / "home" / "keys").glob("default-*.pem")).chmod(0o640)
-    code, found = told("rollback", "sums", "--to", "1.1.0")
-    assert code == 5 and "can be read by others" in found["error"]["what"]
+    for drill in ((), ("--rehearse",)):
+        code, found = told("rollback", "sums", "--to", "1.1.0", *drill)
+        assert code == 5 and "can be read by others" in found["error"]["what"]
+        code, found = told("rollback", "sums", "--to", "1.1.0", "--key", "nobody", *drill)
+        assert code == 2 and "nobody" in found["error"]["what"]
 
 
 def released_adapter(folder: Path, tiny_llama: Path, *, factor: float) -> Path:

@@ -7,13 +7,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from gates import promoted, team_policy, wanted
+from gates import WEAK, promoted, team_policy, wanted
 from releases import Evidence, Trained, release
 
 from raytrain.errors import ConfigError, RefusedError
-from raytrain.evaluation.decision.contract import default_contract
 from raytrain.release.gate.enforce import require_released
-from raytrain.release.gate.policy import Policy, PolicySection, default_policy
+from raytrain.release.gate.policy import Policy, default_policy
 from raytrain.release.gate.promote import Desk, Insisted, Promotion, consider, promote
 from raytrain.release.gate.record import checklist_of, record_of
 from raytrain.release.keys import KeyRing
@@ -24,15 +23,6 @@ pytestmark = pytest.mark.whole
 
 V1 = Version(1, 0, 0)
 CHANGE = Insisted(change_policy_as="on-call")
-WEAK = Policy(
-    PolicySection.model_validate(
-        {
-            "policy": "weak",
-            "targets": [{"to": "production", "reports": [], "documents": [], "max_age_days": None}],
-        }
-    ),
-    default_contract(),
-)
 
 
 def by(desk: Desk, who: str, evidence: Evidence, policy: Policy, insisted: Insisted, why: str) -> Promotion:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from killed_at_a_change import run_until
-from registry_contract import V1, RegistryContract, faults_of, release, script, state_told, states_of
+from registry_contract import V1, RegistryContract, faults_of, move, release, script, state_told, states_of
 from registry_places import OnDisk
 from shelf_contract import ShelfContract
 
@@ -128,3 +128,25 @@ def test_files_that_were_not_finished_are_strays(place: Folder, ring: KeyRing, b
     assert [Path(one.place).name for one in registry.orphans()] == [".staging-abc-1-0", ".staged-1-abc"]
     registry.delete(registry.orphans(), grace_s=0)
     assert registry.orphans() == [] and faults_of(registry, ring) == []
+
+
+def test_a_link_whose_answer_was_lost_is_found_to_be_ours(
+    place: Folder, ring: KeyRing, bundles: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on NFS, where the client asks a second time and is told that the name is taken: by its own first try."""
+    link = Path.hardlink_to
+
+    def asked_twice(file: Path, target: Path) -> None:
+        link(file, target)
+        link(file, target)
+
+    registry = Registry(place.open())
+    monkeypatch.setattr(Path, "hardlink_to", asked_twice)
+    release(registry, ring, V1, bundles[0])
+    move(registry, V1, None)
+    assert [one.action for one in registry.entries("sums")] == ["register", "move"]
+    assert faults_of(registry, ring) == [] and registry.orphans() == []
+    monkeypatch.undo()
+    store = place.open()
+    assert not store.create_entry("sums", 2, b"of somebody else"), "that one is not"
+    assert store.create_entry("sums", 3, b"ours")

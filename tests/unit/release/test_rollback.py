@@ -1,4 +1,4 @@
-"""Back to the version before: which one that is, what must hold, and that whoever is killed leaves old or new."""
+"""Back to the version before: what must hold, and that whoever is killed leaves old or new."""
 
 from __future__ import annotations
 
@@ -21,50 +21,15 @@ from raytrain.release.gate.evidence import Shelves
 from raytrain.release.gate.policy import default_policy
 from raytrain.release.gate.promote import Desk, Wanted, promote
 from raytrain.release.keys import KeyRing
-from raytrain.release.registry.journal import Entry
 from raytrain.release.registry.registry import Registry
 from raytrain.release.registry.shelf import shelf_of
 from raytrain.release.registry.versions import Version
-from raytrain.release.rollback import Hangar, RollbackOptions, choose_target, good_versions, roll_back
+from raytrain.release.rollback import Hangar, RollbackOptions, roll_back
 from raytrain.storage.location import Location
 
 pytestmark = pytest.mark.whole
 
 PLAIN = RollbackOptions()
-
-
-def moves(*versions: str) -> list[Entry]:
-    """Of production, with what else may happen between. `1.0.0 again` = promoted once more."""
-    found = [Entry(0, "", "", "", "move", {"alias": "staging", "version": "7.0.0"}, "")]
-    for version in versions:
-        number, _, how = version.partition(" ")
-        found.append(Entry(0, "", "", "", "register", {"version": number}, ""))
-        found.append(Entry(0, "", "", "", "move", {"alias": "production", "version": number}, how))
-    return found
-
-
-def is_promotion(move: Entry) -> bool:
-    return move.why == "again"
-
-
-@pytest.mark.parametrize(
-    ("history", "left"),
-    [
-        ([], []),
-        (["1.0.0"], ["1.0.0"]),
-        (["1.0.0", "1.1.0", "1.2.0"], ["1.0.0", "1.1.0", "1.2.0"]),
-        (["1.0.0", "1.1.0", "1.2.0", "1.1.0"], ["1.0.0", "1.1.0"]),
-        (["1.0.0", "1.1.0", "1.2.0", "1.1.0", "1.0.0"], ["1.0.0"]),
-        (["1.0.0", "1.1.0", "1.0.0", "1.2.0"], ["1.0.0", "1.2.0"]),
-        (["1.0.0", "1.1.0", "1.0.0", "1.1.0"], ["1.0.0", "1.1.0"]),
-        (["1.0.0", "1.1.0", "1.0.0 again"], ["1.1.0", "1.0.0"]),
-        (["1.0.0", "1.1.0", "1.0.0 again", "1.1.0"], ["1.1.0"]),
-        (["1.0.0", "1.1.0", "1.1.0 again"], ["1.0.0", "1.1.0"]),
-        (["1.0.0", "1.1.0", "1.2.0", "1.0.0 again", "1.2.0"], ["1.1.0", "1.2.0"]),
-    ],
-)
-def test_going_back_takes_what_was_left_off_the_list(history: list[str], left: list[str]) -> None:
-    assert [str(one) for one in good_versions(moves(*history), is_promotion)] == left
 
 
 def test_what_was_withdrawn_is_passed_over(hangar: Hangar) -> None:
@@ -75,25 +40,6 @@ def test_what_was_withdrawn_is_passed_over(hangar: Hangar) -> None:
     with pytest.raises(RefusedError, match="was withdrawn"):
         require_released(hangar.registry, "sums@1.1.0", hangar.ring)
     assert back(hangar) == "1.0.0"
-
-
-def test_who_goes_back_twice_gets_two_versions_back_unless_another_is_named() -> None:
-    first, second, third = Version(1, 0, 0), Version(1, 1, 0), Version(1, 2, 0)
-    history = ["1.0.0", "1.1.0", "1.2.0"]
-    assert choose_target(moves(*history), "sums", None, is_promotion) == (third, second)
-    assert choose_target(moves(*history, "1.1.0"), "sums", None, is_promotion) == (second, first)
-    assert choose_target(moves(*history, "1.1.0"), "sums", third, is_promotion) == (second, third), (
-        "forth again, if asked"
-    )
-    for known, to, kind, words in (
-        (moves(), None, RefusedError, "nothing in production"),
-        (moves("1.0.0"), None, RefusedError, "no version before 1.0.0"),
-        (moves(*history, "1.1.0", "1.0.0"), None, RefusedError, "no version before 1.0.0"),
-        (moves(*history), Version(7, 0, 0), ConfigError, "in production were besides: 1.1.0, 1.0.0"),
-    ):
-        with pytest.raises(kind) as caught:
-            choose_target(known, "sums", to, is_promotion)
-        assert words in str(caught.value)
 
 
 @pytest.fixture(scope="module")
@@ -137,7 +83,7 @@ def bundle_of(hangar: Hangar, version: str) -> Path:
 
 
 def test_it_goes_back_and_further_back_and_serving_takes_it(hangar: Hangar) -> None:
-    rehearsed = roll_back(hangar, "sums", None, RollbackOptions(rehearse=True))
+    rehearsed = roll_back(hangar, "sums", hangar.ring.signing_key("release"), RollbackOptions(rehearse=True))
     assert not rehearsed.moved and rehearsed.record is None
     assert str(hangar.registry.state("sums").aliases["production"]) == "1.2.0"
     assert list(rehearsed.seconds) == ["verify", "compatible", "weights"]
