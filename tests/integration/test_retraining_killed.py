@@ -1,0 +1,85 @@
+"""A retraining with what a loop may ask for: a search, reports, all of them signed, staging. It is killed with -9 after
+each of its steps, and each time the same command goes on. The check of the pipeline is left out: an adapter over random
+weights cannot learn eight rows by heart."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from bench import Bench, wait_until
+from retrained import NAME, Site, put_up, row
+
+STEPS = (
+    "rows", "prepare", "tune", "train", "baseline", "evaluate", "compare", "release", "staging", "production",
+)  # fmt: skip
+REPORTS = ["evaluation", "contamination", "safety", "drift"]
+PRODUCTION = {
+    "to": "production", "reports": REPORTS, "signed_evidence": True, "override_by": ["lead"],
+    "worst_failure": "critical",  # a model of random weights refuses nobody
+}  # fmt: skip
+SEARCH: dict[str, Any] = {
+    "space": {"train.learning_rate": {"type": "float", "low": 1e-4, "high": 1e-2, "log": True}},
+    "num_trials": 3,
+    "scheduler": "none",
+    "probe_steps": 0,
+    "max_concurrent": 1,
+}
+
+
+def num_told(site: Site, order: str, step: str) -> int:
+    """So often the order's run has said that a step is done."""
+    return sum(one["message"].startswith(f"{step}: ") for one in site.bench.events(order))
+
+
+def killed_after(site: Site, order: str, step: str) -> None:
+    before = num_told(site, order, step)
+    running = site.bench.start("retrain", site.loop, order, "--json")
+    wait_until(
+        lambda: num_told(site, order, step) > before or running.process.poll() is not None,
+        900,
+        lambda: f"{step} is done: " + running.files[1].read_text()[-3000:],
+    )
+    running.process.kill()
+    outcome = running.ended()
+    assert outcome.code == -9, f"before {step}: {outcome.told()}"
+
+
+@pytest.mark.thorough
+@pytest.mark.timeout(3600)
+def test_killed_after_each_step_it_goes_on_and_makes_nothing_twice(
+    joined: Bench, tiny_llama: Path, tmp_path: Path
+) -> None:
+    staging = {"to": "staging", "reports": ["evaluation"], "documents": []}
+    site = put_up(joined, tiny_llama, tmp_path, targets=(staging, PRODUCTION), search=SEARCH)
+    site.run("baseline", "freeze", site.model, "--suite", tmp_path / "cases.yaml", "--name", "golden")
+    site.pool().add([row(number, f"user {number % 3}") for number in range(30)])
+    order = site.run("loop", "run", site.loop).object["queued"]
+
+    for step in STEPS[:-1]:
+        killed_after(site, order, step)
+    done = site.run("retrain", site.loop, order, timeout_s=600).object
+
+    assert (done["outcome"], site.production()) == ("succeeded", "1.1.0"), done
+    assert site.pool().counts()["used"] == 30
+    record = json.loads((site.artifact(order, "record") / "record.json").read_text())
+    known = {one["name"]: one["was_known"] for one in record["steps"]}
+    assert tuple(known) == STEPS
+    assert [name for name, was_known in known.items() if not was_known] == ["release", "production"]
+    entries = site.run("registry", "log", NAME).object["entries"]
+    moves = [
+        (one["details"]["alias"], one["details"]["version"]) for one in entries if one["action"] == "move"
+    ]
+    assert moves == [("production", "1.0.0"), ("staging", "1.1.0"), ("production", "1.1.0")]
+    kinds = [one["kind"] for one in site.bench.show(order)["artifacts"] if one["direction"] == "written"]
+    for kind in ("contamination", "safety", "golden"):
+        assert any(kind in one for one in kinds), (kind, kinds)
+    (study,) = site.run("runs", "list", "--kind", "tune").object["runs"]
+    trained = [one["id"] for one in site.run("runs", "list", "--kind", "train").object["runs"]]
+    trials = [f"{study['id']}-{number:04d}" for number in range(SEARCH["num_trials"])]
+    assert sorted(one for one in trained if one.startswith(study["id"])) == trials
+    assert len(trained) == len(trials) + 1, "1.0.0 and the trials, the best of which is 1.1.0"
+    first = site.bench.show(trials[0])["run"]["config"]
+    assert first["train"]["learning_rate"] == 1e-2, "production's own is tried first"
