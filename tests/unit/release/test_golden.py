@@ -116,7 +116,7 @@ def test_a_share_is_the_decimal_that_was_written(count: int, share: float, total
 
 def test_a_critical_category_that_is_not_in_the_golden_set_is_refused(tmp_path: Path) -> None:
     golden, after = frozen(tmp_path), now(tmp_path, BEFORE)
-    with pytest.raises(ConfigError, match="no category 'geometri' .did you mean geometry") as caught:
+    with pytest.raises(ConfigError, match=r"no category 'geometri' .did you mean geometry") as caught:
         find_drift(golden, after, GoldenLimits(critical=("algebra", "geometri")))
     assert caught.value.why.startswith("its categories are algebra, geometry, words")
     assert find_drift(golden, after, GoldenLimits()).as_dict()["categories"] == (
