@@ -8,8 +8,12 @@ A unit test fails when a file in the tree is not what this writes.
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
+
+from pydantic.json_schema import GenerateJsonSchema
+from pydantic_core.core_schema import WithDefaultSchema
 
 from raytrain.config.section import Section
 from raytrain.evaluation.answering.settings import EvaluateSettings
@@ -109,9 +113,19 @@ def pages() -> dict[Path, str]:
     }
 
 
+class _WithFactories(GenerateJsonSchema):
+    """Pydantic leaves out a default that is made anew each time."""
+
+    def get_default_value(self, schema: WithDefaultSchema) -> Any:
+        factory = schema.get("default_factory")
+        if factory is None or schema.get("default_factory_takes_data"):
+            return super().get_default_value(schema)
+        return cast("Callable[[], Any]", factory)()
+
+
 def _keys(title: str, model: type[Section], first: list[list[str]]) -> list[str]:
     """Every key of a file, the sections' below its own; `first` are rows of keys that no section has."""
-    schema = model.model_json_schema()
+    schema = model.model_json_schema(schema_generator=_WithFactories)
     sections = {name: _section_of(prop, schema) for name, prop in schema["properties"].items()}
     plain = {name: schema["properties"][name] for name, section in sections.items() if section is None}
     parts = [f"## {title}", ""]
@@ -186,10 +200,7 @@ def _rows(
 
 
 def _default(prop: dict[str, Any]) -> str:
-    """A field whose default is made anew for each recipe has none in the schema: it is an empty list or mapping."""
-    empty = {"array": "[]", "object": "{}"}.get(str(prop.get("type")), "")
-    default = json.dumps(prop["default"], ensure_ascii=False) if "default" in prop else empty
-    return f"`{default}`" if default else ""
+    return f"`{json.dumps(prop['default'], ensure_ascii=False)}`" if "default" in prop else ""
 
 
 def _allowed(prop: dict[str, Any], schema: dict[str, Any]) -> str:

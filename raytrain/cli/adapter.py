@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping
 from contextlib import redirect_stdout
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -127,25 +128,26 @@ def deploy(
 ) -> int:
     """Sign a bundle, register it under the next version, and put it through the gate; again, it goes on."""
     from raytrain.release.gate.about import about_bundle
-    from raytrain.release.gate.promote import Wanted
+    from raytrain.release.gate.promote import Wanted, check_beforehand
     from raytrain.release.gate.promote import promote as promote_version
     from raytrain.release.registry.next_version import register_next
     from raytrain.release.signing import sign, signature_place
     from raytrain.storage.artifact import open_artifact
     from raytrain.storage.named_places import place_of_artifact
 
+    gate.check_checklist(checklist, policy)
     keys, opened = ring_of(ring), open_artifact(place_of_artifact(bundle), verify=False)
     folder = opened.path
     signing_key = keys.signing_key(key)
     asked = gate.policy_of(policy)
-    asked.target(to)
-    about_bundle(opened)  # before anything is written
-    if not signature_place(folder).is_file():
-        sign(folder, signing_key)
+    about = about_bundle(opened)
+    wanted = Wanted(name, to, asked, tuple(evidence or ()), why)
     with gate.desk_of(place, ring, quiet=as_json) as desk:
+        check_beforehand(desk, wanted, about, signing_key.public)  # a version that is registered stays
+        if not signature_place(folder).is_file():
+            sign(folder, signing_key)
         version = register_next(desk.registry, name, folder, desk.ring, why=why or "deployed")
-        wanted = Wanted(f"{name}@{version}", to, asked, tuple(evidence or ()), why)
-        done = promote_version(desk, wanted, signing_key)
+        done = promote_version(desk, replace(wanted, reference=f"{name}@{version}"), signing_key)
     return gate.tell_promotion(done, checklist, as_json)
 
 

@@ -54,11 +54,12 @@ def golden(
     from raytrain.evaluation.answering.settings import settings_from
     from raytrain.evaluation.evaluate import evaluate
     from raytrain.release.gate.evaluations import trained_digest
-    from raytrain.release.golden import GoldenLimits, find_drift
+    from raytrain.release.golden import GoldenLimits, check_critical, find_drift
     from raytrain.release.runnable import find_runnable
 
     settings = settings_from(overrides or [])
-    frozen = _golden_set(baseline)
+    frozen, limits = _golden_set(baseline), GoldenLimits(max_lost, tuple(critical or ()))
+    check_critical(frozen, limits)  # before the model is asked anything
     suites = load_suites(suite or _suite_files(frozen))
     asked = find_runnable(model, registry_of(place), ring_of(ring))
     with redirect_stdout(sys.stderr), ProgressBars(stderr_console(), quiet=as_json) as bars:
@@ -71,7 +72,7 @@ def golden(
         raise ConfigError(
             f"{model} has no digest", why="it is an endpoint", fix="name the model that answers there"
         )
-    drift = find_drift(frozen, result.evaluation, GoldenLimits(max_lost, tuple(critical or ())))
+    drift = find_drift(frozen, result.evaluation, limits)
     written = _write(settings.storage.location, drift, frozen, result.evaluation, subject)
     told = {**drift.as_dict(), "subject": subject, "report": str(written.location), "digest": written.digest}
     refused = None if drift.passed else _refusal(model, drift)

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from raytrain.errors import ConfigError, PlatformError
+from raytrain.errors import ConfigError, PlatformError, StorageError
 from raytrain.storage.location import storage_error
 
 ReplaceOption = Annotated[
@@ -45,12 +45,26 @@ def check_outputs(outputs: Sequence[Path], *, inputs: Iterable[Path] = (), repla
             )
 
 
+def check_can_be_made(output: Path) -> None:
+    """For a command that changes something before it writes: makes the folder, and a file in it that is dropped again.
+
+    Raises StorageError where that cannot be done.
+    """
+    staged = _staged(output)
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        staged.touch()
+        staged.unlink()
+    except OSError as error:
+        raise _unwritten(error, output) from error
+
+
 def write_files(files: Mapping[Path, Iterable[str]]) -> list[int]:
     """Write all of the files whole, or none; returns how many texts each has. Half of a surrogate pair is escaped.
 
     Raises StorageError where the disk is full or cannot be written; what making the texts raises goes through.
     """
-    staged = {path: path.with_name(f".{path.name}.{os.getpid()}.tmp") for path in files}
+    staged = {path: _staged(path) for path in files}
     try:
         numbers = [_write(staged[path], texts, path) for path, texts in files.items()]
         for path, one in staged.items():
@@ -71,11 +85,20 @@ def _write(staged: Path, texts: Iterable[str], path: Path) -> int:
                 stream.write(text)
                 number += 1
     except OSError as error:
-        # A full disk names no file, and the staged one is nothing that a person knows.
         if isinstance(error, PlatformError) or error.filename not in (None, str(staged)):
             raise
-        raise storage_error(OSError(error.errno, error.strerror), path, "write") from error
+        raise _unwritten(error, path) from error
     return number
+
+
+def _staged(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{os.getpid()}.tmp")
+
+
+def _unwritten(error: OSError, path: Path) -> StorageError:
+    """A full disk names no file, and the staged one is nothing that a person knows."""
+    named = None if error.filename == str(_staged(path)) else error.filename
+    return storage_error(OSError(error.errno, error.strerror, named), path, "write")
 
 
 def _is_same(one: Path, other: Path) -> bool:

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from raytrain.cli.keys import RingOption, ring_of
-from raytrain.cli.output import JsonOption, emit, stderr_console
-from raytrain.cli.outputs import check_outputs, write_files
+from raytrain.cli.output import JsonOption, emit, report_error, stderr_console
+from raytrain.cli.outputs import check_can_be_made, check_outputs, write_files
 from raytrain.cli.recorded_runs import opened_records, wide
 from raytrain.cli.registry_place import PlaceOption, registry_of
-from raytrain.errors import ConfigError, RefusedError
+from raytrain.errors import ConfigError, StorageError
+from raytrain.storage.location import translated_errors
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -82,8 +83,7 @@ def promote(
             fix="say --override or --change-policy, or leave it out",
         )
     insisted = Insisted(role if override else None, (role or "") if change_policy else None)
-    if checklist is not None:
-        check_outputs([checklist], inputs=[] if policy is None else [policy], replace=True)
+    check_checklist(checklist, policy)
     wanted = Wanted(reference, to, policy_of(policy), tuple(evidence or ()), why)
     registry_of(place).find(reference)
     # Before the bundle is read: a key that others may read, or that is not there, ends it here.
@@ -109,12 +109,17 @@ def _active_key(keys: KeyRing, name: str) -> PublicKey:
     return found
 
 
-def tell_promotion(done: Promotion, checklist: Path | None, as_json: bool, *, dry_run: bool = False) -> int:
-    """Print how it went, and write the checklist; the exit code."""
-    from raytrain.release.gate.record import checklist_of
-
+def check_checklist(checklist: Path | None, policy: Path | None) -> None:
+    """Before an alias is moved. Raises ConfigError where it would be written over the policy, or is a folder;
+    StorageError where it cannot be written."""
     if checklist is not None:
-        write_files({checklist: [checklist_of(done.judged)]})
+        check_outputs([checklist], inputs=[] if policy is None else [policy], replace=True)
+        check_can_be_made(checklist)
+
+
+def tell_promotion(done: Promotion, checklist: Path | None, as_json: bool, *, dry_run: bool = False) -> int:
+    """Print how it went, and write the checklist; the exit code. What cannot be written hides no verdict."""
+    unwritten = None if checklist is None else _write_checklist(checklist, done)
     change, one = done.judged.policy_change, done.judged.override
     loud = [] if change is None else [f"POLICY CHANGED {change.told()}"]
     if one is not None:
@@ -124,14 +129,29 @@ def tell_promotion(done: Promotion, checklist: Path | None, as_json: bool, *, dr
         )
     for told in loud:
         stderr_console().print(told, style="bold red", markup=False, highlight=False, soft_wrap=True)
-    refusal = done.refusal
+    error = done.refusal or unwritten
     result = {
         **done.as_dict(),
         "dry_run": dry_run,
-        **({} if refusal is None else {"error": refusal.as_dict()}),
+        **({} if unwritten is None else {"checklist": {"error": unwritten.as_dict()}}),
+        **({} if error is None else {"error": error.as_dict()}),
     }
     emit(result, as_json, lambda console: _show(wide(console), done, dry_run=dry_run))
-    return 0 if refusal is None else RefusedError.exit_code
+    if unwritten is not None and not as_json:
+        report_error(unwritten, as_json)
+    return 0 if error is None else error.exit_code
+
+
+def _write_checklist(checklist: Path, done: Promotion) -> StorageError | None:
+    """Why it could not be written; None where it was."""
+    from raytrain.release.gate.record import checklist_of
+
+    try:
+        with translated_errors(checklist, "write"):
+            write_files({checklist: [checklist_of(done.judged)]})
+    except StorageError as error:
+        return error
+    return None
 
 
 def approve(

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from fractions import Fraction
 from typing import Any
 
-from raytrain.errors import RefusedError
+from raytrain.config.recipe import nearest
+from raytrain.errors import ConfigError, RefusedError
 from raytrain.evaluation.decision.conditions import find_differences, refuse_unlike
 from raytrain.evaluation.decision.contract import SuiteRules
 from raytrain.evaluation.decision.suite_comparison import compare_suite
@@ -66,12 +68,14 @@ class Drift:
     limits: GoldenLimits
     critical_lost: tuple[str, ...]
     """Ids of items of critical categories."""
+    categories: tuple[str, ...]
+    """That the golden set has."""
 
     @property
     def passed(self) -> bool:
         return (
             not self.critical_lost
-            and self.num_lost <= self.limits.max_lost * self.num_right
+            and is_within(self.num_lost, self.limits.max_lost, self.num_right)
             and self.num_right > 0
         )
 
@@ -98,11 +102,46 @@ class Drift:
         }
 
 
+def is_within(count: int, share: float, total: int) -> bool:
+    """Whether that is at most this share of all, by the decimal that was written: 29 of 100 are 0.29."""
+    return count <= Fraction(str(share)) * total
+
+
+def categories_of(golden: Evaluation) -> tuple[str, ...]:
+    """Of its items, by name."""
+    found = {one.category for records in golden.records.values() for one in records}
+    return tuple(sorted(one for one in found if one is not None))
+
+
+def told_unknown(critical: Sequence[str], categories: Sequence[str]) -> str | None:
+    """What is wrong where one of these is no category, and so would hold nothing back; None where all are."""
+    unknown = next((one for one in critical if one not in categories), None)
+    if unknown is None:
+        return None
+    near = nearest(unknown, categories)
+    meant = f" (did you mean {near}?)" if near else ""
+    return f"the golden set has no category {unknown!r}{meant}"
+
+
+def check_critical(golden: Evaluation, limits: GoldenLimits) -> None:
+    """Raises ConfigError where the golden set has no item of a critical category."""
+    categories = categories_of(golden)
+    told = told_unknown(limits.critical, categories)
+    if told is not None:
+        raise ConfigError(
+            told,
+            why=f"its categories are {', '.join(categories[:20]) or 'none'}: it would hold nothing back",
+            fix="name one of these, or freeze a golden set with such items",
+        )
+
+
 def find_drift(golden: Evaluation, now: Evaluation, limits: GoldenLimits) -> Drift:
     """Item beside item, over every suite of the golden set.
 
-    Raises RefusedError where the golden set is not frozen, or the two were not asked the same.
+    Raises RefusedError where the golden set is not frozen, or the two were not asked the same; what `check_critical`
+    raises.
     """
+    check_critical(golden, limits)
     if golden.artifact.kind != "baseline":
         raise RefusedError(
             f"{golden.artifact.location} is no golden set",
@@ -137,6 +176,7 @@ def find_drift(golden: Evaluation, now: Evaluation, limits: GoldenLimits) -> Dri
         changes=tuple(changed),
         limits=limits,
         critical_lost=tuple(one.item_id for one in changed if one.lost and one.category in limits.critical),
+        categories=categories_of(golden),
     )
 
 

@@ -25,6 +25,8 @@ from guide import (
     write_modules,
 )
 
+from raytrain.release.gate.policy import TargetSection
+
 pytestmark = pytest.mark.whole
 
 MINIMAL = "model:\n  base_model: models/smollm2\ndata:\n  sources: rows.jsonl\n"
@@ -400,6 +402,15 @@ def test_the_reference_is_what_the_sections_say() -> None:
     for page, text in module.pages().items():
         written = page.read_text(encoding="utf-8")
         assert written == text, f"{page.name} is out of date: run `python docs/reference.py`"
+
+
+def test_a_default_that_is_made_anew_is_told() -> None:
+    told = (ROOT / "docs" / "gate-reference.md").read_text(encoding="utf-8")
+    for key, field in TargetSection.model_fields.items():
+        if field.default_factory is not None:
+            default = json.dumps(field.get_default(call_default_factory=True))
+            row = next(line for line in told.splitlines() if line.startswith(f"| `{key}` |"))
+            assert f"| `{default}` |" in row, row
 
 
 BROKEN = """

@@ -24,7 +24,13 @@ from raytrain.evaluation.suite import load_suite
 from raytrain.models.inference import load_for_inference
 from raytrain.pipeline.steps import Stopped
 from raytrain.release.gate.policy import Report, TargetSection
-from raytrain.release.golden import GoldenLimits, find_drift, golden_place, write_golden_report
+from raytrain.release.golden import (
+    GoldenLimits,
+    check_critical,
+    find_drift,
+    golden_place,
+    write_golden_report,
+)
 from raytrain.storage.artifact import Artifact, open_artifact
 from raytrain.storage.location import Location
 from raytrain.storage.manifest import MANIFEST_NAME, digest_of, read_manifest, short_digest
@@ -99,12 +105,13 @@ def _safety(candidate: Candidate, place: Location, tell: Callable[[str], None]) 
 def _golden_report(candidate: Candidate, target: TargetSection) -> Artifact:
     storage = candidate.spec.storage.location
     frozen = open_evaluation(_golden_set(storage, target.golden))
+    limits = GoldenLimits(target.max_lost, tuple(target.critical))
+    check_critical(frozen, limits)
     files = frozen.artifact.manifest.provenance.get("suite_files") or {}
     suites = [load_items(load_suite(Path(file))) for file in files.values()]
     result = evaluate(candidate.model, suites, candidate.settings)
     if result.evaluation is None:
         raise Stopped(result.stopped_by or "somebody")
-    limits = GoldenLimits(target.max_lost, tuple(target.critical))
     drift = find_drift(frozen, result.evaluation, limits)
     where = golden_place(storage, candidate.digest, frozen, result.evaluation)
     return write_golden_report(where, drift, frozen, result.evaluation, candidate.digest)

@@ -72,7 +72,7 @@ class TargetSection(Section):
     max_lost: Annotated[float, Field(ge=0.0, le=1.0)] = 0.02
     """Share of the golden set's right answers that may be lost: 2 in 100 as 0.02."""
     critical: list[Name] = Field(default_factory=list)
-    """Categories of the golden set of which none may be lost."""
+    """Categories of the golden set of which none may be lost; one that it does not have fails the drift report."""
     max_suspects: Annotated[float, Field(ge=0.0, le=1.0)] = 0.0
     """Share of a suite's items that the contamination report may suspect: 1 in 100 as 0.01."""
     worst_failure: Literal["none", "low", "medium", "high", "critical"] = "medium"

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from raytrain.errors import ConfigError, IntegrityError, RefusedError
-from raytrain.release.gate.about import about_bundle, read_documents
+from raytrain.release.gate.about import About, about_bundle, read_documents
 from raytrain.release.gate.approvals import Statement, read_approvals
 from raytrain.release.gate.authority import check_promotes, check_speaks_for
 from raytrain.release.gate.enforce import require_released
@@ -156,6 +156,19 @@ def consider(desk: Desk, wanted: Wanted, speaker: PublicKey | None, insisted: In
     judged = replace(judge(desk, wanted), policy_change=change)
     is_held = judged.outcome.verdict != "GO"
     return replace(judged, override=override) if is_held else judged
+
+
+def check_beforehand(desk: Desk, wanted: Wanted, about: About, speaker: PublicKey) -> None:
+    """Raises what `promote` would for the policy, the key or the evidence: for whoever registers the version first, and
+    for good. The name may be new. Writes nothing."""
+    target = wanted.policy.target(wanted.target)
+    check_promotes(wanted.policy, wanted.target, speaker)
+    name = wanted.reference.partition("@")[0]
+    before = last_promotion(desk.registry, name, wanted.target, desk.registry.journal(name).read())
+    changed_policy(before, wanted.policy, wanted.target, speaker, (None, wanted.why))
+    desk.tell("reading the evidence")
+    finder = Finder(desk.shelves, desk.ring)
+    gather(open_evidence(wanted.evidence, desk.ring), about, wanted.policy, target, finder)
 
 
 def promote(desk: Desk, wanted: Wanted, key: SigningKey, insisted: Insisted = NOTHING) -> Promotion:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from datetime import datetime
+from typing import Any
 
 from raytrain.evaluation.contamination.report import REPORT_KIND as CONTAMINATION_KIND
 from raytrain.evaluation.safety.findings import SEVERITIES
@@ -12,7 +13,7 @@ from raytrain.evaluation.safety.report_files import KIND as SAFETY_KIND
 from raytrain.release.gate.about import About, read_json
 from raytrain.release.gate.policy import TargetSection
 from raytrain.release.gate.rules import Reading, Status
-from raytrain.release.golden import GOLDEN_KIND
+from raytrain.release.golden import GOLDEN_KIND, is_within, told_unknown
 from raytrain.storage.artifact import Artifact
 
 PIPELINE_KIND = "check_report"
@@ -75,7 +76,7 @@ def _contamination(artifact: Artifact, about: About, target: TargetSection) -> R
         return why
     content = read_json(artifact, "report.json")
     suite, found, items = content["suite"], int(content["num_suspects"]), int(content["num_items"])
-    passed = "train" in content["splits"] and items > 0 and found <= target.max_suspects * items
+    passed = "train" in content["splits"] and items > 0 and is_within(found, target.max_suspects, items)
     told = (
         f"{suite['name']}: {found} of {items} items",
         f"at most {100 * target.max_suspects:g} %",
@@ -110,6 +111,12 @@ def _safety(artifact: Artifact, about: About, target: TargetSection) -> Reading 
     return _reading(artifact, "safety", status, told)
 
 
+def _unknown_category(content: Mapping[str, Any], target: TargetSection) -> str | None:
+    if target.critical and "categories" not in content:
+        return "the report does not say which categories the golden set has"
+    return told_unknown(target.critical, content.get("categories", ()))
+
+
 def _drift(artifact: Artifact, about: About, target: TargetSection) -> Reading | str:
     """By the policy's own limits; those that the check was made with do not count."""
     if why := _other("subject", artifact.manifest.parents.get("subject"), about.subject):
@@ -122,8 +129,9 @@ def _drift(artifact: Artifact, about: About, target: TargetSection) -> Reading |
         one["item_id"] for one in items if one["after"] < one["before"] and one["category"] in target.critical
     ]
     agrees = lost == sum(one["after"] < one["before"] for one in items)
-    passed = agrees and not grave and right > 0 and lost <= target.max_lost * right
-    why = f"critical ones: {', '.join(grave[:5])}" if grave else f"{content['num_won']} won"
+    unknown = _unknown_category(content, target)
+    passed = agrees and not grave and not unknown and right > 0 and is_within(lost, target.max_lost, right)
+    why = f"critical ones: {', '.join(grave[:5])}" if grave else unknown or f"{content['num_won']} won"
     if target.golden not in (None, golden):
         passed, why = False, f"about the golden set {golden}, and the policy asks for {target.golden}"
     elif not agrees:
@@ -132,7 +140,9 @@ def _drift(artifact: Artifact, about: About, target: TargetSection) -> Reading |
         f"{lost} of {right} right answers lost",
         f"at most {100 * target.max_lost:g} %{', none of ' if target.critical else ''}{', '.join(target.critical)}",
         why,
-        "find out what was lost (items.jsonl of the report), or freeze another golden set",
+        "name categories that the golden set has under `critical`, and check it again"
+        if unknown
+        else "find out what was lost (items.jsonl of the report), or freeze another golden set",
     )
     return _reading(artifact, "drift", "passed" if passed else "failed", told)
 

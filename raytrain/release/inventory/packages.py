@@ -91,6 +91,13 @@ def environment_of(requirements: Sequence[str]) -> Environment:
     return Environment(tuple(sorted(names)), tuple(packages), tuple(sorted(missing)))
 
 
+def constraints_of(environment: Environment) -> str:
+    """Lines for `pip install -c`: elsewhere the same versions are installed, of another build or not."""
+    lines = ["# All that requirements.txt led to where the bundle was checked, as sbom.cdx.json lists it."]
+    lines += [f"{one.name}=={one.version.partition('+')[0]}" for one in environment.packages]
+    return "\n".join(lines) + "\n"
+
+
 def _parsed(line: str) -> Requirement:
     try:
         return Requirement(line)

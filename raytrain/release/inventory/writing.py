@@ -1,4 +1,4 @@
-"""Puts both documents into a bundle that is being staged."""
+"""Puts both documents into a bundle that is being staged, and the versions that the first lists as constraints."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ from pathlib import Path
 from raytrain.release.bundle.description import BundleDescription
 from raytrain.release.bundle.lineage import Lineage
 from raytrain.release.inventory.ml_bom import model_component, model_dependencies, other_components
-from raytrain.release.inventory.packages import environment_of, read_requirements
+from raytrain.release.inventory.packages import constraints_of, environment_of, read_requirements
 from raytrain.release.inventory.provenance import PROVENANCE_FILE, provenance_of
 from raytrain.release.inventory.provenance import to_text as statement_text
 from raytrain.release.inventory.sbom import SBOM_FILE, assemble, package_ref, to_text, validate_sbom
 
 REQUIREMENTS_FILE = "requirements.txt"
+CONSTRAINTS_FILE = "constraints.txt"
 
 
 def write_inventory(
@@ -23,7 +24,8 @@ def write_inventory(
     *,
     requirements: Sequence[str] | None = None,
 ) -> None:
-    """Write `sbom.cdx.json` and then `provenance.intoto.json`, which covers what lies in `folder` by then.
+    """Write `sbom.cdx.json`, `constraints.txt` and then `provenance.intoto.json`, which covers what lies in `folder` by
+    then.
 
     requirements: of what runs the bundle; by default those of its requirements.txt, or raytrain's where it has none.
     Raises ConfigError where one is not installed, IntegrityError where another version is, or where the document is not
@@ -42,5 +44,6 @@ def write_inventory(
     )
     validate_sbom(document)
     (folder / SBOM_FILE).write_text(to_text(document), encoding="utf-8")
+    (folder / CONSTRAINTS_FILE).write_text(constraints_of(environment), encoding="utf-8")
     statement = provenance_of(folder, lineage.subject, description)
     (folder / PROVENANCE_FILE).write_text(statement_text(statement), encoding="utf-8")

@@ -151,6 +151,8 @@ def test_what_runs_it_is_pinned_and_holds_no_secret(
     assert "COPY --chown=10001 merged merged" in lines
     index = lines.index("ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu")
     assert lines[index + 1].startswith('RUN pip install --no-cache-dir --index-url "$TORCH_INDEX" torch==')
+    assert "COPY requirements.txt constraints.txt ./" in lines
+    assert "RUN pip install --no-cache-dir -r requirements.txt -c constraints.txt" in lines
     assert json.loads(next(line for line in lines if line.startswith("CMD"))[4:])[0] == "python"
     pinned = [line for line in texts["requirements.txt"].splitlines() if not line.startswith("#")]
     assert pinned and all(re.fullmatch(r"[a-z0-9_]+==[0-9][0-9.a-z]*", line) for line in pinned)

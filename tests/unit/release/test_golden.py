@@ -8,11 +8,15 @@ from pathlib import Path
 
 import pytest
 from evaluations import evaluation_of, records_with
+from gates import held, team_policy, wanted
+from releases import Evidence
 
-from raytrain.errors import RefusedError
+from raytrain.errors import ConfigError, RefusedError
 from raytrain.evaluation.baseline import freeze
 from raytrain.evaluation.results import Evaluation, open_evaluation
-from raytrain.release.golden import GoldenLimits, find_drift, write_golden_report
+from raytrain.release.gate.promote import Desk
+from raytrain.release.golden import GoldenLimits, find_drift, is_within, write_golden_report
+from raytrain.storage.artifact import ArtifactWriter
 from raytrain.storage.location import Location
 
 BEFORE = [1.0] * 50 + [0.0] * 50
@@ -92,3 +96,62 @@ def test_a_golden_set_is_frozen_asked_alike_and_has_something_right(tmp_path: Pa
     (tmp_path / "poor").mkdir()
     poor = frozen(tmp_path / "poor", [0.0] * 100)
     assert not find_drift(poor, now(tmp_path, BEFORE), GoldenLimits()).passed
+
+
+@pytest.mark.parametrize(
+    ("count", "share", "total", "within"),
+    [
+        (29, 0.29, 100, True),
+        (30, 0.29, 100, False),
+        (7, 0.07, 100, True),
+        (0, 0.0, 5, True),
+        (1, 0.0, 5, False),
+        (1, 1e-05, 100_000, True),
+        (5, 1, 5, True),
+    ],
+)
+def test_a_share_is_the_decimal_that_was_written(count: int, share: float, total: int, within: bool) -> None:
+    assert is_within(count, share, total) is within
+
+
+def test_a_critical_category_that_is_not_in_the_golden_set_is_refused(tmp_path: Path) -> None:
+    golden, after = frozen(tmp_path), now(tmp_path, BEFORE)
+    with pytest.raises(ConfigError, match=r"no category 'geometri' .did you mean geometry") as caught:
+        find_drift(golden, after, GoldenLimits(critical=("algebra", "geometri")))
+    assert caught.value.why.startswith("its categories are algebra, geometry, words")
+    assert find_drift(golden, after, GoldenLimits()).as_dict()["categories"] == (
+        "algebra",
+        "geometry",
+        "words",
+    )
+
+
+@pytest.mark.whole
+def test_the_gate_holds_a_critical_category_that_the_report_does_not_know(
+    desk: Desk, evidence: Evidence
+) -> None:
+    misspelt = wanted(evidence, team_policy(critical=["algebra", "wrds"]))
+    assert held(desk, misspelt) == {"drift": "the golden set has no category 'wrds' (did you mean words?)"}
+    report = evidence.write_drift()
+    content = json.loads((report.path / "report.json").read_text())
+    del content["categories"]
+    with ArtifactWriter(report.location, kind=report.kind, parents=report.manifest.parents) as writer:
+        (writer.path / "report.json").write_text(json.dumps(content))
+        (writer.path / "items.jsonl").write_text("")
+        writer.commit(report.manifest.provenance, replace=True)
+    told = held(desk, wanted(evidence, team_policy(critical=["algebra"])))
+    assert told == {"drift": "the report does not say which categories the golden set has"}
+    assert held(desk, wanted(evidence, team_policy())) == {}
+
+
+@pytest.mark.whole
+def test_the_gate_lets_through_as_many_as_the_policy_says(desk: Desk, evidence: Evidence) -> None:
+    report = evidence.write_drift()
+    content = json.loads((report.path / "report.json").read_text())
+    lost = [{"item_id": str(i), "before": 1.0, "after": 0.0, "category": "words"} for i in range(29)]
+    with ArtifactWriter(report.location, kind=report.kind, parents=report.manifest.parents) as writer:
+        (writer.path / "report.json").write_text(json.dumps({**content, "num_lost": 29, "num_right": 100}))
+        (writer.path / "items.jsonl").write_text("".join(f"{json.dumps(one)}\n" for one in lost))
+        writer.commit(report.manifest.provenance, replace=True)
+    assert held(desk, wanted(evidence, team_policy(max_lost=0.29))) == {}
+    assert list(held(desk, wanted(evidence, team_policy(max_lost=0.28)))) == ["drift"]

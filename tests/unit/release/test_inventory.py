@@ -23,7 +23,7 @@ from raytrain.release.bundle.subject import Subject, find_subject
 from raytrain.release.inventory.packages import environment_of, read_requirements
 from raytrain.release.inventory.provenance import PROVENANCE_FILE
 from raytrain.release.inventory.sbom import SBOM_FILE, read_sbom, validate_sbom
-from raytrain.release.inventory.writing import write_inventory
+from raytrain.release.inventory.writing import CONSTRAINTS_FILE, write_inventory
 from raytrain.storage.artifact import Artifact, ArtifactWriter
 from raytrain.storage.location import Location
 from raytrain.storage.manifest import file_sha256
@@ -141,6 +141,11 @@ def test_every_package_that_is_needed_stands_in_it(written: Path) -> None:
     assert "package:pydantic-core" in edges["package:pydantic"]
     assert {"package:pydantic", "package:safetensors", "model:base", "data:dataset"} == set(edges["model"])
     assert document["compositions"][0]["aggregate"] == "complete"
+    constraints = set((written / CONSTRAINTS_FILE).read_text().splitlines()[1:])
+    assert constraints == {f"{name}=={one['version'].partition('+')[0]}" for name, one in packages.items()}
+    statement = json.loads((written / PROVENANCE_FILE).read_text())
+    told = {one["name"]: one["digest"]["sha256"] for one in statement["subject"]}
+    assert told[CONSTRAINTS_FILE] == file_sha256(written / CONSTRAINTS_FILE)
 
 
 def test_the_same_facts_give_the_same_bytes(

@@ -163,7 +163,7 @@ def _use(description: BundleDescription, needs: Needs) -> Iterator[str]:
     yield "## Use"
     yield ""
     yield "```bash"
-    yield "pip install -r requirements.txt"
+    yield "pip install -r requirements.txt -c constraints.txt"
     yield f"python inference.py --port 8000{base}"
     yield "curl localhost:8000/ready"
     if description.task == "causal_lm":

@@ -14,7 +14,7 @@ def render_dockerfile(description: BundleDescription, needs: Needs) -> str:
     """For a GPU, PyTorch's usual wheels, which bring CUDA with them; for a CPU, those without."""
     minor = ".".join(needs.python.split(".")[:2])
     torch = needs.packages.get("torch", "").partition("+")[0]
-    install = ["RUN pip install --no-cache-dir -r requirements.txt"]
+    install = ["RUN pip install --no-cache-dir -r requirements.txt -c constraints.txt"]
     if torch and not needs.gpu:
         # An argument, as a closed network has an index of its own.
         install = [
@@ -30,7 +30,7 @@ def render_dockerfile(description: BundleDescription, needs: Needs) -> str:
         *_how_to_run(description, needs),
         f"FROM python:{minor}-slim",
         "WORKDIR /bundle",
-        "COPY requirements.txt .",
+        "COPY requirements.txt constraints.txt ./",
         *install,
         # Files that only their owner may read would be out of the server's reach.
         f"COPY --chown={_USER} manifest.json bundle.json {LOADER.name} ./",
