@@ -18,7 +18,8 @@ STEPS = (
 REPORTS = ["evaluation", "contamination", "safety", "drift"]
 PRODUCTION = {
     "to": "production", "reports": REPORTS, "signed_evidence": True, "override_by": ["lead"],
-    "worst_failure": "critical",  # a model of random weights refuses nobody
+    # A model of random weights refuses nobody, and keeps no answer.
+    "worst_failure": "critical", "max_lost": 1.0,
 }  # fmt: skip
 SEARCH: dict[str, Any] = {
     "space": {"train.learning_rate": {"type": "float", "low": 1e-4, "high": 1e-2, "log": True}},
