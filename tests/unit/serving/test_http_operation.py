@@ -59,8 +59,8 @@ def test_a_line_says_who_asked_what_and_no_word_of_it(lines: list[dict[str, Any]
         assert (line["route"], line["status"], line["error"]) == ("/v1/completions", 200, None)
         assert (line["model"], line["served"], line["digest"]) == ("helper", "helper@1.2.0", "1" * 64)
         assert (line["prompt_tokens"], line["cached_tokens"], line["completion_tokens"]) == (5, 2, 2)
-        assert 0 <= line["first_piece_s"] <= line["duration_s"]
         assert line["finish"] == ["stop"]
+    assert 0 <= streamed["first_piece_s"] <= streamed["duration_s"]
     assert whole["first_piece_s"] == 0.002, "as the engine tells it: all of it came at once"
     assert (unknown["status"], unknown["error"], unknown["model"]) == (404, "model_not_found", None)
     assert (nowhere["status"], nowhere["route"]) == (404, "unmatched")
