@@ -101,10 +101,8 @@ class Replica:
         if self.wishes.wanted.is_draining:
             raise Draining
         self._refuse_mirror_of_a_full_queue(ask)
-        if (
-            not self.engine.is_alive
-        ):  # Ray Serve puts another replica in this one's place; meanwhile others answer
-            raise ReplicaLost(ask.id)
+        if not self.engine.is_alive:
+            raise ReplicaLost(ask.id)  # another one is asked, until Ray Serve has put one in this one's place
         self.answering += 1
         try:
             async with aclosing(self._generate(ask)) as answer:

@@ -72,7 +72,7 @@ class _BankedLinear(nn.Module):
     """A linear module, and what the adapters of a pass add to it.
 
     Its matrices lie as they are multiplied with, (inputs, ranks) and (ranks, outputs). Turned, as PEFT has them, what
-    they add to SmolLM2-135M's layers takes twice as long: one core of a 2.5 GHz Xeon (AVX-512) needs 4 in place of 7
+    they add to SmolLM2-135M's layers takes longer: one core of a 2.5 GHz Xeon (AVX-512) needs 4 in place of 7
     ms for one row and 16 ranks, 7 in place of 11 for 16 rows, and 34 in place of 40 for 16 rows and 128 ranks.
     """
 
