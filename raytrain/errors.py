@@ -92,6 +92,13 @@ class IntegrityError(PlatformError, RuntimeError):
     kind = "integrity"
 
 
+class NotRegisteredError(PlatformError, LookupError):
+    """A registry has no such name, version or alias. Exit code 5."""
+
+    exit_code = 5
+    kind = "not_registered"
+
+
 class RefusedError(PlatformError, RuntimeError):
     """A gate does not let this through: unlike conditions, a limit, a missing signature. Exit code 5."""
 

@@ -19,7 +19,7 @@ import pytest
 from bundles import make_bundle
 from registry_places import Place
 
-from raytrain.errors import ConfigError, IntegrityError, RefusedError
+from raytrain.errors import ConfigError, IntegrityError, NotRegisteredError, RefusedError
 from raytrain.release.keys import KeyRing
 from raytrain.release.registry.findings import Fault, Orphan
 from raytrain.release.registry.following import Following
@@ -155,11 +155,11 @@ class RegistryContract:
             (RefusedError, "is not signed", lambda: release(registry, ring, V2, unsigned)),
             (RefusedError, "was not moved", lambda: move(registry, V1, None)),
             (RefusedError, "was not moved", lambda: move(registry, V1, V1, "staging")),
-            (ConfigError, "not in the registry", lambda: move(registry, V2, V1)),
-            (ConfigError, "no alias", lambda: move(registry, V1, None, "live")),
+            (NotRegisteredError, "not in the registry", lambda: move(registry, V2, V1)),
+            (NotRegisteredError, "no alias", lambda: move(registry, V1, None, "live")),
             (ConfigError, "follows production", lambda: move(registry, V1, None, "previous")),
-            (ConfigError, "not in the registry", lambda: registry.find("other@1.0.0")),
-            (ConfigError, "not in the registry", lambda: registry.find("sums@staging")),
+            (NotRegisteredError, "not in the registry", lambda: registry.find("other@1.0.0")),
+            (NotRegisteredError, "not in the registry", lambda: registry.find("sums@staging")),
             (ConfigError, "names no version", lambda: registry.find("sums")),
             *(
                 (ConfigError, "cannot be a name", lambda odd=odd: registry.find(f"{odd}@1.0.0"))
@@ -327,7 +327,7 @@ class RegistryContract:
         counting, now = Counting(place.open()), [0.0]
         following = Following(Registry(counting), lambda: now[0])
         assert following.states(None) == {}
-        with pytest.raises(ConfigError):
+        with pytest.raises(NotRegisteredError):
             following.states(["sums"])
         release(registry, ring, V1, bundles[0])
         move(registry, V1, None)
@@ -398,7 +398,7 @@ class RegistryContract:
             with pytest.raises(RefusedError, match=r"sums@1\.0\.0 was withdrawn") as told:
                 action()
             assert "its key was lost" in told.value.why and before[-1].who in told.value.why
-        with pytest.raises(ConfigError, match="not in the registry"):
+        with pytest.raises(NotRegisteredError, match="not in the registry"):
             registry.withdraw("sums", Version(9, 0, 0), why="a slip")
         assert registry.entries("sums") == before
 

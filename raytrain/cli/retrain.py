@@ -11,7 +11,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from raytrain.cli.output import JsonOption, VerboseOption, emit, exit_code_when_stopped, stderr_console
-from raytrain.errors import ConfigError, DataError, IntegrityError, PlatformError, RefusedError
+from raytrain.errors import (
+    ConfigError,
+    DataError,
+    IntegrityError,
+    NotRegisteredError,
+    PlatformError,
+    RefusedError,
+)
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -22,7 +29,7 @@ LoopArgument = Annotated[
     Path, typer.Argument(metavar="LOOP", help="The loop's YAML file, such as jobs/loops/demo.yaml.")
 ]
 
-_FINAL = (ConfigError, DataError, IntegrityError, RefusedError)
+_FINAL = (ConfigError, DataError, IntegrityError, NotRegisteredError, RefusedError)
 """Trying again would come to the same: the order is settled. After another failure the same command goes on."""
 
 

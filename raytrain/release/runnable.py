@@ -29,7 +29,8 @@ class Runnable:
 
 def find_runnable(reference: str, registry: Registry, ring: KeyRing) -> Runnable:
     """NAME@VERSION or NAME@ALIAS is verified first, and so are the files of a bundle's folder; anything else is left as
-    it is. Raises ConfigError where the registry has no such version, or a bundle holds no format that can be asked."""
+    it is. Raises NotRegisteredError where the registry has no such version, ConfigError where a bundle holds no format
+    that can be asked."""
     name, _, wanted = reference.partition("@")
     # No model of a hub has an @ in its name; a folder may.
     if wanted and "/" not in reference and (name in registry.names() or not Path(reference).exists()):

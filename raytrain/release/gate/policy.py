@@ -11,7 +11,7 @@ from pydantic import Field, model_validator
 from raytrain.config.document import Form
 from raytrain.config.recipe import build, load_recipe
 from raytrain.config.section import Section
-from raytrain.errors import ConfigError
+from raytrain.errors import ConfigError, NotRegisteredError
 from raytrain.evaluation.decision.contract import ContractSection, default_contract, load_contract
 from raytrain.storage.manifest import digest_of
 
@@ -160,10 +160,11 @@ class Policy:
         return [*target.approvals, *(ApprovalRules(role=role) for role in asked if role not in named)]
 
     def target(self, to: str) -> TargetSection:
-        """Raises ConfigError where the policy does not speak of it."""
+        """Raises ConfigError where the policy does not speak of it, NotRegisteredError where it is no alias at all."""
         found = next((one for one in self.section.targets if one.to == to), None)
         if found is None:
-            raise ConfigError(
+            error = ConfigError if to in TARGETS else NotRegisteredError
+            raise error(
                 f"the policy {self.section.policy} lets nothing into {to!r}",
                 why=f"its targets are {', '.join(one.to for one in self.section.targets)}",
                 fix=f"take one of these, or write what {to} asks under `targets`"

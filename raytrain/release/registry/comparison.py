@@ -64,7 +64,7 @@ class SideBySide:
 def compare(registry: Registry, references: tuple[str, str], evaluations: Sequence[str]) -> SideBySide:
     """evaluations: places beside those that were named when the versions were released; each belongs to what it names.
 
-    Raises ConfigError where a version is not there, RefusedError where an evaluation is of neither.
+    Raises NotRegisteredError where a version is not there, RefusedError where an evaluation is of neither.
     """
     found = {reference: registry.find(reference) for reference in references}
     subjects = {ref: str(one.entry.details.get("subject", one.digest)) for ref, one in found.items()}

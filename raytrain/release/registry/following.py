@@ -23,8 +23,8 @@ class Following:
     def states(self, names: Iterable[str] | None) -> dict[str, State]:
         """As of now; of all names that have an entry where None are given.
 
-        Raises IntegrityError where a journal is broken, StorageError where the store cannot be read, ConfigError where
-        a name that is given is not there.
+        Raises IntegrityError where a journal is broken, StorageError where the store cannot be read,
+        NotRegisteredError where a name that is given is not there.
         """
         wanted = self._registry.names_there() if names is None else names
         found = {name: self._state(name, is_given=names is not None) for name in wanted}

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from raytrain.config.recipe import nearest
-from raytrain.errors import ConfigError, PlatformError, RefusedError
+from raytrain.errors import ConfigError, NotRegisteredError, PlatformError, RefusedError
 from raytrain.release.keys import KeyRing
 from raytrain.release.registry import leftovers
 from raytrain.release.registry.findings import Fault, Orphan, Tell, passed_over
@@ -55,13 +55,13 @@ class Registry:
         return found
 
     def entries(self, name: str) -> list[Entry]:
-        """All that happened to a name. Raises ConfigError where there is no such name."""
+        """All that happened to a name. Raises NotRegisteredError where there is no such name."""
         entries = self.journal(name).read()
         if not entries:
             known = self.names()
             near = nearest(name, known)
             told = ", ".join(known[:20]) + (f" and {len(known) - 20} more" if len(known) > 20 else "")
-            raise ConfigError(
+            raise NotRegisteredError(
                 f"{name} is not in the registry",
                 why=f"{self.place} holds {told or 'nothing yet'}",
                 fix=f"did you mean {near}?" if near else "check the name and the registry's place",
@@ -116,7 +116,8 @@ class Registry:
         return self.state(name).versions[version]
 
     def find(self, reference: str) -> Released:
-        """By NAME@VERSION or NAME@ALIAS. Raises ConfigError where there is none."""
+        """By NAME@VERSION or NAME@ALIAS. Raises NotRegisteredError where there is none, ConfigError where the reference
+        is neither."""
         name, _, wanted = reference.partition("@")
         state = self.state(name)
         version = state.aliases.get(wanted)
@@ -126,7 +127,8 @@ class Registry:
         if released is None:
             versions = ", ".join(map(str, sorted(state.versions, reverse=True)[:5]))
             aliases = ", ".join(f"{alias} is {version}" for alias, version in sorted(state.aliases.items()))
-            raise ConfigError(
+            error = NotRegisteredError if wanted else ConfigError
+            raise error(
                 f"{reference} is not in the registry" if wanted else f"{reference} names no version",
                 why=f"newest versions: {versions}; aliases: {aliases or 'none yet'}",
                 fix=f"write {name}@VERSION or {name}@ALIAS",
@@ -153,10 +155,11 @@ class Registry:
         """Let an alias name this version, if it names `expected` until then (None: nothing yet).
 
         decision: digest of the record that allows it. Raises RefusedError where the alias is elsewhere by now
-        or the version was withdrawn, ConfigError where version or alias is not known.
+        or the version was withdrawn, NotRegisteredError where version or alias is not known.
         """
         if alias not in ALIASES or alias == PREVIOUS:
-            raise ConfigError(
+            error = ConfigError if alias == PREVIOUS else NotRegisteredError
+            raise error(
                 f"{alias!r} is no alias that can be moved",
                 why=f"`{PREVIOUS}` follows production by itself" if alias == PREVIOUS else "it is not known",
                 fix=f"take one of {', '.join(one for one in ALIASES if one != PREVIOUS)}",
@@ -209,8 +212,8 @@ class Registry:
     def withdraw(self, name: str, version: Version, *, why: str) -> Entry:
         """Let a version be released no more, for good. `previous` names it no longer.
 
-        Raises ConfigError where it is not there, RefusedError where an alias that was set names it or it was withdrawn
-        before.
+        Raises NotRegisteredError where it is not there, RefusedError where an alias that was set names it or it was
+        withdrawn before.
         """
         self.find(f"{name}@{version}")
 

@@ -56,8 +56,8 @@ class Exported:
 def export_version(registry: Registry, reference: str, file: Path, ring: KeyRing) -> Exported:
     """Write a version, once it and what was decided about it are verified, to a file that stands whole or not at all.
 
-    Raises ConfigError, RefusedError or IntegrityError where there is nothing to move, StorageError where the file
-    cannot be written.
+    Raises NotRegisteredError, RefusedError or IntegrityError where there is nothing to move, StorageError where the
+    file cannot be written.
     """
     name = reference.partition("@")[0]
     released = registry.find(reference)

@@ -74,8 +74,8 @@ class Door:
     def admit(self, reference: str) -> Admitted:
         """NAME@ALIAS or NAME@VERSION, signed, let in by the gate, and of this base model and tokenizer.
 
-        Raises ConfigError where there is no such version, RefusedError or IntegrityError where it may not be served,
-        StorageError where the registry cannot be read.
+        Raises NotRegisteredError where there is no such version, RefusedError or IntegrityError where it may not be
+        served, StorageError where the registry cannot be read.
         """
         from datetime import datetime
 

@@ -12,7 +12,14 @@ from pydantic import Field
 from starlette.responses import JSONResponse, Response
 from typing_extensions import TypedDict
 
-from raytrain.errors import ConfigError, IntegrityError, PlatformError, RefusedError, StorageError
+from raytrain.errors import (
+    ConfigError,
+    IntegrityError,
+    NotRegisteredError,
+    PlatformError,
+    RefusedError,
+    StorageError,
+)
 from raytrain.serving.backend import ReplicaLost
 from raytrain.serving.http.asking import is_model_name
 from raytrain.serving.http.bodies import Body
@@ -173,7 +180,7 @@ async def _refusals() -> AsyncIterator[None]:
 
 def _kind_of(error: PlatformError) -> tuple[int, str]:
     match error:
-        case ConfigError():
+        case NotRegisteredError() | ConfigError():
             return 404, "model_not_found"
         case InProduction():
             return 409, "in_production"

@@ -67,14 +67,14 @@ class Operations(Protocol):
     async def load(self, reference: str) -> tuple[Target, list[Loaded]]:
         """Verify a version and let it answer on every replica, and keep it there. On all, or it is kept on none.
 
-        reference: NAME@VERSION, or NAME@ALIAS for the version that it names now. Raises ConfigError where there is
-        none, RefusedError or IntegrityError where it may not be served or there is no room, StorageError where the
-        registry cannot be read.
+        reference: NAME@VERSION, or NAME@ALIAS for the version that it names now. Raises NotRegisteredError where
+        there is none, RefusedError or IntegrityError where it may not be served or there is no room, StorageError where
+        the registry cannot be read.
         """
         ...
 
     async def unload(self, reference: str) -> tuple[Target, list[Unloaded]]:
-        """Keep it no longer. Raises InProduction, ConfigError where it is not in the registry."""
+        """Keep it no longer. Raises InProduction, NotRegisteredError where it is not in the registry."""
         ...
 
     async def drain(self, *, is_on: bool) -> list[Standing]:

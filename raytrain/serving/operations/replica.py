@@ -25,7 +25,7 @@ class OperatedReplica:
         return Standing(replica.name, wishes.wanted.is_draining, replica.answering, wishes.kept)
 
     async def find(self, reference: str) -> Target:
-        """What a reference names now. Raises ConfigError or StorageError."""
+        """What a reference names now. Raises NotRegisteredError or StorageError."""
         found = await asyncio.to_thread(self._wishes.find, reference)
         production = self._replica.routes.table.production.items()
         names = [name for name, one in production if one.digest == found.digest]

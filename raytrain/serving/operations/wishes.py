@@ -60,7 +60,7 @@ class Wishes:
         return Unloaded(self._replica, was_loaded, is_in_use)
 
     def find(self, reference: str) -> Target:
-        """Nothing of it is verified. Raises ConfigError, or StorageError."""
+        """Nothing of it is verified. Raises NotRegisteredError, or StorageError."""
         name, _, wanted = reference.partition("@")
         released = self._door.registry.find(reference if wanted else f"{name}@{PRODUCTION}")
         return Target(f"{name}@{released.version}", released.digest)

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from raytrain.errors import ConfigError, PlatformError, StorageError
+from raytrain.errors import NotRegisteredError, PlatformError, StorageError
 from raytrain.release.registry.state import PREVIOUS, PRODUCTION
 from raytrain.serving.adapters.opening import Admitted
 from raytrain.serving.adapters.residents import Residents
@@ -134,7 +134,7 @@ class Trials:
             return self._routes.version(trial.reference)
         except StorageError:
             return self._found[trial.name].candidate
-        except ConfigError:
+        except NotRegisteredError:
             return None
         except PlatformError as error:
             return f"{error.what}: {error.why}"

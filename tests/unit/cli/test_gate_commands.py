@@ -125,7 +125,7 @@ def test_approvals_and_an_override(told: Told, tmp_path: Path, capsys: pytest.Ca
     assert run(changing) == 5
     assert "POLICY CHANGED from team 1" in capsys.readouterr().err
     code, found = told("promote", "sums@1.0.0", "--to", "live", "--policy", asked)
-    assert code == 2 and "lets nothing into" in found["error"]["what"]
+    assert code == 5 and "lets nothing into" in found["error"]["what"]
     next((tmp_path / "home" / "keys").glob("default-*.pem")).chmod(0o640)
     for drill in ((), ("--rehearse",)):
         code, found = told("rollback", "sums", "--to", "1.1.0", *drill)
@@ -220,9 +220,9 @@ def test_an_adapter_is_tested_against_production_and_its_golden_set(
     assert code == 2 and "is no baseline" in found["error"]["what"]
     for command in (["check", "golden"], ["adapter", "test", "--name", "sums", "--suite", sums]):
         code, found = told(*command, "summs@1.0.0")
-        assert code == 2 and found["error"]["what"] == "summs is not in the registry"
+        assert code == 5 and found["error"]["what"] == "summs is not in the registry"
         assert found["error"]["fix"] == "did you mean sums?"
-    assert told("adapter", "test", other, "--name", "nothing", "--suite", sums)[0] == 2
+    assert told("adapter", "test", other, "--name", "nothing", "--suite", sums)[0] == 5
 
 
 def test_what_is_no_bundle_is_not_deployed_and_leaves_nothing(told: Told, tmp_path: Path) -> None:

@@ -73,5 +73,5 @@ def test_a_wrong_name_is_told_before_a_missing_key(told: Told, tmp_path: Path, c
     assert told("registry", "add", "sums", folder, "--why", "first")[0] == 0
     shutil.rmtree(tmp_path / "home" / "keys")
     code, found = told(*command)
-    assert code == 2 and found["error"]["what"] == "smus is not in the registry"
+    assert code == 5 and found["error"]["what"] == "smus is not in the registry"
     assert found["error"]["fix"] == "did you mean sums?"

@@ -13,7 +13,7 @@ from bundles import make_bundle
 from gates import held, promoted, team_policy, wanted
 from releases import AFTER, BEFORE, DOCUMENTS, Evidence, Trained, make_release, release
 
-from raytrain.errors import ConfigError, IntegrityError, RefusedError, StorageError
+from raytrain.errors import ConfigError, IntegrityError, NotRegisteredError, RefusedError, StorageError
 from raytrain.evaluation.decision.contract import SuiteRules, default_contract
 from raytrain.evaluation.decision.decide import decide
 from raytrain.evaluation.decision.record import write_decision
@@ -239,7 +239,7 @@ def test_what_is_no_evidence_or_damaged_is_an_error(desk: Desk, evidence: Eviden
         ("sums@staging", "production", "not in the registry"),
         ("sums@1.0.0", "live", "lets nothing into 'live'"),
     ):
-        with pytest.raises(ConfigError, match=words):
+        with pytest.raises(NotRegisteredError, match=words):
             promoted(desk, wanted(evidence, reference=reference, target=target))
     assert (
         desk.registry.entries("sums") == before

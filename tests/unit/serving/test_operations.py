@@ -17,7 +17,7 @@ from served_models import peft_answer
 from served_releases import Releases, damaged
 
 from raytrain.cli import main
-from raytrain.errors import ConfigError, IntegrityError, PlatformError, RefusedError
+from raytrain.errors import IntegrityError, NotRegisteredError, PlatformError, RefusedError
 from raytrain.serving.backend import Ask, Draining
 from raytrain.serving.engine.request import Sampling
 from raytrain.serving.http.app import build_app
@@ -163,9 +163,9 @@ def test_a_replica_that_starts_later_learns_it_and_so_does_an_ingress(
 
 def test_what_may_not_be_served_is_loaded_nowhere(releases: Releases, start: Start) -> None:
     operations = RemoteOperations(replicas := Replicas(start(), start()))
-    with pytest.raises(ConfigError, match=r"sums@9\.0\.0"):
+    with pytest.raises(NotRegisteredError, match=r"sums@9\.0\.0"):
         asyncio.run(operations.load("sums@9.0.0"))
-    with pytest.raises(ConfigError, match="others"):
+    with pytest.raises(NotRegisteredError, match="others"):
         asyncio.run(operations.load("others@production"))
     digest = digest_of(releases, "1.2.0").removeprefix("sha256:")
     place = Path(releases.registry.store.bundle_place("sums", digest))
