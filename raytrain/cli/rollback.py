@@ -28,7 +28,8 @@ def rollback(
     load: Annotated[
         bool,
         typer.Option(
-            "--load", help="Also load it, in a fresh process, and ask it for a token; takes 10 s and more."
+            "--load",
+            help="Also build the model, in a fresh process, and ask it for a token; takes 10 s and more.",
         ),
     ] = False,
     other_base: Annotated[
@@ -41,7 +42,7 @@ def rollback(
     as_json: JsonOption = False,
 ) -> int:
     """Let production name the version before, after checking that it verifies and fits what serves now, and that its
-    weights are whole by their headers. That it loads is checked with --load alone.
+    weights load: all of them are read. A model is built of them, and asked, with --load alone.
 
     A second rollback goes one version further back. Exit code 5 where one of the checks does not hold. A rehearsal
     wants the key as well, and signs nothing.
@@ -86,7 +87,7 @@ def _show(console: Console, done: Rollback) -> None:
         table.add_row(one.thing, one.serving[:19], one.wanted[:19])
     console.print(table)
     told = [
-        f"{done.weights}{'' if done.loaded else '; not loaded (--load does)'}",
+        f"{done.weights}{'' if done.loaded else '; no model was built of them (--load does)'}",
         *done.notes,
         ", ".join(f"{step} {taken:.2f} s" for step, taken in done.seconds.items()),
     ]

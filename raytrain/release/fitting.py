@@ -1,4 +1,4 @@
-"""Whether a bundle can stand in for another, and whether its weights load: read from headers, in milliseconds."""
+"""Whether a bundle can stand in for another, and whether its weights load: all are read, and no model is built."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
+
+import numpy as np
 
 from raytrain.errors import IntegrityError, PlatformError, RefusedError
 from raytrain.models.adapter import ADAPTER_CONFIG
@@ -23,6 +25,15 @@ from raytrain.storage.location import Location
 _LONGEST_HEADER = 100_000_000
 _SIZES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1}
 _LOAD_TIMEOUT_S = 600.0
+_EXPONENTS = {
+    "F64": ("<u8", 0x7FF << 52),
+    "F32": ("<u4", 0xFF << 23),
+    "F16": ("<u2", 0x1F << 10),
+    "BF16": ("<u2", 0xFF << 7),
+}
+"""Of each type the exponent's bits, which are all set in infinities and in what is no number (IEEE 754; bfloat16 is the
+upper half of a float32)."""
+_CHUNK = 2**24
 
 
 @dataclass(frozen=True)
@@ -59,8 +70,9 @@ def refuse_unfit(found: list[Fit], version: str) -> None:
 
 
 def check_weights(folder: Path, description: BundleDescription, cache: Location) -> str:
-    """Every safetensors file of the bundle's adapter or merged weights is whole, and an adapter's shapes fit its rank
-    and, where the base model lies on this machine, the modules there. In words, what was looked at.
+    """Every safetensors file of the bundle's adapter or merged weights can be read to its end and holds finite numbers,
+    and an adapter's shapes fit its rank and, where the base model lies on this machine, the modules there. In words,
+    what was looked at.
 
     Raises IntegrityError that names the first tensor which does not fit.
     """
@@ -68,7 +80,9 @@ def check_weights(folder: Path, description: BundleDescription, cache: Location)
     told = []
     for name in held:
         tensors = _tensors(folder / FORMAT_FOLDERS[name])
-        told.append(f"{len(tensors)} tensors of {name} are whole")
+        for file in _files(folder / FORMAT_FOLDERS[name]):
+            _check_numbers(file)
+        told.append(f"{len(tensors)} tensors of {name} were read, all of them finite")
         if name == "adapter":
             told += _check_adapter(folder / FORMAT_FOLDERS[name], tensors, description, cache)
     return "; ".join(told) or f"no weights to look at in {', '.join(description.formats)}"
@@ -79,16 +93,54 @@ Shapes = dict[str, list[int]]
 
 def _tensors(folder: Path) -> Shapes:
     found: Shapes = {}
-    for file in sorted(folder.glob("*.safetensors")):
-        found |= _header(file)
+    for file in _files(folder):
+        found |= {name: one.shape for name, one in _header(file).items()}
     if not found:
         raise _unfit(folder, "it holds no safetensors file")
     return found
 
 
-def _header(file: Path) -> Shapes:
-    """Name and shape of every tensor, whose bytes lie in the file one after another to its end."""
-    found: Shapes = {}
+def _files(folder: Path) -> list[Path]:
+    return sorted(folder.glob("*.safetensors"))
+
+
+@dataclass(frozen=True)
+class _Tensor:
+    dtype: str
+    shape: list[int]
+    begin: int
+    """Its first byte in the file."""
+    end: int
+
+
+def _check_numbers(file: Path) -> None:
+    """As safetensors' own reader takes it, and every number finite."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(file, framework="np"):
+            pass
+        with file.open("rb") as stream:
+            for name, one in _header(file).items():
+                if one.dtype in _EXPONENTS and not _is_finite(stream, one):
+                    raise _unfit(file, f"{name} holds infinities, or what is no number")
+    except (OSError, SafetensorError) as error:
+        raise _unfit(file, f"it cannot be read: {type(error).__name__}: {error}") from error
+
+
+def _is_finite(stream: BinaryIO, tensor: _Tensor) -> bool:
+    kind, exponent = _EXPONENTS[tensor.dtype]
+    stream.seek(tensor.begin)
+    for at in range(tensor.begin, tensor.end, _CHUNK):
+        numbers = np.frombuffer(stream.read(min(_CHUNK, tensor.end - at)), dtype=kind)
+        if ((numbers & np.dtype(kind).type(exponent)) == exponent).any():
+            return False
+    return True
+
+
+def _header(file: Path) -> dict[str, _Tensor]:
+    """Every tensor by its name; their bytes lie in the file one after another to its end."""
+    found: dict[str, _Tensor] = {}
     try:
         with file.open("rb") as stream:
             (length,) = struct.unpack("<Q", stream.read(8))
@@ -102,7 +154,10 @@ def _header(file: Path) -> Shapes:
             size = _SIZES.get(one["dtype"])
             if begin != at or (size is not None and end - begin != size * math.prod(one["shape"])):
                 raise _unfit(file, f"{name} of shape {one['shape']} does not fill the bytes {begin} to {end}")
-            at, found[name] = end, list(one["shape"])
+            at, found[name] = (
+                end,
+                _Tensor(one["dtype"], list(one["shape"]), 8 + length + begin, 8 + length + end),
+            )
         left = file.stat().st_size - 8 - length - at
     except (OSError, ValueError, KeyError, TypeError, RecursionError, struct.error) as error:
         raise _unfit(file, f"its header cannot be read: {type(error).__name__}: {error}") from error

@@ -1,5 +1,5 @@
-"""Back to the version before: verified, held against what serves now, its weights seen to be whole; then one entry of
-the journal."""
+"""Back to the version before: verified, held against what serves now, its weights read; then one entry of the
+journal."""
 
 from __future__ import annotations
 
@@ -182,9 +182,9 @@ def _nearest(name: str, stack: list[Version], is_overridden: IsOverridden) -> Wa
 
 
 def roll_back(hangar: Hangar, name: str, key: SigningKey, options: RollbackOptions) -> Rollback:
-    """Let production name an earlier version that still verifies and fits, and whose weights are whole by their
-    headers; whether it loads is seen where the options say so. A rehearsal signs nothing, but that there is a key is
-    part of it.
+    """Let production name an earlier version that still verifies and fits, and whose weights can be read and are
+    finite; the model is built of them, and asked, where the options say so. A rehearsal signs nothing, but that there
+    is a key is part of it.
 
     Raises what `choose_target` raises; RefusedError or IntegrityError where that version does not verify, was never let
     in by the gate, was withdrawn, does not fit or does not load, and where somebody else moved production meanwhile.

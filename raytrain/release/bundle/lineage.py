@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -13,10 +13,14 @@ from raytrain.errors import ConfigError, IntegrityError, PlatformError
 from raytrain.evaluation.contamination.lineage import find_dataset
 from raytrain.evaluation.results import Evaluation, open_evaluation
 from raytrain.release.bundle.subject import Subject
+from raytrain.runs.folder import EVENTS_FILE, LOG_FILE, METRICS_FILE
 from raytrain.runs.records import Records, open_records
+from raytrain.storage.home import run_folder
 from raytrain.storage.location import Location
 
 _STATISTICS_FILE = "statistics.json"
+_LONGEST_LOG_BYTES = 2**24
+"""A bundle travels, and the scan reads some 30,000 lines a second."""
 _PATH = re.compile(r"(?<![\w:/])(?:file://)?~?(?:/[^\s/,;:'\"`()]+){2,}")
 
 
@@ -41,6 +45,8 @@ class Lineage:
     cost: TrainingCost | None
     evaluations: list[Evaluation]
     notes: list[str]
+    logs: Mapping[str, str] = field(default_factory=dict)
+    """What the run that trained it wrote down as it went, by the names of its files; without paths."""
 
 
 def find_lineage(subject: Subject, evaluations: Sequence[Location]) -> Lineage:
@@ -53,7 +59,8 @@ def find_lineage(subject: Subject, evaluations: Sequence[Location]) -> Lineage:
     finally:
         records.close()
     found = [_evaluation_of(subject, place) for place in evaluations]
-    return Lineage(subject, subject.artifact.manifest.parents.get("dataset"), rows, cost, found, notes)
+    logs = {} if cost is None else _logs(cost.run_id, notes)
+    return Lineage(subject, subject.artifact.manifest.parents.get("dataset"), rows, cost, found, notes, logs)
 
 
 def without_paths(text: str) -> str:
@@ -85,6 +92,21 @@ def _cost(subject: Subject, records: Records, notes: list[str]) -> TrainingCost 
     tokens = records.last_value(run.id, "train/tokens_seen")
     seconds = ended - started if ended is not None and started is not None else None
     return TrainingCost(run.id, seconds, int(tokens.value) if tokens else None)
+
+
+def _logs(run_id: str, notes: list[str]) -> dict[str, str]:
+    folder, found = run_folder(run_id), {}
+    for name in (LOG_FILE, METRICS_FILE, EVENTS_FILE):
+        file = folder / name
+        try:
+            size = file.stat().st_size
+            if size <= _LONGEST_LOG_BYTES:
+                found[name] = without_paths(file.read_text(encoding="utf-8", errors="replace"))
+            else:
+                notes.append(f"The run's {name} is not in the bundle: it has {size / 2**20:.0f} MiB.")
+        except OSError as error:
+            notes.append(f"The run's {name} is not at hand where this card was written: {error.strerror}.")
+    return found
 
 
 def _evaluation_of(subject: Subject, place: Location) -> Evaluation:

@@ -30,6 +30,7 @@ from raytrain.release.bundle.parity.section import LimitsSection
 from raytrain.release.bundle.subject import Subject, find_subject
 from raytrain.runs.records import open_records
 from raytrain.storage.artifact import ArtifactWriter
+from raytrain.storage.home import run_folder
 from raytrain.storage.location import Location
 from raytrain.storage.manifest import digest_of
 
@@ -122,9 +123,21 @@ def test_lineage_is_read_from_the_records(subject: Subject, tmp_path: Path) -> N
     (tmp_path / "adapter").mkdir()
     (tmp_path / "adapter" / "manifest.json").write_bytes(manifest.to_json())
     artifact = replace(subject.artifact, manifest=manifest, location=Location(str(tmp_path / "adapter")))
+    folder = run_folder("tiny-1")
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "log.txt").write_text(f"read {tmp_path}/rows.jsonl\nstep 1: train/loss 3.2\n")
+    (folder / "events.jsonl").write_bytes(b"x" * (2**24 + 1))
     found = find_lineage(replace(subject, artifact=artifact), [])
     assert found.rows == STATISTICS
     assert found.cost is not None and found.cost.tokens_seen == 640
+    assert found.logs == {"log.txt": "read rows.jsonl\nstep 1: train/loss 3.2\n"}
+    assert [one.split(" is not ")[0] for one in found.notes] == [
+        "The run's metrics.jsonl",
+        "The run's events.jsonl",
+    ]
+    _, texts = documents(subject, tmp_path / "bundle", notes=found.notes, logs=found.logs)
+    assert "The run's events.jsonl is not in the bundle: it has 16 MiB." in texts["README.md"]
+    assert (tmp_path / "bundle" / "run" / "log.txt").read_text() == found.logs["log.txt"]
 
 
 def test_an_evaluation_of_another_model_is_refused(subject: Subject, tmp_path: Path) -> None:

@@ -24,10 +24,14 @@ from safetensors.torch import load_file, save_file
 from trained import train_tiny
 
 from raytrain.cli.main import run
+from raytrain.runs.records import open_records
 from raytrain.storage.artifact import ArtifactWriter, open_artifact
+from raytrain.storage.home import run_folder
 from raytrain.storage.location import Location
 
 pytestmark = pytest.mark.slow
+
+KEY_ID = "AKIA" + "Q3EGTZ7KPLXWM2VD"  # of nobody; written in two parts, or this file would be a finding
 
 ROOT = Path(__file__).parents[3]
 
@@ -103,6 +107,30 @@ def test_a_bundle_is_written_checked_and_a_planted_difference_named(
     assert "model.layers.0.mlp.up_proj.weight differs from base and adapter by 20 at [0, 3]" in faults[0]
     assert any("position" in fault and "allowed is" in fault for fault in faults[1:])
     assert told(*check, "export_check.float32.max_difference=x")[0] == 2
+
+
+def test_the_log_of_its_run_travels_under_the_signature_and_a_key_in_it_holds_the_bundle_up(
+    told: Told, adapter: Path, prompts: Path, tmp_path: Path
+) -> None:
+    run_id = open_artifact(Location(str(adapter))).manifest.provenance["run_id"]
+    records = open_records()
+    records.create_run(run_id, kind="train", name="tiny", config={})
+    records.close()
+    log = run_folder(run_id) / "log.txt"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    log.write_text(f"step 1: train/loss 3.2\naws_access_key_id = {KEY_ID}\n")
+    bundle = tmp_path / "bundle"
+    export = ["export", adapter, "--out", bundle, "--prompts", prompts]
+    code, refused = told(*export)
+    assert code == 5 and "run/log.txt" in json.dumps(refused) and KEY_ID not in json.dumps(refused)
+    assert not bundle.exists()
+    log.write_text("step 1: train/loss 3.2\n")
+    assert told(*export)[0] == 0
+    assert told("keys", "generate", "default")[0] == 0
+    assert told("sign", bundle)[0] == 0 and told("verify", bundle)[0] == 0
+    (bundle / "run" / "log.txt").write_text("step 1: train/loss 0.2\n")
+    code, refused = told("verify", bundle)
+    assert code == 5 and "run/log.txt" in json.dumps(refused)
 
 
 @pytest.mark.thorough

@@ -1,18 +1,22 @@
-"""Whether weights fit what they are said to be of, by their headers; and whether they load."""
+"""Whether weights fit what they are said to be of, can be read to their end, and load."""
 
 from __future__ import annotations
 
 import json
+import math
+import struct
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 from releases import Trained, make_release, write_adapter
+from safetensors.torch import save_file
 
 from raytrain.errors import IntegrityError
 from raytrain.models.base import resolve_base_model
 from raytrain.models.section import ModelSection
-from raytrain.release.bundle.description import read_description
+from raytrain.release.bundle.description import FORMAT_FOLDERS, read_description
 from raytrain.release.fitting import check_weights, load_in_fresh_process
 from raytrain.storage.location import Location
 
@@ -41,6 +45,8 @@ def test_weights_are_held_against_their_rank_and_their_base(tiny_llama: Path, tm
     whole = weights.read_bytes()
     for content, words in (
         (whole[:-4], "-4 bytes more than its tensors"),
+        (whole[:-4] + struct.pack("<f", math.nan), "holds infinities, or what is no number"),
+        (whole[:-4] + struct.pack("<f", -math.inf), "holds infinities, or what is no number"),
         (whole + b"more", "4 bytes more than its tensors"),
         (b"\xff" * 8 + whole[8:], "it says that its header has"),
         (whole[:20], "its header cannot be read"),
@@ -53,6 +59,27 @@ def test_weights_are_held_against_their_rank_and_their_base(tiny_llama: Path, tm
     weights.unlink()
     with pytest.raises(IntegrityError, match="cannot be loaded"):
         check_weights(tmp_path, description, cache)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16, torch.bfloat16])
+def test_every_number_is_read_in_the_type_it_is_kept_in(dtype: torch.dtype, tmp_path: Path) -> None:
+    description = replace(
+        read_description(make_release(tmp_path / "bundle", Trained()).path), formats=("merged",)
+    )
+    folder = tmp_path / FORMAT_FOLDERS["merged"]
+    folder.mkdir()
+    largest = torch.finfo(dtype).max
+    weights = torch.tensor([0.0, -0.0, largest, -largest, torch.finfo(dtype).tiny], dtype=dtype)
+    for last in (weights[-1].item(), math.inf, -math.inf, math.nan):
+        weights[-1] = last
+        save_file({"first": torch.ones(3), "second": weights}, folder / "model.safetensors")
+        if math.isfinite(last):
+            told = check_weights(tmp_path, description, Location(str(tmp_path)))
+            assert told == "2 tensors of merged were read, all of them finite"
+            continue
+        with pytest.raises(IntegrityError) as caught:
+            check_weights(tmp_path, description, Location(str(tmp_path)))
+        assert "second holds infinities" in caught.value.why
 
 
 @pytest.mark.slow

@@ -15,6 +15,9 @@ from raytrain.release.bundle.lineage import Lineage
 from raytrain.release.bundle.parity.check import ExportCheck
 from raytrain.release.bundle.parity.fresh import LOADER
 
+LOGS_FOLDER = "run"
+"""Of what was written down while it was trained."""
+
 
 def write_documents(
     bundle: Path, description: BundleDescription, lineage: Lineage, checked: ExportCheck
@@ -30,4 +33,8 @@ def write_documents(
     }
     for name, text in texts.items():
         (bundle / name).write_text(text, encoding="utf-8")
+    if lineage.logs:
+        (bundle / LOGS_FOLDER).mkdir()
+    for name, text in lineage.logs.items():
+        (bundle / LOGS_FOLDER / name).write_text(text, encoding="utf-8")
     shutil.copyfile(LOADER, bundle / LOADER.name)
