@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 from raytrain.models.adapter import unwrapped
-from raytrain.models.decoding.few_rows import few_rows_fast
+from raytrain.models.decoding.packed_weights import packed_weights
 from raytrain.models.inner import inner_model
 from raytrain.models.packing_proof import stretches_positions, try_packing, try_sharing
 from raytrain.models.prefix_trees import PrefixTree, grow_trees, num_tokens, tree_arguments, tree_of
@@ -80,8 +80,11 @@ class PackedTexts:
 
 
 @contextmanager
-def reading(model: nn.Module) -> Iterator[Reader]:
-    """The model in evaluation mode, and packing where it proves that it can. It is left as it was."""
+def reading(model: nn.Module, *, has_room: bool = True) -> Iterator[Reader]:
+    """The model in evaluation mode, and packing texts where it proves that it can. It is left as it was.
+
+    has_room: its weights may lie in memory twice, which makes it faster on a CPU.
+    """
     inside: Any = unwrapped(model)
     use = _used.setdefault(inside, _Use())
     if not use.num_readers:
@@ -90,7 +93,8 @@ def reading(model: nn.Module) -> Iterator[Reader]:
         inside.eval()
         if use.reader.attention is not None:
             inner_model(inside).set_attn_implementation(use.reader.attention)
-        use.speed.enter_context(few_rows_fast(model))
+        if has_room:
+            use.speed.enter_context(packed_weights(model))
     assert use.reader is not None, "who came first has found it"
     use.num_readers += 1
     try:

@@ -144,15 +144,12 @@ class ContinuousEngine:
     def _run(self, loaded: LoadedModel, ready: Future[None]) -> None:
         import torch
 
-        from raytrain.models.decoding.packed_weights import packed_weights
         from raytrain.models.packed_reading import reading
         from raytrain.serving.engine.batch import Batch
 
         try:
             with ExitStack() as stack:
-                if self._section.packed_weights:
-                    stack.enter_context(packed_weights(loaded.model))
-                reader = stack.enter_context(reading(loaded.model))
+                reader = stack.enter_context(reading(loaded.model, has_room=self._section.packed_weights))
                 stack.enter_context(torch.inference_mode())
                 batch = Batch(reader, self._section, self._end_tokens, self.max_context_tokens)
                 ready.set_result(None)
