@@ -37,6 +37,7 @@ test: $(DEMO_MODEL)
 # What takes minutes each and guards what seldom changes; some of it wants root, sshd, rsync and redis-server, and says so.
 thorough: $(DEMO_MODEL)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -c constraints.txt kubernetes-validate  # its schemas
+	npm install --silent --no-audit --no-fund --prefix .venv azurite || true  # Azure's storage; its tests say when it lacks
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest tests/unit -m thorough --timeout=1200
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest tests/integration -m thorough --timeout=1200
 

@@ -13,7 +13,10 @@ from urllib.parse import parse_qsl
 from raytrain.errors import ConfigError, StorageError
 
 SCHEMES = ("s3", "gs", "az")
-_OPTIONS = ("endpoint_override", "scheme", "region", "timeout_s")
+_ENDPOINTS = {"s3": "endpoint", "gs": "base_url", "az": "endpoint"}
+"""What each of obstore's clients calls the place that it asks."""
+_OPTIONS = ("endpoint_override", "scheme", "timeout_s")
+_OF_S3 = "region"
 _PATIENCE_S = 30.0
 
 
@@ -46,8 +49,9 @@ class ObjectClient:
 
 
 def connect(uri: str) -> ObjectClient:
-    """`s3://bucket/folder?endpoint_override=HOST:PORT&scheme=http&region=…`; what is not said there comes from the
-    environment (AWS_ENDPOINT_URL, AWS_REGION, …). timeout_s: how long one answer may take; after twice that no more is
+    """`s3://bucket/folder?endpoint_override=HOST:PORT&scheme=http&region=…`, and gs:// and az:// without a region; what
+    is not said there comes from the environment (AWS_ENDPOINT_URL, AWS_REGION, GOOGLE_APPLICATION_CREDENTIALS,
+    AZURE_STORAGE_ACCOUNT_NAME, …). timeout_s: how long one answer may take; after twice that no more is
     tried. Raises ConfigError. Nothing is asked of the service."""
     try:
         from obstore.store import from_url
@@ -57,9 +61,10 @@ def connect(uri: str) -> ObjectClient:
         ) from error
     place, _, query = uri.partition("?")
     place = place.rstrip("/")
-    config, patience = _read_options(uri, dict(parse_qsl(query, keep_blank_values=True)))
-    endpoint = config.get("endpoint") or (
-        os.environ.get("AWS_ENDPOINT_URL", "") if uri.startswith("s3:") else ""
+    provider = place.partition(":")[0]
+    config, patience = _read_options(uri, provider, dict(parse_qsl(query, keep_blank_values=True)))
+    endpoint = config.get(_ENDPOINTS[provider]) or (
+        os.environ.get("AWS_ENDPOINT_URL", "") if provider == "s3" else ""
     )
     client = {
         "timeout": timedelta(seconds=patience),
@@ -81,8 +86,9 @@ def connect(uri: str) -> ObjectClient:
     return ObjectClient(store, place, endpoint)
 
 
-def _read_options(uri: str, options: dict[str, str]) -> tuple[dict[str, str], float]:
-    unknown = options.keys() - set(_OPTIONS)
+def _read_options(uri: str, provider: str, options: dict[str, str]) -> tuple[dict[str, str], float]:
+    known = [*_OPTIONS, _OF_S3] if provider == "s3" else list(_OPTIONS)
+    unknown = options.keys() - set(known)
     try:
         patience = float(options.get("timeout_s", _PATIENCE_S))
     except ValueError:
@@ -93,13 +99,13 @@ def _read_options(uri: str, options: dict[str, str]) -> tuple[dict[str, str], fl
             why=f"nothing is known of {', '.join(sorted(unknown))}"
             if unknown
             else f"timeout_s={options['timeout_s']} is no number of seconds",
-            fix=f"after the ? there may be {', '.join(_OPTIONS)}",
+            fix=f"after the ? there may be {', '.join(known)}",
         )
     endpoint = options.get("endpoint_override", "")
     if endpoint and "://" not in endpoint:
         endpoint = f"{options.get('scheme', 'https')}://{endpoint}"
-    config = {"endpoint": endpoint} if endpoint else {}
-    return config | ({"region": options["region"]} if "region" in options else {}), patience
+    config = {_ENDPOINTS[provider]: endpoint} if endpoint else {}
+    return config | {key: options[key] for key in (_OF_S3,) if key in options}, patience
 
 
 def _short(error: Exception) -> str:

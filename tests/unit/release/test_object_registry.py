@@ -7,7 +7,6 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -15,6 +14,7 @@ pytest.importorskip("obstore", reason="the extra raytrain[s3] is not installed")
 pytest.importorskip("moto", reason="it is of the extra raytrain[dev]")
 
 from object_server import CREDENTIALS, Failure, Proxy, object_server
+from object_stores import Bucket
 from registry_contract import (
     V1,
     RegistryContract,
@@ -33,7 +33,7 @@ from raytrain.release.keys import KeyRing
 from raytrain.release.registry.object_client import ObjectClient
 from raytrain.release.registry.object_store import ObjectStore
 from raytrain.release.registry.registry import Registry
-from raytrain.release.registry.store import Store, open_store
+from raytrain.release.registry.store import open_store
 
 pytestmark = pytest.mark.whole
 
@@ -42,30 +42,6 @@ pytestmark = pytest.mark.whole
 def proxy() -> Iterator[Proxy]:
     with object_server() as proxy:
         yield proxy
-
-
-@dataclass(frozen=True)
-class Bucket:
-    uri: str
-
-    def open(self) -> Store:
-        return open_store(self.uri)
-
-    def _client(self) -> tuple[Any, str]:
-        store: Any = self.open()
-        return store._store, store.place
-
-    def read(self, place: str) -> bytes:
-        client, root = self._client()
-        return bytes(client.get(place.removeprefix(f"{root}/")).bytes())
-
-    def write(self, place: str, content: bytes | None) -> None:
-        client, root = self._client()
-        key = place.removeprefix(f"{root}/")
-        if content is None:
-            client.delete(key)
-        else:
-            client.put(key, content)
 
 
 @pytest.fixture(autouse=True)
@@ -208,6 +184,7 @@ def test_nobody_listens_and_no_such_bucket(
         ("s3://?region=x", "bucket behind :// is missing"),
         ("ftp://host/folder", "nothing is known of ftp"),
         ("s3://b/f?endpoint=x", "nothing is known of endpoint"),
+        ("gs://b/f?region=x", "nothing is known of region"),
         ("s3://b/f?timeout_s=soon", "timeout_s=soon"),
         ("s3://b/f?timeout_s=nan", "timeout_s=nan"),
     ],
