@@ -2,7 +2,7 @@
 
     python -m benchmarks.serving_faults [--json FILE] [--quick]
 
-A Ray cluster of two nodes on this machine, a replica on each, one proxy, a tiny model. 16 connections ask as soon as
+A Ray cluster of two nodes on this machine, a replica and a proxy on each, a tiny model. 16 connections ask as soon as
 they are answered, all the while; the client is in this process, with as many threads. Each greedy answer is compared
 with what PEFT gives for the digest that it names. A client whose connection broke, or who met a 5xx from a kill, asks
 once more: figures are told before and after that. Then a registry on S3 refuses, and hangs.

@@ -79,7 +79,13 @@ def kill_ingress(site: Site) -> Measured:
     return {"whole_again_s": site.wait_until_whole()}
 
 
-def kill_proxy(site: Site) -> Measured:
+def kill_one_proxy(site: Site) -> Measured:
+    """Of two, which listen on one port here, and behind one address elsewhere."""
+    site.processes("ray::ProxyActor")[0].kill()
+    return {"whole_again_s": site.wait_until_whole()}
+
+
+def kill_proxies(site: Site) -> Measured:
     for one in site.processes("ray::ProxyActor"):
         one.kill()
     return {"whole_again_s": site.wait_until_whole()}
@@ -226,7 +232,8 @@ def _complains(site: Site) -> bool:
 FAULTS = [
     Fault("a replica is killed", kill_replica),
     Fault("an ingress is killed", kill_ingress, is_kill=True),
-    Fault("the proxy is killed", kill_proxy, is_kill=True, is_deaf=True),
+    Fault("one of two proxies is killed", kill_one_proxy, is_kill=True),
+    Fault("every proxy is killed", kill_proxies, is_kill=True, is_deaf=True),
     Fault("a node is killed", kill_node, is_kill=True),
     Fault("corrupt versions are promoted", promote_corrupt),
     Fault("the registry is lost", lose_registry),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import secrets
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -144,7 +143,6 @@ def site(folder: Path, registry: str | None = None) -> Iterator[Site]:
             bench, [*head, "--num-cpus=1", "--include-dashboard=false", f"--temp-dir={bench.ray_folder}"]
         )
         _start_node(bench, [f"--address={address}", "--num-cpus=1"])
-        _start_one_proxy(bench, address, port)
         running = bench.start("serve", "start", config, "--address", address)
         wait_until(
             lambda: running.process.poll() is not None, 240, lambda: running.files[1].read_text()[-3000:]
@@ -184,20 +182,6 @@ def _start_node(bench: Bench, words: list[str]) -> None:
         env=bench.child_environment(), capture_output=True, text=True, timeout=240, check=False,
     )  # fmt: skip
     assert started.returncode == 0, started.stdout + started.stderr
-
-
-def _start_one_proxy(bench: Bench, address: str, port: int) -> None:
-    """Ray Serve has a proxy on every node; two nodes of one machine would want the same port."""
-    options = {"host": "127.0.0.1", "port": port}
-    script = (
-        f"import ray; from ray import serve; ray.init({address!r}, log_to_driver=False); "
-        f"serve.start(proxy_location='HeadOnly', http_options={options!r})"
-    )
-    started = subprocess.run(
-        [sys.executable, "-c", script],
-        env=bench.child_environment(), capture_output=True, text=True, timeout=240, check=False,
-    )  # fmt: skip
-    assert started.returncode == 0, started.stderr
 
 
 def _lengthen(base: Path) -> None:
