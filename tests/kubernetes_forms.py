@@ -1,4 +1,5 @@
-"""The forms of Kubernetes and KubeRay (ray.io/v1) that our manifests may use, written from their documented fields.
+"""The forms of Kubernetes and KubeRay (ray.io/v1, 1.5.1 or newer) that our manifests may use, written from their
+documented fields; KubeRay's were held by hand against its Go types and its validation.
 
 The operator's own schemas are 100,000 lines each; these are closed, so that a misspelled field is found.
 """
@@ -11,6 +12,7 @@ from typing import Any
 Form = dict[str, Any]
 TEXT: Form = {"type": "string", "minLength": 1}
 NUMBER: Form = {"type": "integer", "minimum": 0}
+POSITIVE: Form = {"type": "integer", "minimum": 1}
 YES: Form = {"type": "boolean"}
 WORDS: Form = {"type": "object", "additionalProperties": {"type": "string"}}
 PORT: Form = {"type": ["string", "integer"]}
@@ -39,14 +41,14 @@ VARIABLE: Form = {
     ]
 }
 SECCOMP = form(["type"], type={"enum": ["RuntimeDefault"]})
+CONFINED = form(
+    [], allowPrivilegeEscalation={"const": False}, capabilities=form(["drop"], drop={"const": ["ALL"]})
+)
 CONTAINER = form(
     ["name", "image"],
     name=TEXT, image=TEXT, command=several(TEXT), env=several(VARIABLE),
     ports=several(form(["containerPort"], containerPort=NUMBER, name={"type": "string", "maxLength": 15})),
-    resources=RESOURCES,
-    securityContext=form(
-        [], allowPrivilegeEscalation={"const": False}, capabilities=form(["drop"], drop={"const": ["ALL"]})
-    ),
+    resources=RESOURCES, securityContext=CONFINED,
     volumeMounts=several(form(["name", "mountPath"], name=TEXT, mountPath=TEXT, readOnly=YES)),
     readinessProbe=PROBE, livenessProbe=PROBE,
 )  # fmt: skip
@@ -58,42 +60,51 @@ VOLUME = form(
 TOLERATION = form(
     ["key", "operator"], key=TEXT, operator={"enum": ["Exists", "Equal"]}, value=TEXT, effect=TEXT
 )
-TEMPLATE = form(
-    ["spec"],
-    metadata=form([], labels=WORDS),
-    spec=form(
-        ["containers"],
-        containers=several(CONTAINER), initContainers=several(CONTAINER), volumes=several(VOLUME),
-        securityContext=form(
-            ["runAsNonRoot"],
-            runAsNonRoot={"const": True}, runAsUser=NUMBER, fsGroup=NUMBER, seccompProfile=SECCOMP,
+
+
+def template(*restart_policies: str) -> Form:
+    """A pod's, which may leave its restart policy out."""
+    return form(
+        ["spec"],
+        metadata=form([], labels=WORDS),
+        spec=form(
+            ["containers"],
+            containers=several(CONTAINER), initContainers=several(CONTAINER), volumes=several(VOLUME),
+            securityContext=form(
+                ["runAsNonRoot"],
+                runAsNonRoot={"const": True}, runAsUser=NUMBER, fsGroup=NUMBER, seccompProfile=SECCOMP,
+            ),
+            tolerations=several(TOLERATION), terminationGracePeriodSeconds=NUMBER,
+            restartPolicy={"enum": list(restart_policies)},
         ),
-        tolerations=several(TOLERATION), terminationGracePeriodSeconds=NUMBER,
-        restartPolicy={"enum": ["Never", "OnFailure", "Always"]},
-    ),
-)  # fmt: skip
+    )  # fmt: skip
+
+
+# KubeRay refuses another with autoscaler v2, and in the head beside a submitter (SidecarMode).
+RAY_POD = template("Never")
 CLUSTER_SPEC = form(
     ["headGroupSpec", "rayVersion"],
     rayVersion={"type": "string", "pattern": r"^\d+\.\d+\.\d+$"}, enableInTreeAutoscaling=YES,
     autoscalerOptions=form(
         [], upscalingMode={"enum": ["Default", "Aggressive", "Conservative"]}, idleTimeoutSeconds=NUMBER,
-        resources=RESOURCES,
+        resources=RESOURCES, securityContext=CONFINED,
     ),
     gcsFaultToleranceOptions=form(
         ["redisAddress"],
         redisAddress=TEXT, redisPassword=form(["valueFrom"], valueFrom=FROM_SECRET), externalStorageNamespace=TEXT,
     ),
-    authOptions=form([], mode={"enum": ["token", "disabled"]}, secretName=TEXT),
+    # secretName came after 1.5.
+    authOptions=form([], mode={"enum": ["token", "disabled"]}),
     headGroupSpec=form(
         ["template", "rayStartParams"],
         serviceType={"enum": ["ClusterIP", "NodePort", "LoadBalancer"]}, enableIngress=YES,
-        rayStartParams=WORDS, template=TEMPLATE,
+        rayStartParams=WORDS, template=RAY_POD,
     ),
     workerGroupSpecs=several(
         form(
             ["groupName", "minReplicas", "maxReplicas", "rayStartParams", "template"],
             groupName=TEXT, replicas=NUMBER, minReplicas=NUMBER, maxReplicas=NUMBER, rayStartParams=WORDS,
-            template=TEMPLATE,
+            template=RAY_POD,
         )
     ),
 )  # fmt: skip
@@ -118,9 +129,9 @@ RAY_JOB = _of_kuberay(
     form(["generateName"], generateName=TEXT),
     form(
         ["entrypoint", "rayClusterSpec"],
-        entrypoint=TEXT, submissionMode={"enum": ["K8sJobMode", "HTTPMode", "InteractiveMode"]},
-        shutdownAfterJobFinishes=YES, ttlSecondsAfterFinished=NUMBER, activeDeadlineSeconds=NUMBER,
-        backoffLimit=NUMBER, submitterPodTemplate=TEMPLATE, rayClusterSpec=CLUSTER_SPEC,
+        entrypoint=TEXT, submissionMode={"enum": ["K8sJobMode", "HTTPMode", "InteractiveMode", "SidecarMode"]},
+        shutdownAfterJobFinishes=YES, ttlSecondsAfterFinished=NUMBER, activeDeadlineSeconds=POSITIVE,
+        backoffLimit=NUMBER, submitterPodTemplate=template("Never", "OnFailure"), rayClusterSpec=CLUSTER_SPEC,
     ),
 )  # fmt: skip
 SELECTOR = form(["matchLabels"], matchLabels=WORDS)
@@ -129,7 +140,7 @@ STATEFUL_SET = form(
     apiVersion={"const": "apps/v1"}, kind={"const": "StatefulSet"}, metadata=NAMED,
     spec=form(
         ["serviceName", "replicas", "selector", "template"],
-        serviceName=TEXT, replicas=NUMBER, selector=SELECTOR, template=TEMPLATE,
+        serviceName=TEXT, replicas=NUMBER, selector=SELECTOR, template=template("Always"),
         volumeClaimTemplates=several(
             form(
                 ["metadata", "spec"],

@@ -156,7 +156,7 @@ def test_probes_of_kuberay_and_ours(server: Server) -> None:
     for path in ("/-/healthz", "/-/routes", "/health", "/ready"):
         with urllib.request.urlopen(server.url + path, timeout=30) as answer:
             told[path] = answer.read().decode()
-    assert told["/-/healthz"] == "success", "KubeRay looks for this word"
+    assert told["/-/healthz"] == "success", "KubeRay's probe of a worker looks for this word"
     assert json.loads(told["/-/routes"]) == {"/": "raytrain"}
     assert json.loads(told["/ready"])["is_ready"]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 import subprocess
 import sys
@@ -46,6 +47,47 @@ def test_a_misspelled_field_is_found() -> None:
         jsonschema.validate(cluster, FORMS["RayCluster"])
 
 
+def set_at(document: dict[str, Any], place: str, value: Any) -> None:
+    *way, last = place.split(".")
+    for step in way:
+        document = document[step]
+    document[last] = value
+
+
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [
+        ("activeDeadlineSeconds", 0),
+        ("submissionMode", "Sidecar"),
+        ("submitterPodTemplate.spec.restartPolicy", "Always"),
+        ("rayClusterSpec.authOptions.secretName", "mine"),
+        ("rayClusterSpec.autoscalerOptions.upscalingMode", "Slow"),
+        ("rayClusterSpec.autoscalerOptions.securityContext.privileged", True),
+        ("rayClusterSpec.headGroupSpec.template.spec.restartPolicy", "Always"),
+    ],
+)
+def test_what_kuberay_does_not_take_is_found(place: str, value: Any) -> None:
+    job = of_kind("rayjob", "RayJob")
+    set_at(job["spec"], place, value)
+    with pytest.raises(jsonschema.ValidationError) as told:
+        jsonschema.validate(job, FORMS["RayJob"])
+    assert place.rpartition(".")[2] in (*told.value.absolute_path, *told.value.message.split("'"))
+
+
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [
+        ("submissionMode", "SidecarMode"),
+        ("submitterPodTemplate.spec.restartPolicy", "OnFailure"),
+        ("rayClusterSpec.headGroupSpec.template.spec.restartPolicy", "Never"),
+    ],
+)
+def test_what_kuberay_takes_is_taken(place: str, value: Any) -> None:
+    job = of_kind("rayjob", "RayJob")
+    set_at(job["spec"], place, value)
+    jsonschema.validate(job, FORMS["RayJob"])
+
+
 @pytest.mark.parametrize("name", OF_RAY)
 def test_a_cluster_is_closed_and_grows(name: str) -> None:
     spec = cluster_spec(documents(name)[0])
@@ -63,6 +105,56 @@ def test_a_cluster_is_closed_and_grows(name: str) -> None:
     policy = of_kind(name, "NetworkPolicy")
     labels = head["template"]["metadata"]["labels"]
     assert policy["spec"]["podSelector"]["matchLabels"] == {**labels, "ray.io/node-type": "head"}
+    for group in spec["workerGroupSpecs"]:
+        assert group["template"]["metadata"]["labels"] == labels, "the policy lets its workers to the head"
+    own, operator = (rule["from"][0] for rule in policy["spec"]["ingress"][:2])
+    assert own == {"podSelector": {"matchLabels": labels}}
+    assert operator["podSelector"]["matchLabels"] == {"app.kubernetes.io/component": "kuberay-operator"}, (
+        "the label of Helm's operator and of kustomize's"
+    )
+
+
+def test_manifests_and_guide_want_one_operator() -> None:
+    """1.5.1, the first that knows authOptions."""
+    (guide,) = re.findall(r"want KubeRay ([\d.]+) or newer", (ROOT / "docs/clusters.md").read_text())
+    told = [
+        re.findall(r"\(([\d.]+) or newer, for authOptions\)", (FOLDER / f"{one}.yaml").read_text())
+        for one in OF_RAY
+    ]
+    assert told == [[guide]] * len(OF_RAY) and guide == "1.5.1"
+
+
+def test_all_of_them_stand_in_one_namespace() -> None:
+    """KubeRay names a head's Service after its RayCluster or RayService, and policies that select one pod add up."""
+    found = {(one["kind"], one["metadata"].get("name")) for file in MANIFESTS for one in documents(file.stem)}
+    assert len(found) == sum(len(documents(file.stem)) for file in MANIFESTS), "two of a kind, of one name"
+    names = [documents(one)[0]["metadata"]["name"] for one in ("raycluster", "rayservice")]
+    assert len(set(names)) == len(names)
+    assert f"service/{names[0]}-head-svc " in (FOLDER / "raycluster.yaml").read_text()
+    labels = [
+        cluster_spec(documents(one)[0])["headGroupSpec"]["template"]["metadata"]["labels"]["app"]
+        for one in OF_RAY
+    ]
+    assert len(set(labels)) == len(labels)
+
+
+@pytest.mark.parametrize("manifest", MANIFESTS, ids=lambda one: one.stem)
+def test_their_pods_are_let_in_where_pod_security_is_restricted(manifest: Path) -> None:
+    """KubeRay adds containers: the one that waits for the GCS is as the worker's, the autoscaler's is told here."""
+    document = documents(manifest.stem)[0]
+    if manifest.stem in OF_RAY:
+        spec = cluster_spec(document)
+        found, contexts = list(pods(spec)), [spec["autoscalerOptions"]["securityContext"]]
+    else:
+        found, contexts = [document["spec"]["template"]["spec"]], []
+    if "submitterPodTemplate" in document["spec"]:
+        found.append(document["spec"]["submitterPodTemplate"]["spec"])
+    for pod in found:
+        assert pod["securityContext"]["runAsNonRoot"] is True
+        assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+        contexts += [one["securityContext"] for one in (*pod["containers"], *pod.get("initContainers", []))]
+    for context in contexts:
+        assert context == {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
 
 
 @pytest.mark.parametrize("name", ["raycluster", "rayjob"])
@@ -76,11 +168,7 @@ def test_pods_of_training_may_do_nothing_but_train(name: str) -> None:
         volumes = {one["name"] for one in pod["volumes"]}
         assert {one["name"] for one in pod["containers"][0]["volumeMounts"]} <= volumes
     for container in containers:
-        assert container["securityContext"] == {
-            "allowPrivilegeEscalation": False,
-            "capabilities": {"drop": ["ALL"]},
-        }
-        assert "livenessProbe" not in container, "KubeRay's own know of the token"
+        assert "livenessProbe" not in container, "KubeRay's own ask at the paths that want no token"
     policy = of_kind(name, "NetworkPolicy")
     assert all("from" in rule for rule in policy["spec"]["ingress"]), "nobody from anywhere"
 
@@ -97,13 +185,32 @@ def test_heads_that_are_started_again_find_their_redis(name: str) -> None:
     )
     labels = redis["spec"]["template"]["metadata"]["labels"]
     assert service["spec"]["selector"] == redis["spec"]["selector"]["matchLabels"] == labels
+
+
+def test_redis_lets_the_clusters_that_name_it_in_and_nobody_else() -> None:
     (rule,) = of_kind("redis", "NetworkPolicy")["spec"]["ingress"]
-    allowed = rule["from"][0]["podSelector"]["matchLabels"]
-    for group in ("headGroupSpec",):
-        assert (
-            allowed.items()
-            <= cluster_spec(documents(name)[0])[group]["template"]["metadata"]["labels"].items()
-        )
+    clusters = {one: cluster_spec(documents(one)[0]) for one in OF_RAY}
+    labels = [
+        one["headGroupSpec"]["template"]["metadata"]["labels"]
+        for one in clusters.values()
+        if "gcsFaultToleranceOptions" in one
+    ]
+    assert len(labels) == 2
+    for peer in rule["from"]:
+        assert peer.keys() == {"podSelector"}, "pods of this namespace"
+    admitted = [peer["podSelector"]["matchLabels"]["app"] for peer in rule["from"]]
+    assert sorted(admitted) == sorted(one["app"] for one in labels)
+
+
+def test_health_is_told_without_a_token() -> None:
+    """KubeRay's probes carry none: the paths that they ask are among those that Ray leaves open."""
+    from ray.dashboard.http_server_agent import PUBLIC_EXACT_PATHS
+    from ray.dashboard.http_server_head import HttpServerDashboardHead
+
+    assert {"/api/healthz", "/api/local_raylet_healthz"} <= set(PUBLIC_EXACT_PATHS)
+    written = inspect.getsource(HttpServerDashboardHead)
+    (opened,) = re.findall(r"public_exact_paths = \{(.*?)\}", written, re.DOTALL)
+    assert '"/api/gcs_healthz"' in opened
 
 
 def test_two_clusters_do_not_share_what_redis_holds() -> None:
