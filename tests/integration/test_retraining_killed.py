@@ -1,19 +1,23 @@
-"""A retraining with what a loop may ask for: a search, reports, all of them signed, staging. It is killed with -9 after
-each of its steps, and each time the same command goes on. The check of the pipeline is left out: an adapter over random
-weights cannot learn eight rows by heart."""
+"""A retraining with what a loop may ask for: a search, reports, all of them signed, staging, a trial. It is killed with
+-9 after each of its steps, and while it waits for the trial, whose log is written by the test; each time the same
+command goes on. The check of the pipeline is left out: an adapter over random weights cannot learn eight rows by heart.
+"""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from bench import Bench, wait_until
+from bench import Bench, Running, wait_until
 from retrained import NAME, Site, put_up, row
+from trial_rows import pairs, written
 
 STEPS = (
-    "rows", "prepare", "tune", "train", "baseline", "evaluate", "compare", "release", "staging", "production",
+    "rows", "prepare", "tune", "train", "baseline", "evaluate", "compare", "release", "staging",
+    "canary", "production",
 )  # fmt: skip
 REPORTS = ["evaluation", "contamination", "safety", "drift"]
 PRODUCTION = {
@@ -38,14 +42,36 @@ def num_told(site: Site, order: str, step: str) -> int:
 def killed_after(site: Site, order: str, step: str) -> None:
     before = num_told(site, order, step)
     running = site.bench.start("retrain", site.loop, order, "--json")
+    killed_once(running, lambda: num_told(site, order, step) > before, f"{step} is done")
+
+
+def killed_once(running: Running, is_time: Callable[[], bool], told: str) -> None:
     wait_until(
-        lambda: num_told(site, order, step) > before or running.process.poll() is not None,
+        lambda: is_time() or running.process.poll() is not None,
         900,
-        lambda: f"{step} is done: " + running.files[1].read_text()[-3000:],
+        lambda: f"{told}: " + running.files[1].read_text()[-3000:],
     )
     running.process.kill()
     outcome = running.ended()
-    assert outcome.code == -9, f"before {step}: {outcome.told()}"
+    assert outcome.code == -9, f"before {told}: {outcome.told()}"
+
+
+def killed_while_it_waits_for_the_trial(site: Site, order: str) -> None:
+    running = site.bench.start("retrain", site.loop, order)
+    words = "0 pairs of the trial"
+    killed_once(
+        running, lambda: words in " ".join(running.files[1].read_text().split()), "it waits for the trial"
+    )
+
+
+def log_trial(site: Site) -> None:
+    """Twenty pairs, as an ingress would leave them, of the two that are in staging and in production."""
+    shown = site.run("registry", "show", NAME).object
+    by_version = {one["version"]: one["digest"] for one in shown["versions"]}
+    sides = {"production": "production", "candidate": "staging"}
+    digests = {side: by_version[shown["aliases"][alias]] for side, alias in sides.items()}
+    rows = [{**one, "digest": digests[one["arm"]]} for one in pairs(range(20), pairs=20, name=NAME)]
+    written(site.folder / "log", rows)
 
 
 @pytest.mark.thorough
@@ -54,12 +80,19 @@ def test_killed_after_each_step_it_goes_on_and_makes_nothing_twice(
     joined: Bench, tiny_llama: Path, tmp_path: Path
 ) -> None:
     staging = {"to": "staging", "reports": ["evaluation"], "documents": []}
-    site = put_up(joined, tiny_llama, tmp_path, targets=(staging, PRODUCTION), search=SEARCH)
+    canary = {"hours": 1, "every_s": 0.2}
+    site = put_up(
+        joined, tiny_llama, tmp_path,
+        targets=(staging, PRODUCTION), search=SEARCH, canary=canary, log=str(tmp_path / "log"),
+    )  # fmt: skip
     site.run("baseline", "freeze", site.model, "--suite", tmp_path / "cases.yaml", "--name", "golden")
     site.pool().add([row(number, f"user {number % 3}") for number in range(30)])
     order = site.run("loop", "run", site.loop).object["queued"]
 
     for step in STEPS[:-1]:
+        if step == "canary":
+            killed_while_it_waits_for_the_trial(site, order)
+            log_trial(site)
         killed_after(site, order, step)
     done = site.run("retrain", site.loop, order, timeout_s=600).object
 
@@ -68,7 +101,7 @@ def test_killed_after_each_step_it_goes_on_and_makes_nothing_twice(
     record = json.loads((site.artifact(order, "record") / "record.json").read_text())
     known = {one["name"]: one["was_known"] for one in record["steps"]}
     assert tuple(known) == STEPS
-    assert [name for name, was_known in known.items() if not was_known] == ["release", "production"]
+    assert [name for name, was_known in known.items() if not was_known] == ["release", "canary", "production"]
     entries = site.run("registry", "log", NAME).object["entries"]
     moves = [
         (one["details"]["alias"], one["details"]["version"]) for one in entries if one["action"] == "move"
