@@ -25,7 +25,6 @@ from raytrain.cli.evaluate import ProgressBars
 from raytrain.cli.output import exit_code_when_stopped, report_error, stderr_console
 from raytrain.cli.progress import ProgressView
 from raytrain.cli.tune_view import TuneView, told_values
-from raytrain.cluster.machine import has_bfloat16
 from raytrain.data.tool_calls import generate_tool_calls
 from raytrain.errors import EndpointError, PlatformError, TrainingError
 from raytrain.evaluation.decision.contract import load_contract
@@ -33,6 +32,7 @@ from raytrain.evaluation.items import Suite, load_items
 from raytrain.evaluation.results import Evaluation
 from raytrain.evaluation.scoring.structure import json_equal
 from raytrain.evaluation.suite import load_suite
+from raytrain.models.machine import has_bfloat16
 from raytrain.monitoring.learning.pool import InteractionPool
 from raytrain.pipeline import steps as pipeline
 from raytrain.pipeline.loop.guarding import guard

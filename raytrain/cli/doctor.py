@@ -35,8 +35,8 @@ from raytrain.cli.doctor_checks import (
     check_working_dir,
 )
 from raytrain.cli.output import JsonOption, emit
-from raytrain.cluster.machine import memory_bytes
 from raytrain.errors import ConfigError, PlatformError
+from raytrain.models.machine import memory_bytes
 
 if TYPE_CHECKING:
     from rich.console import Console

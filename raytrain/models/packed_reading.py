@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 from raytrain.models.adapter import unwrapped
-from raytrain.models.decoding.packed_weights import packed_weights
 from raytrain.models.inner import inner_model
+from raytrain.models.onednn_weights import onednn_weights
 from raytrain.models.packing_proof import stretches_positions, try_packing, try_sharing
 from raytrain.models.prefix_trees import PrefixTree, grow_trees, num_tokens, tree_arguments, tree_of
 
@@ -94,7 +94,7 @@ def reading(model: nn.Module, *, has_room: bool = True) -> Iterator[Reader]:
         if use.reader.attention is not None:
             inner_model(inside).set_attn_implementation(use.reader.attention)
         if has_room:
-            use.speed.enter_context(packed_weights(model))
+            use.speed.enter_context(onednn_weights(model))
     assert use.reader is not None, "who came first has found it"
     use.num_readers += 1
     try:
@@ -102,6 +102,7 @@ def reading(model: nn.Module, *, has_room: bool = True) -> Iterator[Reader]:
     finally:
         use.num_readers -= 1
         if not use.num_readers:
+            del _used[inside]  # its reader holds the model
             use.speed.close()
             inside.train(use.was_training)
             if use.reader.attention is not None:
@@ -120,7 +121,7 @@ class _Use:
     speed: ExitStack = field(default_factory=ExitStack)
 
 
-_used: WeakKeyDictionary[Any, _Use] = WeakKeyDictionary()
+_used: dict[Any, _Use] = {}
 
 _proven: WeakKeyDictionary[Any, dict[tuple[Any, ...], tuple[str | None, bool]]] = WeakKeyDictionary()
 """What each model has shown: the attention that it packs with, None where it cannot, and whether it may share."""

@@ -6,7 +6,7 @@ from contextlib import AbstractContextManager, nullcontext
 
 import torch
 
-from raytrain.cluster.machine import has_bfloat16
+from raytrain.models.machine import has_bfloat16
 
 COMPUTE_DTYPES = {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}
 """What matrix products are computed in, by `train.precision`; None = what the weights are held in."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import resource
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -17,6 +18,7 @@ from raytrain.evaluation.items import Suite
 from raytrain.evaluation.records import ItemRecord
 from raytrain.evaluation.report import EvaluatedModel
 from raytrain.models.inference import InferenceModel, LoadedModel, find_for_inference, tokenizer_digest
+from raytrain.models.packed_reading import reading
 from raytrain.storage.manifest import digest_of
 
 if TYPE_CHECKING:
@@ -50,6 +52,7 @@ class LocalModel:
             "device": self._device,
         }
         self._loaded: LoadedModel | None = None
+        self._reading = ExitStack()
 
     def plan(self, suite: Suite) -> list[Unit]:
         section = suite.section
@@ -68,6 +71,7 @@ class LocalModel:
             return
         if self._loaded is None:
             self._loaded = self._found.load(self._device)
+            self._reading.enter_context(reading(self._loaded.model))  # made ready once, not for each unit
         for unit in units:
             yield list(answer_items(self._loaded, suite, unit, batch_size=self._answering.batch_size))
 
@@ -81,6 +85,7 @@ class LocalModel:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._reading.close()
         self._loaded = None
 
 

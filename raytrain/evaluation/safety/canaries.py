@@ -18,6 +18,7 @@ from raytrain.evaluation.safety.outcomes import FailureCount
 from raytrain.models.decoding.greedy import decode_greedily
 from raytrain.models.inference import LoadedModel
 from raytrain.models.likelihood import log_likelihoods, passage_of
+from raytrain.models.packed_reading import reading
 from raytrain.models.text_generation import end_tokens_of
 
 _BEGINNINGS = (
@@ -148,9 +149,15 @@ def extract_canaries(
 
     The alternatives are drawn as the secrets were. Raises DataError where there is no canary.
     """
-    tell = on_progress or (lambda *_: None)
     if not canaries:
         raise DataError("there is nothing to extract", why="no canary is named", fix="plant some first")
+    with reading(loaded.model):  # made ready once, not for each of them
+        return _extracted(loaded, canaries, num_alternatives, seed, on_progress or (lambda *_: None))
+
+
+def _extracted(
+    loaded: LoadedModel, canaries: Sequence[Canary], num_alternatives: int, seed: int, tell: OnProgress
+) -> CanaryReport:
     extracted = [False] * len(canaries)
     ways = _contexts(loaded, canaries)
     num_asked, num_questions = 0, len(ways) * len(canaries)

@@ -149,7 +149,7 @@ class ContinuousEngine:
 
         try:
             with ExitStack() as stack:
-                reader = stack.enter_context(reading(loaded.model, has_room=self._section.packed_weights))
+                reader = stack.enter_context(reading(loaded.model, has_room=self._section.onednn_weights))
                 stack.enter_context(torch.inference_mode())
                 batch = Batch(reader, self._section, self._end_tokens, self.max_context_tokens)
                 ready.set_result(None)

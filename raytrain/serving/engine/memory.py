@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from raytrain.cluster.machine import memory_bytes
 from raytrain.errors import ConfigError
-from raytrain.models.decoding.packed_weights import packed_bytes
+from raytrain.models.machine import memory_bytes
+from raytrain.models.onednn_weights import onednn_bytes
 
 if TYPE_CHECKING:
     import torch
@@ -32,7 +32,7 @@ class Needs:
     """The most that a replica takes, where every answer fills the context."""
 
     weights_bytes: int
-    """With what is packed of them."""
+    """With what oneDNN has of them."""
     token_bytes: int
     """Keys and values of one token."""
     num_rows: int
@@ -60,16 +60,16 @@ class Needs:
             f"bytes each; {_mib(self.weights_bytes)} for the base model; {_mib(self.kept_bytes)} for what is kept",
             fix=f"set {' or '.join(fits)}"
             if fits
-            else "take a smaller base model or dtype, set engine.packed_weights=false, or lower "
+            else "take a smaller base model or dtype, set engine.onednn_weights=false, or lower "
             "engine.prefix_cache_mib and engine.adapter_mib",
         )
 
 
 def check_memory(model: PreTrainedModel, section: EngineSection, context_tokens: int) -> None:
     """Of one replica alone on its machine or GPU. Raises ConfigError."""
-    packed = packed_bytes(model) if section.packed_weights else 0
+    twice = onednn_bytes(model) if section.onednn_weights else 0
     needs = Needs(
-        weights_bytes=sum(one.nbytes for one in model.parameters()) + packed,
+        weights_bytes=sum(one.nbytes for one in model.parameters()) + twice,
         token_bytes=key_value_bytes(model.config, model.dtype.itemsize),
         num_rows=section.max_rows,
         context_tokens=context_tokens,

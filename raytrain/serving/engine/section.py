@@ -22,6 +22,6 @@ class EngineSection(Section):
     """For what was read of prompts, where others may begin alike; 0 = off."""
     adapter_mib: int = Field(default=512, ge=1)
     """For adapters that can answer at once."""
-    packed_weights: bool = True
+    onednn_weights: bool = True
     """Keep float32 weights on a CPU a second time, as oneDNN lays them out: products take two thirds of the time where
     several answers are written at a time, for twice the memory of the base model."""

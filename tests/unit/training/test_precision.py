@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from raytrain.cluster.machine import has_bfloat16
+from raytrain.models.machine import has_bfloat16
 from raytrain.training.precision import note_on
 
 XEON_OF_2019 = {
