@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from typing import Any
 
 from raytrain.cluster.connection import check_capacity, connect, num_placeable
@@ -21,6 +22,7 @@ from raytrain.evaluation.items import Suite
 from raytrain.evaluation.records import ItemRecord
 from raytrain.evaluation.report import EvaluatedModel
 from raytrain.models.inference import InferenceModel, LoadedModel
+from raytrain.models.packed_reading import reading
 
 _LOOK_EVERY_S = 1.0
 
@@ -155,6 +157,8 @@ class Worker:
         self._expected = expected
         self._device = device
         self._loaded: LoadedModel | None = None
+        self._reading = ExitStack()
+        """Until the actor ends."""
 
     def answer(self, section: Any, unit: Unit, digest: str) -> tuple[list[ItemRecord], int]:
         """The unit's records, and the most memory held so far, in bytes."""
@@ -165,6 +169,7 @@ class Worker:
             found = find_model(self._reference, self._settings)
             _refuse_another(identify(found), self._expected)
             self._loaded = found.load(self._device)
+            self._reading.enter_context(reading(self._loaded.model))  # made ready once, not for each unit
         suite = Suite(section, unit, digest)
         size = self._settings.answering.batch_size
         return list(answer_items(self._loaded, suite, unit, batch_size=size)), peak_rss_bytes()
