@@ -78,6 +78,13 @@ class EndpointError(PlatformError, ConnectionError):
     kind = "endpoint"
 
 
+class MachineError(PlatformError, RuntimeError):
+    """This machine was too busy or too small to finish what was asked. Exit code 4."""
+
+    exit_code = 4
+    kind = "machine"
+
+
 class StorageError(PlatformError, OSError):
     """A place to write is full, read-only or gone. Exit code 4."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 
+from raytrain.errors import PlatformError
 from raytrain.models.inference import RELEASED, load_for_inference
 from raytrain.storage.location import Location
 
@@ -24,4 +25,8 @@ def main(folder: str, cache: str, dtype: str) -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    try:
+        main(*sys.argv[1:])
+    except PlatformError as error:
+        # Of a process only the last line is told.
+        sys.exit(" ".join(f"{error.what}: {error.why}".split()))

@@ -6,15 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from raytrain.errors import ConfigError
-from raytrain.release.bundle.description import BUNDLE_KIND, FORMAT_FOLDERS, read_description
+from raytrain.release.bundle.description import BUNDLE_KIND, FORMAT_FOLDERS, LOADABLE, read_description
 from raytrain.release.keys import KeyRing
 from raytrain.release.registry.registry import Registry
 from raytrain.storage.artifact import open_artifact
 from raytrain.storage.location import Location
 from raytrain.storage.manifest import MANIFEST_NAME, read_manifest
-
-_ANSWERING = ("adapter", "merged")
-"""Formats that an evaluation can ask, the smallest first."""
 
 
 @dataclass(frozen=True)
@@ -44,11 +41,11 @@ def find_runnable(reference: str, registry: Registry, ring: KeyRing) -> Runnable
 
 def _of_bundle(folder: Path) -> Runnable:
     description = read_description(folder)
-    held = next((one for one in _ANSWERING if one in description.formats), None)
+    held = next((one for one in LOADABLE if one in description.formats), None)
     if held is None:
         raise ConfigError(
             f"{folder} cannot be asked here",
-            why=f"it holds {', '.join(description.formats)}; an evaluation takes {' or '.join(_ANSWERING)}",
+            why=f"it holds {', '.join(description.formats)}; an evaluation takes {' or '.join(LOADABLE)}",
             fix="export one of these as well",
         )
     return Runnable(str(folder / FORMAT_FOLDERS[held]), description.subject)

@@ -16,6 +16,7 @@ from raytrain import errors
         ("DivergedError", 4, RuntimeError),
         ("ClusterError", 4, RuntimeError),
         ("StorageError", 4, OSError),
+        ("MachineError", 4, RuntimeError),
         ("IntegrityError", 5, RuntimeError),
     ],
 )

@@ -21,7 +21,9 @@ BUNDLE_KIND = "bundle"
 DESCRIPTION_FILE = "bundle.json"
 
 FORMAT_FOLDERS = {one: one for one in ("adapter", "merged", "onnx", "torch_export", "torchserve")}
-"""Where in a bundle each format lies."""
+"""Where in a bundle each format lies; there are no others."""
+LOADABLE = ("adapter", "merged")
+"""Those that raytrain itself loads, and evaluates: safetensors; the smallest first."""
 
 
 @dataclass(frozen=True)

@@ -3,25 +3,19 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import PurePosixPath
 from typing import Any
 
 from raytrain.errors import ConfigError, IntegrityError, PlatformError
 from raytrain.evaluation.contamination.lineage import find_dataset
 from raytrain.evaluation.results import Evaluation, open_evaluation
+from raytrain.release.bundle.run_logs import logs_of, without_paths
 from raytrain.release.bundle.subject import Subject
-from raytrain.runs.folder import EVENTS_FILE, LOG_FILE, METRICS_FILE
 from raytrain.runs.records import Records, open_records
-from raytrain.storage.home import run_folder
 from raytrain.storage.location import Location
 
 _STATISTICS_FILE = "statistics.json"
-_LONGEST_LOG_BYTES = 2**24
-"""A bundle travels, and the scan reads some 30,000 lines a second."""
-_PATH = re.compile(r"(?<![\w:/])(?:file://)?~?(?:/[^\s/,;:'\"`()]+){2,}")
 
 
 @dataclass(frozen=True)
@@ -36,12 +30,14 @@ class TrainingCost:
 
 @dataclass(frozen=True)
 class Lineage:
-    """What the model card is filled from. A note says of each gap why it is one."""
+    """What the model card is filled from. A note says of each other gap why it is one."""
 
     subject: Subject
     dataset_digest: str | None
     rows: dict[str, Any] | None
     """statistics.json of the dataset."""
+    rows_note: str | None
+    """Why there are none."""
     cost: TrainingCost | None
     evaluations: list[Evaluation]
     notes: list[str]
@@ -54,31 +50,26 @@ def find_lineage(subject: Subject, evaluations: Sequence[Location]) -> Lineage:
     notes: list[str] = []
     records = open_records()
     try:
-        rows = _rows(subject, records, notes)
+        rows, rows_note = _rows(subject, records)
         cost = _cost(subject, records, notes)
     finally:
         records.close()
     found = [_evaluation_of(subject, place) for place in evaluations]
-    logs = {} if cost is None else _logs(cost.run_id, notes)
-    return Lineage(subject, subject.artifact.manifest.parents.get("dataset"), rows, cost, found, notes, logs)
+    logs = {} if cost is None else logs_of(cost.run_id, notes)
+    dataset = subject.artifact.manifest.parents.get("dataset")
+    return Lineage(subject, dataset, rows, rows_note, cost, found, notes, logs)
 
 
-def without_paths(text: str) -> str:
-    """With the last names only of files and folders of this machine: what is written into a bundle travels."""
-    return _PATH.sub(lambda found: PurePosixPath(found[0]).name, text)
-
-
-def _rows(subject: Subject, records: Records, notes: list[str]) -> dict[str, Any] | None:
+def _rows(subject: Subject, records: Records) -> tuple[dict[str, Any] | None, str | None]:
+    """Or why they are not known."""
     try:
         dataset = find_dataset(str(subject.artifact.location), records)
         statistics: dict[str, Any] = json.loads((dataset.path / _STATISTICS_FILE).read_text(encoding="utf-8"))
     except PlatformError as error:
-        notes.append(f"The dataset is not at hand where this card was written: {without_paths(error.why)}.")
-        return None
+        return None, f"The dataset is not at hand where this card was written: {without_paths(error.why)}."
     except (OSError, ValueError) as error:
-        notes.append(f"The dataset has no statistics that can be read: {without_paths(str(error))}.")
-        return None
-    return statistics
+        return None, f"The dataset has no statistics that can be read: {without_paths(str(error))}."
+    return statistics, None
 
 
 def _cost(subject: Subject, records: Records, notes: list[str]) -> TrainingCost | None:
@@ -92,21 +83,6 @@ def _cost(subject: Subject, records: Records, notes: list[str]) -> TrainingCost 
     tokens = records.last_value(run.id, "train/tokens_seen")
     seconds = ended - started if ended is not None and started is not None else None
     return TrainingCost(run.id, seconds, int(tokens.value) if tokens else None)
-
-
-def _logs(run_id: str, notes: list[str]) -> dict[str, str]:
-    folder, found = run_folder(run_id), {}
-    for name in (LOG_FILE, METRICS_FILE, EVENTS_FILE):
-        file = folder / name
-        try:
-            size = file.stat().st_size
-            if size <= _LONGEST_LOG_BYTES:
-                found[name] = without_paths(file.read_text(encoding="utf-8", errors="replace"))
-            else:
-                notes.append(f"The run's {name} is not in the bundle: it has {size / 2**20:.0f} MiB.")
-        except OSError as error:
-            notes.append(f"The run's {name} is not at hand where this card was written: {error.strerror}.")
-    return found
 
 
 def _evaluation_of(subject: Subject, place: Location) -> Evaluation:

@@ -16,6 +16,7 @@ from raytrain.release.keys import KeyRing, SigningKey
 from raytrain.release.registry.shelf import Shelf
 from raytrain.release.signing import verify
 from raytrain.storage.artifact import Artifact
+from raytrain.storage.manifest import short_digest
 
 APPROVAL_KIND = "approval"
 _FILE = "statement.json"
@@ -101,7 +102,7 @@ def _read(folder: Path, ring: KeyRing, wanted: Statement) -> Approval | _NotCoun
     for field, words in _ABOUT.items():
         theirs, ours = getattr(statement, field), getattr(wanted, field)
         if theirs != ours:
-            why = f"{words}: {_short(str(theirs))}, not {_short(ours)}"
+            why = f"{words}: {short_digest(str(theirs))}, not {short_digest(ours)}"
             return _NotCounted(Refused(f"{name} by {key.name}", why), elsewhere=field in ("bundle", "target"))
     return Approval(statement.role, key.id, key.name, signed.artifact.digest, statement.why)
 
@@ -112,7 +113,3 @@ _ABOUT = {
     "policy": "it was given under another policy",
     "subject": "it is about another subject",
 }
-
-
-def _short(text: str) -> str:
-    return text.removeprefix("sha256:")[:12]

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from raytrain.evaluation.decision.visible import visible
 from raytrain.release.gate.rules import Facts, Outcome, Rule
+from raytrain.storage.manifest import short_digest
 
 _BOX = {"passed": "[x]", "failed": "[ ]", "pending": "[ ]"}
 _SIGN = {"passed": "", "failed": " **failed**", "pending": " **pending**"}
@@ -48,7 +49,7 @@ def _item(rule: Rule) -> list[str]:
     found = f"{rule.value} (asked: {rule.limit})"
     lines = [f"- {_BOX[rule.status]} {rule.name}{_SIGN[rule.status]}: {_text(found)}; {_text(rule.why)}"]
     if rule.evidence:
-        lines.append(f"  <br>evidence {', '.join(f'`{one[7:19]}`' for one in rule.evidence)}")
+        lines.append(f"  <br>evidence {', '.join(f'`{short_digest(one)}`' for one in rule.evidence)}")
     return lines
 
 

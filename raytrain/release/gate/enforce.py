@@ -22,6 +22,7 @@ from raytrain.release.registry.registry import Registry
 from raytrain.release.registry.shelf import shelf_of
 from raytrain.release.registry.state import ALIASES, PREVIOUS, PRODUCTION
 from raytrain.release.signing import Signed
+from raytrain.storage.manifest import short_digest
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,7 @@ def require_released(
     before = last_promotion(registry, name, let_in.details["alias"], earlier)
     admitted = _admitted(reference, (record, before), let_in, signed, about)
     if policies is not None and admitted.policy not in policies:
-        why = f"it was let in by another policy than {', '.join(one[7:19] for one in policies)}"
+        why = f"it was let in by another policy than {', '.join(short_digest(one) for one in policies)}"
         raise _refused(reference, why, "promote it under one of these")
     return admitted
 

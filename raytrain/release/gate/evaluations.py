@@ -17,6 +17,7 @@ from raytrain.release.gate.about import About
 from raytrain.release.gate.reports import time_of
 from raytrain.release.gate.rules import Reading, Status
 from raytrain.storage.artifact import Artifact
+from raytrain.storage.manifest import short_digest
 
 Find = Callable[[str], Evaluation | None]
 """An evaluation by its digest; None where it is not at hand."""
@@ -136,7 +137,7 @@ def _needed(decision: Decision, comparison: Comparison) -> str:
 
 
 def _title(contract: ContractSection) -> str:
-    return f"contract {contract.contract} {contract.version} ({contract.digest[7:19]})"
+    return f"contract {contract.contract} {contract.version} ({short_digest(contract.digest)})"
 
 
 def _failed(artifact: Artifact, value: str, limit: str, why: str, *, change: str = _COMPARE) -> Reading:

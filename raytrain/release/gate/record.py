@@ -15,6 +15,7 @@ from raytrain.release.gate.rules import Facts, Outcome
 from raytrain.release.keys import KeyRing, SigningKey
 from raytrain.release.registry.shelf import Shelf
 from raytrain.storage.artifact import Artifact
+from raytrain.storage.manifest import short_digest
 
 PROMOTION_KIND, ROLLBACK_KIND = "promotion", "rollback"
 RECORD_FILE, CHECKLIST_FILE = "record.json", "checklist.md"
@@ -53,7 +54,7 @@ class PolicyChange:
     def told(self) -> str:
         """On a line."""
         as_role = f" as {self.role}" if self.role else ""
-        return f"from {self.title} ({self.before[7:19]}) by {self.who}{as_role}: {self.why}"
+        return f"from {self.title} ({short_digest(self.before)}) by {self.who}{as_role}: {self.why}"
 
 
 @dataclass(frozen=True)
@@ -129,4 +130,6 @@ def checklist_of(judged: Judged) -> str:
     policy, one, change = judged.policy, judged.override, judged.policy_change
     loud = {} if change is None else {"POLICY CHANGED": change.told()}
     loud |= {} if one is None else {"OVERRIDDEN": f"by {one.who} as {one.role}: {one.why}"}
-    return render_checklist(judged.facts, judged.outcome, f"{policy.title} ({policy.digest[7:19]})", loud)
+    return render_checklist(
+        judged.facts, judged.outcome, f"{policy.title} ({short_digest(policy.digest)})", loud
+    )

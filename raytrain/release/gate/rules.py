@@ -8,6 +8,7 @@ from typing import Literal
 
 from raytrain.evaluation.decision.quantity import counted
 from raytrain.release.gate.policy import ApprovalRules, Policy, TargetSection, is_among
+from raytrain.storage.manifest import short_digest
 
 Status = Literal["passed", "failed", "pending"]
 Word = Literal["GO", "NO-GO", "ESCALATE"]
@@ -181,12 +182,10 @@ def _signature(target: TargetSection, facts: Facts) -> Rule:
 
 
 def _same_subject(facts: Facts) -> Rule:
-    limit = f"all about {facts.subject[7:19]}"
+    limit = f"all about {short_digest(facts.subject)}"
     if not facts.strays:
-        count = len(facts.readings)
-        return Rule(
-            "one subject", "passed", f"{count} of {count}", limit, "every piece names it", (facts.subject,)
-        )
+        every = f"{len(facts.readings)} of {len(facts.readings)}"
+        return Rule("one subject", "passed", every, limit, "every piece names it", (facts.subject,))
     told = "; ".join(f"{one.place}: {one.why}" for one in facts.strays)
     digests = tuple(one.digest for one in facts.strays)
     number = f"{len(facts.strays)} about another"
@@ -218,7 +217,7 @@ def _covered(facts: Facts) -> Rule:
     value, limit = f"{len(asked & looked)} of {len(asked)}", "all suites of the evaluation"
     if not missing:
         return Rule(name, "passed", value, limit, "each was held against the rows", digests)
-    told = ", ".join(one[7:19] for one in missing)
+    told = ", ".join(short_digest(one) for one in missing)
     return Rule(name, "failed", value, limit, f"not looked for: {told}", digests, _MAKE["contamination"])
 
 
@@ -267,7 +266,7 @@ def _signed_evidence(target: TargetSection, facts: Facts) -> Rule:
     value = f"{len(digests) - len(unsigned)} of {len(digests)}"
     if not unsigned:
         return Rule("signed evidence", "passed", value, "all", "by keys that count", tuple(digests))
-    told = ", ".join(f"{digest[7:19]} of {thing}" for digest, thing in unsigned.items())
+    told = ", ".join(f"{short_digest(digest)} of {thing}" for digest, thing in unsigned.items())
     change = "raytrain sign each of them, and give those that lie elsewhere than on this disk with --evidence"
     return Rule("signed evidence", "failed", value, "all", f"not signed: {told}", tuple(unsigned), change)
 

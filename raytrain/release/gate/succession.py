@@ -15,6 +15,7 @@ from raytrain.release.registry.registry import Registry
 from raytrain.release.registry.shelf import shelf_of
 from raytrain.storage.artifact import open_artifact
 from raytrain.storage.location import Location, translated_errors
+from raytrain.storage.manifest import short_digest
 
 
 def last_promotion(registry: Registry, name: str, alias: str, entries: Iterable[Entry]) -> Recorded | None:
@@ -48,12 +49,12 @@ def changed_policy(
     if before is None or before.policy.digest == policy.digest:
         return None
     role, why = said
-    old = f"{before.policy.title} ({before.policy.digest[7:19]})"
+    old = f"{before.policy.title} ({short_digest(before.policy.digest)})"
     roles = _who_changes(before.policy, to)
     if role is None or speaker is None:
         who = f"--role {' or '.join(roles)} " if roles else ""
         raise RefusedError(
-            f"{to} is under another policy than {policy.title} ({policy.digest[7:19]})",
+            f"{to} is under another policy than {policy.title} ({short_digest(policy.digest)})",
             why=f"it was last moved under {old}",
             fix=f"name that one with --policy; or raytrain promote --change-policy {who}--why TEXT: it is kept",
         )

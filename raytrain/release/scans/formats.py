@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import codecs
-import json
 import struct
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -16,10 +15,9 @@ from raytrain.release.scans.parquet import parquet_texts
 from raytrain.release.scans.pickles import scanner_missing
 from raytrain.release.scans.raw_bytes import UnreadBytesError
 from raytrain.release.scans.secret_search import without_doubles
+from raytrain.release.weight_files import LONGEST_HEADER_BYTES, read_header
 
 _CHUNK_BYTES = 1 << 20
-_LONGEST_HEADER_BYTES = 100_000_000
-"""Of a safetensors file, as its own library has it."""
 _TENSOR_KEYS = {"dtype", "shape", "data_offsets"}
 _ALLOWED_CONTROLS = b"\t\n\r\f\x1b"
 _CONTROLS = bytes(one for one in range(32) if one not in _ALLOWED_CONTROLS) + b"\x7f"
@@ -103,7 +101,7 @@ def _is_safetensors(head: bytes, size: int) -> bool:
     if len(head) < 10:
         return False
     (length,) = struct.unpack("<Q", head[:8])
-    return bool(2 <= length <= min(size - 8, _LONGEST_HEADER_BYTES) and head[8:9] == b"{")
+    return bool(2 <= length <= min(size - 8, LONGEST_HEADER_BYTES) and head[8:9] == b"{")
 
 
 def _safetensors_texts(path: Path) -> Iterator[str]:
@@ -113,9 +111,7 @@ def _safetensors_texts(path: Path) -> Iterator[str]:
     # over what else its header says.
     with safe_open(path, framework="numpy") as file:
         names = set(file.keys())
-    with path.open("rb") as stream:
-        (length,) = struct.unpack("<Q", stream.read(8))
-        header = json.loads(stream.read(length), object_pairs_hook=without_doubles)
+    header, _ = read_header(path, without_doubles)
     for key, value in sorted(header.pop("__metadata__", {}).items()):
         yield f"{key}: {value}"
     if header.keys() != names or any(one.keys() != _TENSOR_KEYS for one in header.values()):

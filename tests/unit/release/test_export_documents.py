@@ -18,9 +18,11 @@ from trained import DATASET, train_tiny
 from raytrain.errors import IntegrityError
 from raytrain.evaluation.report import EvaluatedModel, EvaluationReport
 from raytrain.evaluation.results import write_evaluation
-from raytrain.release.bundle.description import BundleDescription, describe
+from raytrain.release.bundle.description import LOADABLE, BundleDescription, describe
+from raytrain.release.bundle.documents.card import LIBRARIES
 from raytrain.release.bundle.documents.documents import write_documents
-from raytrain.release.bundle.formats.format import find_formats, write_format
+from raytrain.release.bundle.documents.needs import PACKAGES
+from raytrain.release.bundle.formats.format import FORMATS, find_formats, write_format
 from raytrain.release.bundle.formats.material import Material
 from raytrain.release.bundle.lineage import Lineage, TrainingCost, find_lineage
 from raytrain.release.bundle.parity.check import ExportCheck, FormatResult
@@ -63,7 +65,7 @@ def documents(
     folder.mkdir(exist_ok=True)
     description = describe(subject, formats)
     lineage = Lineage(
-        subject, DATASET, STATISTICS, TrainingCost("tiny-1", seconds=1234.4, tokens_seen=56789), [], []
+        subject, DATASET, STATISTICS, None, TrainingCost("tiny-1", seconds=1234.4, tokens_seen=56789), [], []
     )
     write_documents(folder, description, replace(lineage, **changed), checked(subject))
     return description, {file.name: file.read_text() for file in folder.iterdir() if file.is_file()}
@@ -103,10 +105,13 @@ def _interval() -> Any:
 
 def test_what_is_not_known_is_said(subject: Subject, tmp_path: Path) -> None:
     lineage = find_lineage(subject, [])
-    assert lineage.rows is None and lineage.cost is None and len(lineage.notes) == 2
-    _, texts = documents(subject, tmp_path, rows=None, cost=None, notes=lineage.notes)
+    assert lineage.rows is None and lineage.cost is None and len(lineage.notes) == 1
+    known = {"rows": None, "rows_note": lineage.rows_note, "cost": None, "notes": lineage.notes}
+    _, texts = documents(subject, tmp_path, **known)
     assert "nothing is known here of how good it is" in texts["README.md"]
-    assert "The dataset is not at hand" in texts["README.md"]
+    rows = texts["README.md"].partition("## Rows it learned from")[2].partition("##")[0]
+    assert str(lineage.rows_note) in rows and texts["README.md"].count("The dataset is not at hand") == 1
+    assert f"- {lineage.notes[0]}" in texts["README.md"].partition("## Limits")[2]
     assert "Rows: not known here" in texts["LICENSE"]
 
 
@@ -138,6 +143,12 @@ def test_lineage_is_read_from_the_records(subject: Subject, tmp_path: Path) -> N
     _, texts = documents(subject, tmp_path / "bundle", notes=found.notes, logs=found.logs)
     assert "The run's events.jsonl is not in the bundle: it has 16 MiB." in texts["README.md"]
     assert (tmp_path / "bundle" / "run" / "log.txt").read_text() == found.logs["log.txt"]
+
+
+def test_every_format_has_its_packages_and_its_library(inference: Any) -> None:
+    assert PACKAGES.keys() == set(FORMATS)
+    assert LIBRARIES.keys() == set(inference.FORMATS) <= set(FORMATS)
+    assert set(LOADABLE) <= set(FORMATS)
 
 
 def test_an_evaluation_of_another_model_is_refused(subject: Subject, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from raytrain.errors import ConfigError
 from raytrain.models.base_places import PLACES_VARIABLE
 from raytrain.models.inference import load_for_inference
 from raytrain.release.bundle.description import read_description
-from raytrain.release.bundle.lineage import without_paths
+from raytrain.release.bundle.run_logs import without_paths
 from raytrain.release.fitting import check_weights
 from raytrain.storage.location import Location
 
@@ -25,10 +25,26 @@ from raytrain.storage.location import Location
         ("tried file:///srv/a/b: not there; and ~/c/d.", "tried b: not there; and d."),
         ("s3://bucket/a/b and owner/name/c and 1/2", "s3://bucket/a/b and owner/name/c and 1/2"),
         ("reading `/srv/a`, 'and /srv/b'", "reading `a`, 'and b'"),
+        ("read '/home/Jane Doe/x/y' and '~/My Files/z'", "read 'y' and 'z'"),
+        ("read `file:///home/Jane Doe/x/my rows.jsonl`.", "read `my rows.jsonl`."),
+        ('{"place": "/home/Jane Doe/x", "step": 3}', '{"place": "x", "step": 3}'),
+        ('{"message": "no \\"/home/Jane Doe/x/y\\" there"}', '{"message": "no \\"y\\" there"}'),
+        ('{"message": "/srv/a is not there: /srv/b is"}', '{"message": "a is not there: b is"}'),
+        ('{"message": "/srv/a is there and /srv/b too"}', '{"message": "a is there and b too"}'),
+        ('{"message": "/srv/a is not there"}', '{"message": "a is not there"}'),
+        ('{"a": "/b", "c": "and/or", "d": "1/2 of 3/4"}', '{"a": "/b", "c": "and/or", "d": "1/2 of 3/4"}'),
+        ("it's 1/2 of owner/name's", "it's 1/2 of owner/name's"),
     ],
 )
 def test_notes_travel_without_paths(text: str, travels_as: str) -> None:
     assert without_paths(text) == travels_as
+
+
+def test_below_ones_own_folders_a_name_may_have_spaces_anywhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/Jane Doe")
+    monkeypatch.setenv("RAYTRAIN_HOME", "/srv/The Group/my runs")
+    text = "read /home/Jane Doe/x/rows.jsonl, wrote /srv/The Group/my runs/a and /srv/The Group/b; Jane Doe waits"
+    assert without_paths(text) == "read rows.jsonl, wrote a and b; Jane Doe waits"
 
 
 @pytest.mark.slow

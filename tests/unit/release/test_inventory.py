@@ -109,7 +109,7 @@ def staged(tmp_path: Path, subject: Subject, description: BundleDescription) -> 
 def lineage(rows: Artifact, subject: Subject, tmp_path: Path) -> Lineage:
     told = json.loads((rows.path / "statistics.json").read_text())
     found = [evaluation(tmp_path / "evaluation", subject.digest)]
-    return Lineage(subject, rows.digest, told, None, found, [])
+    return Lineage(subject, rows.digest, told, None, None, found, [])
 
 
 @pytest.fixture
@@ -119,7 +119,7 @@ def written(staged: Path, description: BundleDescription, lineage: Lineage) -> P
 
 
 def nothing_known(subject: Subject) -> Lineage:
-    return Lineage(subject, None, None, None, [], [])
+    return Lineage(subject, None, None, None, None, [], [])
 
 
 def document_of(folder: Path) -> dict[str, Any]:

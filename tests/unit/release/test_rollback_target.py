@@ -13,7 +13,8 @@ from raytrain.release.gate.promote import Desk, Insisted, promote
 from raytrain.release.keys import KeyRing
 from raytrain.release.registry.journal import Entry
 from raytrain.release.registry.versions import Version
-from raytrain.release.rollback import Hangar, RollbackOptions, choose_target, good_versions, roll_back
+from raytrain.release.rollback import Hangar, RollbackOptions, roll_back
+from raytrain.release.rollback_target import choose_target, good_versions
 from raytrain.storage.location import Location
 
 pytestmark = pytest.mark.whole

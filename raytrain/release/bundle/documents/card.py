@@ -15,7 +15,7 @@ from raytrain.release.bundle.lineage import Lineage
 from raytrain.release.bundle.parity.check import ExportCheck
 from raytrain.storage.manifest import short_digest
 
-_LIBRARIES = {"adapter": "peft", "merged": "transformers", "onnx": "onnx", "torch_export": "pytorch"}
+LIBRARIES = {"adapter": "peft", "merged": "transformers", "onnx": "onnx", "torch_export": "pytorch"}
 
 
 def render_card(description: BundleDescription, lineage: Lineage, checked: ExportCheck, needs: Needs) -> str:
@@ -38,7 +38,7 @@ def _front_matter(description: BundleDescription, lineage: Lineage, needs: Needs
     content: dict[str, Any] = {
         "base_model": base.reference,
         "license": base.licence or "unknown",
-        "library_name": _LIBRARIES[needs.form],
+        "library_name": LIBRARIES[needs.form],
         "pipeline_tag": "text-generation" if lineage.subject.writes else "text-classification",
         "tags": ["raytrain", method, *description.formats],
     }
@@ -101,7 +101,7 @@ def _rows(lineage: Lineage) -> Iterator[str]:
         yield f"Dataset {lineage.dataset_digest}"
         yield ""
     if lineage.rows is None:
-        yield from lineage.notes[:1] or ["Not known."]
+        yield lineage.rows_note or "Not known."
         return
     sources = [
         (one["name"], one.get("licence") or "not stated", f"{one['read']:,}", f"{one['kept']:,}")

@@ -8,18 +8,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from raytrain.release.bundle.description import BundleDescription
+from raytrain.release.bundle.inference import FORMATS as SERVED_FIRST
 
 _WEIGHTS = ("*.safetensors", "*.pt2", "*.onnx", "*.onnx.data")
 _GPU_FROM_BYTES = 4 << 30
 """Weights from this size on are served by a GPU: a CPU reads all of them for each token."""
-_PACKAGES = {
+PACKAGES = {
     "adapter": ("torch", "transformers", "peft", "safetensors", "tokenizers", "jinja2", "numpy"),
     "merged": ("torch", "transformers", "safetensors", "tokenizers", "jinja2", "numpy"),
     "onnx": ("onnxruntime", "transformers", "tokenizers", "jinja2", "numpy"),
     "torch_export": ("torch", "transformers", "tokenizers", "jinja2", "numpy"),
     "torchserve": ("torch", "transformers", "safetensors", "tokenizers", "jinja2", "numpy"),
 }
-_SERVED_FIRST = ("merged", "adapter", "onnx", "torch_export")
 
 
 @dataclass(frozen=True)
@@ -49,11 +49,11 @@ class Needs:
 
 def needs_of(bundle: Path, description: BundleDescription, base_folder: Path) -> Needs:
     """Read off the files that lie there, and off the packages of this process, with which they were checked."""
-    form = next(one for one in _SERVED_FIRST if one in description.formats)
+    form = next(one for one in SERVED_FIRST if one in description.formats)
     size = _size_of(bundle / form)
     if form == "adapter":
         size += _size_of(base_folder)
-    names = sorted({name for one in description.formats for name in _PACKAGES[one]})
+    names = sorted({name for one in description.formats for name in PACKAGES[one]})
     packages = {name: importlib.metadata.version(name) for name in names}
     return Needs(form, size, platform.python_version(), packages)
 

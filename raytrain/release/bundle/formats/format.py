@@ -15,10 +15,11 @@ from raytrain.errors import ConfigError, PlatformError
 from raytrain.models.base_places import travelling_record
 from raytrain.models.inference import TRAINING_RECORD
 from raytrain.models.model_files import first_line
+from raytrain.release.bundle.description import FORMAT_FOLDERS
 from raytrain.release.bundle.formats.material import Material
 from raytrain.release.bundle.subject import Subject
 
-FORMATS = ("adapter", "merged", "onnx", "torch_export", "torchserve")
+FORMATS = tuple(FORMAT_FOLDERS)
 _EXTRAS = frozenset({"torchserve"})
 """They come beside a format that inference.py serves; where none is named, the usual one."""
 

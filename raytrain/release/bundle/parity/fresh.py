@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import raytrain.release.bundle as bundle_package
 from raytrain.release.bundle.parity.reference import Answer
 from raytrain.release.bundle.parity.section import ExportCheckSection
+from raytrain.release.fresh_process import last_words, offline_surroundings
 
 if TYPE_CHECKING:
     import numpy as np
@@ -61,7 +61,8 @@ def fresh_answers(
                 yield FreshAnswer(told["ids"], told.get("tokens", []), logits)
             process.stdout.read()
         if process.returncode:
-            raise FreshProcessFailed(_last_words(process.returncode, words))
+            said = words.read_text(encoding="utf-8", errors="replace")
+            raise FreshProcessFailed(last_words(process.returncode, said))
 
 
 def _job(
@@ -96,11 +97,4 @@ def _job(
 def _start(job: Path, stderr: Any) -> subprocess.Popen[bytes]:
     # -I: neither the caller's folder nor PYTHONPATH is looked into.
     command = [sys.executable, "-I", str(_READER), str(job)]
-    surroundings = {**os.environ, "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=stderr, env=surroundings)
-
-
-def _last_words(code: int, stderr: Path) -> str:
-    lines = [one for one in stderr.read_text(encoding="utf-8", errors="replace").splitlines() if one.strip()]
-    said = lines[-1].strip()[:300] if lines else "it said nothing"
-    return f"a signal {-code} ended it: {said}" if code < 0 else said
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=stderr, env=offline_surroundings())

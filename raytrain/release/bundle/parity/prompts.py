@@ -13,8 +13,8 @@ from raytrain.errors import ConfigError, PlatformError
 from raytrain.evaluation.contamination.lineage import find_dataset
 from raytrain.evaluation.records import ItemRecord
 from raytrain.evaluation.results import open_evaluation
-from raytrain.release.bundle.lineage import without_paths
 from raytrain.release.bundle.parity.section import ExportCheckSection
+from raytrain.release.bundle.run_logs import without_paths
 from raytrain.release.bundle.subject import Subject
 from raytrain.runs.records import open_records
 from raytrain.storage.artifact import Artifact
