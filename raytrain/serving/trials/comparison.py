@@ -90,16 +90,28 @@ def _flag(key: str, wanted: bool) -> Score:
     return lambda row: None if row[key] is None else float(row[key] is wanted)
 
 
-def _logarithm(key: str) -> Score:
-    return lambda row: -math.log(row[key]) if row[key] else None
+def _quickness(key: str, per: str | None = None) -> Score:
+    """In logarithms: what is compared is a ratio."""
+
+    def score(row: Row) -> float | None:
+        seconds, parts = row[key], 1 if per is None else row[per]
+        return -math.log(seconds / parts) if seconds and parts else None
+
+    return score
 
 
 MEASURES = (
     Measure("format", "JSON that was asked for is JSON of its schema", _flag("is_valid", True)),
     Measure("no refusal", "the answer is no refusal", _flag("is_refusal", False)),
     Measure("whole", "the answer came to its end before its limit", _flag("is_whole", True)),
-    Measure("first token", "time until the first token", _logarithm("first_token_s"), is_ratio=True),
-    Measure("time", "time until the whole answer", _logarithm("seconds"), is_ratio=True),
+    Measure("first token", "time until the first token", _quickness("first_token_s"), is_ratio=True),
+    # A right answer may be a longer one: how long they are is told, and not judged.
+    Measure(
+        "time per token",
+        "time until the whole answer, per token",
+        _quickness("seconds", "tokens"),
+        is_ratio=True,
+    ),
     Measure(
         "length",
         "tokens of the answer",

@@ -94,7 +94,7 @@ def test_each_refusal_has_its_exit_code(told: Told, tmp_path: Path) -> None:
         ["verify", "sums@2.0.0"],
         ["verify", "sums@production"],
     ):
-        assert told("registry", *command)[0] == 2
+        assert told("registry", *command)[0] == 5
     kept = next((tmp_path / "home" / "registry" / "sums" / "bundles").glob("*/tokenizer.json"))
     kept.write_text("another")
     code, found = told("registry", "audit")

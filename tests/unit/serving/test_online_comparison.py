@@ -78,9 +78,25 @@ def test_a_slower_candidate_is_worse_by_so_much(tmp_path: Path) -> None:
     noise = random.Random(5)
     rows = pairs(range(200), lambda _: {"seconds": 1.2 * noise.uniform(0.9, 1.1)})
     found = compared(written(tmp_path, rows))
-    (time,) = [one for one in found.measured if one.measure.name == "time"]
+    (time,) = [one for one in found.measured if one.measure.name == "time per token"]
     assert time.verdict is not None and time.verdict.word == "worse"
     assert time.interval is not None and time.interval.low < -0.1823 < time.interval.high, "log(1.2)"
+
+
+def test_whose_right_answers_are_longer_is_not_worse_for_it(tmp_path: Path) -> None:
+    noise = random.Random(5)
+    rows = pairs(
+        range(200),
+        lambda _: {
+            "seconds": 1.5 * noise.uniform(0.9, 1.1),
+            "tokens": 15,
+            "first_token_s": noise.uniform(0.09, 0.11),
+        },
+    )
+    found = compared(written(tmp_path, rows))
+    assert "worse" not in verdicts(found).values() and not found.is_worse
+    (length,) = [one for one in found.measured if one.measure.name == "length"]
+    assert length.verdict is None and length.interval is not None
 
 
 def test_another_trial_or_version_begins_anew(tmp_path: Path) -> None:
