@@ -28,12 +28,13 @@ class AdapterRouter(RequestRouter):  # type: ignore[misc]
         self, candidate_replicas: list[RunningReplica], pending_request: PendingRequest | None = None
     ) -> list[list[RunningReplica]]:
         by_id = {one.replica_id.unique_id: one for one in candidate_replicas}
-        held = self._sent.models(
-            {name: one.routing_stats.get("models", ()) for name, one in by_id.items()}, time.monotonic()
-        )
-        seen = [Seen(name, self._load(one), held[name]) for name, one in by_id.items()]
+        model = _model_of(pending_request)
+        seen = [
+            Seen(name, self._load(one), model is not None and self._holds(name, one, model))
+            for name, one in by_id.items()
+        ]
         self._turn += 1
-        ranks = rank_replicas(seen, _model_of(pending_request), self._spread_at, self._turn)
+        ranks = rank_replicas(seen, self._spread_at, self._turn, wants_adapter=model is not None)
         if pending_request is not None:
             # All have been named: before they are asked again, Ray Serve waits.
             pending_request.routing_context.should_backoff = True
@@ -43,6 +44,10 @@ class AdapterRouter(RequestRouter):  # type: ignore[misc]
         model = _model_of(pending_request)
         if model is not None:
             self._sent.note(replica_id.unique_id, model, time.monotonic())
+
+    def _holds(self, name: str, replica: RunningReplica, model: str) -> bool:
+        told = replica.routing_stats.get("models", ())
+        return model in told or self._sent.has(name, model, time.monotonic())
 
     def _load(self, replica: RunningReplica) -> int:
         known = self.replica_queue_len_cache.get(replica.replica_id)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import Any
@@ -35,6 +35,9 @@ REFUSALS = (
 
 _READINESS_TIMEOUT_S = 3.0
 _ONE_READINESS_TIMEOUT_S = 1.0
+_MODELS_TIMEOUT_S = 3.0
+"""Of one try. Where no replica lives, Ray Serve waits for one without end."""
+
 _RETRY_AFTER_S = 2.0
 
 
@@ -49,7 +52,7 @@ class RemoteBackend:
     """For the event loop of an ingress."""
 
     def __init__(self, handle: Any) -> None:
-        """handle: of the deployment of `Replica`."""
+        """handle: of the deployment of `ReplicaProcess`."""
         self._handle = handle
 
     async def generate(self, ask: Ask) -> AsyncGenerator[Served | Piece]:
@@ -78,39 +81,18 @@ class RemoteBackend:
 
     async def classify(self, ask: ClassifyAsk) -> Classified:
         """See `Backend`. What was lost with its replica is asked of another one, once: nothing of it has been told."""
-        try:
-            return await self._classify_once(ask)
-        except ReplicaLost:
-            return await self._classify_once(ask)
-
-    async def _classify_once(self, ask: ClassifyAsk) -> Classified:
-        from ray.exceptions import RayError
-        from ray.serve.exceptions import BackPressureError
-
-        asked = self._handle.classify.remote(ask)
-        try:
-            found: Classified | Refusal = await asked
-        except BackPressureError as error:
-            raise Overloaded(0, _RETRY_AFTER_S) from error
-        except RayError as error:
-            raise ReplicaLost(ask.id) from error
-        except asyncio.CancelledError:
-            asked.cancel()
-            raise
+        found: Classified | Refusal = await _twice(lambda: _told(self._handle.classify.remote(ask), ask.id))
         if isinstance(found, Refusal):
             raise found.error
         return found
 
     async def models(self) -> list[ModelCard]:
-        """Of whichever replica; of another one where that dies."""
-        from ray.exceptions import RayError
-
-        cards: list[ModelCard]
-        try:
-            cards = await self._handle.models.remote()
-        except RayError:
-            cards = await self._handle.models.remote()
-        return cards
+        """Of whichever replica; of another one where that dies or hangs. Raises ReplicaLost where no other tells them
+        either."""
+        found: list[ModelCard] = await _twice(
+            lambda: _told(self._handle.models.remote(), "models", _MODELS_TIMEOUT_S)
+        )
+        return found
 
     async def readiness(self) -> Readiness:
         """Of those that answer: one that has died or hangs is told, and keeps the others from no request."""
@@ -137,7 +119,7 @@ class RemoteBackend:
 
     async def _once(self, ask: Ask) -> AsyncGenerator[Served | Piece]:
         from ray.exceptions import RayError
-        from ray.serve.exceptions import BackPressureError
+        from ray.serve.exceptions import BackPressureError, RayServeException
 
         stream = self._handle.options(stream=True).generate.remote(ask)
         has_ended = False
@@ -152,11 +134,40 @@ class RemoteBackend:
                 raise ReplicaLost(ask.id)
         except BackPressureError as error:
             raise Overloaded(0, _RETRY_AFTER_S) from error
-        except RayError as error:
+        except (RayError, RayServeException) as error:
             raise ReplicaLost(ask.id) from error
         finally:
             if not has_ended:
                 stream.cancel()
+
+
+async def _twice(ask: Callable[[], Awaitable[Any]]) -> Any:
+    """Once more where the replica was lost."""
+    try:
+        return await ask()
+    except ReplicaLost:
+        return await ask()
+
+
+async def _told(asked: Any, name: str, timeout_s: float | None = None) -> Any:
+    """What a replica answers that was asked; it is taken back where nobody waits for it any more.
+
+    name: of the question. Raises ReplicaLost, also where it takes longer, and Overloaded.
+    """
+    from ray.exceptions import RayError
+    from ray.serve.exceptions import BackPressureError, RayServeException
+
+    try:
+        async with asyncio.timeout(timeout_s):
+            return await asked
+    except BackPressureError as error:
+        raise Overloaded(0, _RETRY_AFTER_S) from error
+    except (RayError, RayServeException, TimeoutError) as error:
+        asked.cancel()
+        raise ReplicaLost(name) from error
+    except asyncio.CancelledError:
+        asked.cancel()
+        raise
 
 
 def combined(found: Sequence[Readiness]) -> Readiness:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import AsyncGenerator
-from contextlib import aclosing
+from contextlib import ExitStack, aclosing
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -64,37 +64,44 @@ class Replica:
         """
         self.name, self.answering = name, 0
         self._loaded, writes = load_served(section)
-        self.classifier = TextClassifier(
-            self._loaded, section.classification, section.engine.max_context_tokens
-        )
-        self.engine: Engine = ContinuousEngine(self._loaded, section.engine) if writes else NoEngine()
-        self.residents = Residents(Engines(self.engine, self.classifier.engine))
-        self.base = _name_of(section.base_model)
-        self._most_waiting = section.engine.max_waiting
-        self._base_digest = str(self._loaded.base.digest)
-        releases = section.releases
-        registry = Registry(open_store(releases.registry or str(raytrain_home() / "registry")))
-        ring = KeyRing(None if releases.keys is None else Path(releases.keys))
-        door = Door(
-            registry, ring, self._base_digest, tokenizer_digest(self._loaded.tokenizer), releases.policies
-        )
-        self.wishes = Wishes(door, self.residents, name)
-        self.routes = Routes(door, self.residents, releases.names)
-        await_registry(self.routes)
-        self._watch = threading.Thread(
-            target=self.routes.follow, args=(releases.poll_s,), name="registry", daemon=True
-        )
-        self._watch.start()
-        self._lookup = Lookup(self.routes)
-        tokenizer, embeddings = self._loaded.tokenizer, self._loaded.model.get_input_embeddings()
-        num_embeddings = int(getattr(embeddings, "num_embeddings", len(tokenizer)))
-        self._prompts = Prompts(tokenizer, self.engine, num_embeddings)
-        self.trials = Trials(section.trials, self.routes, self.residents)
-        self.trials.refresh()
-        self._trial_watch = threading.Thread(
-            target=self.trials.follow, args=(releases.poll_s,), name="trials", daemon=True
-        )
-        self._trial_watch.start()
+        with ExitStack() as begun:  # it is closed where what follows raises
+            self.classifier = TextClassifier(
+                self._loaded, section.classification, section.engine.max_context_tokens
+            )
+            begun.callback(self.classifier.close)
+            self.engine: Engine = ContinuousEngine(self._loaded, section.engine) if writes else NoEngine()
+            begun.callback(self.engine.close)
+            self.residents = Residents(Engines(self.engine, self.classifier.engine))
+            self.base = _name_of(section.base_model)
+            self._most_waiting = section.engine.max_waiting
+            self._base_digest = str(self._loaded.base.digest)
+            releases = section.releases
+            registry = Registry(open_store(releases.registry or str(raytrain_home() / "registry")))
+            ring = KeyRing(None if releases.keys is None else Path(releases.keys))
+            door = Door(
+                registry, ring, self._base_digest, tokenizer_digest(self._loaded.tokenizer), releases.policies
+            )
+            self.wishes = Wishes(door, self.residents, name)
+            begun.callback(self.wishes.close)
+            self.routes = Routes(door, self.residents, releases.names)
+            await_registry(self.routes)
+            self._watch = threading.Thread(
+                target=self.routes.follow, args=(releases.poll_s,), name="registry", daemon=True
+            )
+            self._watch.start()
+            begun.callback(self.routes.stop)
+            self._lookup = Lookup(self.routes)
+            begun.callback(self._lookup.close)
+            tokenizer, embeddings = self._loaded.tokenizer, self._loaded.model.get_input_embeddings()
+            num_embeddings = int(getattr(embeddings, "num_embeddings", len(tokenizer)))
+            self._prompts = Prompts(tokenizer, self.engine, num_embeddings)
+            self.trials = Trials(section.trials, self.routes, self.residents)
+            self.trials.refresh()
+            self._trial_watch = threading.Thread(
+                target=self.trials.follow, args=(releases.poll_s,), name="trials", daemon=True
+            )
+            self._trial_watch.start()
+            begun.pop_all()
 
     async def generate(self, ask: Ask) -> AsyncGenerator[Served | Piece]:
         """See `Backend`."""
@@ -182,6 +189,7 @@ class Replica:
         production = {name: one.digest for name, one in table.production.items() if one.digest in resident}
         cold = sorted(table.production.keys() - production.keys())
         problems = [f"{reference}: {why}" for reference, why in sorted(table.refused.items())]
+        problems += [f"{reference}: {why}" for reference, why in sorted(self.routes.slow.items())]
         problems += [f"{name} is in production and not loaded" for name in cold]
         complaint = self.routes.complaint
         problems += [f"the registry cannot be read: {complaint}"] if complaint else []

@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from raytrain.errors import PlatformError, StorageError
 from raytrain.release.registry.following import Following
@@ -30,6 +30,12 @@ _MOST_VERSIONS = 256
 _SILENT_AFTER_S = 3.0
 """A registry that has said nothing for so long is as good as one that cannot be read."""
 
+_READ_WITHIN_S = 60.0
+"""A bundle that is fetched and verified for longer is told. How far it has come nobody knows, and a large one may take
+minutes: nothing else follows from it. An object store's own client gives up after 30 s in which nothing came."""
+
+_PRODUCTION = f"@{PRODUCTION}"
+
 
 @dataclass(frozen=True)
 class Table:
@@ -45,22 +51,32 @@ class Table:
     @property
     def production(self) -> dict[str, Admitted]:
         """By name."""
-        ending = f"@{PRODUCTION}"
-        return {key.removesuffix(ending): one for key, one in self.aliases.items() if key.endswith(ending)}
+        return {
+            key.removesuffix(_PRODUCTION): one
+            for key, one in self.aliases.items()
+            if key.endswith(_PRODUCTION)
+        }
 
 
 class Routes:
-    """Of one replica. `table` may be read at any time from any thread; one thread refreshes."""
+    """Of one replica. `table` may be read at any time from any thread.
+
+    One thread asks the registry, a second reads what is in production, a third what other aliases name: whatever takes
+    long to be read keeps the registry from no question, and production waits for no other alias.
+    """
 
     def __init__(self, door: Door, residents: Residents, names: list[str] | None) -> None:
         self.table = Table()
         self._door, self._residents, self._names = door, residents, names
         self._following = Following(door.registry)
+        self._lock = threading.Lock()  # for who changes the table, or anything of what follows
+        self._wanted: dict[str, str] = {}  # the version of each alias, as the registry said last
         self._seen: dict[str, str] = {}  # the version of each alias when it was last looked at
         self._ring: tuple[object, ...] = ()
         self._versions: dict[str, tuple[Admitted, float]] = {}
         self._known: set[str] = set()  # names: a journal never ends, so who has one keeps it
         self._asked_at: float | None = None
+        self._reading: dict[str, float] = {}  # aliases whose bundle is being read, and since when
         self._stopping = threading.Event()
         self.alarms = 0
         """Versions that were refused, and times at which the registry could be read no more."""
@@ -74,6 +90,16 @@ class Routes:
             return f"it has not answered for {silent_s:.0f} s"
         return told
 
+    @property
+    def slow(self) -> dict[str, str]:
+        """Aliases whose bundle takes long to be read, and how long."""
+        now = time.monotonic()
+        return {
+            reference: f"its bundle has been read for {now - since:.0f} s, and is not there yet"
+            for reference, since in self._reading.copy().items()
+            if now - since > _READ_WITHIN_S
+        }
+
     def version(self, reference: str) -> Admitted:
         """By NAME@VERSION, whatever aliases say. What was verified counts for some seconds, unless keys change; while
         the registry cannot be asked it counts on.
@@ -85,10 +111,13 @@ class Routes:
             return admitted
         complaint = self.complaint
         if complaint is None:
+            ring = self._ring
             admitted = self._door.admit(reference)
-            if len(self._versions) >= _MOST_VERSIONS:
-                self._versions.clear()
-            self._versions[reference] = (admitted, time.monotonic() + _VERSION_COUNTS_S)
+            with self._lock:
+                if self._ring == ring:  # else by keys of which one may have been revoked since
+                    if len(self._versions) >= _MOST_VERSIONS:
+                        self._versions.clear()
+                    self._versions[reference] = (admitted, time.monotonic() + _VERSION_COUNTS_S)
         if admitted is None:
             raise StorageError(
                 f"nobody can say whether {reference} may answer",
@@ -103,43 +132,91 @@ class Routes:
         return reference in table.refused and reference not in table.aliases and reference not in self._seen
 
     def refresh(self) -> None:
-        """Ask the registry once; never raises."""
+        """Ask the registry once, and read all that it names; never raises."""
+        if self._ask():
+            for is_production in (True, False):
+                for reference in self._unread(is_production):
+                    self._look_at(reference)
+
+    def _ask(self) -> bool:
+        """What the registry says now; False where it cannot be asked, which is told."""
         try:
             self._heed_keys()
             with self._asking():
-                wanted = self._wanted()
+                wanted = self._aliases()
         except Exception as error:  # noqa: BLE001 - whatever it is: the thread that follows the registry goes on
             self._complain(error)
+            return False
+        with self._lock:
+            self._wanted = wanted
+            aliases, refused = dict(self.table.aliases), dict(self.table.refused)
+            for gone in (aliases.keys() | refused.keys() | self._seen.keys()) - wanted.keys():
+                aliases.pop(gone, None)
+                refused.pop(gone, None)
+                self._seen.pop(gone, None)
+            self._show(Table(aliases, refused))
+        return True
+
+    def _unread(self, is_production: bool) -> list[str]:
+        """Aliases that name another version than when they were last looked at."""
+        with self._lock:
+            return [
+                reference
+                for reference, version in self._wanted.items()
+                if reference.endswith(_PRODUCTION) == is_production and self._seen.get(reference) != version
+            ]
+
+    def _look_at(self, reference: str) -> None:
+        """Read what an alias names and show it, unless by then it names another version, or keys have changed."""
+        with self._lock:
+            version, ring = self._wanted.get(reference), self._ring
+        if version is None:
             return
+        self._reading[reference] = time.monotonic()
+        try:
+            found = self._read(reference)
+        finally:
+            self._reading.pop(reference, None)
+        with self._lock:
+            if self._ring == ring and self._wanted.get(reference) == version:
+                self._decide(reference, version, found)
+
+    def _read(self, reference: str) -> Admitted | Exception:
+        """What is to answer, or why it may not."""
+        is_production = reference.endswith(_PRODUCTION)
+        try:
+            admitted = self._door.admit(reference)
+            if is_production or reference.endswith(f"@{PREVIOUS}"):
+                self._residents.load(admitted.digest, admitted.read, is_pinned=is_production)
+        except Exception as error:  # noqa: BLE001 - files that nobody expected: others are followed all the same
+            return error
+        return admitted
+
+    def _decide(self, reference: str, version: str, found: Admitted | Exception) -> None:
+        """With the lock."""
         aliases, refused = dict(self.table.aliases), dict(self.table.refused)
-        for gone in (aliases.keys() | refused.keys()) - wanted.keys():
-            aliases.pop(gone, None)
-            refused.pop(gone, None)
-            self._seen.pop(gone, None)
-        for reference, version in wanted.items():
-            if self._seen.get(reference) == version:
-                continue
-            found = self._admitted(reference, version, aliases.get(reference))
-            if isinstance(found, Admitted):
-                aliases[reference] = found
-                refused.pop(reference, None)
-            elif found is None:
-                aliases.pop(reference, None)
-                refused.pop(reference, None)
-            else:
-                refused[reference] = found
-                is_decided = self._seen.get(reference) == version  # by what was read, and not for want of it
-                if is_decided and reference in aliases and aliases[reference].version == version:
-                    del aliases[reference]  # it was good until now: a key was revoked, or a file has changed
-            self._show(Table(dict(aliases), dict(refused)))
-        self._show(Table(aliases, refused))
+        before = aliases.get(reference)
+        may_pass = isinstance(found, StorageError | OSError | NoRoomError)  # room comes back as well
+        if not may_pass:
+            self._seen[reference] = version
+        if isinstance(found, Admitted):
+            aliases[reference] = found
+            refused.pop(reference, None)
+        elif isinstance(found, OtherBaseError) and self._names is None and before is None:
+            refused.pop(reference, None)  # it is nothing for this base model
+        else:
+            refused[reference] = self._refuse(reference, found, before)
+            if not may_pass and before is not None and before.version == version:
+                del aliases[reference]  # it was good until now: a key was revoked, or a file has changed
+        self._show(replace(self.table, aliases=aliases, refused=refused))
 
     def _heed_keys(self) -> None:
         ring = tuple(self._door.ring.known())
-        if ring != self._ring:
-            self._seen.clear()  # a key may have been revoked, or trusted
-            self._versions.clear()
-            self._ring = ring
+        with self._lock:
+            if ring != self._ring:
+                self._seen.clear()  # a key may have been revoked, or trusted
+                self._versions.clear()
+                self._ring = ring
 
     @contextmanager
     def _asking(self) -> Iterator[None]:
@@ -149,8 +226,8 @@ class Routes:
         finally:
             self._asked_at = None
 
-    def _wanted(self) -> dict[str, str]:
-        """The version of each alias, by `name@alias`; production first, as it is pinned."""
+    def _aliases(self) -> dict[str, str]:
+        """The version of each alias, by `name@alias`."""
         states = self._following.states(self._names)
         missing = sorted(self._known - states.keys())
         if missing:
@@ -160,31 +237,11 @@ class Routes:
                 fix="see that its folder or bucket is there, mounted, and the one that it was",
             )
         self._known.update(states)
-        found = {
+        return {
             f"{name}@{alias}": str(version)
             for name, state in states.items()
             for alias, version in state.aliases.items()
         }
-        return dict(sorted(found.items(), key=lambda one: not one[0].endswith(f"@{PRODUCTION}")))
-
-    def _admitted(self, reference: str, version: str, before: Admitted | None) -> Admitted | str | None:
-        """What is to answer; why it may not; None where it is nothing for this base model."""
-        try:
-            with self._asking():
-                admitted = self._door.admit(reference)
-            if reference.endswith((f"@{PRODUCTION}", f"@{PREVIOUS}")):
-                is_pinned = reference.endswith(f"@{PRODUCTION}")
-                self._residents.load(admitted.digest, admitted.read, is_pinned=is_pinned)
-        except OtherBaseError as error:
-            self._seen[reference] = version
-            return None if self._names is None and before is None else self._refuse(reference, error, before)
-        except (StorageError, OSError, NoRoomError) as error:
-            return self._refuse(reference, error, before)  # and is tried again: room comes back as well
-        except Exception as error:  # noqa: BLE001 - files that nobody expected: others are followed all the same
-            self._seen[reference] = version
-            return self._refuse(reference, error, before)
-        self._seen[reference] = version
-        return admitted
 
     def _refuse(self, reference: str, error: Exception, before: Admitted | None) -> str:
         why = _words_of(error)
@@ -199,18 +256,40 @@ class Routes:
 
     def _complain(self, error: Exception) -> None:
         told = _words_of(error)
-        if self.table.complaint is None:
-            self.alarms += 1
-            _log.error("ALARM the registry cannot be read, what was served is served on: %s", told)
-        self.table = Table(self.table.aliases, self.table.refused, told)
+        with self._lock:
+            if self.table.complaint is None:
+                self.alarms += 1
+                _log.error("ALARM the registry cannot be read, what was served is served on: %s", told)
+            self.table = replace(self.table, complaint=told)
 
     def follow(self, poll_s: float) -> None:
-        """Refresh until `stop`; in a thread of its own."""
+        """Until `stop`; in a thread of its own, beside which it has two that read."""
+        wakes = {is_production: threading.Event() for is_production in (True, False)}
+        readers = [
+            threading.Thread(target=self._keep_reading, args=one, name="bundles", daemon=True)
+            for one in wakes.items()
+        ]
+        for reader in readers:
+            reader.start()
         while not self._stopping.wait(poll_s):
-            self.refresh()
+            if self._ask():
+                for wake in wakes.values():
+                    wake.set()
+        for wake in wakes.values():
+            wake.set()
+        for reader in readers:
+            reader.join()
 
     def stop(self) -> None:
         self._stopping.set()
+
+    def _keep_reading(self, is_production: bool, wake: threading.Event) -> None:
+        """Production's, or the others', one after the other, each time that the registry has been asked."""
+        while wake.wait() and not self._stopping.is_set():
+            wake.clear()
+            for reference in self._unread(is_production):
+                if not self._stopping.is_set():
+                    self._look_at(reference)
 
 
 def _words_of(error: Exception) -> str:

@@ -23,7 +23,14 @@ from raytrain.serving.http.asking import asks_of, is_model_name
 from raytrain.serving.http.bodies import ChatBody, CompletionBody
 from raytrain.serving.http.chat import ChatWriter
 from raytrain.serving.http.completions import CompletionWriter
-from raytrain.serving.http.errors import ApiError, ClientGone, internal_error, refusal_of, unknown_model
+from raytrain.serving.http.errors import (
+    ApiError,
+    ClientGone,
+    internal_error,
+    refusal_of,
+    refusals_told,
+    unknown_model,
+)
 from raytrain.serving.http.reading import read_body
 from raytrain.serving.http.record import Record, record_of
 from raytrain.serving.http.request_log import RequestLog, Sample
@@ -64,22 +71,18 @@ class Answering:
         one.keep_with(self._log, sample)
         if self._desk is not None and part is not None:
             one.take_part(self._desk, part)
-        try:
+        with refusals_told(record.may_use):
             if not body.stream:
                 return await while_waited_for(request.receive, one.whole())
             await while_waited_for(request.receive, one.begin())
-        except Exception as error:
-            told = refusal_of(error, record.may_use)
-            if told is None:
-                raise
-            raise told from error
         return EventStream(one.events(), one.headers, answers.close, self._section.stall_time_s)
 
 
 async def check_model(backend: Backend, model: str, record: Record) -> None:
     """Raises ApiError where no model may be called so, or the key may not ask it."""
     if not is_model_name(model):
-        cards = await backend.models()
+        with refusals_told(record.may_use):
+            cards = await backend.models()
         raise unknown_model(model, [one.id for one in cards if record.may_use(one.id)])
     record.model = model
     if not record.may_use(model):

@@ -15,7 +15,7 @@ from raytrain.serving.engine.request import Finish, Sampling
 from raytrain.serving.http.answering import check_model, check_store
 from raytrain.serving.http.answers import while_waited_for
 from raytrain.serving.http.bodies import ClassifyBody
-from raytrain.serving.http.errors import refusal_of
+from raytrain.serving.http.errors import refusals_told
 from raytrain.serving.http.reading import read_body
 from raytrain.serving.http.record import Record, record_of
 from raytrain.serving.http.request_log import RequestLog
@@ -40,13 +40,8 @@ class Classifying:
         check_store(body.store, self._log)
         texts = (body.input,) if isinstance(body.input, str) else tuple(body.input)
         ask = ClassifyAsk(f"{record.id}.{secrets.token_hex(4)}", body.model, texts)
-        try:
+        with refusals_told(record.may_use):
             found = await while_waited_for(request.receive, self._asked(ask, record))
-        except Exception as error:
-            told = refusal_of(error, record.may_use)
-            if told is None:
-                raise
-            raise told from error
         _note(record, found)
         self._keep(record, body, ask, found)
         head = Head(f"classify-{record.id}", found.served)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from starlette.responses import JSONResponse
 from typing_extensions import TypedDict
@@ -133,6 +134,18 @@ def refusal_of(error: Exception, may_use: Callable[[str], bool]) -> ApiError | N
                 400, f"{error.what}: {error.why}", code="invalid_json_schema", param="response_format"
             )
     return None
+
+
+@contextmanager
+def refusals_told(may_use: Callable[[str], bool]) -> Iterator[None]:
+    """Turn a backend's refusal inside the block into the ApiError that it is told as."""
+    try:
+        yield
+    except Exception as error:
+        told = refusal_of(error, may_use)
+        if told is None:
+            raise
+        raise told from error
 
 
 def internal_error(request_id: str) -> ApiError:

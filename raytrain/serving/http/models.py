@@ -6,7 +6,7 @@ from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse, Response
 
 from raytrain.serving.backend import Backend, ModelCard
-from raytrain.serving.http.errors import unknown_model
+from raytrain.serving.http.errors import refusals_told, unknown_model
 from raytrain.serving.http.record import record_of
 from raytrain.serving.http.shapes import ModelAnswer, ModelList
 
@@ -32,7 +32,9 @@ def model_routes(backend: Backend) -> APIRouter:
 
     async def cards(request: Request) -> list[ModelCard]:
         record = record_of(request)
-        return [one for one in await backend.models() if record.may_use(one.id)]
+        with refusals_told(record.may_use):
+            found = await backend.models()
+        return [one for one in found if record.may_use(one.id)]
 
     return routes
 

@@ -12,7 +12,15 @@ import requests
 from answering_backends import ToldBackend, listening
 
 from raytrain.errors import ConfigError
-from raytrain.serving.backend import Ask, BadPrompt, PromptTooLong, RefusedModel, Served
+from raytrain.serving.backend import (
+    Ask,
+    BadPrompt,
+    ModelCard,
+    PromptTooLong,
+    RefusedModel,
+    ReplicaLost,
+    Served,
+)
 from raytrain.serving.engine.request import Overloaded, Piece
 from raytrain.serving.http.app import build_app
 from raytrain.serving.http.section import HttpSection
@@ -245,6 +253,24 @@ def test_answers_that_meet_replicas_of_two_base_models_are_asked_for_once_more()
         backend.refusal = RefusedModel("helper")
         error_of(ask(url, {**TEXT, "n": 2}), 403)
         assert len(backend.asks) == 5, "who is refused by the name that he gave is not asked again"
+
+
+class LostBackend(ToldBackend):
+    """None of its replicas lives."""
+
+    async def models(self) -> list[ModelCard]:
+        raise ReplicaLost("models")
+
+
+def test_models_that_nobody_can_tell_are_asked_for_again() -> None:
+    with listening(build_app(LostBackend(), HttpSection(insecure=True))) as url:
+        answers = [requests.get(f"{url}/v1/models{one}", timeout=30) for one in ("", "/helper")]
+        answers += [
+            ask(url, {**TEXT, "model": "a\nb"}),
+            ask(url, {"model": "a\nb", "input": "x"}, "classify"),
+        ]
+    for one in answers:
+        assert error_of(one, 503)["code"] == "replica_lost" and one.headers["retry-after"]
 
 
 def test_the_same_request_id_twice_asks_with_different_ids(url: str, backend: ToldBackend) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -72,7 +73,8 @@ def test_a_version_with_files_that_nobody_expected_leaves_the_old_one_and_is_fol
     assert asked(replica, "sums").served.digest == first
     releases.promote("sums@1.1.0")
     wait_for(lambda: production(replica) == second)
-    assert not replica.routes.table.refused
+    assert "sums@production" not in replica.routes.table.refused
+    wait_for(lambda: "sums@previous" in replica.routes.table.refused)  # it names 1.2.0 by now
 
 
 def test_a_store_that_fails_while_keys_change_takes_nothing_away(
@@ -104,8 +106,11 @@ def test_a_registry_that_cannot_be_read_at_the_start_is_said_and_not_taken_for_a
     place = Path(releases.registry.place)
     place.rename(place.with_name("away"))
     place.write_text("no folder any more")
+    before = set(threading.enumerate())
     with pytest.raises(StorageError, match="nobody knows what is to be served"):
         start()
+    left = {one.name for one in set(threading.enumerate()) - before}
+    assert not left & {"engine", "classifying"}, "its engines have ended"
 
 
 @pytest.fixture

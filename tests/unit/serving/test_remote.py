@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from raytrain.serving import remote
 from raytrain.serving.backend import (
     AnswerFailed,
     Ask,
@@ -154,22 +155,6 @@ def test_lost_twice_is_lost() -> None:
     assert handle.num_asked == 2
 
 
-def test_models_are_asked_of_another_replica_where_one_dies() -> None:
-    card = ModelCard("sums", "sha256:a", 0)
-
-    class Models:
-        answers = iter([died(), [card]])
-        models = property(lambda self: self)
-
-        async def remote(self) -> Any:
-            answer = next(self.answers)
-            if isinstance(answer, Exception):
-                raise answer
-            return answer
-
-    assert asyncio.run(RemoteBackend(Models()).models()) == [card]
-
-
 def test_ray_s_own_full_queue_is_overload() -> None:
     from ray.serve.exceptions import BackPressureError
 
@@ -275,20 +260,23 @@ def test_one_that_is_dead_or_hangs_keeps_no_other_from_being_ready(
     assert (told.is_ready, told.problems) == (is_ready, problems)
 
 
-class ClassifyHandle:
-    """Each call of `classify` takes the next of these; what is an exception is raised there."""
+class Once:
+    """Each call of `classify` or `models` takes the next of these; what is an exception is raised there, and None never
+    comes."""
 
     def __init__(self, *told: Any) -> None:
         self._told = iter(told)
-        self.asked: list[ClassifyAsk] = []
+        self.asked: list[Any] = []
         self.is_cancelled = False
 
     @property
-    def classify(self) -> ClassifyHandle:
+    def classify(self) -> Once:
         return self
 
-    def remote(self, ask: ClassifyAsk) -> ClassifyHandle:
-        self.asked.append(ask)
+    models = classify
+
+    def remote(self, *asked: Any) -> Once:
+        self.asked.extend(asked)
         return self
 
     def __await__(self) -> Any:
@@ -310,28 +298,28 @@ TEXTS = ClassifyAsk("r", "tools", ("a", "b"))
 CLASSES = Classified(SERVED, ("no", "yes"), (Classification((0.25, 0.75), 3, 0.0),) * 2)
 
 
-def classified(handle: ClassifyHandle) -> Classified:
+def classified(handle: Once) -> Classified:
     return asyncio.run(RemoteBackend(handle).classify(TEXTS))
 
 
 def test_classes_are_asked_for_once_more_where_their_replica_was_lost() -> None:
-    assert classified(ClassifyHandle(pickle.loads(pickle.dumps(CLASSES)))) == CLASSES
-    handle = ClassifyHandle(died(), CLASSES)
+    assert classified(Once(pickle.loads(pickle.dumps(CLASSES)))) == CLASSES
+    handle = Once(died(), CLASSES)
     assert classified(handle) == CLASSES and handle.asked == [TEXTS, TEXTS]
     with pytest.raises(ReplicaLost):
-        classified(ClassifyHandle(died(), died(), CLASSES))
+        classified(Once(died(), died(), CLASSES))
 
 
 def test_a_refusal_to_classify_crosses_and_is_not_asked_again() -> None:
-    handle = ClassifyHandle(Refusal(BadPrompt("too long", "input")), CLASSES)
+    handle = Once(Refusal(BadPrompt("too long", "input")), CLASSES)
     with pytest.raises(BadPrompt, match="too long"):
         classified(handle)
     assert len(handle.asked) == 1
 
 
 def test_a_question_that_nobody_waits_for_is_taken_back_from_the_replica() -> None:
-    async def leave() -> ClassifyHandle:
-        handle = ClassifyHandle(None)
+    async def leave() -> Once:
+        handle = Once(None)
         asked = asyncio.ensure_future(RemoteBackend(handle).classify(TEXTS))
         await asyncio.sleep(0.01)
         asked.cancel()
@@ -339,3 +327,27 @@ def test_a_question_that_nobody_waits_for_is_taken_back_from_the_replica() -> No
         return handle
 
     assert asyncio.run(leave()).is_cancelled
+
+
+def models(handle: Once) -> list[ModelCard]:
+    return asyncio.run(RemoteBackend(handle).models())
+
+
+def unavailable() -> Exception:
+    from ray.serve._private.common import DeploymentID
+    from ray.serve.exceptions import DeploymentUnavailableError
+
+    return DeploymentUnavailableError(DeploymentID("replica"))
+
+
+@pytest.mark.parametrize("lost", [died(), unavailable(), None])
+def test_models_are_told_by_another_replica_where_one_is_lost_and_by_nobody_where_both_are(
+    lost: Exception | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(remote, "_MODELS_TIMEOUT_S", 0.05)
+    card = ModelCard("sums", "sha256:a", 0)
+    assert models(Once(lost, [card])) == [card]
+    handle = Once(lost, lost, [card])
+    with pytest.raises(ReplicaLost):
+        models(handle)
+    assert handle.is_cancelled, "no question waits for a replica on and on"

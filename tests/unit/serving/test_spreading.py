@@ -8,15 +8,11 @@ import pytest
 
 from raytrain.serving.spreading import Seen, Sent, rank_replicas
 
-HELD = {"hot"}
-
 
 def seen(*loads: int, holders: str = "") -> list[Seen]:
     """Replicas a, b, c, …, of which `holders` have the adapter."""
     names = "abcdefgh"[: len(loads)]
-    return [
-        Seen(name, load, HELD if name in holders else ()) for name, load in zip(names, loads, strict=True)
-    ]
+    return [Seen(name, load, name in holders) for name, load in zip(names, loads, strict=True)]
 
 
 @pytest.mark.parametrize(
@@ -32,18 +28,18 @@ def seen(*loads: int, holders: str = "") -> list[Seen]:
     ],
 )
 def test_who_is_asked_first(loads: tuple[int, ...], holders: str, first: str) -> None:
-    chosen, others = rank_replicas(seen(*loads, holders=holders), "hot", 4, turn=0)
+    chosen, others = rank_replicas(seen(*loads, holders=holders), 4, turn=0, wants_adapter=True)
     assert chosen == list(first)
     assert sorted(chosen + others) == list("abc"), "and everybody where those have no room"
 
 
 def test_what_no_adapter_is_asked_for_goes_to_the_least_busy() -> None:
-    assert rank_replicas(seen(2, 1, 0), None, 4, turn=0)[0] == ["c", "b"]
-    assert rank_replicas([], "hot", 4, turn=0) == ([], [])
+    assert rank_replicas(seen(2, 1, 0), 4, turn=0, wants_adapter=False)[0] == ["c", "b"]
+    assert rank_replicas([], 4, turn=0, wants_adapter=True) == ([], [])
 
 
 def test_replicas_that_are_alike_take_turns() -> None:
-    firsts = Counter(rank_replicas(seen(0, 0, 0), "hot", 4, turn)[0][0] for turn in range(30))
+    firsts = Counter(rank_replicas(seen(0, 0, 0), 4, turn, wants_adapter=True)[0][0] for turn in range(30))
     assert firsts == {"a": 10, "b": 10, "c": 10}
 
 
@@ -58,7 +54,8 @@ def simulated(
     for turn, model in enumerate(requests):
         running = [one for one in running if one[0] > turn]
         loads = Counter(name for _, name in running)
-        chosen, _ = rank_replicas([Seen(n, loads[n], held[n]) for n in held], model, spread_at, turn)
+        replicas = [Seen(one, loads[one], model in held[one]) for one in held]
+        chosen, _ = rank_replicas(replicas, spread_at, turn, wants_adapter=True)
         name = min(chosen, key=lambda one: loads[one])
         reads[model] += model not in held[name]
         held[name].add(model)
@@ -83,6 +80,19 @@ def test_a_hot_adapter_spreads_as_far_as_it_has_to() -> None:
 def test_a_replica_that_was_asked_is_known_to_hold_it_before_it_says_so() -> None:
     sent = Sent(remembered_s=5.0)
     sent.note("a", "hot", now=100.0)
-    sent.note("gone", "hot", now=100.0)
-    assert sent.models({"a": [], "b": ["cold"]}, now=101.0) == {"a": {"hot"}, "b": {"cold"}}
-    assert sent.models({"a": [], "b": []}, now=106.0) == {"a": set(), "b": set()}
+    assert sent.has("a", "hot", now=101.0) and not sent.has("b", "hot", now=101.0)
+    assert not sent.has("a", "cold", now=101.0) and not sent.has("a", "hot", now=106.0)
+
+
+def test_names_that_clients_invent_are_forgotten() -> None:
+    sent = Sent(remembered_s=5.0, most=20)
+    sent.note("a", "hot", now=100.0)
+    for number in range(10):
+        sent.note("a", f"invented-{number}", now=101.0)
+    sent.note("a", "hot", now=104.0)
+    assert len(sent) == 11 and sent.has("a", "hot", now=106.5)
+    sent.note("b", "hot", now=106.5)
+    assert len(sent) == 2 and sent.has("a", "hot", now=106.5), "the invented ones are gone"
+    for number in range(100):
+        sent.note("a", f"invented-{number}", now=107.0)
+    assert len(sent) == 20 and sent.has("a", "invented-99", now=107.0), "of too many the newest stay"
