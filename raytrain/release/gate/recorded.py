@@ -70,7 +70,7 @@ def read_record(artifact: Artifact) -> Recorded:
             None if change is None else PolicyChange(**change),
             frozenset(one["name"] for one in told["rules"] if one["status"] == "passed"),
         )
-    except (ValueError, KeyError, TypeError, RecursionError, yaml.YAMLError) as error:
+    except (ValueError, LookupError, TypeError, RecursionError, yaml.YAMLError) as error:
         raise IntegrityError(
             f"{place} cannot be read as the record of a promotion",
             why=f"{type(error).__name__}: {error}"[:300],
