@@ -1,11 +1,13 @@
 """An S3 endpoint for tests: moto's server in a process of its own, and a proxy before it that fails as it is told.
 
 The proxy lets one request pass at a time: S3 decides conditional writes atomically, moto looks and then writes.
+GoogleProxy speaks what Google Cloud Storage's XML interface says otherwise than S3.
 """
 
 from __future__ import annotations
 
 import http.client
+import json
 import os
 import socket
 import struct
@@ -71,11 +73,48 @@ class Proxy:
     ) -> tuple[int, list[tuple[str, str]], bytes]:
         connection = http.client.HTTPConnection("127.0.0.1", self.moto_port, timeout=30)
         headers = {key: value for key, value in handler.headers.items() if key.lower() != "connection"}
-        connection.request(handler.command, handler.path, body or None, headers)
+        connection.request(handler.command, handler.path, body or None, self.translate(headers))
         answer = connection.getresponse()
         content = answer.read()
         connection.close()
         return answer.status, answer.getheaders(), content
+
+    def translate(self, headers: dict[str, str]) -> dict[str, str]:
+        """What moto is asked with."""
+        return headers
+
+
+GOOGLE_CREDENTIALS = {
+    "GOOGLE_SERVICE_ACCOUNT_KEY": json.dumps(
+        {
+            "client_email": "test@example.org",
+            "private_key": "none",
+            "private_key_id": "none",
+            "disable_oauth": True,
+        }
+    )
+}
+
+
+@dataclass
+class GoogleProxy(Proxy):
+    """Google's XML interface is S3's, and its condition "there is none" a header of its own,
+    x-goog-if-generation-match: 0, which S3 calls If-None-Match: *. Who asks shows a bearer token. Any other header of
+    Google's fails. (https://docs.cloud.google.com/storage/docs/xml-api/reference-headers)"""
+
+    def uri(self, folder: str, timeout_s: float = 20) -> str:
+        endpoint = f"endpoint_override=127.0.0.1:{self.port}&scheme=http&timeout_s={timeout_s}"
+        return f"gs://{BUCKET}/{folder}?{endpoint}"
+
+    def translate(self, headers: dict[str, str]) -> dict[str, str]:
+        asked = {key.lower(): value for key, value in headers.items()}
+        assert asked.pop("authorization", "Bearer").startswith("Bearer"), "Google's tokens are bearer's"
+        generation = asked.pop("x-goog-if-generation-match", None)
+        assert generation in (None, "0"), "the registry asks for no other generation than none"
+        google = [key for key in asked if key.startswith(("x-goog-", "x-amz-"))]
+        assert not google, f"no translation of {google}"
+        asked["authorization"] = "AWS4-HMAC-SHA256 Credential=test/20260101/us-east-1/s3/aws4_request"
+        return asked | ({} if generation is None else {"if-none-match": "*"})
 
 
 def handler_of(proxy: Proxy) -> type[BaseHTTPRequestHandler]:
@@ -124,7 +163,7 @@ def handler_of(proxy: Proxy) -> type[BaseHTTPRequestHandler]:
 
 
 @contextmanager
-def object_server() -> Iterator[Proxy]:
+def object_server(kind: type[Proxy] = Proxy) -> Iterator[Proxy]:
     """Both, with an empty bucket."""
     port = free_port()
     command = f"from moto.server import main; main(['-p', '{port}'])"
@@ -138,7 +177,7 @@ def object_server() -> Iterator[Proxy]:
         _wait_for(port, moto)
         made = urllib.request.Request(f"http://127.0.0.1:{port}/{BUCKET}", method="PUT")
         urllib.request.urlopen(made, timeout=30).close()
-        proxy = Proxy(port)
+        proxy = kind(port)
         server = ThreadingHTTPServer(("127.0.0.1", 0), handler_of(proxy))
         server.daemon_threads = True
         proxy.port = server.server_address[1]

@@ -19,7 +19,7 @@ START = datetime(2026, 1, 1, tzinfo=UTC)
 def row(number: int, arm: str, **more: Any) -> dict[str, Any]:
     return {
         "at": START + timedelta(seconds=number), "trial": "first", "name": "sums", "mode": "shadow", "pairs": 200,
-        "pair": f"p{number}", "request_id": f"r{number}", "caller": f"c{number}", "arm": arm,
+        "slower_by": 0.25, "pair": f"p{number}", "request_id": f"r{number}", "caller": f"c{number}", "arm": arm,
         "model": f"sums@1.{int(arm == 'candidate')}.0", "digest": arm, "base_digest": "base", "is_greedy": True,
         "agrees": True, "is_valid": None, "is_refusal": False, "is_whole": True, "tokens": 10,
         "first_token_s": 0.1, "seconds": 1.0, "error": None, **more,

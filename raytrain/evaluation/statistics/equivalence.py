@@ -33,6 +33,13 @@ def equivalent(pairs: Pairs, margin: float) -> Test:
     return max(from_below, from_above, key=lambda test: test.p_value)
 
 
+def beyond(pairs: Pairs, margin: float) -> Test:
+    """A small p-value says that the difference is more than `margin`, on either side, whose chances are added."""
+    sign = 1.0 if pairs.gain > 0 else -1.0
+    found = _beyond(pairs, sign * margin, sign, "beyond")
+    return Test(min(1.0, 2.0 * found.p_value), found.statistic, found.method)
+
+
 def _beyond(pairs: Pairs, bound: float, sign: float, name: str) -> Test:
     """Against a difference of `bound`, on the side that `sign` says."""
     if pairs.groups is None and pairs.is_binary:

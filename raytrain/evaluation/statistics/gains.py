@@ -11,7 +11,7 @@ import numpy as np
 from scipy import stats
 
 from raytrain.errors import ConfigError
-from raytrain.evaluation.statistics.equivalence import equivalent
+from raytrain.evaluation.statistics.equivalence import beyond, equivalent
 from raytrain.evaluation.statistics.means import design_effect, paired_t, standard_error, t_interval
 from raytrain.evaluation.statistics.pairs import Interval, Pairs, Test
 from raytrain.evaluation.statistics.power import (
@@ -104,6 +104,24 @@ def judge_gain(pairs: Pairs, *, margin: float, level: float = 0.05, p_value: flo
                 lambda: equivalent_items(pairs, margin, level=level),
             )
     return Verdict(word, gain, interval, test, margin, smallest, needs)
+
+
+def judge_beyond(
+    pairs: Pairs, *, margin: float, level: float = 0.05, p_value: float | None = None
+) -> Verdict:
+    """Better or worse only by surely more than `margin`, equivalent where surely less apart: for what is not measured
+    under the same conditions on both sides, where a difference of less says nothing.
+
+    p_value: that of `beyond` after a correction for several; None = as it is.
+    """
+    test = beyond(pairs, margin)
+    word: Word = "cannot tell"
+    if (test.p_value if p_value is None else p_value) <= level:
+        word = "better" if pairs.gain > 0 else "worse"
+    elif equivalent(pairs, margin).p_value <= level:
+        word = "equivalent"
+    interval = gain_interval(pairs, 1.0 - level)
+    return Verdict(word, pairs.gain, interval, test, margin, smallest_gain(pairs, level=level))
 
 
 def level_after(p_value: float, corrected: float, level: float) -> float:

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 
 from raytrain.evaluation.decision.contract import OverallSection
 from raytrain.evaluation.decision.verdicts import corrected, judge_suite
-from raytrain.evaluation.statistics.gains import Verdict, gain_interval, gain_test
+from raytrain.evaluation.statistics.equivalence import beyond
+from raytrain.evaluation.statistics.gains import Verdict, gain_interval, gain_test, judge_beyond
 from raytrain.evaluation.statistics.pairs import Interval, Pairs, pair
 from raytrain.evaluation.statistics.proportions import wilson_interval
 from raytrain.serving.trials.rows import Kept, Pair, Row, first_of_callers
@@ -31,7 +32,8 @@ class Measure:
     """What is compared, in words."""
     score: Score
     is_ratio: bool = False
-    """Scores are logarithms, whose difference is about a share of what is measured."""
+    """Scores are logarithms, whose difference is about a share of what is measured. It is a time, if it is judged: both
+    sides took theirs beside other requests, so that a difference counts from the trial's `slower_by` on."""
     is_judged: bool = True
     """Whether more is better; what is not is told with its interval, and without a word for it."""
 
@@ -130,25 +132,30 @@ def compare_online(kept: Kept, feedback: Sequence[Row], asked: OverallSection) -
         return OnlineComparison(kept, 0, (), shares)
     pairs = kept.pairs()[: kept.horizon]
     scored = [(one, found) for one in (_ANSWERED, *MEASURES) if (found := _scores(one, pairs)) is not None]
-    measured = _judged(scored, asked, is_complete=len(pairs) >= kept.horizon)
+    measured = _judged(scored, asked, math.log1p(kept.slower_by), is_complete=len(pairs) >= kept.horizon)
     greedy = [one.candidate for one in pairs if one.candidate is not None and one.candidate["is_greedy"]]
     agreed = _share("same words, of those without chance", greedy, "agrees")
     return OnlineComparison(kept, len(pairs), measured, {"pairs": () if agreed is None else (agreed,)})
 
 
 def _judged(
-    scored: Sequence[tuple[Measure, Pairs]], asked: OverallSection, *, is_complete: bool
+    scored: Sequence[tuple[Measure, Pairs]], asked: OverallSection, slower: float, *, is_complete: bool
 ) -> tuple[Measured, ...]:
-    """Corrected for as many measures as are judged."""
+    """Corrected for as many measures as are judged. slower: logarithm of the ratio of times that counts."""
     judged = [(one, found) for one, found in scored if one.is_judged]
-    held = corrected([gain_test(found).p_value for _, found in judged], asked.correction)
+    tests = [beyond(found, slower) if one.is_ratio else gain_test(found) for one, found in judged]
+    held = corrected([one.p_value for one in tests], asked.correction)
     p_values = {one.name: p_value for (one, _), p_value in zip(judged, held, strict=True)}
     told = []
     for one, found in scored:
         means = float(found.baseline.mean()), float(found.candidate.mean())
         interval = gain_interval(found, 1.0 - asked.level) if is_complete else None
         p_value = p_values.get(one.name) if is_complete else None
-        verdict = None if p_value is None else judge_suite(found, asked, p_value)
+        verdict = None
+        if p_value is not None and one.is_ratio:
+            verdict = judge_beyond(found, margin=slower, level=asked.level, p_value=p_value)
+        elif p_value is not None:
+            verdict = judge_suite(found, asked, p_value)
         told.append(Measured(one, len(found), *means, interval, verdict))
     return tuple(told)
 

@@ -22,7 +22,8 @@ KIND = "trials"
 SCHEMA = pa.schema(
     [
         ("at", pa.timestamp("ms", tz="UTC")), ("trial", pa.string()), ("name", pa.string()), ("mode", pa.string()),
-        ("pairs", pa.int64()), ("pair", pa.string()), ("request_id", pa.string()), ("caller", pa.string()),
+        ("pairs", pa.int64()), ("slower_by", pa.float64()), ("pair", pa.string()), ("request_id", pa.string()),
+        ("caller", pa.string()),
         ("arm", pa.string()), ("model", pa.string()), ("digest", pa.string()), ("base_digest", pa.string()),
         ("is_greedy", pa.bool_()), ("agrees", pa.bool_()), ("is_valid", pa.bool_()), ("is_refusal", pa.bool_()),
         ("is_whole", pa.bool_()), ("tokens", pa.int64()), ("first_token_s", pa.float64()), ("seconds", pa.float64()),
@@ -70,6 +71,7 @@ class TrialLog:
                 "name": trial.name,
                 "mode": trial.mode,
                 "pairs": trial.pairs,
+                "slower_by": trial.slower_by,
                 "pair": pair_of(sample.asks),
                 "request_id": record.id,
                 "caller": part.caller,

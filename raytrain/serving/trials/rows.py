@@ -10,6 +10,7 @@ from typing import Any
 
 from raytrain.errors import DataError
 from raytrain.serving.trials.log import KIND
+from raytrain.serving.trials.section import TrialSection
 
 Row = Mapping[str, Any]
 
@@ -31,6 +32,8 @@ class Kept:
     mode: str
     horizon: int
     """How many pairs are compared, as the trial said before the first."""
+    slower_by: float
+    """Share by which times must surely be longer to count as slower."""
     rows: tuple[Row, ...]
     """By time."""
     num_left_out: int
@@ -64,7 +67,9 @@ def read_kept(folder: Path, name: str) -> Kept:
     of_trial = [one for one in rows if one["trial"] == trial]
     last = {arm: _last_digest(of_trial, arm) for arm in ("production", "candidate")}
     kept = tuple(one for one in of_trial if one["digest"] == last[one["arm"]])
-    return Kept(name, kept[-1]["mode"], kept[0]["pairs"], kept, len(rows) - len(kept))
+    first = kept[0]
+    slower_by = first.get("slower_by") or TrialSection.model_fields["slower_by"].default  # older rows lack it
+    return Kept(name, kept[-1]["mode"], first["pairs"], slower_by, kept, len(rows) - len(kept))
 
 
 def read_rows(folder: Path, kind: str) -> list[dict[str, Any]]:

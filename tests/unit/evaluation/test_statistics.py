@@ -17,8 +17,15 @@ from raytrain.errors import ConfigError, DataError
 from raytrain.evaluation.decision.quantity import needs
 from raytrain.evaluation.statistics.bootstrap import bootstrap_interval
 from raytrain.evaluation.statistics.corrections import benjamini_hochberg, holm
-from raytrain.evaluation.statistics.equivalence import equivalent, no_worse
-from raytrain.evaluation.statistics.gains import gain_interval, judge_gain, needed_items, pool, smallest_gain
+from raytrain.evaluation.statistics.equivalence import beyond, equivalent, no_worse
+from raytrain.evaluation.statistics.gains import (
+    gain_interval,
+    judge_beyond,
+    judge_gain,
+    needed_items,
+    pool,
+    smallest_gain,
+)
 from raytrain.evaluation.statistics.means import (
     design_effect,
     paired_t,
@@ -470,3 +477,23 @@ def test_groups_of_one_are_no_less_sure_than_items() -> None:
     candidate = np.where(generator.random(2000) < 0.2, 1.0 - baseline, baseline)
     alone, in_groups = pair(baseline, candidate), pair(baseline, candidate, list(range(2000)))
     assert no_worse(in_groups, 0.03).p_value == pytest.approx(no_worse(alone, 0.03).p_value, abs=0.003)
+
+
+@pytest.mark.parametrize("sign", [-1, 1])
+def test_beyond_a_margin_is_said_of_what_lies_on_it_as_seldom_as_its_level(sign: int) -> None:
+    generator = np.random.default_rng(3)
+    worlds = [pair(np.zeros(40), generator.normal(sign * 0.2, 0.3, 40)) for _ in range(2000)]
+    said = np.mean([beyond(one, 0.2).p_value <= 0.05 for one in worlds])
+    assert 0.015 < said < 0.036, (
+        "half of the level lies on each side: 0.025, give or take three standard errors"
+    )
+
+
+def test_words_beyond_a_margin() -> None:
+    generator = np.random.default_rng(4)
+
+    def word(gain: float, margin: float) -> str:
+        return judge_beyond(pair(np.zeros(60), generator.normal(gain, 0.1, 60)), margin=margin).word
+
+    told = [word(0.5, 0.2), word(-0.5, 0.2), word(-0.1, 0.2), word(-0.2, 0.2)]
+    assert told == ["better", "worse", "equivalent", "cannot tell"]

@@ -76,11 +76,23 @@ def test_what_the_candidate_could_not_answer_counts_against_it(tmp_path: Path) -
 
 def test_a_slower_candidate_is_worse_by_so_much(tmp_path: Path) -> None:
     noise = random.Random(5)
-    rows = pairs(range(200), lambda _: {"seconds": 1.2 * noise.uniform(0.9, 1.1)})
+    rows = pairs(range(200), lambda _: {"seconds": 1.4 * noise.uniform(0.9, 1.1)})
     found = compared(written(tmp_path, rows))
     (time,) = [one for one in found.measured if one.measure.name == "time per token"]
-    assert time.verdict is not None and time.verdict.word == "worse"
-    assert time.interval is not None and time.interval.low < -0.1823 < time.interval.high, "log(1.2)"
+    assert time.verdict is not None and time.verdict.word == "worse" and found.is_worse
+    assert time.interval is not None and time.interval.low < -0.3365 < time.interval.high, "log(1.4)"
+
+
+@pytest.mark.parametrize(
+    ("slower_by", "seconds", "word"),
+    [(0.25, 1.1, "equivalent"), (0.05, 1.1, "worse"), (0.25, 0.9, "equivalent"), (0.05, 0.9, "better")],
+)
+def test_times_of_other_moments_differ_and_count_from_a_share_on(
+    tmp_path: Path, slower_by: float, seconds: float, word: str
+) -> None:
+    noise = random.Random(5)
+    rows = pairs(range(200), lambda _: {"seconds": seconds * noise.uniform(0.9, 1.1)}, slower_by=slower_by)
+    assert verdicts(compared(written(tmp_path, rows)))["time per token"] == word
 
 
 def test_whose_right_answers_are_longer_is_not_worse_for_it(tmp_path: Path) -> None:
