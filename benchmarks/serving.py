@@ -1,6 +1,6 @@
 """Tokens a second over HTTP, against the servers that a user would choose instead, and what serving adds to a request.
 
-    python -m benchmarks.serving [--threads 1] [--rounds 3] [--quick] [--json FILE]
+    python -m benchmarks.serving [--threads 1] [--rounds 3] [--haproxy] [--overhead] [--quick] [--json FILE]
 
 SmolLM2-135M in float32. Each server has the same number of threads to compute with, and one more core is there for the
 clients, which are threads of this process, and for what is beside the model in each server (HTTP; Ray's own processes).
@@ -52,6 +52,10 @@ def main() -> None:
     parser = parser_of(__doc__, "serving", "one round, shorter answers")
     parser.add_argument("--threads", type=int, default=1, help="that each server computes with")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument(
+        "--haproxy", action="store_true", help="ours behind HAProxy, not Ray Serve's own proxy"
+    )
+    parser.add_argument("--overhead", action="store_true", help="only what a request costs beside the engine")
     arguments = parser.parse_args()
     if arguments.quick:
         arguments.rounds = 1
@@ -75,6 +79,11 @@ class Bench:
 
     def run(self) -> list[Figure]:
         self._release()
+        if self.arguments.overhead:
+            with self._ours() as ours:
+                self._overhead(ours)
+                self._health(ours)
+            return self.figures
         self.figures += engine_figures(
             self.base, self.releases.adapters, self.arguments.threads, quick=self.arguments.quick
         )
@@ -120,7 +129,7 @@ class Bench:
             "releases": {"registry": str(self.folder / "registry"), "keys": str(self.folder / "keys")},
             "engine": {"max_rows": 16},
             "replicas": {"cpus_per_replica": threads},
-            "http": {"port": port, "insecure": True},
+            "http": {"port": port, "insecure": True, "haproxy": self.arguments.haproxy},
         }
         place = self.folder / "serving.yaml"
         place.write_text(yaml.safe_dump(config), encoding="utf-8")
@@ -238,8 +247,9 @@ class Bench:
             "ms",
             10,
         )
-        # What nobody who uses Ray Serve's own proxy can go below: it asks no replica.
-        self.tell("of these, Ray Serve's proxy and an ingress (/health)", 1000 * median(health), "ms")
+        # What nobody who uses this proxy can go below: it asks no replica.
+        proxy = "HAProxy" if self.arguments.haproxy else "Ray Serve's proxy"
+        self.tell(f"of these, {proxy} and an ingress (/health)", 1000 * median(health), "ms")
 
     def _health(self, ours: Server) -> None:
         seconds: list[float] = []

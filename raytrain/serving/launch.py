@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import atexit
 import json
 import logging
 import os
 import shlex
+import shutil
+import tempfile
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from pathlib import Path
 from typing import Any
 
 from ray.exceptions import RayError
 
 from raytrain.cluster.connection import connect
-from raytrain.errors import ClusterError
+from raytrain.errors import ClusterError, ConfigError
 from raytrain.models.base import resolve_base_model
 from raytrain.models.section import ModelSection
+from raytrain.serving.haproxy import ENABLES_HAPROXY, haproxy_environment
 from raytrain.serving.http.limits import Doorkeeper
 from raytrain.serving.section import APPLICATION, ServingSection
 
@@ -46,13 +51,16 @@ def start(section: ServingSection, address: str | None, tell: Callable[[str], No
     """On the cluster at `address`, or on one that begins and ends with this process; its URL, once all replicas are
     ready. `tell` takes a line of progress.
 
-    Raises ClusterError where Ray cannot be reached, or a replica cannot be started.
+    Raises ClusterError where Ray cannot be reached, or a replica cannot be started; ConfigError where HAProxy is asked
+    for and cannot be had.
     """
     if address is None:
         _check_here(section)
-        for key, value in ENVIRONMENT.items():
+        for key, value in (ENVIRONMENT | _environment_of(section)).items():
             os.environ.setdefault(key, value)
     connect(address, verbose=verbose)
+    if address is not None and section.http.haproxy:
+        _check_there(address)
     from ray import serve
 
     from raytrain.serving.deployment import build_application
@@ -91,6 +99,28 @@ def cluster_address() -> str:
     import ray
 
     return str(ray.get_runtime_context().gcs_address)
+
+
+def _environment_of(section: ServingSection) -> dict[str, str]:
+    if not section.http.haproxy:
+        return {}
+    # Not below TMPDIR: to a path of this length Ray adds 57 characters and a name, and 97 is what HAProxy takes.
+    folder = Path(tempfile.mkdtemp(prefix="raytrain-", dir="/tmp"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return haproxy_environment(folder)
+
+
+def _check_there(address: str) -> None:
+    """Raises ConfigError where the nodes' environment says nothing of HAProxy."""
+    import ray
+
+    asked = ray.remote(num_cpus=0)(os.environ.get).remote(ENABLES_HAPROXY)
+    if ray.get(asked) != "1":
+        raise ConfigError(
+            f"on {address} HAProxy does not listen",
+            why="what listens was settled where Ray's nodes were started",
+            fix=f"leave http.haproxy out, or start them with {ENABLES_HAPROXY}=1 in the environment",
+        )
 
 
 def _check_here(section: ServingSection) -> None:

@@ -87,8 +87,9 @@ class Server:
         )
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+@pytest.fixture(scope="module", params=["ray", "haproxy"])
+def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """Behind Ray Serve's own proxy, and behind HAProxy."""
     folder = tmp_path_factory.mktemp("serving")
     releases = Releases(folder, save_tiny_llama(folder / "base"))
     for seed, version in enumerate(("1.0.0", "1.1.0")):
@@ -109,7 +110,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
                 "base_model": str(releases.base),
                 "releases": {"registry": releases.registry.place, "keys": str(releases.ring.folder)},
                 "replicas": {"num_replicas": 2, "cpus_per_replica": 0.5, "routing": "adapters"},
-                "http": {"insecure": True, "port": port},
+                "http": {"insecure": True, "port": port, "haproxy": request.param == "haproxy"},
                 "storage": {"path": str(folder / "cache")},
             }
         )
