@@ -114,8 +114,10 @@ def _check_there(address: str) -> None:
     """Raises ConfigError where the nodes' environment says nothing of HAProxy."""
     import ray
 
-    asked = ray.remote(num_cpus=0)(os.environ.get).remote(ENABLES_HAPROXY)
-    if ray.get(asked) != "1":
+    def said() -> str | None:
+        return os.environ.get(ENABLES_HAPROXY)
+
+    if ray.get(ray.remote(num_cpus=0)(said).remote()) != "1":
         raise ConfigError(
             f"on {address} HAProxy does not listen",
             why="what listens was settled where Ray's nodes were started",

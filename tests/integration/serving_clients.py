@@ -43,7 +43,7 @@ def fill_queue(site: Site) -> Measured:
 
 def read_slowly(site: Site, num: int = 4, num_bytes: int = 2_000) -> Measured:
     """Streams that are read a byte at a time."""
-    processes = [*site.processes("ServeReplica:raytrain:ingress"), *site.processes("ray::ProxyActor")]
+    processes = [*site.processes("ServeReplica:raytrain:ingress"), *site.proxies()]
     before = sum(one.memory_info().rss for one in processes)
     streams = [_stream(site, 1000) for _ in range(num)]
     for _ in range(num_bytes):

@@ -81,12 +81,14 @@ def kill_ingress(site: Site) -> Measured:
 
 def kill_one_proxy(site: Site) -> Measured:
     """Of two, which listen on one port here, and behind one address elsewhere."""
-    site.processes("ray::ProxyActor")[0].kill()
+    site.proxies()[0].kill()
     return {"whole_again_s": site.wait_until_whole()}
 
 
 def kill_proxies(site: Site) -> Measured:
-    for one in site.processes("ray::ProxyActor"):
+    proxies = site.proxies()
+    assert len(proxies) >= 2, "one listens on each node"
+    for one in proxies:
         one.kill()
     return {"whole_again_s": site.wait_until_whole()}
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import secrets
+import shutil
 import subprocess
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -24,7 +26,7 @@ from raytrain.models.base import resolve_base_model
 from raytrain.models.section import ModelSection
 from raytrain.release.registry.registry import Registry
 from raytrain.release.registry.store import open_store
-from raytrain.serving import launch
+from raytrain.serving import haproxy, launch
 from raytrain.serving.engine.text_stream import TextStream
 from raytrain.storage.location import Location
 
@@ -92,6 +94,12 @@ class Site:
                     found.append(one)
         return found
 
+    def proxies(self) -> list[psutil.Process]:
+        """What listens, one on each node."""
+        if haproxy.ENABLES_HAPROXY in self.bench.environment:
+            return [one for one in self.processes("haproxy.cfg") if one.name() == "haproxy"]
+        return self.processes("ray::ProxyActor")
+
     def replicas(self) -> list[psutil.Process]:
         return self.processes("ServeReplica:raytrain:replica")
 
@@ -114,7 +122,7 @@ class Site:
 
 
 @contextmanager
-def site(folder: Path, registry: str | None = None) -> Iterator[Site]:
+def site(folder: Path, registry: str | None = None, *, behind_haproxy: bool = False) -> Iterator[Site]:
     """registry: its URI; None = a folder."""
     releases = Releases(folder, save_tiny_llama(folder / "base"))
     _lengthen(releases.base)
@@ -134,6 +142,9 @@ def site(folder: Path, registry: str | None = None) -> Iterator[Site]:
     # Ray lets its workers go last, behind whatever else this machine does.
     patience = {"RAY_raylet_start_wait_time_s": "220", "RAY_worker_niceness": "0"}
     bench.environment.update(token | launch.ENVIRONMENT | patience)
+    sockets = Path(tempfile.mkdtemp(prefix="raytrain-", dir="/tmp"))
+    if behind_haproxy:
+        bench.environment.update(haproxy.haproxy_environment(sockets))
     config = folder / "serving.yaml"
     config.write_text(json.dumps(_config(releases, registry, port, disk)))
     try:
@@ -153,6 +164,7 @@ def site(folder: Path, registry: str | None = None) -> Iterator[Site]:
         yield found
     finally:
         end_ray(bench.ray_folder)
+        shutil.rmtree(sockets)
 
 
 def _config(releases: Releases, registry: str | None, port: int, disk: Path) -> dict[str, Any]:

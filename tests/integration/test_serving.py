@@ -87,7 +87,7 @@ class Server:
         )
 
 
-@pytest.fixture(scope="module", params=["ray", "haproxy"])
+@pytest.fixture(scope="module", params=["ray", pytest.param("haproxy", marks=pytest.mark.thorough)])
 def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """Behind Ray Serve's own proxy, and behind HAProxy."""
     folder = tmp_path_factory.mktemp("serving")

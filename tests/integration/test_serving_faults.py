@@ -15,9 +15,10 @@ from benchmarks.serving_load import Load
 pytestmark = pytest.mark.alone
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    with site(tmp_path_factory.mktemp("faults")) as found:
+@pytest.fixture(scope="module", params=["ray", pytest.param("haproxy", marks=pytest.mark.thorough)])
+def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    """Behind Ray Serve's own proxies, and behind HAProxy."""
+    with site(tmp_path_factory.mktemp("faults"), behind_haproxy=request.param == "haproxy") as found:
         yield found
 
 
