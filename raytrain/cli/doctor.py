@@ -50,6 +50,14 @@ _EXTRAS = {
     "hub": "datasets",
     "mlflow": "mlflow",
     "wandb": "wandb",
+    "lightning": "lightning",
+    "eval": "lm_eval",
+    "safety": "presidio_analyzer",
+    "onnx": "onnxscript",
+    "s3": "obstore",
+    "postgres": "psycopg",
+    "dashboard": "optuna_dashboard",
+    "drift": "river",
 }
 _RAY_DEFAULT_EXCLUDES = (".git", ".venv", "venv", "__pycache__")
 

@@ -8,6 +8,7 @@ import logging
 import os
 import shlex
 import shutil
+import socket
 import tempfile
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
@@ -51,8 +52,8 @@ def start(section: ServingSection, address: str | None, tell: Callable[[str], No
     """On the cluster at `address`, or on one that begins and ends with this process; its URL, once all replicas are
     ready. `tell` takes a line of progress.
 
-    Raises ClusterError where Ray cannot be reached, or a replica cannot be started; ConfigError where HAProxy is asked
-    for and cannot be had.
+    Raises ClusterError where Ray cannot be reached, the port is taken, or a replica cannot be started; ConfigError
+    where HAProxy is asked for and cannot be had.
     """
     if address is None:
         _check_here(section)
@@ -131,6 +132,20 @@ def _check_here(section: ServingSection) -> None:
         ModelSection.model_validate({"base_model": section.base_model}), section.storage.location
     )
     Doorkeeper(section.http)
+    _check_port(section.http.host, section.http.port)
+
+
+def _check_port(host: str, port: int) -> None:
+    """Ray's proxies share a port with each other: a second server would take half of the first one's requests."""
+    try:
+        with socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET):
+            return
+    except OSError as error:
+        raise ClusterError(
+            f"nothing can be served at {host}:{port}",
+            why=f"it cannot be listened there: {error.strerror or error}",
+            fix="end what listens there, or take another port: http.port=8001",
+        ) from error
 
 
 def _watch(running: Future[Any], tell: Callable[[str], None]) -> None:

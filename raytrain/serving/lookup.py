@@ -6,7 +6,7 @@ import asyncio
 import time
 from concurrent.futures import ThreadPoolExecutor
 
-from raytrain.errors import PlatformError, StorageError
+from raytrain.errors import ConfigError, NotRegisteredError, PlatformError, StorageError
 from raytrain.release.registry.state import PRODUCTION
 from raytrain.serving.adapters.opening import Admitted
 from raytrain.serving.backend import RefusedModel, Undecided
@@ -67,7 +67,7 @@ class Lookup:
         except (StorageError, TimeoutError) as error:
             raise Undecided(reference) from error
         except PlatformError as error:
-            if error.kind == "config":
+            if isinstance(error, ConfigError | NotRegisteredError):
                 raise NotServed(reference) from error
             raise RefusedModel(reference) from error
 

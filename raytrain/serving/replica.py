@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 from collections.abc import AsyncGenerator
 from contextlib import ExitStack, aclosing
@@ -45,6 +46,8 @@ from raytrain.serving.routes import Routes
 from raytrain.serving.section import ServingSection
 from raytrain.serving.trials.watch import Trials
 from raytrain.storage.home import raytrain_home
+
+_log = logging.getLogger(__name__)
 
 _REGISTRY_ENDS_S = 5.0
 """A question to the registry that hangs is not waited for at the end."""
@@ -270,7 +273,10 @@ class _Entered:
             except NoRoomError as error:
                 raise Overloaded(0, _ADAPTER_RETRY_S) from error
             except PlatformError as error:
-                raise RefusedModel(f"{route.name}@{route.version}") from error
+                reference = f"{route.name}@{route.version}"
+                # Nobody has put it there before others; only who runs the server may read why.
+                _log.error("ALARM %s is not served: %s: %s", reference, error.what, error.why)
+                raise RefusedModel(reference) from error
 
     async def __aexit__(self, *_: Any) -> None:
         if self._route is not None:

@@ -131,7 +131,7 @@ class Registry:
             raise error(
                 f"{reference} is not in the registry" if wanted else f"{reference} names no version",
                 why=f"newest versions: {versions}; aliases: {aliases or 'none yet'}",
-                fix=f"write {name}@VERSION or {name}@ALIAS",
+                fix=f"write {name}@ with one of these versions or aliases",
             )
         return released
 

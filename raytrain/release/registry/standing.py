@@ -108,6 +108,8 @@ class Standing:
         if (signature is None and self._is_signed_soon()) or self._fault() is None:
             return  # somebody was at it
         if is_named():
+            if isinstance(fault, IntegrityError):
+                raise _refused(self, fault, _mended_by(self.name))
             raise _refused(
                 self, fault, "sign the copy that `raytrain registry export` makes of it, and add that"
             )
@@ -131,7 +133,10 @@ class Standing:
         return None
 
     def _verified(self, scratch: Path | None) -> Signed:
-        signed = verify(self.store.open_bundle(self.name, self._short, scratch), self.ring)
+        try:
+            signed = verify(self.store.open_bundle(self.name, self._short, scratch), self.ring)
+        except IntegrityError as error:
+            raise IntegrityError(error.what, why=error.why, fix=_mended_by(self.name)) from error
         if signed.artifact.digest != self.digest:
             raise IntegrityError(
                 f"{self.place} is not what was put there",
@@ -143,6 +148,13 @@ class Standing:
     @property
     def _short(self) -> str:
         return digest_hex(self.digest)
+
+
+def _mended_by(name: str) -> str:
+    return (
+        f"`raytrain registry add {name} BUNDLE` with the very bundle that was registered, or a copy of it, puts anew"
+        " what is damaged; a build of another day has another manifest"
+    )
 
 
 def _refused(standing: Standing, fault: PlatformError, fix: str) -> RefusedError:

@@ -99,7 +99,10 @@ def test_each_refusal_has_its_exit_code(told: Told, tmp_path: Path) -> None:
     kept.write_text("another")
     code, found = told("registry", "audit")
     assert code == 5 and "tokenizer.json" in found["faults"][0]["what"]
-    assert told("registry", "verify", "sums@1.0.0")[0] == 5
+    code, error = told("registry", "verify", "sums@1.0.0")
+    assert code == 5 and "raytrain registry add sums BUNDLE" in error["error"]["fix"]
+    assert told("registry", "add", "sums", folder, "--why", "what is damaged is put anew")[0] == 0
+    assert told("registry", "verify", "sums@1.0.0")[0] == 0 and told("registry", "audit")[0] == 0
 
 
 def test_what_is_broken_is_named_and_the_rest_is_shown(

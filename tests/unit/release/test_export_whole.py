@@ -151,6 +151,30 @@ def test_whole_models_and_narrow_dtypes_pass(
     assert 0 < written["check"]["formats"]["merged"]["max_difference"] < 0.5
 
 
+def test_graphs_are_loaded_in_a_fresh_process_and_compared(
+    told: Told, adapter: Path, prompts: Path, tmp_path: Path
+) -> None:
+    forms, bundle = ("onnx", "torch_export"), tmp_path / "bundle"
+    code, written = told(
+        "export", adapter, "--format", ",".join(forms), "--out", bundle, "--prompts", prompts
+    )
+    assert code == 0, written
+    found = written["check"]["formats"]
+    assert tuple(found) == forms
+    for one in found.values():
+        assert one["num_matched"] == one["num_tokens"] > 2 and one["max_difference"] < 1e-3, found
+
+    def damage(folder: Path) -> None:
+        (weights,) = (folder / "onnx").glob("*.data")
+        content = bytearray(weights.read_bytes())
+        content[len(content) // 2 : len(content) // 2 + 4000] = b"\x3f" * 4000
+        weights.write_bytes(content)
+
+    planted(bundle, damage)
+    code, refused = told("check", "export", bundle, "--subject", adapter, "--prompts", prompts)
+    assert code == 5 and "onnx" in json.dumps(refused), refused
+
+
 @pytest.mark.thorough
 def test_a_format_that_cannot_be_loaded_is_told_with_its_last_words(
     told: Told, adapter: Path, prompts: Path, tmp_path: Path

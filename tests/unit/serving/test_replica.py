@@ -296,6 +296,8 @@ def test_what_is_wrong_with_a_prompt_is_said(start: Start) -> None:
         asked(replica, "../../etc/passwd")
     with pytest.raises(UnknownModel):
         asked(replica, "sums@../../etc/passwd")
+    with pytest.raises(UnknownModel):
+        asked(replica, "sums@9.9.9")
 
 
 def test_messages_go_through_the_adapter_s_template(releases: Releases, start: Start) -> None:
