@@ -207,6 +207,10 @@ def test_an_adapter_is_tested_against_production_and_its_golden_set(
     rows = [{**row, "answer": one.output} for row, one in zip(SUMS, answers, strict=True)]
     own_words = write_suite(tmp_path, "words", rows, like="sums", scorer={"name": "exact_match"})
     assert told(*freeze, own_words, "--name", "golden")[0] == 0
+    deploy = ["adapter", "deploy", other, "--name", "worse", "--to", "production", "--policy", lax]
+    assert told(*deploy)[0] == 0
+    code, found = told("adapter", "test", good, "--name", "worse", "--suite", own_words)
+    assert code == 0 and found["recommendation"] == "Promote" and found["against"] == "worse@1.0.0", found
     code, found = told("check", "golden", "sums@production")
     assert code == 0 and found["passed"] and found["subject"] == Trained("good").subject
     assert (Path(found["report"]) / "items.jsonl").read_text() == ""

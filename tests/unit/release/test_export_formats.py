@@ -59,6 +59,8 @@ def written(material: Material, tmp_path: Path) -> Path:
     """adapter and merged, as they stand in a bundle."""
     folder = tmp_path / "bundle"
     folder.mkdir()
+    settings: Any = material.loaded.model.generation_config
+    settings.update(do_sample=True, temperature=0.3, top_k=7)  # as the base model's authors may have them
     for form in find_formats(["adapter,merged"], material.subject):
         write_format(form, material, folder)
     return folder
@@ -117,6 +119,9 @@ def test_the_adapter_is_the_very_bytes_and_merged_is_loaded_by_transformers(
     assert (found - adapted).abs().max() < 1e-5
     assert (found - before).abs().max() > 1e-3, "the adapter does something"
     assert merged.generation_config.eos_token_id == [2], "ends as the tokenizer and the base say"
+    for folder in ("adapter", "merged"):
+        found = json.loads((written / folder / "generation_config.json").read_text())
+        assert (found["eos_token_id"], found["temperature"], found["top_k"]) == ([2], 0.3, 7), folder
     assert not any("lora" in name for name in load_file(written / "merged" / "model.safetensors"))
 
 

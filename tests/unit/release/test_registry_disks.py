@@ -15,7 +15,7 @@ from registry_contract import V1, V2, faults_of, move, release, state_told
 from raytrain.errors import StorageError
 from raytrain.release.keys import KeyRing
 from raytrain.release.registry.registry import Registry
-from raytrain.release.registry.transfer import export_version
+from raytrain.release.registry.transfer import export_version, import_version
 
 
 @pytest.fixture
@@ -51,6 +51,16 @@ def test_a_full_and_a_read_only_disk(small_disk: Path, tmp_path: Path, ring: Key
     release(registry, ring, V1, bundles[0])
     move(registry, V1, None)
     before = state_told(registry)
+    elsewhere, moved = Registry(tmp_path / "elsewhere"), tmp_path / "sums.tar"
+    release(elsewhere, ring, V2, bundles[1])
+    export_version(elsewhere, f"sums@{V2}", moved, ring)
+
+    def stage() -> None:
+        registry.move("sums", "staging", V1, expected=None, decision=None, why="a test")
+
+    def take_in() -> None:
+        import_version(registry, moved, ring, why="a test")
+
     for spare in range(6):
         filler = fill(small_disk, spare=spare)
         with pytest.raises(StorageError) as told:
@@ -58,8 +68,13 @@ def test_a_full_and_a_read_only_disk(small_disk: Path, tmp_path: Path, ring: Key
         assert (told.value.exit_code, told.value.why) == (4, "No space left on device"), spare
         assert str(small_disk) in told.value.what
         if spare == 0:
-            with pytest.raises(StorageError, match="No space left"):
-                export_version(registry, "sums@1.0.0", small_disk / "sums.tar", ring)
+            for action in (
+                stage,
+                take_in,
+                lambda: export_version(registry, "sums@1.0.0", small_disk / "sums.tar", ring),
+            ):
+                with pytest.raises(StorageError, match="No space left"):
+                    action()
             assert sorted(one.name for one in small_disk.iterdir()) == ["filler", "registry"]
         filler.unlink()
         assert state_told(registry) == before and faults_of(registry, ring) == [], spare
@@ -69,6 +84,8 @@ def test_a_full_and_a_read_only_disk(small_disk: Path, tmp_path: Path, ring: Key
     for action in (
         lambda: release(registry, ring, V2, bundles[1]),
         lambda: registry.tag("sums", V1, added={"golden"}),
+        stage,
+        take_in,
         lambda: export_version(registry, "sums@1.0.0", small_disk / "sums.tar", ring),
     ):
         with pytest.raises(StorageError, match="Read-only file system") as told:
