@@ -62,7 +62,8 @@ def faults_of(registry: Registry, ring: KeyRing) -> list[Fault]:
 def state_told(registry: Registry) -> object:
     """Everything that a step changes."""
     state = registry.state("sums")
-    return sorted(state.versions), dict(state.aliases), {one: set(tags) for one, tags in state.tags.items()}
+    tags = {one: set(tags) for one, tags in state.tags.items()}
+    return sorted(state.versions), dict(state.aliases), tags, sorted(state.withdrawn)
 
 
 def script(registry: Registry, ring: KeyRing, bundles: list[Path]) -> list[Callable[[], object]]:
@@ -73,6 +74,7 @@ def script(registry: Registry, ring: KeyRing, bundles: list[Path]) -> list[Calla
         lambda: release(registry, ring, V2, bundles[1]),
         lambda: move(registry, V2, V1),
         lambda: registry.tag("sums", V2, added={"golden"}),
+        lambda: registry.withdraw("sums", V1, why="a test"),
     ]
 
 

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import shutil
+import signal
 import stat
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from killed_at_a_change import run_until
 
 from raytrain.cli.main import run
 from raytrain.errors import ConfigError, IntegrityError, RefusedError
@@ -144,3 +150,36 @@ def test_the_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     assert "them" in printed and "revoked" in printed and "lost" in printed
     assert run(["keys", "list", "--ring", str(tmp_path / "empty")]) == 0
     assert "no keys yet" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("what", ["generate", "rotate", "revoke"])
+def test_killed_while_keys_change_the_ring_is_the_old_or_the_new(what: str, tmp_path: Path) -> None:
+    before = KeyRing(tmp_path / "before")
+    first = before.generate("release")
+    told = {(first.id, "active")}
+    states_after: set[frozenset[str]] = set()
+    for point in itertools.count(1):
+        ring = KeyRing(tmp_path / f"killed-{point}")
+        shutil.copytree(before.folder, ring.folder)
+        step: Callable[[], object]
+        if what == "generate":
+            step = partial(ring.generate, "another")
+        elif what == "rotate":
+            step = partial(ring.rotate, "release")
+        else:
+            step = partial(ring.revoke, first.id, "a test")
+        code = run_until(point, ring.folder, step)
+        found = {(one.id, one.state) for one in ring.known()}
+        states_after.add(frozenset(state for _, state in found))
+        assert first.id in {one.id for one in ring.known()}, point
+        if code == 0:
+            assert found != told
+            break
+        assert code == -signal.SIGKILL, point
+        if found == told:  # the old ring: it signs, and the step can be done
+            assert ring.signing_key("release").public == first
+            step()
+        for one in ring.known():
+            if one.state == "active":
+                assert ring.signing_key(one.name).public == one, point
+    assert point > 3 and len(states_after) == (1 if what == "generate" else 2)
