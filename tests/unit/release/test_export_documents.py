@@ -197,6 +197,19 @@ def test_serve_yaml_is_what_ray_serve_takes(subject: Subject, tmp_path: Path) ->
     assert (deployment.num_replicas, deployment.ray_actor_options.num_gpus) == (1, 0)
 
 
+def test_a_model_of_gigabytes_is_served_by_a_gpu(
+    subject: Subject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from raytrain.release.bundle.documents import needs
+
+    monkeypatch.setattr(needs, "_size_of", lambda _: 5 << 30)
+    _, texts = documents(subject, tmp_path)
+    assert "whl/cpu" not in texts["Dockerfile"] and "--gpus" in texts["Dockerfile"]
+    (application,) = yaml.safe_load(texts["serve.yaml"])["applications"]
+    (deployment,) = application["deployments"]
+    assert deployment["ray_actor_options"]["num_gpus"] == 1 and application["args"]["device"] == "cuda"
+
+
 @pytest.fixture(scope="module")
 def inference() -> Any:
     """The program as it lies in a bundle."""

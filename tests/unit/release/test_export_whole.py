@@ -247,10 +247,26 @@ def test_a_full_disk_is_told_and_leaves_nothing(
         subprocess.run(["umount", mount], check=True)
 
 
+ALONE = """
+import runpy, sys
+
+class Nowhere:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in ("raytrain", "ray"):
+            raise ModuleNotFoundError(f"No module named {name!r}")
+
+sys.meta_path.insert(0, Nowhere())
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+"""Runs a program where raytrain is not installed, as far as that program can see."""
+
+
 @contextmanager
 def served(bundle: Path, *arguments: object) -> Iterator[str]:
     """inference.py as its own process that cannot see raytrain; its address once it is ready."""
-    command = [sys.executable, "-I", bundle / "inference.py", "--port", "0", "--device", "cpu", *arguments]
+    program = [bundle / "inference.py", "--port", "0", "--device", "cpu", *arguments]
+    command = [sys.executable, "-I", "-c", ALONE, *program]
     process = subprocess.Popen(list(map(str, command)), stderr=subprocess.PIPE, text=True, cwd=bundle)
     try:
         assert process.stderr is not None
@@ -275,6 +291,22 @@ def wait_until_ready(address: str) -> None:
     while asked(address, "/ready")[0] == 503:
         assert time.monotonic() < until, "it is never ready"
         time.sleep(0.2)
+
+
+def test_the_program_answers_where_raytrain_is_not_installed(merged_bundle: Path) -> None:
+    seen = subprocess.run(
+        [sys.executable, "-I", "-c", ALONE, Path(__file__).parents[2] / "imports_raytrain.py"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert "No module named 'raytrain'" in seen.stderr, "it would be found otherwise"
+    with served(merged_bundle) as address:
+        assert asked(address, "/health") == (200, {"status": "ok"})
+        wait_until_ready(address)
+        status, told = asked(address, "/generate", {"prompt": "The", "max_new_tokens": 3})
+    assert status == 200 and told["num_new_tokens"] <= 3
 
 
 def test_the_program_refuses_a_changed_bundle_with_one_line(merged_bundle: Path, tmp_path: Path) -> None:

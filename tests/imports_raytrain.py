@@ -1,0 +1,5 @@
+"""What a program that needs raytrain does."""
+
+import raytrain
+
+print(raytrain.__name__)
