@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 from pathlib import Path
 
 import pytest
@@ -54,6 +55,20 @@ def test_lineage_leads_from_adapter_to_rows_and_base_model(straight: Straight) -
     artifact = open_artifact(Location(straight.outcome.object["artifact"]), kind="adapter")
     assert artifact.digest == straight.digest
     assert artifact.manifest.provenance["config"]["train"]["learning_rate"] == 1e-2
+
+
+def test_a_checkpoint_is_signed_and_a_changed_one_is_named(straight: Straight, tmp_path: Path) -> None:
+    checkpoint = tmp_path / "checkpoint"
+    shutil.copytree(straight.bench.checkpoints(straight.run_id)[-1], checkpoint)
+    assert straight.bench.run("keys", "generate").code == 0
+    for command in ("sign", "verify"):
+        outcome = straight.bench.run(command, checkpoint)
+        assert outcome.code == 0, outcome.told()
+    state = bytearray((checkpoint / "optimizer.safetensors").read_bytes())
+    state[-1] ^= 1
+    (checkpoint / "optimizer.safetensors").write_bytes(state)
+    outcome = straight.bench.run("verify", checkpoint)
+    assert outcome.code == 5 and "optimizer.safetensors" in outcome.stderr, outcome.told()
 
 
 def test_checkpoints_are_whole_and_known_to_ray(straight: Straight) -> None:
