@@ -63,11 +63,13 @@ def test_a_search_goes_on_after_a_kill_of_its_driver_and_of_a_trial(local: Bench
     assert running.ended().code == -9
     wait_until(lambda: not any(map(psutil.pid_exists, left)), 60, lambda: f"the end of {left}")
     assert local.show(search)["run"]["owner_gone"]
-    local.hold_at(None)
 
+    local.hold_at(7)  # the first has passed 6 when the hold is moved back there, and the second has not begun
     running = local.start(*command)
-    local.wait_for_step(running, second, 1, timeout_s=240)
+    local.wait_for_step(running, first, 7, timeout_s=240)
+    local.wait_until_held(first, world_size=1)
     local.hold_at(6)
+    local.wait_for_step(running, second, 6, timeout_s=240)
     local.wait_until_held(second, world_size=1)
     local.wait_for_checkpoint(second, 4)
     local.kill_now(local.show(second)["run"]["owner"]["pid"])
