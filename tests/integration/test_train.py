@@ -10,6 +10,7 @@ import pytest
 from bench import assert_every_row_once_per_epoch, run_id_of
 from conftest import Straight
 
+from raytrain.data.dataset import read_split
 from raytrain.storage.artifact import open_artifact
 from raytrain.storage.location import Location
 
@@ -69,6 +70,21 @@ def test_a_checkpoint_is_signed_and_a_changed_one_is_named(straight: Straight, t
     (checkpoint / "optimizer.safetensors").write_bytes(state)
     outcome = straight.bench.run("verify", checkpoint)
     assert outcome.code == 5 and "optimizer.safetensors" in outcome.stderr, outcome.told()
+
+
+def test_an_export_asks_rows_that_training_held_out(straight: Straight, tmp_path: Path) -> None:
+    outcome = straight.bench.run("export", straight.run_id, "--out", tmp_path / "bundle", "--json")
+    assert outcome.code == 0, outcome.told()
+    check = outcome.object["check"]
+    assert check["passed"] and not check["notes"], check
+    asked = [one["id"].removeprefix("held-out row ") for one in check["prompts"] if "held-out" in one["id"]]
+    dataset = next(
+        use for use in straight.bench.show(straight.run_id)["artifacts"] if use["role"] == "dataset"
+    )
+    splits = open_artifact(Location(dataset["uri"]), kind="dataset")
+    held_out = {row[:12] for row in read_split(splits, "val").column("row_id").to_pylist()}
+    seen = {row[:12] for row in read_split(splits, "train").column("row_id").to_pylist()}
+    assert asked and held_out.issuperset(asked) and seen.isdisjoint(asked)
 
 
 def test_checkpoints_are_whole_and_known_to_ray(straight: Straight) -> None:
