@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import multiprocessing
 import shutil
+import signal
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from gates import promoted, team_policy, wanted
+from killed_at_a_change import run_until
 from releases import Evidence, Trained, release
 
 from raytrain.errors import ConfigError, IntegrityError, RefusedError
@@ -61,6 +64,37 @@ def test_two_of_three_approve(desk: Desk, evidence: Evidence, reviewers: KeyRing
     approve(desk, policy, "katherine")
     done = promoted(desk, asked)
     assert done.moved and {one.key_name for one in done.judged.facts.approvals} == {"ada", "katherine"}
+
+
+@pytest.mark.slow
+def test_killed_at_any_change_an_approval_counts_whole_or_not_at_all(
+    desk: Desk, evidence: Evidence, reviewers: KeyRing, tmp_path: Path
+) -> None:
+    policy = team_policy(approvals=[{"role": "reviewer", "needed": 1}])
+    place, whole = Path(desk.registry.place), tmp_path / "whole"
+    shutil.copytree(place, whole)
+    verdicts: list[str] = []
+    for point in itertools.count(1):
+        shutil.rmtree(place)
+        shutil.copytree(whole, place)
+        code = run_until(point, place, lambda: approve(desk, policy, "ada"))
+        verdicts.append(judge(desk, wanted(evidence, policy)).outcome.verdict)
+        if code == 0:
+            break
+        assert code == -signal.SIGKILL, f"point {point}: exit {code}"
+        desk.registry.delete(desk.registry.orphans(), grace_s=0)
+        assert judge(desk, wanted(evidence, policy)).outcome.verdict == verdicts[-1], (
+            f"point {point}: collected"
+        )
+        approve(desk, policy, "ada")
+        assert judge(desk, wanted(evidence, policy)).outcome.verdict == "GO", f"point {point}: once more"
+        assert desk.registry.orphans() == []
+    num_before = verdicts.index("GO")
+    assert (
+        num_before >= 3
+        and set(verdicts[:num_before]) == {"ESCALATE"}
+        and set(verdicts[num_before:]) == {"GO"}
+    )
 
 
 def test_an_approval_counts_for_nothing_else(

@@ -22,6 +22,8 @@ from raytrain.release.registry.folder_store import FolderStore
 from raytrain.release.registry.registry import Registry
 from raytrain.release.registry.store import open_store
 from raytrain.release.registry.transfer import export_version, import_version
+from raytrain.storage.location import Location
+from raytrain.storage.manifest import digest_hex, read_manifest
 
 pytestmark = pytest.mark.whole
 
@@ -77,6 +79,38 @@ def test_killed_at_any_change_it_is_the_old_state_or_the_new(
         assert faults_of(registry, ring) == []
     assert num_points >= 50, f"only {num_points} points were found"
     assert num_with_orphans >= 20, f"only {num_with_orphans} points left anything that the doctor finds"
+
+
+@pytest.mark.slow
+def test_killed_at_any_change_a_collection_takes_nothing_that_is_named(
+    place: Folder, ring: KeyRing, bundles: list[Path]
+) -> None:
+    """Two bundles that no entry names beside one that is released; the third call of it finds nothing to do."""
+    registry = Registry(place.open())
+
+    def digest_of(bundle: Path) -> str:
+        return digest_hex(read_manifest(Location(str(bundle))).digest)
+
+    def collect() -> object:
+        return registry.delete(registry.orphans(), grace_s=0)
+
+    num_points = 0
+    while True:
+        shutil.rmtree(place.path, ignore_errors=True)
+        release(registry, ring, V1, bundles[0])
+        for bundle in bundles:
+            registry.store.put_bundle("assistant", digest_of(bundle), bundle)
+        registry.store.put_bundle("sums", digest_of(bundles[1]), bundles[1])
+        code = run_until(num_points + 1, place.path, collect)
+        assert sorted(registry.state("sums").versions) == [V1]
+        assert faults_of(registry, ring) == [], f"point {num_points + 1}"
+        collect()
+        assert registry.orphans() == [] and registry.verified("sums@1.0.0", ring), f"point {num_points + 1}"
+        if code == 0:
+            break
+        assert code == -signal.SIGKILL, f"point {num_points + 1}: exit {code}"
+        num_points += 1
+    assert num_points >= 20, f"only {num_points} points were found"
 
 
 @pytest.mark.thorough
