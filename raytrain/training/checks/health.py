@@ -4,6 +4,7 @@ metrics in every place that it flows to."""
 from __future__ import annotations
 
 import json
+import logging
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -138,6 +139,8 @@ def series_of_tensorboard(line: Line) -> Series:
     """As TensorBoard itself reads the folder, dropping what was measured again after a kill."""
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+    # It warns of what a kill is meant to leave here: points that were measured again.
+    logging.getLogger("tensorboard").setLevel(logging.ERROR)
     reader = EventAccumulator(str(line.run_folder / TENSORBOARD_FOLDER), size_guidance={"scalars": 0})
     reader.Reload()
     return {
