@@ -18,6 +18,14 @@ TEMPLATE = "{% for message in messages %}{{ message['content'] }} {% endfor %}"
 NAME = "sums"
 SIMPLE = ({"to": "production", "reports": [], "documents": []},)
 """A gate's targets."""
+ADAPTER: Mapping[str, Mapping[str, Any]] = {"model": {"chat_template": TEMPLATE}, "adapter": {}, "train": {}}
+WHOLE: Mapping[str, Mapping[str, Any]] = {
+    "model": {"chat_template": None},
+    "adapter": {"method": "full"},
+    "train": {"learning_rate": 5e-3},
+}
+"""All weights, and the model's own template: an adapter over random ones cannot learn eight rows by heart, which the
+check of the pipeline asks."""
 NUM_ROWS = 40
 
 
@@ -71,10 +79,11 @@ def put_up(
     folder: Path,
     *,
     targets: tuple[Mapping[str, Any], ...] = SIMPLE,
+    learns: Mapping[str, Mapping[str, Any]] = ADAPTER,
     **loop: Any,
 ) -> Site:
-    """Version 1.0.0 goes to production by the gate, whatever reports that asks for later. loop: further keys of the
-    loop's file."""
+    """Version 1.0.0 goes to production by the gate, whatever reports that asks for later. learns: sections of its
+    recipe; loop: further keys of the loop's file."""
     rows = [
         {"question": f"Case {i}: add {i} and {i + 7}.", "answer": f"The sum is {2 * i + 7}."}
         for i in range(NUM_ROWS + 8)
@@ -83,11 +92,19 @@ def put_up(
         folder / "learn.yaml",
         model=tiny_llama,
         rows=write_rows(folder / "rows.jsonl", rows[:NUM_ROWS]),
-        train={"max_steps": 3, "eval_every": 3, "save_every": 3, "warmup_steps": 0, "hooks": []},
         scaling={"num_workers": 1},
+        adapter=dict(learns["adapter"]),
+        train={
+            "max_steps": 3,
+            "eval_every": 3,
+            "save_every": 3,
+            "warmup_steps": 0,
+            "hooks": [],
+            **learns["train"],
+        },
     )
     content = yaml.safe_load(recipe.read_text())
-    content["model"]["chat_template"] = TEMPLATE
+    content["model"]["chat_template"] = learns["model"]["chat_template"]
     recipe.write_text(yaml.safe_dump(content))
     write_suite(folder, "cases", rows[NUM_ROWS:], like="texts", answer="{question} {answer}")
     asked = "{messages[0].content} {messages[1].content}"

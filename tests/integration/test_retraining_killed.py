@@ -1,6 +1,6 @@
-"""A retraining with what a loop may ask for: a search, reports, all of them signed, staging, a trial. It is killed with
--9 after each of its steps, and while it waits for the trial, whose log is written by the test; each time the same
-command goes on. The check of the pipeline is left out: an adapter over random weights cannot learn eight rows by heart.
+"""A retraining with all that a loop may ask for: a check, a search, every report, all of them signed, staging, a trial.
+It is killed with -9 after each of its steps, in the middle of the check, and while it waits for the trial, whose log is
+written by the test; each time the same command goes on.
 """
 
 from __future__ import annotations
@@ -12,16 +12,15 @@ from typing import Any
 
 import pytest
 from bench import Bench, Running, wait_until
-from retrained import NAME, Site, put_up, row
+from retrained import NAME, WHOLE, Site, put_up, row
 from trial_rows import pairs, written
 
 STEPS = (
-    "rows", "prepare", "tune", "train", "baseline", "evaluate", "compare", "release", "staging",
+    "rows", "prepare", "check", "tune", "train", "baseline", "evaluate", "compare", "release", "staging",
     "canary", "production",
 )  # fmt: skip
-REPORTS = ["evaluation", "contamination", "safety", "drift"]
 PRODUCTION = {
-    "to": "production", "reports": REPORTS, "signed_evidence": True, "override_by": ["lead"],
+    "to": "production", "signed_evidence": True, "override_by": ["lead"],
     # A model of random weights refuses nobody, and keeps no answer.
     "worst_failure": "critical", "max_lost": 1.0,
 }  # fmt: skip
@@ -64,6 +63,15 @@ def killed_while_it_waits_for_the_trial(site: Site, order: str) -> None:
     )
 
 
+def killed_while_it_checks(site: Site, order: str) -> None:
+    running = site.bench.start("retrain", site.loop, order, "--json")
+    killed_once(running, lambda: bool(checks_begun(site)), "it checks")
+
+
+def checks_begun(site: Site) -> list[Path]:
+    return list((site.bench.home / "storage" / "runs").glob("check-*"))
+
+
 def log_trial(site: Site) -> None:
     """Twenty pairs, as an ingress would leave them, of the two that are in staging and in production."""
     shown = site.run("registry", "show", NAME).object
@@ -83,13 +91,15 @@ def test_killed_after_each_step_it_goes_on_and_makes_nothing_twice(
     canary = {"hours": 1, "every_s": 0.2}
     site = put_up(
         joined, tiny_llama, tmp_path,
-        targets=(staging, PRODUCTION), search=SEARCH, canary=canary, log=str(tmp_path / "log"),
+        targets=(staging, PRODUCTION), learns=WHOLE, search=SEARCH, canary=canary, log=str(tmp_path / "log"),
     )  # fmt: skip
     site.run("baseline", "freeze", site.model, "--suite", tmp_path / "cases.yaml", "--name", "golden")
     site.pool().add([row(number, f"user {number % 3}") for number in range(30)])
     order = site.run("loop", "run", site.loop).object["queued"]
 
     for step in STEPS[:-1]:
+        if step == "check":
+            killed_while_it_checks(site, order)
         if step == "canary":
             killed_while_it_waits_for_the_trial(site, order)
             log_trial(site)
@@ -108,7 +118,7 @@ def test_killed_after_each_step_it_goes_on_and_makes_nothing_twice(
     ]
     assert moves == [("production", "1.0.0"), ("staging", "1.1.0"), ("production", "1.1.0")]
     kinds = [one["kind"] for one in site.bench.show(order)["artifacts"] if one["direction"] == "written"]
-    for kind in ("contamination", "safety", "golden"):
+    for kind in ("check", "contamination", "safety", "golden"):
         assert any(kind in one for one in kinds), (kind, kinds)
     (study,) = site.run("runs", "list", "--kind", "tune").object["runs"]
     trained = [one["id"] for one in site.run("runs", "list", "--kind", "train").object["runs"]]
@@ -116,4 +126,6 @@ def test_killed_after_each_step_it_goes_on_and_makes_nothing_twice(
     assert sorted(one for one in trained if one.startswith(study["id"])) == trials
     assert len(trained) == len(trials) + 1, "1.0.0 and the trials, the best of which is 1.1.0"
     first = site.bench.show(trials[0])["run"]["config"]
-    assert first["train"]["learning_rate"] == 1e-2, "production's own is tried first"
+    assert first["train"]["learning_rate"] == WHOLE["train"]["learning_rate"], (
+        "production's own is tried first"
+    )
