@@ -73,7 +73,14 @@ class Proxy:
     ) -> tuple[int, list[tuple[str, str]], bytes]:
         connection = http.client.HTTPConnection("127.0.0.1", self.moto_port, timeout=30)
         headers = {key: value for key, value in handler.headers.items() if key.lower() != "connection"}
-        connection.request(handler.command, handler.path, body or None, self.translate(headers))
+        is_chunked = "Transfer-Encoding" in handler.headers
+        connection.request(
+            handler.command,
+            handler.path,
+            [body] if is_chunked else body or None,
+            self.translate(headers),
+            encode_chunked=is_chunked,
+        )
         answer = connection.getresponse()
         content = answer.read()
         connection.close()
@@ -120,9 +127,10 @@ class GoogleProxy(Proxy):
 def handler_of(proxy: Proxy) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
+        disable_nagle_algorithm = True  # else each answer waits 40 ms
 
         def handle_any(self) -> None:
-            body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            body = self.read_body()
             with proxy.lock:
                 failure = proxy.next_failure()
                 if failure == "reset":
@@ -137,6 +145,16 @@ def handler_of(proxy: Proxy) -> type[BaseHTTPRequestHandler]:
             if failure == "lost answer":
                 return self.hang_up()
             return self.answer(status, headers, content)
+
+        def read_body(self) -> bytes:
+            if "Transfer-Encoding" not in self.headers:
+                return self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            body = b""
+            while size := int(self.rfile.readline(), 16):
+                body += self.rfile.read(size)
+                self.rfile.readline()
+            self.rfile.readline()
+            return body
 
         def answer(self, status: int, headers: list[tuple[str, str]], content: bytes) -> None:
             self.send_response_only(status)
@@ -157,7 +175,7 @@ def handler_of(proxy: Proxy) -> type[BaseHTTPRequestHandler]:
         def log_message(self, format: str, *args: object) -> None:
             """Nothing."""
 
-        do_GET = do_PUT = do_POST = do_DELETE = do_HEAD = handle_any
+        do_GET = do_PUT = do_POST = do_PATCH = do_DELETE = do_HEAD = handle_any
 
     return Handler
 

@@ -5,14 +5,13 @@ Each of our versions becomes a run, which holds the metrics and the journal's en
 
 from __future__ import annotations
 
-import os
 from datetime import datetime
 from typing import Any
 
 from raytrain.release.registry.mirror import VERSION, Shown, Sight, Told
+from raytrain.release.registry.mlflow_client import SCHEMES, client_of, experiment_of
 from raytrain.runs.sinks.extra import require_extra
 
-EXPERIMENT = "raytrain registry"
 _ENTRY = "raytrain.entry"
 
 
@@ -23,18 +22,9 @@ class MlflowMirror:
 
     def __init__(self, tracking_uri: str) -> None:
         require_extra("mlflow", "--mlflow")
-        # A person waits, and runs the command again: it should not take minutes to say that nobody answers.
-        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
-        os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
-        os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
-        from mlflow.exceptions import MlflowException
-        from mlflow.tracking import MlflowClient
-        from requests import RequestException
-
         self.place = tracking_uri
         self.option = f"--mlflow {tracking_uri}"
-        self.faults: tuple[type[Exception], ...] = (MlflowException, RequestException)
-        self._client: Any = MlflowClient(tracking_uri=tracking_uri)
+        self._client, self.faults = client_of(tracking_uri)
 
     def look(self, name: str) -> Sight:
         model = self._model(name)
@@ -61,7 +51,9 @@ class MlflowMirror:
             self._client.log_batch(run_id, metrics=points)
         self._client.log_dict(run_id, vars(entry), "release/entry.json")
         self._client.set_terminated(run_id, "FINISHED")
-        source = told.place if "://" in told.place else f"runs:/{run_id}/release"
+        # MLflow takes no + in a source, which the place of a registry in MLflow has.
+        is_uri = "://" in told.place and not told.place.startswith(SCHEMES)
+        source = told.place if is_uri else f"runs:/{run_id}/release"
         self._client.create_model_version(
             told.name, source, run_id, tags=told.facts, description=entry.why, await_creation_for=0
         )
@@ -86,8 +78,7 @@ class MlflowMirror:
         return found[0] if found else None
 
     def _run(self, told: Told) -> Any:
-        known = self._client.get_experiment_by_name(EXPERIMENT)
-        experiment = known.experiment_id if known is not None else self._client.create_experiment(EXPERIMENT)
+        experiment = experiment_of(self._client)
         entry = told.released.entry
         mark = f"{told.name} {entry.token or entry.number}"
         found = self._client.search_runs([experiment], f"tags.`{_ENTRY}` = '{mark}'", max_results=1)

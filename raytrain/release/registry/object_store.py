@@ -10,30 +10,25 @@ pyarrow's file systems cannot ask for that, obstore can; it is the only client h
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
 
 from raytrain.errors import IntegrityError
+from raytrain.release.registry.bundle_copies import drop_copy, open_copy
 from raytrain.release.registry.entry_copies import EntryCopies
 from raytrain.release.registry.object_client import ObjectClient
 from raytrain.release.signing import SIGNATURE_SUFFIX, signature_place
 from raytrain.storage.artifact import open_artifact
-from raytrain.storage.home import raytrain_home
-from raytrain.storage.location import Location, translated_errors, write_atomically
-from raytrain.storage.manifest import MANIFEST_NAME, read_manifest, unlisted
+from raytrain.storage.location import Location
+from raytrain.storage.manifest import MANIFEST_NAME
 
 _NUM_CONNECTIONS = 16
 
 
 class ObjectStore:
-    """One prefix of one bucket. Bundles are read through copies below RAYTRAIN_HOME, which whoever reads verifies.
-
-    A copy that does not hold all that its manifest lists is fetched again.
-    """
+    """One prefix of one bucket. Bundles are read through copies below RAYTRAIN_HOME."""
 
     def __init__(self, client: ObjectClient) -> None:
         self._client = client
@@ -128,29 +123,12 @@ class ObjectStore:
         return self._get(f"{key}/{MANIFEST_NAME}"), self._get(f"{key}{SIGNATURE_SUFFIX}")
 
     def open_bundle(self, name: str, digest: str, scratch: Path | None = None) -> Path:
-        folder = (scratch or _copies_folder()) / digest
-        signature = self._get(f"bundles/{name}/{digest}{SIGNATURE_SUFFIX}")
-        with translated_errors(folder, "write"):
-            folder.parent.mkdir(parents=True, exist_ok=True)
-            if scratch is None and not _is_all(folder):
-                self.drop_copy(digest)  # it was fetched while somebody wrote it
-            if not folder.is_dir():
-                self._fetch(f"bundles/{name}/{digest}", folder)
-            if signature is None:
-                signature_place(folder).unlink(missing_ok=True)
-            else:
-                write_atomically(signature_place(folder), signature)
-        return folder
+        key = f"bundles/{name}/{digest}"
+        signature = self._get(f"{key}{SIGNATURE_SUFFIX}")
+        return open_copy(digest, signature, scratch, lambda folder: self._fetch(key, folder))
 
     def drop_copy(self, digest: str) -> bool:
-        folder = _copies_folder() / digest
-        if not folder.is_dir():
-            return False
-        aside = Path(tempfile.mkdtemp(prefix=".dropped-", dir=folder.parent))
-        with suppress(FileNotFoundError):  # another process was as quick
-            folder.rename(aside / digest)
-        shutil.rmtree(aside, ignore_errors=True)
-        return True
+        return drop_copy(digest)
 
     def bundle_place(self, name: str, digest: str) -> str:
         return f"{self._client.place}/bundles/{name}/{digest}"
@@ -183,28 +161,19 @@ class ObjectStore:
     def _fetch(self, key: str, folder: Path) -> None:
         with self._client.told("read a bundle"):
             inside = [one["path"] for part in self._store.list(f"{key}/") for one in part]
-        staged = Path(tempfile.mkdtemp(prefix=".staging-", dir=folder.parent))
-        try:
-            for one in inside:
-                name = PurePosixPath(one.removeprefix(f"{key}/"))
-                if name.is_absolute() or ".." in name.parts:
-                    raise IntegrityError(
-                        f"{self._client.place}/{key} names a file outside of it",
-                        why=f"unsafe path: {name}",
-                        fix="do not use this bundle; find out who wrote it",
-                    )
-                file = staged / name
-                file.parent.mkdir(parents=True, exist_ok=True)
-                with file.open("wb") as stream, self._client.told("read a bundle"):
-                    for part in self._store.get(one).stream():
-                        stream.write(part)
-            try:
-                staged.rename(folder)
-            except OSError:
-                if not folder.is_dir():  # else another process was as quick
-                    raise
-        finally:
-            shutil.rmtree(staged, ignore_errors=True)
+        for one in inside:
+            name = PurePosixPath(one.removeprefix(f"{key}/"))
+            if name.is_absolute() or ".." in name.parts:
+                raise IntegrityError(
+                    f"{self._client.place}/{key} names a file outside of it",
+                    why=f"unsafe path: {name}",
+                    fix="do not use this bundle; find out who wrote it",
+                )
+            file = folder / name
+            file.parent.mkdir(parents=True, exist_ok=True)
+            with file.open("wb") as stream, self._client.told("read a bundle"):
+                for part in self._store.get(one).stream():
+                    stream.write(part)
 
     def _entry(self, name: str, number: int) -> bytes | None:
         return self._get(_entry_key(name, number))
@@ -223,17 +192,6 @@ class ObjectStore:
         return list(found["common_prefixes"]), [one["path"] for one in found["objects"]]
 
 
-def _is_all(folder: Path) -> bool:
-    """Whether a copy has a manifest and every file that it lists; what is in them, whoever reads them verifies."""
-    try:
-        manifest = read_manifest(Location(str(folder)))
-    except IntegrityError:
-        return False
-    listed = {folder / name: one.size_bytes for name, one in manifest.files.items()}
-    is_whole = all(file.is_file() and file.stat().st_size == size for file, size in listed.items())
-    return is_whole and next(unlisted(folder, manifest), None) is None
-
-
 def _entry_key(name: str, number: int) -> str:
     return f"journals/{name}/{number:08d}.json"
 
@@ -243,7 +201,3 @@ def _fix_of_entry(name: str) -> str:
         f"whether it was written may not be known: `raytrain registry log {name}` tells. If it is not there, run the "
         "same command again; what was there before is whole"
     )
-
-
-def _copies_folder() -> Path:
-    return raytrain_home() / "cache" / "registry" / "bundles"

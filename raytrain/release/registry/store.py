@@ -7,7 +7,7 @@ from typing import Protocol
 
 from raytrain.errors import ConfigError
 
-KINDS = "a folder, s3://bucket/folder, gs://bucket/folder or az://container/folder"
+KINDS = "a folder, s3://bucket/folder, gs://bucket/folder, az://container/folder or mlflow+http://host:port"
 
 
 class Store(Protocol):
@@ -82,7 +82,9 @@ class Store(Protocol):
 
 def open_store(place: str) -> Store:
     """By its path or URI. Raises ConfigError where it is no place for a registry. Nothing is touched."""
+    from raytrain.release.registry import mlflow_client
     from raytrain.release.registry.folder_store import FolderStore
+    from raytrain.release.registry.mlflow_store import MlflowStore
     from raytrain.release.registry.object_client import SCHEMES, connect
     from raytrain.release.registry.object_store import ObjectStore
 
@@ -90,6 +92,8 @@ def open_store(place: str) -> Store:
     scheme, found, rest = name.partition("://")
     if not found:
         return FolderStore(Path(name).expanduser().absolute())
+    if scheme in mlflow_client.SCHEMES:
+        return MlflowStore(mlflow_client.connect(name))
     if scheme not in SCHEMES or not rest.partition("?")[0].strip("/"):
         raise ConfigError(
             f"`{place}` is no place for a registry",

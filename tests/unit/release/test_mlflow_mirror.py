@@ -3,15 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
-import threading
-import time
-import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
-from http.server import ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -22,58 +15,19 @@ pytest.importorskip("flask", reason="MLflow's server needs it")
 pytest.importorskip("flask_cors", reason="MLflow's server needs it")
 
 from mirror_contract import MirrorContract
-from object_server import Proxy, free_port, handler_of
+from mlflow_server import mlflow_server
+from object_server import Proxy
 
-from raytrain.release.registry.mlflow_mirror import EXPERIMENT, MlflowMirror
+from raytrain.release.registry.mlflow_client import EXPERIMENT
+from raytrain.release.registry.mlflow_mirror import MlflowMirror
 
 pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Proxy]:
-    """MLflow's own server, behind a proxy that fails as it is told."""
-    folder, port = tmp_path_factory.mktemp("mlflow"), free_port()
-    command = [sys.executable, "-m", "mlflow", "server", "--port", str(port), "--workers", "1"]
-    command += [
-        "--backend-store-uri",
-        f"sqlite:///{folder}/mlflow.db",
-        "--artifacts-destination",
-        str(folder / "kept"),
-    ]
-    with (folder / "log").open("wb") as log:
-        process = subprocess.Popen(
-            command,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            cwd=folder,
-            start_new_session=True,
-            env={**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
-        )
-        try:
-            _wait_for(port, process, folder / "log")
-            proxy = Proxy(port)
-            listening = ThreadingHTTPServer(("127.0.0.1", 0), handler_of(proxy))
-            listening.daemon_threads = True
-            proxy.port = listening.server_address[1]
-            threading.Thread(target=listening.serve_forever, args=(0.02,), daemon=True).start()
-            yield proxy
-            listening.shutdown()
-            listening.server_close()
-        finally:
-            os.killpg(process.pid, 15)  # it has children of its own
-            process.wait(timeout=30)
-
-
-def _wait_for(port: int, process: subprocess.Popen[bytes], log: Path) -> None:
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline:
-        assert process.poll() is None, log.read_text()
-        try:
-            urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=2).close()
-            return
-        except OSError:
-            time.sleep(0.3)
-    raise AssertionError(log.read_text())
+    with mlflow_server(tmp_path_factory.mktemp("mlflow")) as proxy:
+        yield proxy
 
 
 @dataclass
