@@ -63,12 +63,17 @@ def publish(
 ) -> int:
     """Show versions, metrics, lineage, tags and aliases in MLflow or W&B as well: the journal is what counts.
 
-    With WANDB_MODE=offline it writes them as files that `wandb sync` uploads.
+    A registry in MLflow is shown in the pages of its own server, if nothing else is said. With WANDB_MODE=offline it
+    writes them as files that `wandb sync` uploads.
     """
     from raytrain.release.registry.mirror import follow
+    from raytrain.release.registry.mlflow_store import MlflowStore
     from raytrain.release.registry.wandb_mirror import WandbMirror
 
-    registry, mirrors = registry_there(place), _mirrors(mlflow, wandb)
+    registry = registry_there(place)
+    if mlflow is None and wandb is None and isinstance(registry.store, MlflowStore):
+        mlflow = registry.store.server.uri
+    mirrors = _mirrors(mlflow, wandb)
     if not mirrors:
         raise ConfigError(
             "it is not said where to publish",

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import multiprocessing
+import sys
+import time
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,11 +18,22 @@ pytest.importorskip("flask_cors", reason="MLflow's server needs it")
 
 from mlflow_places import OnMlflow
 from mlflow_server import mlflow_server
-from object_server import Proxy
-from registry_contract import RegistryContract
+from object_server import Failure, Proxy, free_port
+from registry_contract import V1, RegistryContract, faults_of, move, release, script, state_told, states_of
 from shelf_contract import ShelfContract
 
+from raytrain.cli.main import run
+from raytrain.errors import ConfigError, StorageError
+from raytrain.release.keys import KeyRing
+from raytrain.release.registry.mlflow_store import MlflowStore
+from raytrain.release.registry.registry import Registry
+from raytrain.release.registry.store import open_store
+from raytrain.storage.location import Location
+from raytrain.storage.manifest import read_manifest
+
 pytestmark = pytest.mark.slow
+
+FAILURES: tuple[Failure, ...] = ("refused", "lost answer", "reset")
 
 
 @pytest.fixture(scope="module")
@@ -28,15 +45,303 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Proxy]:
 @pytest.fixture
 def place(server: Proxy, monkeypatch: pytest.MonkeyPatch) -> OnMlflow:
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR", "0")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_BACKOFF_JITTER", "0")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
     server.plan(None)
     place = OnMlflow(server.endpoint)
     place.clear()
     return place
 
 
+@pytest.mark.thorough
 class TestMlflow(RegistryContract):
     start_method = "spawn"  # the client has threads
 
 
+@pytest.mark.thorough
 class TestShelfOnMlflow(ShelfContract):
     pass
+
+
+class TestEssentials:
+    """Of both contracts."""
+
+    start_method = "spawn"
+    registry = RegistryContract.registry
+    shelf, several_machines = ShelfContract.shelf, ShelfContract.several_machines
+    test_life = RegistryContract.test_it_goes_from_nothing_to_production_and_back
+    test_refusals = RegistryContract.test_what_it_refuses_leaves_it_as_it_was
+    test_promoters = RegistryContract.test_of_many_promoters_one_wins_and_the_others_are_told
+    test_manifests = RegistryContract.test_of_two_manifests_of_one_digest_the_first_stays
+    test_following = RegistryContract.test_whoever_looks_often_reads_what_is_new
+    test_orphans = RegistryContract.test_orphans_are_found_and_nothing_else_is_deleted
+    test_damaged_shelf = ShelfContract.test_what_is_damaged_is_put_anew
+
+
+def _claim(uri: str, mine: bytes, rounds: int, barrier: Any, told: Any) -> None:
+    store = open_store(uri)
+    won = []
+    for number in range(1, rounds + 1):
+        barrier.wait()
+        won.append(store.create_entry("sums", number, mine + str(number).encode()))
+    told.put((mine, won))
+
+
+def test_of_two_who_claim_a_number_at_once_one_has_it(place: OnMlflow, server: Proxy) -> None:
+    """Past the proxy, which lets in one at a time."""
+    context: Any = multiprocessing.get_context("spawn")
+    rounds, barrier, told = 40, context.Barrier(2), context.Queue()
+    uri = f"mlflow+http://127.0.0.1:{server.moto_port}"
+    args = [(uri, mine, rounds, barrier, told) for mine in (b"a", b"b")]
+    writers = [context.Process(target=_claim, args=one) for one in args]
+    for one in writers:
+        one.start()
+    won = dict(told.get(timeout=120) for _ in writers)
+    for one in writers:
+        one.join()
+    assert [a + b for a, b in zip(won[b"a"], won[b"b"], strict=True)] == [1] * rounds, won
+    written = [(b"a" if won[b"a"][i] else b"b") + str(i + 1).encode() for i in range(rounds)]
+    assert place.open().entries("sums") == list(enumerate(written, 1))
+    assert sum(won[b"a"]) not in (0, rounds), "they have not met"
+
+
+def test_an_entry_whose_answer_was_lost_is_there_once(
+    place: OnMlflow, server: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+    store = place.open()
+    assert store.create_entry("sums", 1, b"{}")
+    server.plan(1, "lost answer")
+    assert store.create_entry("sums", 2, b"{2}")
+    server.plan(None)
+    assert not store.create_entry("sums", 2, b"{another}")
+    assert store.entries("sums") == [(1, b"{}"), (2, b"{2}")]
+    assert len(place.client.search_model_versions("name = '_journal.sums'")) == 2
+
+
+def test_a_claim_of_somebody_who_was_killed_before_he_looked_counts_for_nothing(place: OnMlflow) -> None:
+    store = place.open()
+    assert store.create_entry("sums", 1, b"{first}")
+    tags = {"raytrain.entry": "1", "raytrain.content": "{second}"}
+    place.client.create_model_version("_journal.sums", "x://y/z", tags=tags)
+    assert store.entries("sums") == [(1, b"{first}")]
+    assert store.create_entry("sums", 2, b"{third}") and store.has_entry("sums", 2)
+
+
+def test_a_long_entry_is_there_whole(place: OnMlflow) -> None:
+    store, long = place.open(), json.dumps({"why": "ü" * 50_000 + "x" * 100_001}).encode()
+    assert store.create_entry("sums", 1, long)
+    assert store.entries("sums") == [(1, long)]
+
+
+def test_one_fault_of_any_request_is_passed_over(
+    server: Proxy, place: OnMlflow, ring: KeyRing, bundles: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _pass_over_faults(server, place, ring, bundles, monkeypatch, stride=8)
+
+
+@pytest.mark.thorough
+@pytest.mark.timeout(1200)
+def test_one_fault_of_each_request_is_passed_over(
+    server: Proxy, place: OnMlflow, ring: KeyRing, bundles: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _pass_over_faults(server, place, ring, bundles, monkeypatch, stride=1)
+
+
+def _pass_over_faults(
+    server: Proxy,
+    place: OnMlflow,
+    ring: KeyRing,
+    bundles: list[Path],
+    monkeypatch: pytest.MonkeyPatch,
+    stride: int,
+) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+    expected, total = _expected(server, place, ring, bundles)
+    for point in range(1, total + 1, stride):
+        place.clear()
+        registry = Registry(place.open())
+        server.plan(point, FAILURES[point % 3])
+        for step in script(registry, ring, bundles)[:2]:
+            step()
+        server.plan(None)
+        assert state_told(registry) == expected[1], f"request {point}, {FAILURES[point % 3]}"
+        assert len(registry.entries("sums")) == 2
+
+
+def test_a_server_that_goes_away_leaves_the_old_state_or_the_new(
+    server: Proxy, place: OnMlflow, ring: KeyRing, bundles: list[Path]
+) -> None:
+    _go_away(server, place, ring, bundles, stride=7)
+
+
+@pytest.mark.thorough
+@pytest.mark.timeout(1200)
+def test_a_server_that_goes_away_at_any_request_leaves_the_old_state_or_the_new(
+    server: Proxy, place: OnMlflow, ring: KeyRing, bundles: list[Path]
+) -> None:
+    _go_away(server, place, ring, bundles, stride=1)
+
+
+def _go_away(server: Proxy, place: OnMlflow, ring: KeyRing, bundles: list[Path], stride: int) -> None:
+    expected, total = _expected(server, place, ring, bundles)
+    assert total >= 40
+    for point in range(1, total + 1, stride):
+        place.clear()
+        registry = Registry(place.open())
+        server.plan(point, FAILURES[point % 3], times=1_000_000)
+        with pytest.raises(StorageError) as told:
+            for step in script(registry, ring, bundles)[:2]:
+                step()
+        server.plan(None)
+        assert told.value.exit_code == 4
+        assert server.endpoint in told.value.what, told.value
+        assert "run" in told.value.fix, told.value
+        done = expected.index(state_told(registry)) + 1 if registry.names() else 0
+        if point % 2:
+            registry.delete(registry.orphans(), grace_s=0)
+            assert registry.orphans() == []
+        for step in script(registry, ring, bundles)[done:2]:
+            step()
+        assert state_told(registry) == expected[-1], f"point {point}"
+        assert faults_of(registry, ring) == []
+
+
+def _expected(server: Proxy, place: OnMlflow, ring: KeyRing, bundles: list[Path]) -> tuple[list[object], int]:
+    """What is there after a version and after production, and how many requests both take."""
+    expected = states_of(Registry(place.open()), ring, bundles)[:2]
+    place.clear()
+    registry = Registry(place.open())
+    server.plan(None)
+    for step in script(registry, ring, bundles)[:2]:
+        step()
+    total = server.count
+    server.plan(None)
+    return expected, total
+
+
+def test_whoever_deletes_what_is_written_and_whoever_writes_it_see_each_other(
+    place: OnMlflow, bundles: list[Path]
+) -> None:
+    digest = read_manifest(Location(str(bundles[0]))).digest[7:]
+    store, other = place.open(), place.open()
+    assert isinstance(store, MlflowStore)
+    upload = store._files.upload
+
+    def upload_and_be_deleted(run_id: str, bundle: Path) -> None:
+        upload(run_id, bundle)
+        other.delete_bundle("sums", digest)
+
+    store._files.upload = upload_and_be_deleted  # type: ignore[method-assign]
+    with pytest.raises(StorageError, match="was deleted while it was written"):
+        store.put_bundle("sums", digest, bundles[0])
+    assert store.bundles("sums") == [] and store.seal("sums", digest) == (None, None)
+    store._files.upload = upload  # type: ignore[method-assign]
+    assert store.put_bundle("sums", digest, bundles[0])
+    run_id = place.claim("_bundles.sums", digest).run_id
+    other.delete_stray("sums", f"{place.uri}/runs/{run_id}")  # it was one when they looked
+    assert None not in store.seal("sums", digest) and store.strays("sums") == {}
+    assert place.client.get_run(run_id).info.lifecycle_stage == "active"
+
+
+def test_a_run_of_who_came_second_is_a_stray(place: OnMlflow, bundles: list[Path]) -> None:
+    store, digest = place.open(), read_manifest(Location(str(bundles[0]))).digest[7:]
+    assert store.put_bundle("sums", digest, bundles[0])
+    used = place.claim("_bundles.sums", digest).run_id
+    tags = {"raytrain.name": "sums", "raytrain.bundle": digest}
+    experiment = place.client.get_run(used).info.experiment_id
+    left = place.client.create_run(experiment, tags=tags).info.run_id
+    assert list(store.strays("sums")) == [f"{place.uri}/runs/{left}"]
+    for _ in range(2):
+        store.delete_stray("sums", f"{place.uri}/runs/{left}")
+    assert store.strays("sums") == {} and store.bundles("sums") == [digest]
+
+
+def test_a_bundle_whose_run_was_deleted_in_mlflow_is_put_anew(
+    place: OnMlflow, bundles: list[Path], ring: KeyRing
+) -> None:
+    registry = Registry(place.open())
+    release(registry, ring, V1, bundles[0])
+    digest = registry.find("sums@1.0.0").digest[7:]
+    place.client.delete_run(place.claim("_bundles.sums", digest).run_id)
+    assert faults_of(registry, ring) == [], "MLflow keeps its files until `mlflow gc`"
+    assert registry.store.put_bundle("sums", digest, bundles[0])
+    assert faults_of(registry, ring) == [] and registry.orphans() == []
+
+
+def test_nobody_listens(monkeypatch: pytest.MonkeyPatch, ring: KeyRing, bundles: list[Path]) -> None:
+    for key in ("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "MLFLOW_HTTP_REQUEST_TIMEOUT"):
+        monkeypatch.delenv(key, raising=False)
+    port = free_port()
+    registry = Registry(open_store(f"mlflow+http://127.0.0.1:{port}"))
+    begun = time.monotonic()
+    with pytest.raises(StorageError, match=f"127.0.0.1:{port}") as told:
+        release(registry, ring, V1, bundles[0])
+    assert told.value.exit_code == 4 and time.monotonic() - begun < 15
+
+
+@pytest.mark.thorough
+def test_a_server_whose_clients_are_to_write_files_themselves_is_refused(
+    tmp_path: Path, ring: KeyRing, bundles: list[Path]
+) -> None:
+    options = ("--no-serve-artifacts", "--default-artifact-root", str(tmp_path / "there"))
+    with mlflow_server(tmp_path, *options) as proxy:
+        registry = Registry(open_store(f"mlflow+{proxy.endpoint}"))
+        with pytest.raises(StorageError, match="cannot keep a bundle") as told:
+            release(registry, ring, V1, bundles[0])
+        assert "--serve-artifacts" in told.value.fix
+        assert not (tmp_path / "there").exists() and registry.names() == []
+
+
+@pytest.mark.parametrize(
+    ("uri", "words"),
+    [
+        ("mlflow+http://", "host behind :// is missing"),
+        ("mlflow+https:///models", "host behind :// is missing"),
+        ("mlflow+http://ada:secret@host:5000", "would stand in logs"),
+        ("mlflow+http://host:5000?timeout_s=1", "follows a ? or #"),
+        ("mlflow+sqlite:///x.db", "nothing is known of mlflow+sqlite"),
+        ("mlflow://host", "nothing is known of mlflow://"),
+    ],
+)
+def test_what_is_no_place(uri: str, words: str) -> None:
+    with pytest.raises(ConfigError) as told:
+        open_store(uri)
+    assert words in told.value.why and "secret" not in str(told.value)
+
+
+def test_without_the_extra_it_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "mlflow.tracking", None)
+    with pytest.raises(ConfigError) as told:
+        open_store("mlflow+http://host:5000")
+    assert "raytrain[mlflow]" in told.value.fix
+
+
+def test_it_is_shown_in_the_pages_of_its_own_server(
+    place: OnMlflow, ring: KeyRing, bundles: list[Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Under NAME, beside the models that hold it; neither is in the other's way."""
+    there, keys = ("--registry", place.uri), ("--ring", str(ring.folder))
+    for command in (
+        ["add", "sums", str(bundles[0]), "--why", "first", *there, *keys],
+        ["publish", *there],
+        ["tag", "sums@1.0.0", "+golden", *there],
+        ["publish", "sums", *there],
+        ["doctor", "--mlflow", place.endpoint, *there],
+        ["audit", *there, *keys],
+    ):
+        assert run(["registry", *command]) == 0, (command, capsys.readouterr())
+    registry = Registry(place.open())
+    move(registry, V1, None)
+    assert run(["registry", "publish", *there]) == 0
+    assert registry.names() == ["sums"] and faults_of(registry, ring) == [] and registry.orphans() == []
+    capsys.readouterr()
+    assert run(["registry", "doctor", "--json", "--mlflow", place.endpoint, *there]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["drift"] == [] and told["orphans"] == []
+    model = place.client.get_registered_model("sums")
+    assert {key: str(version) for key, version in model.aliases.items()} == {"production": "1"}
+    (version,) = place.client.search_model_versions("name = 'sums'")
+    assert version.tags["raytrain.tags"] == "golden"
+    assert version.tags["raytrain.place"].startswith(f"{place.uri}/_bundles.sums/")
