@@ -1,6 +1,6 @@
 """What a registry says, shown in somebody else's model registry as well: what every such mirror has in common.
 
-Neither MLflow nor W&B has a compare-and-set, and anybody may change what is there: a mirror is never asked what is
+Anybody may change what is there, and W&B has no compare-and-set: a mirror is never asked what is
 released. `follow` does what is still missing, in whatever state it finds the mirror, and may be stopped anywhere.
 """
 

@@ -47,16 +47,16 @@ class Claims:
         self.model, self._key, self._about = model, key, about
 
     def read(
-        self, what: str | None = None, run_id: str | None = None, fix: str | None = None
+        self, what: str | None = None, run_id: str | None = None, after: int = 0, fix: str | None = None
     ) -> Iterator[Claim]:
-        """The lowest first; those that claim this, or name this run, if one is given.
+        """The lowest first; those that claim this, or name this run, if one is given, and have a higher number.
 
         fix: what to do where the server does not answer.
         """
         wanted = f"name = '{self.model}'"
         wanted += "" if what is None else f" AND tags.`{self._key}` = '{what}'"
         wanted += "" if run_id is None else f" AND run_id = '{run_id}'"
-        last = 0
+        last = after
         while True:
             # MLflow's own pages are counted from the first: where one is deleted meanwhile, another is passed over.
             asked = f"{wanted} AND version_number > {last}"

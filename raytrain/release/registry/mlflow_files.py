@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -11,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from raytrain.errors import StorageError
+from raytrain.errors import ConfigError, StorageError
 from raytrain.release.registry.mlflow_client import MlflowServer, experiment_of, is_told
 from raytrain.storage.artifact import open_artifact
 from raytrain.storage.location import Location
@@ -23,6 +24,8 @@ _PAGE = 1000
 _LEAST_RATE = 10_000_000
 """Bytes a second, at which a server is waited for that passes a file on to where it keeps it."""
 _timeout = threading.Lock()
+_MISREAD = re.compile(r"[#?]|%[0-9A-Fa-f]{2}")
+"""MLflow's client puts a file's name into a URL as it is."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +62,16 @@ class MlflowFiles:
         return [
             BundleRun(key, one.data.tags[_DIGEST], one.info.start_time / 1000) for key, one in runs.items()
         ]
+
+    def check_names(self, bundle: Path) -> None:
+        """Raises ConfigError where MLflow would keep a file under another name."""
+        for name in open_artifact(Location(str(bundle)), verify=False).manifest.files:
+            if _MISREAD.search(name):
+                raise ConfigError(
+                    f"{self._server.place} cannot keep {bundle}",
+                    why=f"MLflow's client takes {name!r} for another name",
+                    fix="call that file otherwise, without #, ? and %, and build the artifact again",
+                )
 
     def create(self, name: str, digest: str) -> tuple[str, str]:
         """An empty run's id, and where its files will be.

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from raytrain.errors import StorageError
 from raytrain.release.registry.bundle_copies import drop_copy, open_copy
+from raytrain.release.registry.entry_copies import EntryCopies
 from raytrain.release.registry.mlflow_claims import Claim, Claims
 from raytrain.release.registry.mlflow_client import MlflowServer
 from raytrain.release.registry.mlflow_files import MlflowFiles
@@ -29,11 +30,12 @@ _LONGEST_TAG = 16_000
 
 
 class MlflowStore:
-    """One server. Bundles are read through copies below RAYTRAIN_HOME."""
+    """One server. Journals and bundles are read through copies below RAYTRAIN_HOME."""
 
     def __init__(self, server: MlflowServer) -> None:
         self.server = server
         self._files = MlflowFiles(server)
+        self._copies = EntryCopies(server.place, "")
 
     @property
     def place(self) -> str:
@@ -57,14 +59,27 @@ class MlflowStore:
                     break
         return sorted(found)
 
-    def entries(self, name: str, *, fresh: bool = False) -> list[tuple[int, bytes]]:  # noqa: ARG002
+    def entries(self, name: str, *, fresh: bool = False) -> list[tuple[int, bytes]]:
+        known = [] if fresh else self._copies.read(name)
+        found = self._entries_from(name, len(known))
+        if known and found.get(len(known)) != known[-1]:
+            known, found = [], self._entries_from(name, 0)
+        new = sorted(number for number in found if number > len(known))
+        entries = [*enumerate(known, 1), *((number, found[number]) for number in new)]
+        if new and new[-1] == len(entries):
+            self._copies.write(name, [content for _, content in entries])
+        return entries
+
+    def _entries_from(self, name: str, first: int) -> dict[int, bytes]:
+        """By their numbers. None was written before those with lower ones, so no version has a lower number than its
+        entry."""
         found: dict[int, bytes] = {}
         journal = self._journal(name)
-        for claim in journal.read():
+        for claim in journal.read(after=max(0, first - 1)):
             number = journal.what(claim)
             if number.isdecimal():
                 found.setdefault(int(number), content_of(claim))
-        return sorted(found.items())
+        return found
 
     def has_entry(self, name: str, number: int) -> bool:
         return self._journal(name).first(str(number)) is not None
@@ -83,6 +98,7 @@ class MlflowStore:
         return sorted(claimed | {one.digest for one in self._files.runs(name)})
 
     def put_bundle(self, name: str, digest: str, bundle: Path) -> bool:
+        self._files.check_names(bundle)
         ours = (bundle / MANIFEST_NAME).read_bytes()
         claim = self._bundles(name).first(digest)
         if claim is not None and not self._files.is_there(claim.run_id, deleted_too=False):
@@ -201,7 +217,7 @@ def _tags_of(content: bytes) -> dict[str, str]:
 
 def content_of(claim: Claim) -> bytes:
     """What was written under the number that it claims."""
-    parts = []
+    parts: list[str] = []
     while _part(len(parts)) in claim.tags:
         parts.append(claim.tags[_part(len(parts))])
     return "".join(parts).encode()

@@ -28,6 +28,8 @@ from raytrain.release.keys import KeyRing
 from raytrain.release.registry.mlflow_store import MlflowStore
 from raytrain.release.registry.registry import Registry
 from raytrain.release.registry.store import open_store
+from raytrain.release.signing import sign
+from raytrain.storage.artifact import ArtifactWriter
 from raytrain.storage.location import Location
 from raytrain.storage.manifest import read_manifest
 
@@ -133,6 +135,19 @@ def test_a_long_entry_is_there_whole(place: OnMlflow) -> None:
     store, long = place.open(), json.dumps({"why": "ü" * 50_000 + "x" * 100_001}).encode()
     assert store.create_entry("sums", 1, long)
     assert store.entries("sums") == [(1, long)]
+
+
+def test_only_what_is_new_is_read(place: OnMlflow) -> None:
+    store, entries = place.open(), [(1, b"1\n"), (2, b"2\n"), (3, b"3\n")]
+    for number, content in entries[:2]:
+        assert store.create_entry("sums", number, content)
+    assert store.entries("sums") == entries[:2]
+    assert store.create_entry("sums", *entries[2])
+    place.write(store.entry_place("sums", 1), b"changed\n")
+    assert store.entries("sums") == entries, "the first is not asked for again"
+    assert store.entries("sums", fresh=True) == [(1, b"changed\n"), *entries[1:]]
+    place.write(store.entry_place("sums", 3), b"changed\n")
+    assert store.entries("sums") == [(1, b"changed\n"), entries[1], (3, b"changed\n")]
 
 
 def test_one_fault_of_any_request_is_passed_over(
@@ -268,6 +283,26 @@ def test_a_bundle_whose_run_was_deleted_in_mlflow_is_put_anew(
     assert faults_of(registry, ring) == [], "MLflow keeps its files until `mlflow gc`"
     assert registry.store.put_bundle("sums", digest, bundles[0])
     assert faults_of(registry, ring) == [] and registry.orphans() == []
+
+
+@pytest.mark.parametrize("odd", ["a b", "50%", "a+b", "ü'&=", "x..y", "sub/a#b", "a?b", "a%20b"])
+def test_a_file_keeps_its_name_or_is_refused(
+    place: OnMlflow, ring: KeyRing, tmp_path: Path, odd: str
+) -> None:
+    """MLflow's client writes a name into a URL as it is."""
+    with ArtifactWriter(Location(str(tmp_path / "odd")), kind="adapter", parents={}) as writer:
+        (writer.path / odd).parent.mkdir(exist_ok=True)
+        (writer.path / odd).write_text("odd")
+        writer.commit({})
+    sign(tmp_path / "odd", ring.signing_key("release"))
+    registry = Registry(place.open())
+    if odd in ("sub/a#b", "a?b", "a%20b"):
+        with pytest.raises(ConfigError, match="cannot keep") as told:
+            release(registry, ring, V1, tmp_path / "odd")
+        assert odd in told.value.why and registry.store.bundles("sums") == []
+    else:
+        release(registry, ring, V1, tmp_path / "odd")
+        assert (registry.verified("sums@1.0.0", ring).artifact.path / odd).read_text() == "odd"
 
 
 def test_nobody_listens(monkeypatch: pytest.MonkeyPatch, ring: KeyRing, bundles: list[Path]) -> None:
