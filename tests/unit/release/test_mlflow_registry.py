@@ -105,7 +105,6 @@ def test_of_two_who_claim_a_number_at_once_one_has_it(place: OnMlflow, server: P
     assert [a + b for a, b in zip(won[b"a"], won[b"b"], strict=True)] == [1] * rounds, won
     written = [(b"a" if won[b"a"][i] else b"b") + str(i + 1).encode() for i in range(rounds)]
     assert place.open().entries("sums") == list(enumerate(written, 1))
-    assert sum(won[b"a"]) not in (0, rounds), "they have not met"
 
 
 def test_an_entry_whose_answer_was_lost_is_there_once(
