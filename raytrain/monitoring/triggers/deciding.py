@@ -47,8 +47,9 @@ def decide(section: TriggersSection, state: State, seen: Seen, now: float) -> De
 def settle(section: TriggersSection, state: State, order_id: str, outcome: Outcome) -> State:
     """What becomes of the state when an order is done with.
 
-    An event of a metric stays used whatever came of its order: a drift starts one retraining at most. What is counted,
-    rows and age, may lead to the next one after the cool-down. Raises ConfigError where that order is not open.
+    An event of a metric stays used whatever came of its order: a drift starts one retraining at most. A trial that the
+    order's own candidate lost is its outcome, and orders no other. What is counted, rows and age, may lead to the next
+    one after the cool-down. Raises ConfigError where that order is not open.
     """
     if state.open_order != order_id:
         raise ConfigError(
@@ -59,7 +60,8 @@ def settle(section: TriggersSection, state: State, order_id: str, outcome: Outco
     counted = {one.key for one in section.when.leaves() if one.name in COUNTED}
     rules = {key: replace(one, used=False) if key in counted else one for key, one in state.rules.items()}
     num_fruitless = 0 if outcome == "succeeded" else state.num_fruitless + 1
-    return replace(state, open_order=None, num_fruitless=num_fruitless, rules=rules)
+    losses = _with_losses(state, order_id)
+    return replace(state, open_order=None, num_fruitless=num_fruitless, rules=rules, losses=losses)
 
 
 def _in_series(state: State, seen: Seen) -> tuple[State, list[str]]:
@@ -112,7 +114,7 @@ def _after(section: TriggersSection, state: State, seen: Seen, order: Order, now
     changed: dict[str, Any] = {
         "rules": rules,
         "requests": (),
-        "losses": tuple(sorted({*state.losses, *seen.canary_losses}))[-_MOST_LOSSES:],
+        "losses": _with_losses(state, *sorted(seen.canary_losses)),
         "sources": None if seen.sources is None and state.sources is None
         else tuple(sorted({*(state.sources or ()), *(seen.sources or ())})),
         "schedules": dict.fromkeys(state.schedules, now),
@@ -121,3 +123,8 @@ def _after(section: TriggersSection, state: State, seen: Seen, order: Order, now
         "open_order": None if order.dry_run else order.id,
     }  # fmt: skip
     return replace(state, **changed)
+
+
+def _with_losses(state: State, *fresh: str) -> tuple[str, ...]:
+    """Those that order nothing any more, the newest last."""
+    return tuple(dict.fromkeys((*state.losses, *fresh)))[-_MOST_LOSSES:]

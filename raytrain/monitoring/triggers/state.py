@@ -34,7 +34,7 @@ class Seen:
     sources: frozenset[str] | None = None
     """That rows come from."""
     canary_losses: frozenset[str] = frozenset()
-    """Trials that a candidate lost, by what they are known by."""
+    """Trials that a candidate lost, by what they are known by: of an order's own candidate by the order's id."""
     spending: Spending | None = None
     """Of this month."""
     notes: tuple[str, ...] = ()
@@ -77,7 +77,7 @@ class State:
     """By `RuleSection.key`."""
     requests: tuple[Request, ...] = ()
     losses: tuple[str, ...] = ()
-    """Lost trials that led to an order."""
+    """Trials that order nothing any more: those that led to an order, and those of orders that are done with."""
     sources: tuple[str, ...] | None = None
     """That are not new."""
     schedules: Mapping[str, float] = field(default_factory=dict)

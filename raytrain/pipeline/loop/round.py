@@ -24,7 +24,7 @@ from raytrain.monitoring.triggers.observing import look
 from raytrain.monitoring.triggers.state import Seen
 from raytrain.monitoring.triggers.store import Ordered, TriggerStore
 from raytrain.monitoring.triggers.telling import alerts_of
-from raytrain.pipeline.loop.carrying_out import APPROVAL, CANARY_LOSS
+from raytrain.pipeline.loop.carrying_out import APPROVAL
 from raytrain.pipeline.loop.guarding import guard
 from raytrain.pipeline.loop.planning import given_up, num_waiting
 from raytrain.pipeline.loop.production import find_production
@@ -173,8 +173,7 @@ class Looker:
     def _decide(self, done: Round, now: float) -> None:
         num_new = InteractionPool(self.records.engine).num_free(self.release.name)
         num_new += num_waiting(self.loop, self.release, self.records)
-        beside = Seen(new_rows=num_new, canary_losses=self._losses())
-        seen = look(self.loop.triggers, self.records, now, beside)
+        seen = look(self.loop.triggers, self.records, now, Seen(new_rows=num_new))
         decision = TriggerStore(self.records.engine).decide(self.loop.triggers, seen, now)
         for alert in alerts_of(self.loop.triggers, decision, now):
             raise_alert(alert)
@@ -184,15 +183,6 @@ class Looker:
             "blocked": list(decision.blocked),
             "notes": list(decision.notes),
         }
-
-    def _losses(self) -> frozenset[str]:
-        runs = self.records.list_runs(kind="retrain", name=self.loop.section.loop, limit=1_000).runs
-        return frozenset(
-            run.id
-            for run in runs
-            if run.name == self.loop.section.loop  # `name` may be a part
-            and any(one.kind == CANARY_LOSS for one in self.records.events(run.id))
-        )
 
     def _queue(self, done: Round, _now: float) -> None:
         """Also an order whose looker was killed before its job was there."""

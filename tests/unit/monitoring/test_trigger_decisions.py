@@ -19,9 +19,10 @@ from raytrain.errors import ConfigError
 from raytrain.monitoring.spending import Spending
 from raytrain.monitoring.triggers.deciding import decide, settle
 from raytrain.monitoring.triggers.rules import next_state
-from raytrain.monitoring.triggers.section import TriggersSection
+from raytrain.monitoring.triggers.section import TriggersSection, load_triggers
 from raytrain.monitoring.triggers.state import (
     Decision,
+    Outcome,
     Request,
     RuleState,
     Seen,
@@ -38,6 +39,7 @@ pytestmark = pytest.mark.whole
 
 DAY_S, HOUR_S = 86400.0, 3600.0
 START = 1_770_000_000.0
+TRIGGERS = Path(__file__).parents[3] / "jobs" / "triggers"
 
 
 def section(when: Any, **values: Any) -> TriggersSection:
@@ -67,11 +69,12 @@ def later(num_windows: int) -> float:
 
 
 class Loop:
-    """Decides window after window; what is ordered succeeds at once unless it is to stay open."""
+    """Decides window after window; what is ordered succeeds at once, or loses its trial, unless it is to stay open."""
 
-    def __init__(self, policy: TriggersSection, *, settles: bool = True) -> None:
-        self.policy, self.settles = policy, settles
+    def __init__(self, policy: TriggersSection, *, settles: bool = True, loses: bool = False) -> None:
+        self.policy, self.settles, self.loses = policy, settles, loses
         self.state, self.orders, self.last = State(), list[int](), Decision(State(), None, ())
+        self.lost = frozenset[str]()
 
     def look(self, now: float, found: Seen) -> Decision:
         # Through JSON each time, as after a kill.
@@ -82,14 +85,18 @@ class Loop:
         if self.last.order is not None:
             self.orders.append(self.state.last_window)
             if self.settles and not self.last.order.dry_run:
-                self.state = settle(self.policy, self.state, self.last.order.id, "succeeded")
+                outcome: Outcome = "no_gain" if self.loses else "succeeded"
+                self.state = settle(self.policy, self.state, self.last.order.id, outcome)
+            if self.loses:
+                self.lost |= {self.last.order.id}
         return self.last
 
     def run(self, *scores: float) -> list[int]:
         """Windows at which something was ordered."""
         found = seen(*scores)
         for end in range(1, len(scores) + 1):
-            self.look(later(end), replace(found, windows=found.windows[max(0, end - 4) : end]))
+            shown = found.windows[max(0, end - 4) : end]
+            self.look(later(end), replace(found, windows=shown, canary_losses=self.lost))
         return self.orders
 
 
@@ -171,6 +178,9 @@ def test_fifty_drifts_order_fifty_retrainings_at_most_one_each(seed: int) -> Non
     orders = Loop(section(drift(for_windows=2, clear_below=0.8), **NEVER_COOL)).run(*scores)
     assert [sum(begin < one <= end for one in orders) for begin, end in spans] == [1] * 50
     assert len(orders) == 50
+    # The same where each order's candidate loses its trial, for which an order may be made, too.
+    rule_ = {"any": [drift(for_windows=2, clear_below=0.8), {"canary_loss": True}]}
+    assert Loop(section(rule_, **NEVER_COOL), loses=True).run(*scores) == orders
     # The same with what else keeps orders apart: never more, and never sooner.
     slow = Loop(
         section(drift(for_windows=2, clear_below=0.8), cooldown_hours=24, most={"orders": 3, "days": 7})
@@ -255,6 +265,22 @@ def test_a_lost_trial_orders_once() -> None:
         False,
         True,
     ]
+
+
+def test_a_trial_that_an_orders_own_candidate_lost_orders_no_other() -> None:
+    """The shipped triggers, sixty days of one drift, and no order that comes to anything."""
+    loop = Loop(load_triggers(TRIGGERS / "loop.yaml"), loses=True)
+    loop.run(*[2.0] * (60 * 24))
+    assert len(loop.orders) == 1 and loop.lost == {"loop-000001"}
+    found = loop.look(later(60 * 24), seen(canary_losses=loop.lost | {"by hand"}))
+    assert found.order is not None and found.order.reasons == ("lost trials: by hand",)
+
+
+def test_of_a_thousand_lost_trials_the_oldest_are_forgotten_first() -> None:
+    """Whatever they are called: an order's own is remembered from when it is settled."""
+    loop = Loop(section({"canary_loss": True}, **NEVER_COOL))
+    loop.look(START, Seen(canary_losses=frozenset(f"z{number:04d}" for number in range(1000))))
+    assert loop.state.losses[-1] == "loop-000001" and loop.state.losses[0] == "z0001"
 
 
 def test_a_request_orders_once_and_passes_the_cool_down_but_not_the_rest() -> None:

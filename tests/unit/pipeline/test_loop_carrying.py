@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,11 @@ import pytest
 from evaluations import evaluation_of, records_with
 from loops import NAME, POLICY, STAGED, Site, make_site, pooled, written_plan
 from queued import a_job
+from trial_rows import pairs, written
 
 from raytrain.errors import RefusedError
 from raytrain.monitoring.learning.pool import InteractionPool
+from raytrain.monitoring.triggers.section import TriggersSection
 from raytrain.monitoring.triggers.store import Ordered, TriggerStore
 from raytrain.pipeline.loop import retraining
 from raytrain.pipeline.loop.carrying_out import AwaitsApprovalError, Carrying, NoGain
@@ -153,6 +156,41 @@ def test_what_is_no_gain_leaves_production_and_its_rows_to_the_next_order(
     assert TriggerStore(records.engine).order(ORDER).outcome == "no_gain"
     looked = Looker(site.loop, site.release, site.records, lambda one: a_job(one.order.id)).look(2.0)
     assert looked.decision is not None and looked.decision["order"] is None, "nothing new has come"
+
+
+def test_a_lost_trial_is_no_gain_and_orders_nothing(
+    tmp_path: Path, records: Records, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor is anything ordered for the loss itself, though the triggers name lost trials."""
+    site = make_site(tmp_path, records, policy=STAGED, canary={"hours": 1e-5, "every_s": 0.01})
+    when = {"any": [{"new_rows": {"at_least": 3}}, {"canary_loss": True}]}
+    values = {"triggers": "grow", "when": when, "cooldown_hours": 1}
+    site = replace(site, loop=replace(site.loop, triggers=TriggersSection.model_validate(values)))
+    one = ordered(site)
+    made_by(monkeypatch, site)
+    digests = {"production": site.digest("1.0.0"), "candidate": site.digest("1.1.0")}
+    rows = pairs(range(20), lambda _: {"is_refusal": True}, pairs=20, name=NAME)
+    written(site.loop.log, [{**row, "digest": digests[row["arm"]]} for row in rows])
+
+    done = carried(site, one)
+    lost = "20 pairs: no refusal is worse"
+    assert (done.outcome, done.why) == ("no_gain", f"the candidate lost its trial: {lost}")
+    assert [event.message for event in records.events(ORDER) if event.kind == "canary_loss"] == [lost]
+    assert moves(site) == [("production", "1.0.0"), ("staging", "1.1.0")] and site.production() == "1.0.0"
+    assert TriggerStore(records.engine).order(ORDER).outcome == "no_gain"
+
+    looker = Looker(site.loop, site.release, records, lambda one: a_job(one.order.id))
+
+    def told(hours: float) -> tuple[Any, Any]:
+        looked = looker.look(1.0 + hours * 3600)
+        assert looked.decision is not None
+        return looked.decision["order"], looked.decision["blocked"]
+
+    assert told(2.5) == (None, []), "nothing holds: it is not even blocked"
+    InteractionPool(records.engine).add(pooled(4, 8))
+    cooling = "cooling down for 0.5 more hours: the last order was 1.5 ago after 1 that came to nothing"
+    assert told(1.5) == (None, [cooling])
+    assert told(2.5) == ("grow-000002", [])
 
 
 def test_production_that_moved_meanwhile_is_not_replaced(

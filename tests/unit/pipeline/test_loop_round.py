@@ -93,14 +93,10 @@ def test_an_order_that_waits_for_people_stays_open(tmp_path: Path, records: Reco
     assert TriggerStore(records.engine).orders()[0].is_open
 
 
-def test_rows_of_another_name_and_losses_of_another_loop_are_not_its_own(
-    tmp_path: Path, records: Records
-) -> None:
+def test_rows_of_another_name_are_not_its_own(tmp_path: Path, records: Records) -> None:
     site = make_site(tmp_path, records, fall=None)
     others = [replace(one, model=f"{NAME}-2@1.0.0") for one in pooled(0, 9)]
     InteractionPool(records.engine).add(others)
-    records.create_run("x", kind="retrain", name="small-2", config={})
-    records.add_event("x", "canary_loss", "lost")
     done = looker(site).look(time.time())
     assert done.queued is None and not done.blind
 
