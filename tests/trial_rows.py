@@ -22,7 +22,8 @@ def row(number: int, arm: str, **more: Any) -> dict[str, Any]:
         "slower_by": 0.25, "pair": f"p{number}", "request_id": f"r{number}", "caller": f"c{number}", "arm": arm,
         "model": f"sums@1.{int(arm == 'candidate')}.0", "digest": arm, "base_digest": "base", "is_greedy": True,
         "agrees": True, "is_valid": None, "is_refusal": False, "is_whole": True, "tokens": 10,
-        "first_token_s": 0.1, "seconds": 1.0, "error": None, **more,
+        "first_token_s": 0.1, "seconds": 1.0, "error": None, "ingress": "a", "num_ingresses": 1,
+        "flush_s": 30.0, **more,
     }  # fmt: skip
 
 
@@ -37,7 +38,7 @@ def pairs(
     ]
 
 
-def written(folder: Path, rows: Iterable[dict[str, Any]], kind: str = "trials") -> Path:
+def written(folder: Path, rows: Iterable[dict[str, Any]], kind: str = "trials", name: str = "") -> Path:
     """In several files, in no order."""
     folder.mkdir(exist_ok=True)
     rows = list(rows)
@@ -45,5 +46,5 @@ def written(folder: Path, rows: Iterable[dict[str, Any]], kind: str = "trials") 
     schema = SCHEMA if kind == "trials" else None
     for place in range(0, len(rows), 150):
         table = pa.Table.from_pylist(rows[place : place + 150], schema=schema)
-        pq.write_table(table, folder / f"{kind}-{place}.parquet")
+        pq.write_table(table, folder / f"{kind}-{name}{place}.parquet")
     return folder

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import time
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -36,7 +38,8 @@ def compare(
 
     folder = log or RequestLogSection().place
     asked = (default_contract() if contract is None else load_contract(contract)).overall
-    found = compare_online(read_kept(folder, name), read_rows(folder, "feedback"), asked)
+    now = time.time()
+    found = compare_online(read_kept(folder, name), read_rows(folder, "feedback"), asked, now)
     emit(_told(found), as_json, lambda console: _show(console, found))
     return RefusedError.exit_code if found.is_worse else 0
 
@@ -51,6 +54,7 @@ def _told(found: OnlineComparison) -> dict[str, Any]:
         "num_pairs": found.num_pairs,
         "horizon": kept.horizon,
         "is_complete": found.is_complete,
+        "waits_until": found.waits_until,
         "is_worse": found.is_worse,
         "num_left_out": kept.num_left_out,
         "measures": [_measure(one) for one in found.measured],
@@ -98,7 +102,10 @@ def _show(console: Console, found: OnlineComparison) -> None:
     say(f"{kept.mode} of {kept.name}: {_short(found, 'candidate')} beside {_short(found, 'production')}")
     if kept.mode == "shadow":
         say(f"{found.num_pairs:,} of {kept.horizon:,} pairs")
-        if not found.is_complete:
+        if found.waits_until is not None:
+            until = datetime.fromtimestamp(found.waits_until, UTC)
+            say(f"no verdict before {until:%H:%M:%S} UTC: an ingress may still write pairs of before the last of these")
+        elif not found.is_complete:
             say("no verdict before all of them are there: looking early finds differences that are none")
     for one in found.measured:
         say(f"  {one.measure.name}: {_sentence(one)}")

@@ -38,14 +38,15 @@ def wait_for_trial(
     while True:
         still()
         _refuse_retaken(release, version)
-        found, why = _compared(loop, release.name, (production, candidate))
+        found, why = _compared(loop, release.name, (production, candidate), clock.time())
         if found is not None and found.is_complete:
             return found
         num_pairs = 0 if found is None else found.num_pairs
+        is_settling = found is not None and found.waits_until is not None
         if num_pairs != told:
             told = num_pairs
             tell(f"{num_pairs} pairs of the trial" + (f": {why}" if why else ""))
-        if clock.time() > since + section.hours * 3600:
+        if clock.time() > since + section.hours * 3600 and not is_settling:
             raise DataError(
                 f"the trial of {release.name}@{version} has not come to an end",
                 why=f"in {section.hours:g} h {num_pairs} pairs came; {why or 'the serving config asks for more'}",
@@ -65,7 +66,9 @@ def _refuse_retaken(release: Release, version: Version) -> None:
         )
 
 
-def _compared(loop: Loop, name: str, digests: tuple[str, str]) -> tuple[OnlineComparison | None, str]:
+def _compared(
+    loop: Loop, name: str, digests: tuple[str, str], now: float
+) -> tuple[OnlineComparison | None, str]:
     """None, and why, where the log knows nothing of these two."""
     try:
         kept = read_kept(loop.log, name)
@@ -79,4 +82,5 @@ def _compared(loop: Loop, name: str, digests: tuple[str, str]) -> tuple[OnlineCo
         return None, "the trial is a canary, of which nothing can be said with certainty: take mode: shadow"
     if compared != digests:
         return None, "the newest rows are of other versions"
-    return compare_online(kept, (), loop.policy.contract.overall), ""  # of shadows nobody sees an answer
+    found = compare_online(kept, (), loop.policy.contract.overall, now)  # of shadows nobody sees an answer
+    return found, "" if found.waits_until is None else "an ingress may still write some of before the last"

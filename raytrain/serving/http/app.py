@@ -116,7 +116,8 @@ def build_app(
 
 def _desk(backend: Backend, section: HttpSection, trials: Sequence[TrialSection]) -> TrialDesk:
     kept = section.request_log
-    return TrialDesk(backend, trials, TrialLog(kept.place, kept.flush_s), section.answer_time_s)
+    log = TrialLog(kept.place, kept.flush_s, section.num_ingresses)
+    return TrialDesk(backend, trials, log, section.answer_time_s)
 
 
 def _add_answers(app: FastAPI, answering: Answering) -> None:

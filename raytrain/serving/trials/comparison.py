@@ -2,7 +2,8 @@
 
 A shadow's verdicts rest on a fixed horizon: on the first `pairs` pairs of the trial, whose number stood in the serving
 config before any was there. Before that there are means and no verdicts, and nothing that comes later changes them, so
-that looking often makes no false alarm likelier. Whoever wants more begins another trial, with pairs of its own.
+that looking often makes no false alarm likelier. Which pairs are the first is known once no ingress can still write one
+of before: see `settling.py`. Whoever wants more begins another trial, with pairs of its own.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from raytrain.evaluation.statistics.gains import Verdict, gain_interval, gain_te
 from raytrain.evaluation.statistics.pairs import Interval, Pairs, pair
 from raytrain.evaluation.statistics.proportions import wilson_interval
 from raytrain.serving.trials.rows import Kept, Pair, Row, first_of_callers
+from raytrain.serving.trials.settling import waits_until
 
 Score = Callable[[Row], float | None]
 """More is better; None = this answer has none."""
@@ -77,10 +79,12 @@ class OnlineComparison:
     """Of a shadow."""
     shares: dict[str, tuple[Share, ...]]
     """By `pairs`, or the side of a canary."""
+    waits_until: float | None = None
+    """There are enough pairs, and until then (seconds since 1970) one may come that belongs among them."""
 
     @property
     def is_complete(self) -> bool:
-        return self.num_pairs >= self.kept.horizon
+        return self.num_pairs >= self.kept.horizon and self.waits_until is None
 
     @property
     def is_worse(self) -> bool:
@@ -125,17 +129,23 @@ MEASURES = (
 _ANSWERED = Measure("answered", "the candidate has an answer", lambda _: 1.0)
 
 
-def compare_online(kept: Kept, feedback: Sequence[Row], asked: OverallSection) -> OnlineComparison:
-    """feedback: rows of POST /v1/feedback; asked: level, margin and correction, as a contract has them."""
+def compare_online(
+    kept: Kept, feedback: Sequence[Row], asked: OverallSection, now: float
+) -> OnlineComparison:
+    """feedback: rows of POST /v1/feedback; asked: level, margin and correction, as a contract has them; now: when `kept`
+    was read, or before."""
     if kept.mode == "canary":
         shares = {arm: _shares_of(kept, feedback, arm) for arm in ("production", "candidate")}
         return OnlineComparison(kept, 0, (), shares)
     pairs = kept.pairs()[: kept.horizon]
     scored = [(one, found) for one in (_ANSWERED, *MEASURES) if (found := _scores(one, pairs)) is not None]
-    measured = _judged(scored, asked, math.log1p(kept.slower_by), is_complete=len(pairs) >= kept.horizon)
+    is_enough = len(pairs) >= kept.horizon
+    waits = waits_until(pairs[-1], kept.rows, now) if is_enough else None
+    is_complete = is_enough and waits is None
+    measured = _judged(scored, asked, math.log1p(kept.slower_by), is_complete=is_complete)
     greedy = [one.candidate for one in pairs if one.candidate is not None and one.candidate["is_greedy"]]
     agreed = _share("same words, of those without chance", greedy, "agrees")
-    return OnlineComparison(kept, len(pairs), measured, {"pairs": () if agreed is None else (agreed,)})
+    return OnlineComparison(kept, len(pairs), measured, {"pairs": () if agreed is None else (agreed,)}, waits)
 
 
 def _judged(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -27,7 +28,7 @@ SCHEMA = pa.schema(
         ("arm", pa.string()), ("model", pa.string()), ("digest", pa.string()), ("base_digest", pa.string()),
         ("is_greedy", pa.bool_()), ("agrees", pa.bool_()), ("is_valid", pa.bool_()), ("is_refusal", pa.bool_()),
         ("is_whole", pa.bool_()), ("tokens", pa.int64()), ("first_token_s", pa.float64()), ("seconds", pa.float64()),
-        ("error", pa.string()),
+        ("error", pa.string()), ("ingress", pa.string()), ("num_ingresses", pa.int64()), ("flush_s", pa.float64()),
     ]
 )  # fmt: skip
 
@@ -50,7 +51,9 @@ class Part:
 class TrialLog:
     """Of one process; `close` it."""
 
-    def __init__(self, folder: Path, flush_s: float) -> None:
+    def __init__(self, folder: Path, flush_s: float, num_ingresses: int = 1) -> None:
+        """num_ingresses: how many processes keep such a log beside each other."""
+        self._written_by = {"ingress": uuid.uuid4().hex, "num_ingresses": num_ingresses, "flush_s": flush_s}
         self._rows = ParquetLog(folder, KIND, SCHEMA, flush_s)
         self.logs = {KIND: self._rows}
 
@@ -88,6 +91,7 @@ class TrialLog:
                 "first_token_s": finishes[0].first_token_s,
                 "seconds": None if part.ended_at is None else part.ended_at - part.asked_at,
                 "error": error,
+                **self._written_by,
             }
         )
 

@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 from loops import NAME, STAGED, Site, make_site, written_plan
-from trial_rows import pairs, written
+from trial_rows import START, pairs, written
 
 from raytrain.errors import DataError, RefusedError
+from raytrain.pipeline.loop import canary
 from raytrain.pipeline.loop.canary import wait_for_trial
 from raytrain.pipeline.loop.section import CanarySection
 from raytrain.release.registry.versions import Version
@@ -49,6 +50,33 @@ def test_all_pairs_end_it(site: Site) -> None:
     told: list[str] = []
     found = waited(site, told)
     assert found.is_complete and found.num_pairs == 20 and not found.is_worse and told == []
+
+
+class Clock:
+    """Which goes on as long as somebody sleeps."""
+
+    def __init__(self, now: float) -> None:
+        self.now = now
+
+    def time(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+
+def test_it_waits_for_what_another_ingress_may_still_write_and_no_longer(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All pairs are there and the hours are over: an ingress has had 30 s to write, and ten more, after the last."""
+    log_trial(site, num_ingresses=2)
+    clock, told = Clock(START.timestamp() + 19), list[str]()
+    monkeypatch.setattr(canary, "clock", clock)
+    section = site.loop.section.model_copy(update={"canary": CanarySection(hours=1e-5, every_s=1.0)})
+    loop, plan = replace(site.loop, section=section), written_plan(site)
+    found = wait_for_trial(loop, site.release, plan, Version(1, 1, 0), told.append, lambda: None)
+    assert found.is_complete and clock.now == START.timestamp() + 19 + 30 + 10
+    assert told == ["20 pairs of the trial: an ingress may still write some of before the last"]
 
 
 def test_feedback_that_cannot_be_read_ends_nothing(site: Site) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from commands import Told
-from trial_rows import pairs, row, written
+from trial_rows import START, pairs, row, written
 
 from raytrain.evaluation.decision.contract import OverallSection
 from raytrain.evaluation.statistics.gains import judge_gain
@@ -19,8 +19,10 @@ from raytrain.serving.trials.rows import read_kept, read_rows
 pytestmark = pytest.mark.whole
 
 
-def compared(folder: Path, **asked: Any) -> OnlineComparison:
-    return compare_online(read_kept(folder, "sums"), read_rows(folder, "feedback"), OverallSection(**asked))
+def compared(folder: Path, *, since_last: float = 0.0) -> OnlineComparison:
+    """since_last: seconds after the 200th pair."""
+    now = START.timestamp() + 199 + since_last
+    return compare_online(read_kept(folder, "sums"), read_rows(folder, "feedback"), OverallSection(), now)
 
 
 def verdicts(found: OnlineComparison) -> dict[str, str | None]:
@@ -51,6 +53,49 @@ def test_no_verdict_before_the_horizon_and_none_changes_after_it(tmp_path: Path)
     assert verdicts(first)["no refusal"] == "worse"
     later = compared(written(tmp_path / "later", [*full, *pairs(range(200, 700))]))
     assert later.num_pairs == 200 and later.measured == first.measured
+
+
+def test_no_verdict_while_another_ingress_may_write_pairs_of_before(tmp_path: Path) -> None:
+    """Each writes its rows as a file when it is time for it: those of one second come as much as flush_s apart."""
+    two = {"num_ingresses": 2, "pairs": 100}
+    early = pairs(range(0, 400, 2), ingress="a", **two)
+    late = pairs(range(1, 401, 2), lambda n: {"is_refusal": n % 3 == 0}, ingress="b", **two)
+    folder = written(tmp_path / "log", early)
+    for after in (0.0, 38.0):
+        first = compared(folder, since_last=after)  # the hundredth pair of `a` is the 199th of both
+        assert first.num_pairs == 100 and not first.is_complete and first.waits_until is not None
+        assert all(one.verdict is None and one.interval is None for one in first.measured)
+        assert first.waits_until == START.timestamp() + 198 + 30 + 10
+    written(folder, late, name="late")
+    found = compared(folder)
+    assert found.is_complete and verdicts(found)["no refusal"] == "worse", "both have written what is later"
+    assert compared(folder, since_last=1e6).measured == found.measured
+
+
+@pytest.mark.parametrize(
+    ("writers", "more", "since_last", "is_complete"),
+    [
+        ("a", {"num_ingresses": 1}, 0, True),
+        ("a", {"num_ingresses": 2}, 0, False),
+        ("a", {"num_ingresses": 2}, 39.9, False),
+        ("a", {"num_ingresses": 2}, 40.1, True),
+        ("a", {"num_ingresses": 2, "flush_s": 0.5}, 10.6, True),
+        ("ab", {"num_ingresses": 2}, 0, False),
+        ("abab", {"num_ingresses": 1}, 0, False),
+        ("a", {"ingress": None, "num_ingresses": None, "flush_s": None}, 39.9, False),
+        ("a", {"ingress": None, "num_ingresses": None, "flush_s": None}, 40.1, True),
+    ],
+    ids=["one", "the other has written nothing", "nor now", "it had its time", "it writes often",
+         "the other has written of before", "more than there are", "rows that say nothing", "nor now, at last"],
+)  # fmt: skip
+def test_when_all_pairs_of_before_are_known(
+    tmp_path: Path, writers: str, more: dict[str, Any], since_last: float, is_complete: bool
+) -> None:
+    rows = pairs(range(200))
+    told = [{**one, "ingress": writers[n // 2 % len(writers)], **more} for n, one in enumerate(rows)]
+    found = compared(written(tmp_path, told), since_last=since_last)
+    assert found.num_pairs == 200 and found.is_complete is is_complete
+    assert (found.waits_until is None) is is_complete
 
 
 def test_callers_with_several_requests_are_groups(tmp_path: Path) -> None:

@@ -185,7 +185,8 @@ def test_a_trial_that_has_ended_leaves_no_trace(tmp_path: Path) -> None:
 
 def test_a_shadow_is_asked_beside_and_both_are_kept(tmp_path: Path) -> None:
     backend = TwoVersions()
-    app = build_app(backend, section_of(tmp_path, share=1.0), trials=[TrialSection(name="helper", share=1.0)])
+    section = section_of(tmp_path, share=1.0).model_copy(update={"num_ingresses": 2})
+    app = build_app(backend, section, trials=[TrialSection(name="helper", share=1.0)])
     wanted = {"type": "json_schema", "json_schema": {"name": "n", "schema": {"type": "integer"}}}
     with listening(app) as url:
         whole = post(url, response_format=wanted, user="jane")
@@ -208,6 +209,8 @@ def test_a_shadow_is_asked_beside_and_both_are_kept(tmp_path: Path) -> None:
         ("production", False, False, True), ("production", True, True, True),
     ]  # fmt: skip
     assert [one["seconds"] is None for one in kept.values()].count(True) == 2, "a reader may be slow"
+    (by,) = {(one["ingress"], one["num_ingresses"], one["flush_s"]) for one in kept.values()}
+    assert by[0] and by[1:] == (2, 30.0), "who reads them knows by this what may still be written"
     words = rows(tmp_path, "requests")
     assert sorted((one["pair"], one["arm"]) for one in words) == sorted(kept)
     assert {one["digest"] for one in words} == {OLD, NEW}
