@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -79,3 +81,21 @@ class Page:
 
     def wait(self, is_so: Callable[[], Any], what: str) -> None:
         wait_until(lambda: bool(is_so()), f"{what}; the page says {self.seen('body')!r}")
+
+
+def looked_at(browser: Any, file: Path) -> Page:
+    """A page that is a file, which shows all by itself: no fault is told, nothing else is asked for, and every picture and
+    every table has its place."""
+    browser.get_log("browser")
+    browser.get_log("performance")
+    browser.get(file.as_uri())
+    events = [json.loads(one["message"])["message"] for one in browser.get_log("performance")]
+    asked = {
+        one["params"]["request"]["url"] for one in events if one["method"] == "Network.requestWillBeSent"
+    }
+    assert asked == {file.as_uri()}, asked
+    told = browser.get_log("browser")
+    assert told == [], f"no fault, and nothing that the policy forbids: {told}"
+    for one in browser.find_elements("css selector", "svg, table"):
+        assert one.is_displayed() and one.size["width"] > 200 and one.size["height"] > 60, one.size
+    return Page(browser)

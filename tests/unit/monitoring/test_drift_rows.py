@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -25,7 +26,7 @@ from raytrain.monitoring.drift.request_log import KINDS, read_request_log
 from raytrain.monitoring.drift.rows import read_table
 from raytrain.monitoring.drift.rules import changed_streams, falls, fixed_breaches
 from raytrain.monitoring.drift.section import FallRule, FixedRule, StreamRule, WindowSection, load_watch
-from raytrain.monitoring.drift.texts import answer_format, language, refusal, tool, vocabulary
+from raytrain.monitoring.drift.texts import OF_ANY_TEXT, answer_format, language, refusal, tool, vocabulary
 from raytrain.monitoring.drift.windows import Window, choose_windows
 from raytrain.monitoring.times import as_seconds
 from raytrain.serving.backend import Ask, Served
@@ -54,6 +55,27 @@ def test_what_is_measured_of_answers() -> None:
     assert (refused[0], refused[3], refused[5], refused[6]) == ("complied", "refused", "empty", None)
     counted = vocabulary("v", ["One one two", None]).values
     assert counted.sum(axis=1).tolist() == [2.0, 0.0]
+
+
+@pytest.mark.parametrize(
+    ("text", "measured"),
+    [
+        ("Wake me up at six.", {"characters": 18, "words": 5, "word length": 2.6, "repeated words": 0.0}),
+        ("No, no; NO no!", {"characters": 14, "words": 4, "word length": 2.0, "repeated words": 0.75}),
+        ("it's a_b 1.5 straße", {"characters": 19, "words": 6, "word length": 14 / 6, "repeated words": 0.0}),
+        ("one two  one\n", {"characters": 13, "words": 3, "word length": 3.0, "repeated words": 1 / 3}),
+        ("…?!", {"characters": 3, "words": 0, "word length": None, "repeated words": None}),
+        ("", {"characters": 0, "words": 0, "word length": None, "repeated words": None}),
+        (None, dict.fromkeys(("characters", "words", "word length", "repeated words"))),
+        ("a " * 20_000, {"characters": 40_000, "words": 10_000, "word length": 1.0, "repeated words": 0.9999}),
+    ],
+    ids=["all different", "repeated", "what a word is", "some repeated", "no word", "empty", "missing", "long"],
+)
+def test_what_is_measured_of_any_text(text: str | None, measured: dict[str, float | None]) -> None:
+    """None = it has no such value. Of a long text the first 20,000 characters are read, but for its length."""
+    for name, value in measured.items():
+        (found,) = OF_ANY_TEXT[name]("f", [text]).values
+        assert found == pytest.approx(math.nan if value is None else value, nan_ok=True), name
 
 
 def test_languages_are_told() -> None:

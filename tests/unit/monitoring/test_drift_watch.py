@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from browsers import headless_chromium, looked_at
 
 from raytrain.cli.main import run
 from raytrain.errors import DataError, StorageError
@@ -135,6 +136,27 @@ def test_the_page_stands_alone_and_shows_nothing_as_markup(records: Records) -> 
     assert page.open == [] and page.seen.count("svg") >= 3, "a timeline, and distributions of what moved"
     assert "then" in text and "window 1" in text and found.reports[0][1].digest in text
     assert "http://" not in text and "https://" not in text
+
+
+@pytest.mark.slow
+def test_the_page_is_seen(records: Records) -> None:
+    """In a browser: why it is an alarm, the timeline, what moved, and the table, which can be searched."""
+    write_rows(Path("rows/a.parquet"), 300, START)
+    freeze(watch_of(), now=LATER)
+    write_rows(Path("rows/b.parquet"), 200, START + 1000, shift=1.5, seed=1)
+    found = look(watch_of(), records, now=LATER)
+    with headless_chromium() as browser:
+        page = looked_at(browser, (found.reports[-1][1].path / "report.html").resolve())
+        shown = page.seen("body")
+        for words in ("Moved: score", "drift of score", "Timeline", "Every feature", "rows of the reference"):
+            assert words in shown, shown
+        plots = browser.find_elements("css selector", "figure svg")
+        assert len(plots) >= 3, "a timeline, and distributions of what moved"
+        assert all(one.find_elements("css selector", "path, rect, circle") for one in plots)
+        assert page.find(".badge").value_of_css_property("background-color") != "rgba(0, 0, 0, 0)", "it has colours"
+        rows = browser.find_elements("css selector", "tbody tr[data-feature]")
+        page.fill("#wanted", "score")
+        assert [one.get_attribute("data-feature") for one in rows if one.is_displayed()] == ["score"] != rows
 
 
 def test_what_differs_from_the_reference_is_told(records: Records) -> None:

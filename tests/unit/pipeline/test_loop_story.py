@@ -8,6 +8,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+from browsers import headless_chromium, looked_at
 from loops import NAME, Site, answered, make_site, rated, write_log
 from releases import Trained, release
 
@@ -147,6 +148,21 @@ def test_the_page_holds_all_of_it_and_no_text_of_others_as_html(site: Site, tmp_
     assert seen.count("circle") == len(story.drift)
     assert seen.count("rect") >= len(story.quality)
     assert write_story(tmp_path / "new", story).read_text() == page
+
+
+@pytest.mark.slow
+def test_the_page_is_seen(site: Site, tmp_path: Path) -> None:
+    """In a browser: the picture with its four lanes, what happened, and how good the answers were."""
+    story = told(site)
+    with headless_chromium() as browser:
+        page = looked_at(browser, write_story(tmp_path / "new", story))
+        shown = page.seen("body")
+        for words in ("What happened", "answers with a thumb up", "drift: 1 is the threshold", "in production"):
+            assert words in shown, shown
+        assert all(one.kind in shown and one.digest in shown for one in story.events), shown
+        assert "to <try> it" in shown, "as text"
+        bars = browser.find_elements("css selector", "figure svg rect.range")
+        assert len(bars) == len(story.quality) and all(one.size["height"] > 1 for one in bars)
 
 
 def test_an_empty_story_has_a_picture_too(tmp_path: Path, records: Records) -> None:
