@@ -84,8 +84,8 @@ class Page:
 
 
 def looked_at(browser: Any, file: Path) -> Page:
-    """A page that is a file, which shows all by itself: no fault is told, nothing else is asked for, and every picture and
-    every table has its place."""
+    """A page that is a file, which shows all by itself: no fault is told, nothing else is asked for, and every picture
+    and every table has its place."""
     browser.get_log("browser")
     browser.get_log("performance")
     browser.get(file.as_uri())

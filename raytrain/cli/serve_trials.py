@@ -104,7 +104,9 @@ def _show(console: Console, found: OnlineComparison) -> None:
         say(f"{found.num_pairs:,} of {kept.horizon:,} pairs")
         if found.waits_until is not None:
             until = datetime.fromtimestamp(found.waits_until, UTC)
-            say(f"no verdict before {until:%H:%M:%S} UTC: an ingress may still write pairs of before the last of these")
+            say(
+                f"no verdict before {until:%H:%M:%S} UTC: an ingress may still write pairs of before the last of these"
+            )
         elif not found.is_complete:
             say("no verdict before all of them are there: looking early finds differences that are none")
     for one in found.measured:

@@ -52,7 +52,9 @@ SourceOption = Annotated[
 ]
 LossOption = Annotated[
     list[str] | None,
-    typer.Option("--canary-loss", help="A trial lost by a candidate that nobody here ordered, by any name; each once."),
+    typer.Option(
+        "--canary-loss", help="A trial lost by a candidate that nobody here ordered, by any name; each once."
+    ),
 ]
 
 

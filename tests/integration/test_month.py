@@ -26,8 +26,8 @@ def test_it_watches_learns_and_takes_back_by_itself(local: Bench) -> None:
 
 
 def check_month(folder: Path) -> None:
-    """One order in week 2 and its promotion, poison set aside, the version that was forced through in week 4 taken back,
-    and no request that failed."""
+    """One order in week 2 and its promotion, poison set aside, the version that was forced through in week 4 taken
+    back, and no request that failed."""
     figures = json.loads((folder / "figures.json").read_text())
     story = json.loads((folder / "story.json").read_text())
     told = json.dumps(figures, indent=1)
@@ -43,7 +43,9 @@ def check_month(folder: Path) -> None:
     assert of == 30 and aside >= 25, told
 
     (forced,), (back,) = events(story, "override"), events(story, "rollback")
-    assert 21.0 <= forced["day"] < back["day"] <= 28.0 and back["told"].startswith("production is 1.1.0"), back
+    assert 21.0 <= forced["day"] < back["day"] <= 28.0 and back["told"].startswith("production is 1.1.0"), (
+        back
+    )
 
     assert figures["requests"] > 300 and figures["requests that failed"] == 0, told
     assert figures["looks at which something could not be done"] == 0, told

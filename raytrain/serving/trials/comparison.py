@@ -132,8 +132,8 @@ _ANSWERED = Measure("answered", "the candidate has an answer", lambda _: 1.0)
 def compare_online(
     kept: Kept, feedback: Sequence[Row], asked: OverallSection, now: float
 ) -> OnlineComparison:
-    """feedback: rows of POST /v1/feedback; asked: level, margin and correction, as a contract has them; now: when `kept`
-    was read, or before."""
+    """feedback: rows of POST /v1/feedback; asked: level, margin and correction, as a contract has them; now: when
+    `kept` was read or before, in seconds since 1970."""
     if kept.mode == "canary":
         shares = {arm: _shares_of(kept, feedback, arm) for arm in ("production", "candidate")}
         return OnlineComparison(kept, 0, (), shares)

@@ -1,5 +1,5 @@
-"""Until when pairs may come that belong before some that are known already: each ingress writes its rows when it is time
-for it, so that those of one second are not in the log at one time. Pure."""
+"""Until when pairs may come that belong before some that are known: each ingress writes its rows in its own time, so
+that those of one second are not in the log at one time. Pure."""
 
 from __future__ import annotations
 

@@ -67,9 +67,21 @@ def test_what_is_measured_of_answers() -> None:
         ("…?!", {"characters": 3, "words": 0, "word length": None, "repeated words": None}),
         ("", {"characters": 0, "words": 0, "word length": None, "repeated words": None}),
         (None, dict.fromkeys(("characters", "words", "word length", "repeated words"))),
-        ("a " * 20_000, {"characters": 40_000, "words": 10_000, "word length": 1.0, "repeated words": 0.9999}),
+        (
+            "a " * 20_000,
+            {"characters": 40_000, "words": 10_000, "word length": 1.0, "repeated words": 0.9999},
+        ),
     ],
-    ids=["all different", "repeated", "what a word is", "some repeated", "no word", "empty", "missing", "long"],
+    ids=[
+        "all different",
+        "repeated",
+        "what a word is",
+        "some repeated",
+        "no word",
+        "empty",
+        "missing",
+        "long",
+    ],
 )
 def test_what_is_measured_of_any_text(text: str | None, measured: dict[str, float | None]) -> None:
     """None = it has no such value. Of a long text the first 20,000 characters are read, but for its length."""

@@ -153,7 +153,9 @@ def test_the_page_is_seen(records: Records) -> None:
         plots = browser.find_elements("css selector", "figure svg")
         assert len(plots) >= 3, "a timeline, and distributions of what moved"
         assert all(one.find_elements("css selector", "path, rect, circle") for one in plots)
-        assert page.find(".badge").value_of_css_property("background-color") != "rgba(0, 0, 0, 0)", "it has colours"
+        assert page.find(".badge").value_of_css_property("background-color") != "rgba(0, 0, 0, 0)", (
+            "it has colours"
+        )
         rows = browser.find_elements("css selector", "tbody tr[data-feature]")
         page.fill("#wanted", "score")
         assert [one.get_attribute("data-feature") for one in rows if one.is_displayed()] == ["score"] != rows

@@ -157,7 +157,12 @@ def test_the_page_is_seen(site: Site, tmp_path: Path) -> None:
     with headless_chromium() as browser:
         page = looked_at(browser, write_story(tmp_path / "new", story))
         shown = page.seen("body")
-        for words in ("What happened", "answers with a thumb up", "drift: 1 is the threshold", "in production"):
+        for words in (
+            "What happened",
+            "answers with a thumb up",
+            "drift: 1 is the threshold",
+            "in production",
+        ):
             assert words in shown, shown
         assert all(one.kind in shown and one.digest in shown for one in story.events), shown
         assert "to <try> it" in shown, "as text"
