@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+import time
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -208,6 +210,15 @@ def test_the_command(tmp_path: Path, told: Told, capsys: pytest.CaptureFixture[s
     assert run(["serve", "compare", "sums", "--log", str(folder)]) == 5
     shown = capsys.readouterr().out
     assert "200 of 200 pairs" in shown and "no refusal: worse: -33.5 points" in shown
+    fresh = written(
+        tmp_path / "fresh", [{**one, "at": datetime.now(UTC), "num_ingresses": 2} for one in rows]
+    )
+    code, found = told("serve", "compare", "sums", "--log", fresh)
+    assert (code, found["num_pairs"], found["is_complete"]) == (0, 200, False)
+    assert 0 < found["waits_until"] - time.time() <= 40
+    assert run(["serve", "compare", "sums", "--log", str(fresh)]) == 0
+    shown = capsys.readouterr().out
+    assert "no verdict before " in shown and "worse" not in shown
     code, found = told("serve", "compare", "other", "--log", folder)
     assert code == 3 and "no row" in found["error"]["why"]
     (folder / "trials-broken.parquet").write_bytes(b"no parquet")
