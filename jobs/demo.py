@@ -21,6 +21,7 @@ from pathlib import Path
 from rich.console import Console
 
 from jobs.demo_told import QUESTION, show_answers, show_comparison, show_promotion
+from jobs.demo_watch import FLUSH_S, WINDOW, other_prompts, show_drift
 from raytrain.cli.evaluate import ProgressBars
 from raytrain.cli.output import exit_code_when_stopped, report_error, stderr_console
 from raytrain.cli.progress import ProgressView
@@ -150,12 +151,11 @@ class Demo:
 
             self.heading("9. Production answers")
             loop = load_loop(JOBS / "loops" / "demo.yaml")
-            log = {"share": 1.0, "feedback": True, "flush_s": 0.5, "folder": str(loop.log)}
+            log = {"share": 1.0, "feedback": True, "flush_s": FLUSH_S, "folder": str(loop.log)}
             with pipeline.served(release, spec, free_port(), request_log=log) as url:
                 show_answers(url)
-                self.heading("10. Forced through, and taken back by itself, while four clients ask and judge")
                 known = {version: candidate, spoiled_version: spoiled_candidate}
-                self.forced_and_back(release, decision, url, known, loop)
+                self.watched_and_taken_back(release, decision, url, known, loop)
 
         print("\nmake serve                    goes on serving it; its page: http://127.0.0.1:8000/")
         print(curl_line("http://127.0.0.1:8000", NAME, QUESTION))
@@ -164,11 +164,11 @@ class Demo:
         print(f"who, when and why: raytrain registry log {NAME}")
         print(decisions.path / result.run_id / "decision.html")
 
-    def forced_and_back(
+    def watched_and_taken_back(
         self, release: Release, decision: Artifact, url: str, known: dict[Version, Evaluation], loop: Loop
     ) -> None:
         """`known`: what each version answered when it was evaluated, the one in production first. Raises
-        EndpointError where a request fails, or nobody takes the version back."""
+        EndpointError where a request fails, nobody sees a drift, or nobody takes the version back."""
         before, forced = (f"{NAME}@{version}" for version in known)
         written = {f"{NAME}@{version}": outputs(evaluation) for version, evaluation in known.items()}
         right = references(known[next(iter(known))])
@@ -176,8 +176,15 @@ class Demo:
         def judge(prompt: str, text: str) -> bool:
             return json_equal(text, right[prompt]).value == 1.0
 
-        with Load(url, NAME, list(written[before]), judge=judge) as load:
-            load.wait_for(before, RATED_BEFORE)
+        self.heading("10. Four clients ask and judge; then other things are asked, and a watch sees it")
+        prompts, since = list(written[before]), time.time()
+        with Load(url, NAME, prompts, judge=judge) as usual:
+            usual.wait_for(before, RATED_BEFORE)
+        others = other_prompts(2 * WINDOW, known[next(iter(known))], self.suite.items[0])
+        show_drift(usual, before, since, others)
+
+        self.heading("11. Forced through, and taken back by itself, while they go on asking and judging")
+        with Load(url, NAME, prompts, judge=judge, answers=usual.answers, failures=usual.failures) as load:
             why = "to show what an override leaves behind"
             show_promotion(
                 pipeline.admitted(release, [*known][1], [decision], override_as="release-lead", why=why)

@@ -1,21 +1,33 @@
-"""How jobs/demo.py ends when it is stopped."""
+"""How jobs/demo.py ends when it is stopped, and what its watch sees."""
 
 from __future__ import annotations
 
 import importlib
-from types import ModuleType
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+from evaluations import records_with
 from guide import ROOT
 from real_model import SMOLLM2
 from transformers import AutoTokenizer
 
+from raytrain.errors import EndpointError
 from raytrain.evaluation.evaluate import EvaluateResult
 from raytrain.evaluation.items import load_items
 from raytrain.evaluation.suite import load_suite
 from raytrain.models.base import resolve_base_model
 from raytrain.models.section import ModelSection
 from raytrain.pipeline import steps as pipeline
+from raytrain.serving.http.section import RequestLogSection
+from raytrain.serving.load import Load
 from raytrain.storage.location import Location
 
 
@@ -50,6 +62,84 @@ def test_no_right_answer_is_longer_than_the_demo_lets_one_be(smollm2_cache: Loca
     assert 1.5 * longest <= suite.section.generation.max_new_tokens, (
         "there is room for another way to write it"
     )
+
+
+@dataclass
+class Answered:
+    """In the place of clients and a server: what is asked lies in the request log, answered rightly."""
+
+    url: str
+    model: str
+    prompts: list[str]
+    failures: list[str]
+
+    def __enter__(self) -> Answered:
+        write_log("others", self.prompts[:20], 30.0)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """All are answered."""
+
+    def wait_for(self, version: str, count: int) -> None:
+        assert (version, count) == ("demo-tool-calls@1.0.0", 20)
+
+
+def write_log(name: str, prompts: Sequence[str], ago_s: float) -> None:
+    """Answers of the last so many seconds, ten a second, in the request log of the test's home."""
+    began, folder = time.time() - ago_s, RequestLogSection().place
+    rows = [
+        {
+            "at": datetime.fromtimestamp(began + n / 10, UTC), "request_id": f"{name}-{n}", "key": None,
+            "model": "demo-tool-calls@1.0.0", "digest": "sha256:1", "prompts": [prompt], "finish": ["stop"],
+            "answers": [json.dumps({"tool": "none", "arguments": {"of": prompt[-30:]}})], "completion_tokens": 20,
+            "route": "/v1/completions",
+        }
+        for n, prompt in enumerate(prompts)
+    ]  # fmt: skip
+    folder.mkdir(parents=True, exist_ok=True)
+    pq.write_table(pa.Table.from_pylist(rows), folder / f"requests-{name}.parquet")
+
+
+@pytest.mark.parametrize("is_changed", [True, False], ids=["other things", "the same as ever"])
+def test_a_watch_sees_that_other_things_are_asked(
+    demo: ModuleType,
+    is_changed: bool,
+    home: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Thirty answers of before, twenty of after, as the demo has them; what was asked before `since` is neither."""
+    watch = importlib.import_module("jobs.demo_watch")
+    monkeypatch.setattr(watch, "_SETTLE_S", 0.0)
+    monkeypatch.setattr(watch, "Load", Answered)
+    items = load_items(load_suite(ROOT / "jobs" / "suites" / "tool_calls.yaml")).items
+    frame = "<|im_start|>user\n{}<|im_end|>\n"
+    asked = [frame.format(one.prompt[-1]["content"]) for one in items]  # type: ignore[index]
+    records = records_with([1.0] * len(items))
+    records = [
+        replace(one, item_id=item.id, prompt=text)
+        for one, item, text in zip(records, items, asked, strict=True)
+    ]
+    evaluation = SimpleNamespace(records={"tool-calls": records})
+    others = watch.other_prompts(40, evaluation, items[0])
+    assert len(others) == 40 and all(
+        one.startswith("<|im_start|>user\n") and one.endswith("<|im_end|>\n") for one in others
+    )
+    assert not any(str(items[0].prompt[-1]["content"]) in one for one in others)  # type: ignore[index]
+
+    write_log("old", ["something else"] * 50, 900.0)
+    write_log("usual", asked[:30], 120.0)
+    usual = Load("http://nowhere", "demo-tool-calls", asked)
+    since, prompts = time.time() - 300, others if is_changed else asked[20:]
+    if is_changed:
+        watch.show_drift(usual, "demo-tool-calls@1.0.0", since, prompts)
+        told = capsys.readouterr().out
+        assert told.startswith("seen in the first 20 answers, beside 30 of before, score "), told
+        assert "would order a retraining (demo-000001): drift/score above 1" in told
+        assert "prompt: vocabulary" in told and "approval" not in told, told
+    else:
+        with pytest.raises(EndpointError, match="nobody has seen"):
+            watch.show_drift(usual, "demo-tool-calls@1.0.0", since, prompts)
 
 
 def test_ctrl_c_between_two_steps_is_130(demo: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
