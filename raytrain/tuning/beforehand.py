@@ -10,7 +10,7 @@ from raytrain.errors import PlatformError
 from raytrain.runs.records import Records
 from raytrain.tuning.placement import Placement
 from raytrain.tuning.population import num_generations
-from raytrain.tuning.schedulers import check_comparable
+from raytrain.tuning.schedulers import told_of_scheduler
 from raytrain.tuning.spec import TuneRecipe
 from raytrain.tuning.study import TrialView
 
@@ -18,11 +18,11 @@ _LOOK_EVERY_S = 1.0
 
 
 def told_beforehand(recipe: TuneRecipe, placement: Placement, trials: Sequence[TrialView]) -> Iterator[str]:
-    """Raises ConfigError for a scheduler that has nothing to compare."""
-    not_compared = check_comparable(recipe)
+    """What a person should know of the trials that will be made, a sentence each."""
     yield placement.told
-    if not_compared:
-        yield not_compared
+    told = told_of_scheduler(recipe)
+    if told is not None:
+        yield told
     if recipe.scheduler == "pbt":
         size, count = recipe.search.population.size, num_generations(recipe)
         yield f"a population of {size}, {count} stretches each: {size * count} trials; num_trials is not used"

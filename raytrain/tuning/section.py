@@ -146,11 +146,11 @@ class SearchSection(Section):
     objectives: list[ObjectiveSection] = Field(default_factory=list)
     """What is looked for; several give a Pareto front; none = `train.monitor` with its `mode`."""
     sampler: SamplerName = "tpe"
-    """What chooses the values: tpe, cmaes or gp learn from the trials before; nsga2 is for several objectives; random;
-    grid = every combination once, whatever num_trials says."""
+    """What chooses the values: tpe, cmaes (one objective) or gp (whole trials alone) learn from the trials before;
+    nsga2 is for several objectives; random; grid = every combination once, whatever num_trials says."""
     scheduler: SchedulerName = "auto"
-    """What ends trials early: asha, hyperband or median; pbt = a population; auto = asha, none with several
-    objectives."""
+    """What ends trials early: asha, hyperband or median; pbt = a population; auto = asha, or none: with several
+    objectives, with one that is known at the end alone, and with a sampler that learns from whole trials alone."""
     min_steps: Annotated[int, Field(gt=0)] | None = None
     """Steps that every trial may make before it is compared; null = `train.eval_every`, and a ninth of
     `train.max_steps` at least."""

@@ -15,6 +15,7 @@ from raytrain.errors import ConfigError
 from raytrain.runs.cost import cost_of
 from raytrain.storage.manifest import digest_of
 from raytrain.training.spec import RunSpec, recipe_name, spec_from_document
+from raytrain.tuning.schedulers import check_comparable, chosen_scheduler
 from raytrain.tuning.section import ObjectiveSection, SearchSection
 from raytrain.tuning.space import Space, build_space
 
@@ -58,10 +59,8 @@ class TuneRecipe:
 
     @property
     def scheduler(self) -> str:
-        """The scheduler that `auto` stands for."""
-        if self.search.scheduler != "auto":
-            return self.search.scheduler
-        return "asha" if len(self.objectives) == 1 else "none"
+        """The scheduler, or the one that `auto` stands for."""
+        return chosen_scheduler(self)
 
     @property
     def identity(self) -> str:
@@ -119,6 +118,7 @@ def _without_pipeline(document: Document) -> Document:
 
 
 def _check_scheduler(recipe: TuneRecipe) -> None:
+    check_comparable(recipe)
     if recipe.scheduler == "pbt":
         from raytrain.tuning.population import check_population
 

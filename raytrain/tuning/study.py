@@ -22,7 +22,7 @@ from raytrain.storage.database import (
     translated_database_errors,
 )
 from raytrain.tuning.samplers import build_sampler
-from raytrain.tuning.schedulers import build_pruner
+from raytrain.tuning.schedulers import ENDING_EARLY, build_pruner
 from raytrain.tuning.section import ObjectiveSection
 from raytrain.tuning.space import Params, Values
 from raytrain.tuning.spec import TuneRecipe
@@ -80,8 +80,9 @@ class StudyMemory:
             pruner=build_pruner(recipe),
         )
         num_known = len(self.study.get_trials(deepcopy=False))
-        ends_early = recipe.scheduler in ("asha", "hyperband", "median")
-        self.study.sampler = build_sampler(recipe.search, num_known, ends_early=ends_early)
+        self.study.sampler = build_sampler(
+            recipe.search, num_known, ends_early=recipe.scheduler in ENDING_EARLY
+        )
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             self.study.set_metric_names(recipe.metrics)  # plots and the dashboard show them
@@ -205,6 +206,8 @@ class TrialMemory:
             pruner=build_pruner(recipe),
         )
         self._is_single = len(recipe.objectives) == 1
+        # Not nan, which CMA-ES cannot put in order.
+        self._worst = math.inf if recipe.objectives[0].mode == "min" else -math.inf
         self._trial = optuna.Trial(study, trial_id_of(study, number))
 
     def report(self, value: float, global_step: int) -> bool:
@@ -214,7 +217,7 @@ class TrialMemory:
             return False
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # a step that a resumed run makes again is told again
-            self._trial.report(value if math.isfinite(value) else math.nan, global_step)
+            self._trial.report(value if math.isfinite(value) else self._worst, global_step)
         return bool(self._trial.should_prune())
 
     def end_early(self, reason: str, global_step: int) -> None:
