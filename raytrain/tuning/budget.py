@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from raytrain.cluster.section import WorkersSection
-from raytrain.runs.cost import cost_of
-from raytrain.runs.cost_section import CostSection
+from raytrain.runs.cost import Cost
 from raytrain.tuning.section import BudgetSection
 
 GB = 1e9
@@ -18,7 +16,8 @@ class Spent:
     """What a search has taken so far, over all its commands."""
 
     search_s: float
-    trials_s: float
+    trials: Sequence[Cost]
+    """Of each trial and of the probe, by the workers that it has."""
     disk_bytes: int
 
 
@@ -34,17 +33,16 @@ class Kept:
     result_bytes: int
 
 
-def exhausted(
-    budget: BudgetSection, scaling: WorkersSection, prices: CostSection, spent: Spent
-) -> str | None:
+def exhausted(budget: BudgetSection, spent: Spent) -> str | None:
     """The limit that is reached, in words; None where there is some of everything left."""
-    cost = cost_of(spent.trials_s, scaling, prices)
+    gpu_hours = sum(one.gpu_hours for one in spent.trials)
+    money = sum(one.money or 0.0 for one in spent.trials)
     if budget.hours is not None and spent.search_s >= 3600 * budget.hours:
         return f"search.budget.hours: {spent.search_s / 3600:.3g} of {budget.hours:g} hours are over"
-    if budget.gpu_hours is not None and cost.gpu_hours >= budget.gpu_hours:
-        return f"search.budget.gpu_hours: {cost.gpu_hours:.3g} of {budget.gpu_hours:g} are used"
-    if budget.cost is not None and cost.money is not None and cost.money >= budget.cost:
-        return f"search.budget.cost: {cost.money:.4g} of {budget.cost:g} {cost.currency} is spent"
+    if budget.gpu_hours is not None and gpu_hours >= budget.gpu_hours:
+        return f"search.budget.gpu_hours: {gpu_hours:.3g} of {budget.gpu_hours:g} are used"
+    if budget.cost is not None and money >= budget.cost:
+        return f"search.budget.cost: {money:.4g} of {budget.cost:g} {spent.trials[0].currency} is spent"
     if budget.disk_gb is not None and spent.disk_bytes >= budget.disk_gb * GB:
         return (
             f"search.budget.disk_gb: {spent.disk_bytes / GB:.3g} of {budget.disk_gb:g} GB are used, "

@@ -73,7 +73,8 @@ class Chooser:
             told = f"{error.what}: {error.why}"
             self._memory.tell_pruned(number, told)
             self._note(f"trial {number} is not made: {told}")
-            self.failed(number, told)
+            if self._recipe.search.sampler != "grid":  # whose other points are given, and may be allowed
+                self.failed(number, told)
             return False
         return True
 

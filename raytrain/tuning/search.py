@@ -34,6 +34,7 @@ from raytrain.tuning.spec import TuneRecipe
 from raytrain.tuning.study import StudyMemory
 from raytrain.tuning.task import TrialTask, probe_run_id
 from raytrain.tuning.trial import TrialContext
+from raytrain.tuning.trial_costs import TrialCosts
 from raytrain.tuning.tuner import build_tuner, dashboard, explain_failure, place_trials
 from raytrain.tuning.warm_start import warm_start
 
@@ -94,7 +95,7 @@ class _Search:
         self.forecast: Forecast | None = None
         self._began = time.monotonic()
         self._before_s = float(self.memory.kept("search_s") or 0.0)
-        self._probe_s = 0.0
+        self._costs = TrialCosts(recipe)
         self._searcher: Any = None
         self._ended_by: str | None = None
         self._beat_at = self._looked_at = -1e9
@@ -174,7 +175,7 @@ class _Search:
             self.memory, max_concurrent=placement.at_once, on_ended=self._on_ended, on_note=self.note
         )
         self.disk.drop_left_behind()
-        self._probe_s = seconds_of(self.records, probe_run_id(self.run_id))
+        self._costs.probe_s = seconds_of(self.records, probe_run_id(self.run_id))
         self._look()  # nothing is begun where an earlier command has used the budget
         failure: list[BaseException] = []
 
@@ -239,14 +240,13 @@ class _Search:
     def _look(self, *, now: bool = False) -> None:
         """Show the trials, and hold them against the budget."""
         self._looked_at = time.monotonic()
-        budget, spec = self.recipe.search.budget, self.recipe.spec
+        budget = self.recipe.search.budget
         rows = self.rows()
         self.observer.trials(rows, self.recipe.metrics, self.num_trials)
         limit = None if budget.disk_gb is None else budget.disk_gb * GB
         used = 0 if limit is None else self.disk.make_room(limit)
-        trials_s = self._probe_s + sum(self._spent_s(row) for row in rows)
-        spent = Spent(self._search_s(), trials_s, used)
-        reason = exhausted(budget, spec.scaling, spec.cost, spent)
+        trials = [self._costs.of_trial(row.view, self._spent_s(row)) for row in rows]
+        reason = exhausted(budget, Spent(self._search_s(), [self._costs.of_probe(), *trials], used))
         if reason is not None and not now:
             self._searcher.stop(reason)
 

@@ -53,6 +53,17 @@ class InPlaceOfRay:
         """Nothing to show."""
 
 
+class HeadThere:
+    """A head that always answers; to ask Ray for the real one would start one."""
+
+    @classmethod
+    def of_cluster(cls, _subject: str) -> HeadThere:
+        return cls()
+
+    def look(self) -> None:
+        """It is there."""
+
+
 @pytest.fixture
 def ray(monkeypatch: pytest.MonkeyPatch) -> InPlaceOfRay:
     ray = InPlaceOfRay()
@@ -60,6 +71,7 @@ def ray(monkeypatch: pytest.MonkeyPatch) -> InPlaceOfRay:
     monkeypatch.setattr(search, "build_tuner", ray.build)
     monkeypatch.setattr(search, "place_trials", lambda *_: Placement(1, "as the test wants it"))
     monkeypatch.setattr(search, "prepare_dataset", lambda *_: None)
+    monkeypatch.setattr(search, "HeadWatch", HeadThere)
     monkeypatch.setattr(search, "dashboard", lambda: None)
     monkeypatch.setattr(search, "_LOOK_EVERY_S", 0.0)
     monkeypatch.setattr(search, "_BEAT_EVERY_S", 0.0)

@@ -8,6 +8,7 @@ import pytest
 from conftest_search import RecipeMaker
 
 from raytrain.errors import ConfigError
+from raytrain.runs.cost import cost_of
 from raytrain.runs.cost_section import CostSection
 from raytrain.training.section import ScalingSection
 from raytrain.tuning.budget import Drop, Kept, Spent, choose_to_drop, exhausted
@@ -53,20 +54,24 @@ def test_trials_at_once(
 @pytest.mark.parametrize(
     ("budget", "spent", "word"),
     [
-        ({}, Spent(1e9, 1e9, 10**15), None),
-        ({"hours": 1}, Spent(3599, 1e9, 0), None),
-        ({"hours": 1}, Spent(3600, 0, 0), "hours"),
-        ({"gpu_hours": 4}, Spent(0, 3600, 0), None),
-        ({"gpu_hours": 4}, Spent(0, 7200, 0), "gpu_hours"),
-        ({"cost": 10}, Spent(0, 3599, 0), None),
-        ({"cost": 10}, Spent(0, 7200, 0), "cost"),
-        ({"disk_gb": 1}, Spent(0, 0, 999_999_999), None),
-        ({"disk_gb": 1}, Spent(0, 0, 10**9), "disk_gb"),
+        ({}, (1e9, [1e9], 10**15), None),
+        ({"hours": 1}, (3599, [1e9], 0), None),
+        ({"hours": 1}, (3600, [0], 0), "hours"),
+        ({"gpu_hours": 4}, (0, [3000, 600], 0), None),
+        ({"gpu_hours": 4}, (0, [3600, 3600], 0), "gpu_hours"),
+        ({"cost": 10}, (0, [3000, 599], 0), None),
+        ({"cost": 10}, (0, [7100, 100], 0), "cost"),
+        ({"disk_gb": 1}, (0, [0], 999_999_999), None),
+        ({"disk_gb": 1}, (0, [0], 10**9), "disk_gb"),
     ],
 )
-def test_each_limit_ends_the_search(budget: dict[str, float], spent: Spent, word: str | None) -> None:
-    scaling = ScalingSection(num_workers=2, use_gpu=True)
-    reason = exhausted(BudgetSection(**budget), scaling, CostSection(gpu_hour=2.5), spent)
+def test_each_limit_ends_the_search(
+    budget: dict[str, float], spent: tuple[float, list[float], int], word: str | None
+) -> None:
+    scaling, prices = ScalingSection(num_workers=2, use_gpu=True), CostSection(gpu_hour=2.5)
+    search_s, trials_s, disk_bytes = spent
+    trials = [cost_of(seconds, scaling, prices) for seconds in trials_s]
+    reason = exhausted(BudgetSection(**budget), Spent(search_s, trials, disk_bytes))
     assert (reason is None) if word is None else (reason or "").startswith(f"search.budget.{word}:")
 
 

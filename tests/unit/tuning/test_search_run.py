@@ -56,6 +56,28 @@ def test_a_budget_ends_it_with_the_best_so_far_and_a_larger_one_goes_on(
     assert max(ray.made) == made + 2
 
 
+@pytest.mark.parametrize("limit", ["gpu_hours", "cost"])
+def test_a_trial_costs_what_its_own_workers_do(
+    tune_recipe: RecipeMaker, ray: InPlaceOfRay, limit: str
+) -> None:
+    """The recipe has one worker with a GPU; each trial has 8, and takes 0.2 s at least."""
+    space = {
+        "scaling.num_workers": {"type": "choice", "choices": [8]},
+        "train.learning_rate": {"type": "float", "low": 1e-5, "high": 1e-1},
+    }
+    ray.seconds = 0.2
+    given = {"gpu_hours": 8 * 0.5 / 3600, "cost": 8 * 0.5}
+    recipe = tune_recipe(
+        "scaling.use_gpu=true", "cost.gpu_hour=3600", f"search.budget.{limit}={given[limit]}",
+        "search.num_trials=12", space=space,
+    )  # fmt: skip
+    found = tune(recipe, ray)
+    assert found.ended_by.startswith(f"search.budget.{limit}: ")
+    assert len(ray.made) <= 4, "the time of 8 GPUs is over after two or three trials"
+    again = tune(recipe, ray)
+    assert again.ended_by.startswith(f"search.budget.{limit}: "), "also by what the study has kept"
+
+
 def test_what_a_killed_command_and_the_probe_took_counts(tune_recipe: RecipeMaker, ray: InPlaceOfRay) -> None:
     recipe = tune_recipe("search.num_trials=1", "search.budget.cost=1", "cost.cpu_hour=3")
     kept: list[float] = []

@@ -261,6 +261,25 @@ def test_a_grid_is_made_once_and_then_over(tune_recipe: RecipeMaker) -> None:
     assert len(set(seen)) == 6
 
 
+def test_points_of_a_grid_that_are_refused_end_nothing(tune_recipe: RecipeMaker) -> None:
+    space = {
+        LEARNING_RATE: {"type": "choice", "choices": [1e-4, 1e-3, 1e-2]},
+        "train.min_learning_rate": {"type": "choice", "choices": [2e-4, 3e-4, 5e-4, 8e-4]},
+    }
+    recipe = tune_recipe("search.sampler=grid", "search.max_failed_trials=2", space=space)
+    memory = StudyMemory(recipe, "s")
+    notes: list[str] = []
+    chooser = Chooser(memory, notes.append)
+    made = []
+    while (task := chooser.next()) != "finished":
+        assert isinstance(task, TrialTask)
+        made.append((task.values[LEARNING_RATE], task.values["train.min_learning_rate"]))
+        memory.tell_complete(task.number, [0.0])
+    assert made == [(rate, least) for rate in (1e-3, 1e-2) for least in (2e-4, 3e-4, 5e-4, 8e-4)]
+    assert memory.counts() == {"pruned": 4, "complete": 8}, "each point once"
+    assert len(notes) == 4, "each refused one is told"
+
+
 @pytest.mark.parametrize("sampler", ["tpe", "cmaes", "gp", "random", "nsga2"])
 def test_each_sampler_learns_through_the_storage(tune_recipe: RecipeMaker, sampler: str) -> None:
     space = {
