@@ -88,6 +88,22 @@ def build(model: type[ModelT], document: Document) -> ModelT:
         ) from error
 
 
+def fault_of_value(model: type[BaseModel], document: Document, path: KeyPath) -> tuple[str, str] | None:
+    """What is wrong with the value at `path` by itself, and what the key means; None where nothing is.
+
+    A fault that several keys have together is no fault of one of them, nor is a key that only another kind of its
+    section has.
+    """
+    try:
+        model.model_validate(document.values)
+    except ValidationError as error:
+        for fault in error.errors(include_url=False):
+            is_here = _written_path(document.values, tuple(fault["loc"]))[: len(path)] == path
+            if is_here and fault["type"] not in ("extra_forbidden", "missing"):
+                return _plain(dict(fault)), _why(model, document, dict(fault))
+    return None
+
+
 def _untagged(values: Any, fault: dict[str, Any]) -> dict[str, Any]:
     """A fault of a whole section that is one of several kinds, without the kind at the end of its location."""
     *above, last = fault["loc"] or ("",)

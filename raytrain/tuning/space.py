@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from raytrain.config.document import Document
+from raytrain.config.document import Document, KeyPath
 from raytrain.config.recipe import known_keys, nearest
 from raytrain.errors import ConfigError
 from raytrain.training.spec import RunSpec
@@ -130,7 +130,7 @@ def build_space(ranges: Mapping[str, Range], document: Document) -> Space:
 
 
 def _check_key(key: str, place: str) -> None:
-    parts: tuple[str | int, ...] = tuple(int(one) if one.isdigit() else one for one in key.split("."))
+    parts = key_path(key)
     top = str(parts[0])
     if top in _NOT_SEARCHED:
         raise ConfigError(
@@ -157,6 +157,11 @@ def _check_key(key: str, place: str) -> None:
             why="a range gives one value",
             fix=f"name one of its keys: {', '.join(f'{key}.{name}' for name in sorted(below)[:5])} …",
         )
+
+
+def key_path(key: str) -> KeyPath:
+    """The way to a dotted key, with the places in lists as numbers."""
+    return tuple(int(one) if one.isdigit() else one for one in key.split("."))
 
 
 def value_at(config: Mapping[str, Any], key: str) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from raytrain.errors import ConfigError
 from raytrain.runs.cost import cost_of
 from raytrain.storage.manifest import digest_of
 from raytrain.training.spec import RunSpec, recipe_name, spec_from_document
+from raytrain.tuning.range_values import check_values, tried_values
 from raytrain.tuning.schedulers import check_comparable, chosen_scheduler
 from raytrain.tuning.section import ObjectiveSection, SearchSection
 from raytrain.tuning.space import Space, build_space
@@ -105,7 +107,7 @@ def tune_recipe(document: Document, *, default_name: str) -> TuneRecipe:
         whole.search,
         Document(alone, document.origins, document.form),
     )
-    _ = recipe.space  # checked now
+    check_values(recipe.space, recipe.document, recipe.spec.name)
     _check_scheduler(recipe)
     _check_prices(recipe)
     return recipe
@@ -126,13 +128,25 @@ def _check_scheduler(recipe: TuneRecipe) -> None:
 
 
 def _check_prices(recipe: TuneRecipe) -> None:
-    spec, limit = recipe.spec, recipe.search.budget.cost
-    if limit is not None and cost_of(3600.0, spec.scaling, spec.cost).money is None:
+    limit = recipe.search.budget.cost
+    if limit is not None and any(
+        cost_of(3600.0, spec.scaling, spec.cost).money is None for spec in _specs_by_workers(recipe)
+    ):
         raise ConfigError(
             f"search.budget.cost: {limit:g} cannot be held",
-            why="the recipe has no price for what its workers take",
+            why="the recipe has no price for what its workers take, or those of a trial",
             fix="set cost.cpu_hour, cost.gpu_hour or cost.instance; docs/reference.md lists them",
         )
+
+
+def _specs_by_workers(recipe: TuneRecipe) -> Iterator[RunSpec]:
+    """The recipe, and beside it with each searched value of its workers alone."""
+    yield recipe.spec
+    for key, one in recipe.space.ranges.items():
+        if key.startswith("scaling."):
+            for _, value in tried_values(one):
+                with contextlib.suppress(ConfigError):  # allowed only beside another value
+                    yield recipe.trial_spec({key: value})
 
 
 def with_dotted_space(document: Document) -> Document:

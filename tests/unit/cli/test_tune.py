@@ -70,6 +70,15 @@ def test_json_is_one_object(recipe: Path, asked: dict[str, Any], capsys: pytest.
     assert (asked["fresh"], asked["address"]) == (True, "auto")
 
 
+@pytest.mark.parametrize("command", [["tune"], ["config", "check"]])
+def test_a_value_that_a_key_never_takes_ends_it_before_ray_starts(
+    recipe: Path, asked: dict[str, Any], capsys: pytest.CaptureFixture[str], command: list[str]
+) -> None:
+    assert run([*command, str(recipe), "search.space.train.learning_rate.high=100"]) == 2
+    assert "less than 10 (got 100" in " ".join(capsys.readouterr().err.split())
+    assert asked == {}
+
+
 def test_a_queue_can_tell_a_search_that_was_stopped_from_one_that_is_done(
     recipe: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

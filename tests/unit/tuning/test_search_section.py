@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -69,6 +70,56 @@ def test_a_search_key_that_is_no_recipe_key(tmp_path: Path, key: str, told: str)
     error = refused(place)
     assert told in str(error)
     assert error.what.startswith(f"{place}:5: search.space.{key}")
+
+
+@pytest.mark.parametrize(
+    ("key", "written", "told", "line"),
+    [
+        ("adapter.lora_rank", "{type: float, low: 2, high: 32}", "valid integer", 5),
+        ("adapter.lora_rank", "{type: int, low: 0, high: 32}", "must be 1 or more", 5),
+        ("train.learning_rate", "{type: choice, choices: [1e-3, abc]}", "valid number", 5),
+        ("train.learning_rate", "{type: float, low: 50, high: 100}", "less than 10 (got 50.0)", 5),
+        ("train.learning_rate", "\n      type: float\n      low: 1e-3\n      high: 100", "(got 100.0)", 8),
+        ("train.schedule", "{type: choice, choices: [linear, sine]}", "(got 'sine')", 5),
+        ("train.schedule", "{type: int, low: 1, high: 2}", "(got 1)", 5),
+        ("data.sources.3.path", "{type: choice, choices: [a, b]}", "no element 3", 5),
+        ("data.sources.0.path", "{type: choice, choices: [a, b]}", "lies inside a plain value", 5),
+    ],
+)
+def test_a_range_with_a_value_that_its_key_never_takes(
+    tmp_path: Path, key: str, written: str, told: str, line: int
+) -> None:
+    error = refused(write(tmp_path / "a.yaml", f"search:\n  space:\n    {key}: {written}\n"))
+    assert error.what.startswith(f"{tmp_path / 'a.yaml'}:{line}: search.space.{key}: ")
+    assert told in error.what
+
+
+@pytest.mark.parametrize(
+    "space",
+    [
+        {LEARNING_RATE: {"type": "int", "low": 1, "high": 2}},
+        {"adapter.lora_rank": {"type": "float", "low": 2, "high": 8, "step": 2}},
+        {"train.eval_every": {"type": "choice", "choices": [0, 5]}},
+        # Allowed beside some values of the other alone, which each trial is checked for.
+        {
+            LEARNING_RATE: {"type": "float", "low": 1e-5, "high": 1e-2, "log": True},
+            "train.min_learning_rate": {"type": "float", "low": 2e-3, "high": 5e-3},
+        },
+        {"scaling.strategy": {"type": "choice", "choices": ["ddp", "deepspeed"]}},
+        {"train.precision": {"type": "choice", "choices": ["float32", "float16"]}},
+    ],
+)
+def test_what_its_key_takes_also_if_not_beside_every_other(
+    tune_recipe: RecipeMaker, space: dict[str, Any]
+) -> None:
+    assert sorted(tune_recipe(space=space).space.ranges) == sorted(space)
+
+
+def test_searched_workers_without_a_price(tune_recipe: RecipeMaker) -> None:
+    space = {"scaling.use_gpu": {"type": "choice", "choices": [False, True]}}
+    assert tune_recipe("cost.cpu_hour=1", "cost.gpu_hour=3", "search.budget.cost=5", space=space)
+    with pytest.raises(ConfigError, match=r"search\.budget\.cost: 5 cannot be held"):
+        tune_recipe("cost.cpu_hour=1", "search.budget.cost=5", space=space)
 
 
 def test_a_recipe_without_a_search_is_told_what_to_add(tmp_path: Path) -> None:
