@@ -226,18 +226,23 @@ def rebuild(
 
 @app.command("migrate")
 def migrate(as_json: JsonOption = False) -> None:
-    """Bring the records database to this raytrain's tables, forward only; a SQLite file needs no asking."""
+    """Bring the records database to this raytrain's tables, forward only; of a SQLite file those of searches alone
+    need asking."""
     from raytrain.runs.schema import migrate as bring_up
     from raytrain.storage.database import open_database
+    from raytrain.tuning.study_storage import upgrade_storage
 
     engine = open_database()
     result = bring_up(engine)
     engine.dispose()
+    searches = upgrade_storage()
 
     def show(console: Console) -> None:
-        if result.before == result.after:
-            console.print(f"nothing to do: the database has schema {result.after}", highlight=False)
-        else:
-            console.print(f"from schema {result.before or 'none'} to {result.after}", highlight=False)
+        for subject, one in (("the database", result), ("its part for searches", searches)):
+            if one is not None and one.before == one.after:
+                console.print(f"nothing to do: {subject} has schema {one.after}", highlight=False)
+            elif one is not None:
+                told = f"{subject}: from schema {one.before or 'none'} to {one.after}"
+                console.print(told, highlight=False)
 
-    emit(vars(result), as_json, show)
+    emit({**vars(result), "searches": vars(searches) if searches else None}, as_json, show)

@@ -6,7 +6,7 @@ import socket
 from collections.abc import Callable
 
 from raytrain.errors import ConfigError
-from raytrain.tuning.study import open_storage
+from raytrain.tuning.study_storage import open_storage
 
 _HOST = "127.0.0.1"
 

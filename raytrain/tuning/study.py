@@ -6,7 +6,6 @@ those that still are. What a trial is besides (its run, its reason, its cost) st
 
 from __future__ import annotations
 
-import logging
 import math
 import warnings
 from collections import Counter
@@ -15,17 +14,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from raytrain.errors import ConfigError
-from raytrain.storage.database import (
-    LOCK_TIMEOUT_S,
-    database_url,
-    open_database,
-    translated_database_errors,
-)
 from raytrain.tuning.samplers import build_sampler
 from raytrain.tuning.schedulers import ENDING_EARLY, build_pruner
 from raytrain.tuning.section import ObjectiveSection
 from raytrain.tuning.space import Params, Values
 from raytrain.tuning.spec import TuneRecipe
+from raytrain.tuning.study_storage import open_storage
 
 if TYPE_CHECKING:
     import optuna
@@ -228,30 +222,6 @@ class TrialMemory:
         """Why and where this trial ended, as an earlier process of it has decided."""
         kept = self._trial.user_attrs.get(ENDS_EARLY)
         return None if kept is None else (kept["reason"], kept["global_step"])
-
-
-def open_storage(url: str | None = None) -> Any:
-    """Optuna's storage in the records database, with tables of its own. Raises StorageError where it cannot be had."""
-    import optuna
-    import sqlalchemy
-
-    engine = open_database(url)
-    options: dict[str, Any] = {}
-    if engine.dialect.name == "sqlite":
-        options = {"connect_args": {"timeout": LOCK_TIMEOUT_S}}
-    logging.getLogger("alembic").setLevel(logging.WARNING)
-    with translated_database_errors(engine):
-        engine.connect().close()  # makes a SQLite file with the write-ahead log, which stays its mode
-        storage = optuna.storages.RDBStorage(url or database_url(), engine_kwargs=options)
-    if engine.dialect.name == "sqlite":
-
-        @sqlalchemy.event.listens_for(storage.engine, "connect")
-        def _as_the_records(connection: Any, _record: Any) -> None:
-            connection.execute("PRAGMA synchronous=NORMAL")
-
-        storage.engine.dispose()
-    engine.dispose()
-    return storage
 
 
 def trial_id_of(study: Any, number: int) -> int:

@@ -50,30 +50,45 @@ def run_trial(config: dict[str, Any], context: TrialContext) -> None:
     ray.tune.report({"ended": carry_out(config["task"], context, ray.tune.report)})
 
 
+@dataclass
+class Reached:
+    """How far a trial has come, also where something ends it."""
+
+    global_step: int = 0
+
+
 def carry_out(task: TrialTask, context: TrialContext, tell: Callable[[dict[str, Any]], None]) -> Ended:
     """Train, and say how it ended."""
-    records = open_records()
-    recipe = context.recipe
+    reached = Reached()
+    try:
+        return _ended(task, context, tell, reached)
+    except PlatformError as error:
+        ending: Ending = "outage" if _is_outage(error, context.recipe) else "failed"
+        return Ended(ending, f"{error.what}: {error.why}", error.fix, global_step=reached.global_step)
+    except Exception as error:  # noqa: BLE001 - told to the driver, which judges it
+        # Ray would only try again what fails again, and tell the driver of it as a traceback.
+        return Ended("failed", f"{type(error).__name__}: {error}")
+
+
+def _ended(
+    task: TrialTask, context: TrialContext, tell: Callable[[dict[str, Any]], None], reached: Reached
+) -> Ended:
+    """Raises what training, the records and the study raise."""
+    records, recipe = open_records(), context.recipe
     memory = TrialMemory(recipe, context.study_name, task.number)
     ended_early = memory.ends_early()
     if ended_early is not None:
         return Ended("pruned", ended_early[0], global_step=ended_early[1])
-    watcher = TrialWatcher(memory, recipe.metrics[0], tell)
+    watcher = TrialWatcher(memory, recipe.metrics[0], tell, reached)
+    spec = recipe.trial_spec(task.values)
+    wait_for_former_owner(records, task.run_id)
+    if task.donor is not None:
+        spec = take_over(task.donor, spec, task.run_id)
     try:
-        spec = recipe.trial_spec(task.values)
-        wait_for_former_owner(records, task.run_id)
-        if task.donor is not None:
-            spec = take_over(task.donor, spec, task.run_id)
         result = train(spec, run_id=task.run_id, observer=watcher, verbose=context.verbose)
     except DivergedError as error:
-        memory.report(math.nan, watcher.global_step + 1)
-        return Ended("pruned", f"{error.what}: {error.why}", global_step=watcher.global_step)
-    except PlatformError as error:
-        ending: Ending = "outage" if _is_outage(error, recipe) else "failed"
-        return Ended(ending, f"{error.what}: {error.why}", error.fix, global_step=watcher.global_step)
-    except Exception as error:  # noqa: BLE001 - told to the driver, which judges it
-        # Ray would only try again what fails again, and tell the driver of it as a traceback.
-        return Ended("failed", f"{type(error).__name__}: {error}")
+        memory.report(math.nan, reached.global_step + 1)
+        return Ended("pruned", f"{error.what}: {error.why}", global_step=reached.global_step)
     if result.state != "succeeded":
         state: Ending = "pruned" if watcher.is_pruned else "stopped"
         return Ended(state, watcher.reason or "asked to stop", global_step=result.global_step)
@@ -97,13 +112,15 @@ def _is_outage(error: PlatformError, recipe: TuneRecipe) -> bool:
 class TrialWatcher(Silent):
     """Observes the run: tells Ray Tune how it goes, and asks the study whether it should go on."""
 
-    def __init__(self, memory: TrialMemory, metric: str, tell: Callable[[dict[str, Any]], None]) -> None:
+    def __init__(
+        self, memory: TrialMemory, metric: str, tell: Callable[[dict[str, Any]], None], reached: Reached
+    ) -> None:
         self._memory = memory
+        self._reached = reached
         self._metric = metric
         self._tell = tell
         self._told_at = -_TELL_EVERY_S
         self._max_steps = 0
-        self.global_step = 0
         self.reason: str | None = None
 
     @property
@@ -114,7 +131,7 @@ class TrialWatcher(Silent):
         self._max_steps = max_steps
 
     def metrics(self, global_step: int, metrics: dict[str, float]) -> None:
-        self.global_step = global_step
+        self._reached.global_step = global_step
         value = metrics.get(self._metric)
         if value is not None:
             self._judge(value, global_step)

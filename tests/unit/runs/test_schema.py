@@ -88,12 +88,12 @@ def test_an_older_database_keeps_what_is_in_it(
         with pytest.raises(StorageError, match="has schema 0001") as caught:
             open_records()
         assert "older raytrain" in caught.value.why and "`raytrain runs migrate`" in caught.value.fix
-        assert told("runs", "migrate") == (0, {"before": "0001", "after": schema.HEAD})
+        assert told("runs", "migrate") == (0, {"before": "0001", "after": schema.HEAD, "searches": None})
     records = open_records()
     run = records.get_run("old-1")
     assert (run.state, run.global_step, run.error) == ("succeeded", 40, None)
     assert records.metrics("old-1")["train/loss"][0].value == 2.5
-    assert told("runs", "migrate") == (0, {"before": schema.HEAD, "after": schema.HEAD})
+    assert told("runs", "migrate") == (0, {"before": schema.HEAD, "after": schema.HEAD, "searches": None})
     with records.engine.connect() as connection:
         seen = connection.exec_driver_sql("SELECT version FROM raytrain_schema").scalar()
     assert seen == 2, "the raytrain before migrations takes 1 alone"

@@ -18,7 +18,8 @@ from conftest_search import RECIPE, RecipeMaker
 from raytrain.errors import TrainingError
 from raytrain.runs.records import open_records
 from raytrain.tuning.chooser import Chooser
-from raytrain.tuning.study import StudyMemory, TrialMemory, open_storage
+from raytrain.tuning.study import StudyMemory, TrialMemory
+from raytrain.tuning.study_storage import open_storage
 from raytrain.tuning.task import TrialTask
 from raytrain.tuning.warm_start import warm_start
 
