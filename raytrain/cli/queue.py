@@ -28,7 +28,9 @@ _STEP_S = 0.2
 
 @app.command("submit")
 def submit(
-    what: Annotated[str, typer.Argument(help="A long command: train, evaluate, tune, run or retrain.")],
+    what: Annotated[
+        str, typer.Argument(help="A long command: train, evaluate, tune, pipeline (that is run) or retrain.")
+    ],
     arguments: Annotated[
         list[str] | None,
         typer.Argument(
@@ -56,11 +58,11 @@ def submit(
     as_json: JsonOption = False,
 ) -> None:
     """Put a command into a queue; a running `raytrain queue work` starts it when its turn has come."""
-    from raytrain.cli.queued_jobs import Asked, check_words, job_of, with_cost_confirmed
+    from raytrain.cli.queued_jobs import Asked, check_words, command_words, job_of, with_cost_confirmed
     from raytrain.cli.queued_search import with_trials_bounded
     from raytrain.runs.queue import views
 
-    typed = [what, *(arguments or [])]
+    typed = command_words(what, arguments or [])
     check_words(typed)
     bounded = with_trials_bounded(typed, cpus, gpus)
     words = with_cost_confirmed(bounded, yes=yes, as_json=as_json)

@@ -32,6 +32,8 @@ QueueArgument = Annotated[str, typer.Argument(metavar="[QUEUE]", help="A queue's
 QueueOption = Annotated[str, typer.Option("--queue", help="The queue that it waits in.")]
 
 LONG_COMMANDS = ("train", "evaluate", "tune", "run", "retrain")
+_OTHER_NAMES = {"pipeline": "run"}
+"""As the files of jobs/ have them."""
 _TAKE_A_RECIPE = ("train", "tune", "run")
 
 
@@ -147,6 +149,11 @@ def environment_of(pairs: Sequence[str]) -> dict[str, str]:
     return found
 
 
+def command_words(what: str, arguments: Sequence[str]) -> list[str]:
+    """The words of a command line, whichever of its names the command was given."""
+    return [_OTHER_NAMES.get(what, what), *arguments]
+
+
 def check_words(words: Sequence[str]) -> None:
     """Parse the command line as it will be, so that a slip is told now and not when its turn has come."""
     from raytrain.cli.main import command_line
@@ -158,7 +165,7 @@ def check_words(words: Sequence[str]) -> None:
         raise ConfigError(
             f"`{what}` is nothing that waits in a queue",
             why=f"long commands are: {', '.join(LONG_COMMANDS)}",
-            fix=f"did you mean `{near}`?" if near else f"run `raytrain {what}` itself",
+            fix=f"did you mean `{near}`?" if near else "give any other command here, without the queue",
         )
     if "--fresh" in rest:
         raise ConfigError(

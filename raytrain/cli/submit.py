@@ -43,11 +43,11 @@ def submit(
 ) -> int:
     """Run a command on a Ray cluster: pack this folder, send it, show the log, and end as the command does."""
     from raytrain.cli.packaged import inside, packed, zipped
-    from raytrain.cli.queued_jobs import check_words, environment_of, with_cost_confirmed
+    from raytrain.cli.queued_jobs import check_words, command_words, environment_of, with_cost_confirmed
     from raytrain.runs.job_client import connect_jobs, submit_command
 
     folder = (working_dir or Path.cwd()).resolve()
-    words = [_COMMANDS.get(what, what), *(inside(folder, word) for word in arguments or [])]
+    words = command_words(what, [inside(folder, word) for word in arguments or []])
     check_words(words)
     variables = environment_of(environment or [])
     with chdir(folder):
@@ -72,9 +72,6 @@ def submit(
         emit({**result, "state": "submitted"}, as_json, lambda out: _show_ways(out, client, submission_id))
         return 0
     return _followed(client, submission_id, result, as_json)
-
-
-_COMMANDS = {"pipeline": "run"}
 
 
 def _followed(client: Any, submission_id: str, result: dict[str, Any], as_json: bool) -> int:

@@ -6,7 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import yaml
+
 from raytrain.config.document import Document, Form, KeyPath, read_document
+from raytrain.errors import ConfigError
 
 CLUSTER = Form("cluster file", "cluster_name and provider", "clusters/", "docs/clusters.md")
 CLOUDS = ("aws", "gcp", "azure")
@@ -75,6 +78,24 @@ def read_cluster(path: Path) -> ClusterFile:
     """Read a cluster file and check it against Ray's own schema. Raises ConfigError with file, line and key."""
     from raytrain.cluster.launch.ray_schema import check_schema, ray_defaults
 
+    _refuse_manifests(path)
     document = read_document(path, CLUSTER)
     check_schema(document)
     return ClusterFile(path, document, ray_defaults(document.values["provider"]))
+
+
+def _refuse_manifests(path: Path) -> None:
+    """Raise ConfigError for what kubectl takes. What is wrong with any other file is told by who reads it."""
+    try:
+        found = list(yaml.safe_load_all(path.read_text(encoding="utf-8")))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError):
+        return
+    kinds = [
+        str(one["kind"]) for one in found if isinstance(one, dict) and {"apiVersion", "kind"} <= one.keys()
+    ]
+    if kinds:
+        raise ConfigError(
+            f"{path}: holds Kubernetes manifests ({', '.join(kinds)})",
+            why="`raytrain cluster` takes files of Ray's cluster launcher, which rents or joins machines itself",
+            fix=f"kubectl takes it: `kubectl apply -f {path}`; docs/clusters.md tells more",
+        )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -9,9 +10,12 @@ from typing import Any
 from raytrain.cluster.launch.cluster_file import ClusterFile, Finding, Level, value_at
 from raytrain.config.document import KeyPath
 
-EVERYBODY = ("0.0.0.0/0", "::/0")
+WIDEST_PREFIX = {4: 8, 6: 16}
+"""Of a range of public addresses, by IP version: the internet can be opened in two halves, too."""
 _DASHBOARD = re.compile(r"--dashboard-host[= ]\s*['\"]?([^\s'\"]+)")
 _HERE = ("127.0.0.1", "localhost", "::1")
+_PUBLISHED = re.compile(r"(?:^|\s)(?:-p|--publish(?!-all))[= ]?\s*(\S+)")
+_ALL_PUBLISHED = re.compile(r"(?:^|\s)(?:-[a-zA-Z]*P|--publish-all(?:[= ]true)?)(?=\s|$)")
 _START_KEYS = ("head_start_ray_commands", "worker_start_ray_commands")
 
 
@@ -75,10 +79,12 @@ def open_ports(cluster: ClusterFile) -> list[Finding]:
     found = [*_open_groups(cluster), *_groups_of_ray(cluster)]
     for key in ("run_options", "head_run_options", "worker_run_options"):
         for i, option in enumerate(cluster.get("docker", key) or []):
-            published = re.search(r"(?:^|\s)(?:-p|--publish)[= ]?\s*(\S+)", str(option))
-            if published and not published[1].startswith(_HERE):
+            ports = [one for one in _PUBLISHED.findall(str(option)) if not one.startswith(_HERE)]
+            if _ALL_PUBLISHED.search(str(option)):
+                ports.append("all that its image names")
+            for port in ports:
                 fix = "remove it: Ray's containers use the host's network"
-                what = f"a container's port is published on every address: {published[1]}"
+                what = f"a container's port is published on every address: {port}"
                 found.append(cluster.finding("open-port", "error", ("docker", key, i), what, fix))
     return found
 
@@ -87,7 +93,7 @@ def _open_groups(cluster: ClusterFile) -> Iterator[Finding]:
     for i, rule in enumerate(cluster.get("provider", "security_group", "IpPermissions") or []):
         ranges = [one.get("CidrIp") for one in rule.get("IpRanges") or []]
         ranges += [one.get("CidrIpv6") for one in rule.get("Ipv6Ranges") or []]
-        for everybody in (one for one in ranges if one in EVERYBODY):
+        for everybody in (one for one in ranges if _is_internet(str(one))):
             ports = f"{rule.get('FromPort', 'all')} to {rule.get('ToPort', 'all')}"
             yield cluster.finding(
                 "open-port",
@@ -96,6 +102,16 @@ def _open_groups(cluster: ClusterFile) -> Iterator[Finding]:
                 f"ports {ports} are open to {everybody}",
                 "name the addresses that you come from, or remove the rule",
             )
+
+
+def _is_internet(cidr: str) -> bool:
+    """Whether a range takes in so much of the public addresses that nobody's own network can be meant."""
+    try:
+        network = ipaddress.ip_network(cidr, strict=False)
+    except ValueError:  # a place that waits for a value
+        return False
+    is_own = network.prefixlen > 0 and network.is_private
+    return network.prefixlen < WIDEST_PREFIX[network.version] and not is_own
 
 
 def _groups_of_ray(cluster: ClusterFile) -> Iterator[Finding]:

@@ -25,7 +25,11 @@ _RAY = re.compile(
 _PYTHON = re.compile(
     r"\bpython\s*={1,2}\s*([\d.]+)|--python[= ]\s*([\d.]+)|install\.sh\s+([\d.]+)|rayproject/ray\S*-py(3\d+)|-cp(3\d+)-"
 )
-_NEWEST = re.compile(r"pip3?\s+install\b[^;&|]*\s['\"]?ray(?:\[[\w,]*\])?['\"]?(?:\s|$)")
+_NOT_ONE_VERSION = re.compile(
+    r"pip3?\s+install\b[^;&|]*\s['\"]?ray(?:\[[\w,]*\])?\s*(?:(?:[~<>!]=|[<>])[^;&|'\"\s]*)?['\"]?(?:\s|$)"
+    r"|rayproject/ray[\w-]*(?::(?!\d)[\w.-]+)?(?=['\"\s]|$)"
+)
+"""A Ray that pip chooses, or an image without a tag, or with one that names no version: latest, nightly."""
 
 
 def missing_disks(cluster: ClusterFile) -> list[Finding]:
@@ -33,7 +37,7 @@ def missing_disks(cluster: ClusterFile) -> list[Finding]:
     found = []
     for node in node_types(cluster):
         fix = f"say a disk of {LEAST_DISK_GIB} GiB or more"
-        if node.disk_gib is None:
+        if not node.disk_gib:
             what = f"{node.name} has no disk of a size that is said: the image's own may hold 8 GiB"
             found.append(cluster.finding("missing-disk", "error", node.disk_key, what, fix))
         elif node.disk_gib < LEAST_DISK_GIB:
@@ -87,9 +91,9 @@ def other_versions(cluster: ClusterFile, ray_version: str, python_version: str) 
                 what = f"brings Python {version}; here it is {python_version}, and Ray does not join other versions"
                 fix = f"take Python {'.'.join(python_version.split('.')[:2])}"
                 found.append(cluster.finding("other-version", "error", key, what, fix))
-        if _NEWEST.search(text):
+        if _NOT_ONE_VERSION.search(text):
             what = f"brings whichever Ray is newest on that day; here it is {ray_version}"
-            fix = f"install ray=={ray_version}"
+            fix = f"install ray=={ray_version}, or take an image of it"
             found.append(cluster.finding("other-version", "error", key, what, fix))
     return found
 

@@ -6,6 +6,7 @@ import contextlib
 import copy
 import io
 import json
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -76,10 +77,21 @@ def _prepared(values: dict[str, Any]) -> str | None:
 
     printed = io.StringIO()
     try:
-        # It tells of some faults on the terminal, and raises an error without words.
-        with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
+        # It tells of some faults on the terminal, and raises an error without words; and it logs what it fills in.
+        with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed), _without_notes():
             validate_config(prepare_config(copy.deepcopy(values)))
     except Exception as error:  # noqa: BLE001  Ray raises whatever its code meets
         said = [line.strip() for line in printed.getvalue().splitlines() if line.strip()]
         return str(error).strip() or " ".join(said) or type(error).__name__
     return None
+
+
+@contextlib.contextmanager
+def _without_notes() -> Iterator[None]:
+    logger = logging.getLogger("ray.autoscaler")
+    before = logger.level
+    logger.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)

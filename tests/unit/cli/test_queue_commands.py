@@ -47,6 +47,22 @@ def test_a_job_through_its_states(told: Told, recipe: str, tmp_path: Path) -> No
     assert told("queue", "status", job["id"][:8])[1]["job"]["exit_reason"] is None
 
 
+@pytest.mark.parametrize(
+    ("typed", "command"), [("train", "train"), ("tune", "tune"), ("pipeline", "run"), ("run", "run")]
+)
+def test_the_queue_takes_the_words_of_submit(told: Told, recipe: str, typed: str, command: str) -> None:
+    add_search(recipe)
+    code, found = told("queue", "submit", typed, recipe)
+    assert (code, found["job"]["words"][:2]) == (0, [command, recipe])
+
+
+def test_what_is_no_command_at_all(told: Told) -> None:
+    code, found = told("queue", "submit", "xyz", "mine.yaml")
+    assert code == 2
+    assert "long commands are: train, evaluate, tune, run, retrain" in found["error"]["why"]
+    assert "xyz" not in found["error"]["fix"], "there is no such command to give"
+
+
 SEARCH = "space: {train.learning_rate: {type: float, low: 1.0e-5, high: 1.0e-2, log: true}}"
 
 POPULATION = "max_concurrent: 9, scheduler: pbt, population: {size: 4}"

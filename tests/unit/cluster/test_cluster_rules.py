@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import ray
 
 from raytrain.cluster.launch.check import check_cluster, refuse
 from raytrain.cluster.launch.cluster_file import Finding
@@ -75,6 +77,32 @@ CASES = [
         "aws", "\nauth:", '\ndocker: {image: "r", container_name: c, run_options: ["-p 8265:8265"]}\nauth:',
         "open-port", "docker.run_options.0",
     ),
+    *(
+        Case(
+            "aws", "\nauth:", f'\ndocker: {{image: "r", container_name: c, run_options: ["{option}"]}}\nauth:',
+            "open-port" if is_open else "", "docker.run_options.0",
+        )
+        for option, is_open in [
+            ("-P", True), ("-itP", True), ("--publish-all", True), ("--publish-all=true", True),
+            ("-p 127.0.0.1:80:80 -p 8265:8265", True),
+            ("--publish-all=false", False), ("-p 127.0.0.1:8265:8265", False), ("--pid=host", False),
+        ]
+    ),
+    *(
+        Case(
+            "aws", "  cache_stopped_nodes: false",
+            "  security_group: {IpPermissions: [{FromPort: 22, ToPort: 22, IpProtocol: tcp, "
+            f"{ranges}}}]}}\n  cache_stopped_nodes: false",
+            "open-port" if is_open else "", "provider.security_group.IpPermissions.0",
+        )
+        for ranges, is_open in [
+            ("IpRanges: [{CidrIp: 0.0.0.0/1}, {CidrIp: 128.0.0.0/1}]", True),
+            ("IpRanges: [{CidrIp: 64.0.0.0/7}]", True),
+            ("Ipv6Ranges: [{CidrIpv6: '2000::/3'}]", True),
+            ("IpRanges: [{CidrIp: 10.0.0.0/8}, {CidrIp: 203.0.113.0/24}]", False),
+            ("Ipv6Ranges: [{CidrIpv6: 'fd00::/8'}, {CidrIpv6: '2001:db8::/32'}]", False),
+        ]
+    ),
     Case("onprem", "host=127.0.0.1", "host=0.0.0.0", "open-dashboard", "head_start_ray_commands.1"),
     Case("gcp", "--dashboard-host=127.0.0.1", "--dashboard-host '::'", "open-dashboard", "head_start_ray_commands.1"),
     Case("azure", "RAY_AUTH_MODE=token ray start --head", "ray start --head", "no-token", "head_start_ray_commands.1"),
@@ -106,6 +134,10 @@ CASES = [
     Case(
         "azure", "        osDiskSize: 200\n", "", "missing-disk", f"{HEAD}.azure_arm_parameters.osDiskSize"
     ),
+    Case(
+        "aws", "VolumeSize: 200", "VolumeSize: 0",
+        "missing-disk", f"{HEAD}.BlockDeviceMappings.0.Ebs.VolumeSize",
+    ),
     Case("aws", "idle_timeout_minutes: 10\n", "", "no-idle-timeout", "idle_timeout_minutes"),
     Case("gcp", "idle_timeout_minutes: 10", "idle_timeout_minutes: 100000", "no-idle-timeout", "idle_timeout_minutes"),
     # the software
@@ -118,6 +150,28 @@ CASES = [
     Case(
         "onprem", "\nauth:", "\ndocker: {image: rayproject/ray:2.9.0-py39-gpu, container_name: c}\nauth:",
         "other-version", "docker.image",
+    ),
+    *(
+        Case("gcp", "  - bash ~/ray", f"  - {command}\n  - bash ~/ray", "other-version", "setup_commands.0")
+        for command in (
+            "pip install ray~=2.9", "uv pip install 'ray>=2.9'", 'pip install "ray[default] <3" torch',
+            "python -m pip install ray!=2.9.1", "pip install ray",
+        )
+    ),
+    *(
+        Case("gcp", "  - bash ~/ray", f"  - {command}\n  - bash ~/ray", "", "")
+        for command in (f"pip install ray[default]=={ray.__version__}", "pip install ray-curves>=2", "pip install xray")
+    ),
+    *(
+        Case(
+            "onprem", "\nauth:", f"\ndocker: {{image: '{image}', container_name: c}}\nauth:",
+            "other-version" if is_open else "", "docker.image",
+        )
+        for image, is_open in [
+            ("rayproject/ray", True), ("rayproject/ray:latest", True), ("rayproject/ray:nightly-py312", True),
+            ("rayproject/ray-ml:latest-gpu", True), (f"rayproject/ray:{ray.__version__}", False),
+            ("registry.local/raytrain:latest", False),
+        ]
     ),
     Case("onprem", "  - bash ~/ray", "  - bash <script>\n  - bash ~/ray", "", ""),
     Case("onprem", "  ~/raytrain/jobs: jobs", "  ~/raytrain/jobs: no-such-folder", "missing-file",
@@ -141,7 +195,7 @@ def test_a_rule_finds_its_fault(case: Case, tmp_path: Path) -> None:
     found = findings_of(tmp_path, case.name, (case.old, case.new))
     new = [one for one in found if (one.rule, one.key) not in before and one.rule != "unfilled"]
     if not case.rule:
-        assert new == [], "a word between brackets is no placeholder inside a command"
+        assert new == [], "such a change is no fault"
         return
     assert (case.rule, case.key, case.level) in [(one.rule, one.key, one.level) for one in new], new
     one = next(one for one in new if one.key == case.key)
@@ -258,3 +312,25 @@ def test_up_refuses_with_the_first_fault() -> None:
     key = r"available_node_types\.head\.node_config\.ImageId"
     assert re.match(rf".*aws\.yaml:\d+: {key}: <ami> is not filled in; \d+ more", error.what)
     assert error.exit_code == 2
+
+
+@pytest.mark.parametrize("name", ["raycluster", "rayjob", "rayservice", "redis"])
+def test_a_manifest_of_kubernetes_is_told_as_one(name: str) -> None:
+    file = ROOT / f"clusters/kuberay/{name}.yaml"
+    with pytest.raises(ConfigError) as caught:
+        check_cluster(file, load_machines(), root=ROOT)
+    assert "holds Kubernetes manifests (" in caught.value.what
+    assert f"kubectl apply -f {file}" in caught.value.fix
+
+
+def test_ray_says_nothing_beside_the_findings(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Of a file without node types it logs which it fills in."""
+    file = tmp_path / "plain.yaml"
+    file.write_text("cluster_name: mine\nmax_workers: 1\nprovider: {type: aws, region: us-east-1}\n")
+    ray_logger = logging.getLogger("ray")
+    ray_logger.addHandler(caplog.handler)
+    try:
+        assert check_cluster(file, load_machines(), root=ROOT).of("error")
+    finally:
+        ray_logger.removeHandler(caplog.handler)
+    assert caplog.messages == []
