@@ -119,6 +119,34 @@ def test_all_start_ray_alike() -> None:
     assert (len(heads), len(workers), len(mounts)) == (1, 1, 1)
 
 
+@pytest.mark.parametrize("name", ALL)
+def test_workers_talk_over_no_interface_of_docker(name: str) -> None:
+    (start,) = [one for one in as_ray_reads_it(name)["worker_start_ray_commands"] if "ray start" in one]
+    before, _ = start.split("ray start")
+    assert "NCCL_SOCKET_IFNAME=^lo,docker" in before.split(), (
+        "for Ray's processes, and with them for the workers"
+    )
+
+
+def _is_tagged(name: str, config: dict[str, Any]) -> bool:
+    if name == "aws":
+        tagged = {one["ResourceType"]: one["Tags"] for one in config["TagSpecifications"]}
+        return all(
+            tagged[kind] == [{"Key": "project", "Value": "raytrain"}] for kind in ("instance", "volume")
+        )
+    found: object = config["labels" if name == "gcp" else "tags"]
+    return found == {"project": "raytrain"}
+
+
+@pytest.mark.parametrize("name", CLOUDS)
+def test_every_node_says_whose_it_is(name: str) -> None:
+    """For the bill; machines of one's own have none."""
+    types = as_ray_reads_it(name)["available_node_types"]
+    assert len(types) == 2
+    for one in types.values():
+        assert _is_tagged(name, one["node_config"])
+
+
 def test_the_lock_is_of_this_ray() -> None:
     assert f"\nray=={ray.__version__}\n" in (ROOT / "constraints.txt").read_text()
 

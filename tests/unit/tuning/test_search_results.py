@@ -86,6 +86,7 @@ def test_the_artifact_holds_every_trial_and_is_the_same_again(tune_recipe: Recip
 
 def test_tensorboard_shows_values_beside_objectives(tune_recipe: RecipeMaker, home: Path) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
     recipe = tune_recipe("search.scheduler=none")
     _, memory = searched(recipe)
@@ -94,7 +95,12 @@ def test_tensorboard_shows_values_beside_objectives(tune_recipe: RecipeMaker, ho
     assert [one.name for one in folders] == [f"trial-{one.number:04d}" for one in complete]
     events = EventAccumulator(str(folders[0])).Reload()
     assert events.Scalars("eval/loss")[0].value == pytest.approx((complete[0].objectives or [0.0])[0])
-    assert "_hparams_/session_start_info" in events.summary_metadata
+    for folder, trial in zip(folders, complete, strict=True):
+        metadata = EventAccumulator(str(folder)).Reload().summary_metadata
+        content = metadata["_hparams_/session_start_info"].plugin_data.content
+        hparams = HParamsPluginData.FromString(content).session_start_info.hparams
+        shown = {key: getattr(value, value.WhichOneof("kind")) for key, value in hparams.items()}
+        assert shown == trial.values, "what the trial was made with, by key"
 
 
 def test_a_front_has_a_recipe_for_each_of_its_trials(tune_recipe: RecipeMaker) -> None:
