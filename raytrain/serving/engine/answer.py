@@ -39,7 +39,7 @@ class Answer:
 
     def take(self, chosen: Chosen, end_tokens: Collection[int]) -> None:
         """The next token; whether it ends the answer is told by `is_ended`."""
-        if chosen.id < 0:
+        if chosen.id < 0 or self._is_json_lost:
             self.end("error")
             return
         self._num_new += 1
@@ -50,6 +50,9 @@ class Answer:
             return
         if self.json is not None:
             self.json.take(chosen.id)
+            if self._is_json_lost:
+                self.end("error")
+                return
         text = self._stream.take(chosen.id)
         tokens = self._told(chosen)
         if self._stream.is_stopped or (self.json is not None and self.json.is_complete):
@@ -74,6 +77,10 @@ class Answer:
             self._first_token_s,
         )
         self._say(Piece(text, tokens, finish))
+
+    @property
+    def _is_json_lost(self) -> bool:
+        return self.json is not None and self.json.is_lost
 
     def _say(self, piece: Piece) -> None:
         try:

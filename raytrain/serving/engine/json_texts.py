@@ -16,6 +16,13 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
+_ENDS_WELL = ("NoExtension", "EndOfSentence")
+"""llguidance's words for a text after which nothing but the end may follow. It stops for other reasons too."""
+
+_MOST_FORCED = 16
+"""Tokens that are looked at beforehand where each is the only one."""
+
+
 class JsonText:
     """One answer's state."""
 
@@ -25,7 +32,19 @@ class JsonText:
     @property
     def is_complete(self) -> bool:
         """Nothing but the end may follow."""
-        return bool(self._matcher.is_stopped())
+        return self._matcher.stop_reason() in _ENDS_WELL
+
+    @property
+    def is_lost(self) -> bool:
+        """llguidance has given up, as where a schema takes more work at one token than it lets itself do: what follows
+        is held to nothing, and what is there may be no JSON."""
+        return bool(self._matcher.is_stopped()) and not self.is_complete
+
+    @property
+    def complaint(self) -> str:
+        """Why it is lost; its first line, as others hold the whole schema."""
+        told = str(self._matcher.get_error()).strip().partition("\n")[0]
+        return "no text can begin it" if told == "NoExtensionBias" else told
 
     def forbidden(self) -> torch.Tensor:
         """(vocabulary,), true where a token may not come next."""
@@ -52,15 +71,20 @@ class JsonTexts:
         self._tokenizer, self._num_tokens, self._end_tokens = tokenizer, num_tokens, end_tokens
 
     def check(self, schema: Mapping[str, Any]) -> None:
-        """ConfigError where no text can be held to the schema."""
-        from llguidance import LLMatcher
-
-        is_error, messages = LLMatcher.validate_grammar_with_warnings(self._grammar(schema), self._vocabulary)
-        if is_error:
-            raise _refused(messages[0])
+        """ConfigError where no text can be held to the schema, as far as it can be told from the tokens that every text
+        begins with: what is lost later ends the answer."""
+        text = self.begin(schema)
+        for _ in range(_MOST_FORCED):
+            allowed = (~text.forbidden()).nonzero().flatten().tolist()
+            if not text.is_lost and len(allowed) == 1:
+                text.take(allowed[0])
+            if text.is_lost:
+                raise _refused(text.complaint)
+            if text.is_complete or len(allowed) > 1:
+                return
 
     def begin(self, schema: Mapping[str, Any]) -> JsonText:
-        """Raises ConfigError as `check`."""
+        """Raises ConfigError where llguidance does not take the schema."""
         from llguidance import LLMatcher
 
         matcher = LLMatcher(self._vocabulary, self._grammar(schema), log_level=0)

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 FinishReason = Literal["stop", "length", "cancelled", "error"]
-"""stop = the model, a stop text or a complete JSON text ended it; error = the model gave what is no number."""
+"""stop = the model, a stop text or a complete JSON text ended it; error = the model gave what is no number,
+or the answer can no longer be held to its JSON schema."""
 
 
 @dataclass(frozen=True)

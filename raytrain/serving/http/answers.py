@@ -71,7 +71,7 @@ class Answers:
         if finish is not None:
             self._left.discard(place)
             if finish.reason == "error":
-                raise ApiError(500, "the model gave what is no number", code="engine_error")
+                raise ApiError(500, _why_it_failed(self._asks[place]), code="engine_error")
         return place, piece
 
     async def _next_of_one(self) -> tuple[int, Piece | None]:
@@ -95,6 +95,12 @@ class Answers:
         for fault in await asyncio.gather(*(one.aclose() for one in opened), return_exceptions=True):
             if isinstance(fault, Exception):
                 _log.error("an answer could not be closed: %s", type(fault).__name__)
+
+
+def _why_it_failed(ask: Ask) -> str:
+    if ask.sampling.json_schema is None:
+        return "the model gave what is no number"
+    return "the answer cannot be held to this JSON schema any further (ask with a smaller one), or is no number"
 
 
 async def _piece(answer: _Open) -> Piece | None:
