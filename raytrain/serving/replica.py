@@ -266,8 +266,9 @@ class _Entered:
         self._residents, self._route = residents, route
 
     async def __aenter__(self) -> None:
-        route = self._route
-        while route is not None and not self._residents.enter(route.digest):
+        route, is_hit = self._route, True
+        while route is not None and not self._residents.enter(route.digest, is_hit=is_hit):
+            is_hit = False
             try:
                 await asyncio.to_thread(self._residents.load, route.digest, route.read)
             except NoRoomError as error:

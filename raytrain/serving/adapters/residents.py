@@ -77,12 +77,12 @@ class Residents:
         with self._lock:
             return list(self._by_use)
 
-    def enter(self, digest: str) -> bool:
-        """Whether it can answer; it then stays until `leave`."""
+    def enter(self, digest: str, *, is_hit: bool = True) -> bool:
+        """Whether it can answer; it then stays until `leave`. is_hit: whoever asks has not waited for it to load."""
         with self._lock:
             if digest not in self._by_use:
                 return False
-            self.hits += 1
+            self.hits += is_hit
             self._by_use.move_to_end(digest)
             self._users[digest] = self._users.get(digest, 0) + 1
             return True

@@ -100,7 +100,9 @@ class Answers:
 def _why_it_failed(ask: Ask) -> str:
     if ask.sampling.json_schema is None:
         return "the model gave what is no number"
-    return "the answer cannot be held to this JSON schema any further (ask with a smaller one), or is no number"
+    return (
+        "the answer cannot be held to this JSON schema any further (ask with a smaller one), or is no number"
+    )
 
 
 async def _piece(answer: _Open) -> Piece | None:

@@ -61,7 +61,8 @@ def test_a_schema_that_is_lost_at_its_beginning_is_refused(
 
 
 @pytest.mark.parametrize(
-    "schema", [{"const": "one that is longer than what is looked at"}, {"const": 5}, {"type": "object"}, LATER]
+    "schema",
+    [{"const": "one that is longer than what is looked at"}, {"const": 5}, {"type": "object"}, LATER],
 )
 def test_others_are_taken(engine: ContinuousEngine, schema: dict[str, Any]) -> None:
     engine.check_schema(schema)

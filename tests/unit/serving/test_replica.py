@@ -280,6 +280,23 @@ def test_a_cold_adapter_lets_nobody_else_wait(
     assert late.served.digest == cold and {one.served.model for one in hot} == {"sums@1.0.0"}
 
 
+def test_who_waits_for_an_adapter_to_load_is_no_hit(releases: Releases, start: Start) -> None:
+    releases.release("other", "1.0.0", seed=3)
+    releases.promote("other@1.0.0", to="staging")
+    replica = start()
+
+    def counted() -> tuple[int, int]:
+        details = asyncio.run(replica.readiness()).details
+        return details["hits"], details["loads"]
+
+    hits, loads = counted()
+    asked(replica, "other@staging")
+    assert counted() == (hits, loads + 1)
+    asked(replica, "other@staging")
+    asked(replica, "base")
+    assert counted() == (hits + 1, loads + 1), "the base model by itself needs none"
+
+
 def test_what_is_wrong_with_a_prompt_is_said(start: Start) -> None:
     replica = start()
     for prompt, sampling, param, part in (
