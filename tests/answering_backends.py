@@ -181,7 +181,8 @@ class ToldOperations:
 def listening(app: FastAPI) -> Iterator[str]:
     """The address of a server, on a port of its own, until the block ends."""
     listener = socket.create_server(("127.0.0.1", 0))
-    server = uvicorn.Server(uvicorn.Config(app, log_level="critical", timeout_graceful_shutdown=2))
+    config = uvicorn.Config(app, log_level="critical", timeout_graceful_shutdown=2, server_header=False)
+    server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
     thread.start()
     try:

@@ -7,8 +7,13 @@ from pathlib import Path
 
 import pytest
 import yaml
+from answering_backends import ToldBackend, listening
 
 from raytrain.cli import main
+from raytrain.errors import EndpointError
+from raytrain.serving.backend import Readiness
+from raytrain.serving.http.app import build_app
+from raytrain.serving.http.section import HttpSection
 
 pytestmark = pytest.mark.whole
 
@@ -73,6 +78,27 @@ def test_keys_are_told_once(
     assert token.rpartition("_")[2] not in listed + (tmp_path / "serving" / "keys.json").read_text()
     assert main.run(["serve", "keys", "remove", key["id"]]) == 0
     assert main.run(["serve", "keys", "remove", key["id"]]) == 2
+
+
+def test_status_and_models_of_what_answers(capsys: pytest.CaptureFixture[str]) -> None:
+    backend = ToldBackend()
+    section = HttpSection(insecure=True, access_log=False)
+    with listening(build_app(backend, section)) as url:
+
+        def told(*words: str) -> str:
+            assert main.run(["serve", *words, "--url", url]) == 0
+            return capsys.readouterr().out
+
+        assert told("status").split() == ["ready", "helper:", "1" * 19]
+        assert json.loads(told("status", "--json"))["production"] == {"helper": "1" * 64}
+        rows = [line.split() for line in told("models").splitlines()]
+        assert ["helper", "1" * 19, "production", "True"] in rows
+        listed = json.loads(told("models", "--json"))["data"]
+        assert [one["id"] for one in listed] == ["tiny", "helper", "helper@production"]
+        problem = "helper is in production and not loaded"
+        backend.readiness_told = Readiness(False, "tiny", {}, (problem,))
+        assert main.run(["serve", "status", "--url", url]) == EndpointError.exit_code
+        assert capsys.readouterr().out.splitlines() == ["not ready", f"  ! {problem}"]
 
 
 def test_where_nobody_answers(capsys: pytest.CaptureFixture[str]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from contextlib import suppress
+from hmac import compare_digest
 from pathlib import Path
 
 import pytest
@@ -57,6 +58,25 @@ def test_nothing_but_the_token_is_the_key(file: KeyFile) -> None:
     assert [find_key(one, keys) for one in wrong] == [None] * len(wrong)
     hash_as_token = f"rt_{keys[0].id}_{keys[0].hash[:43]}"
     assert find_key(hash_as_token, keys) is None
+
+
+def test_an_id_that_nobody_has_is_compared_as_any_other(
+    file: KeyFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the time that a refusal takes would tell which ids there are."""
+    token = file.add("a")
+    compared: list[tuple[int, int]] = []
+
+    def spy(left: str, right: str) -> bool:
+        compared.append((len(left), len(right)))
+        return compare_digest(left, right)
+
+    monkeypatch.setattr("raytrain.serving.http.keys.hmac.compare_digest", spy)
+    secret = token.split("_", 2)[2]
+    for asked in (f"rt_{'0' * 12}_{secret}", token[:-1] + ("A" if token[-1] != "A" else "B"), "no token"):
+        assert find_key(asked, file.known()) is None
+    assert find_key(token, file.known()) is not None
+    assert compared == [(64, 64)] * 4, "once each, and hashes of the same length"
 
 
 @pytest.mark.parametrize(

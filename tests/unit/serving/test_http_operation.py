@@ -7,6 +7,7 @@ import logging
 import subprocess
 import sys
 from collections.abc import Iterator
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -140,6 +141,35 @@ def test_ready_is_what_the_backend_says_and_health_is_not(monkeypatch: pytest.Mo
         assert requests.get(f"{url}/ready", timeout=30).status_code == 503
         assert "raytrain_ready 0.0" in requests.get(f"{url}/metrics", timeout=30).text
         assert requests.get(f"{url}/health", timeout=30).status_code == 200
+
+
+def test_a_version_is_that_of_the_package_and_no_other_s() -> None:
+    with listening(build_app(ToldBackend(), HttpSection(insecure=True))) as url:
+        told = requests.get(f"{url}/version", timeout=30).json()
+    assert told == {"raytrain": version("raytrain")}, "nothing else is told to whoever asks"
+
+
+def test_headers_tell_nothing_but_these() -> None:
+    backend = ToldBackend()
+    always = {"date", "content-length", "content-type", "x-content-type-options", "x-request-id"}
+    answered = {"x-raytrain-model", "x-raytrain-digest"}
+    streamed = (always - {"content-length"}) | answered | {
+        "transfer-encoding", "cache-control", "x-accel-buffering",
+    }  # fmt: skip
+    with listening(build_app(backend, HttpSection(insecure=True))) as url:
+
+        def ask(**body: Any) -> set[str]:
+            answer = requests.post(f"{url}/v1/completions", json={**TEXT, **body}, timeout=30)
+            return {one.lower() for one in answer.headers}
+
+        assert ask() == always | answered
+        assert ask(stream=True) == streamed
+        assert ask(model="nobody") == ask(prompt=None) == always
+        for path in ("health", "ready", "metrics", "version", "v1/models", "nowhere"):
+            told = requests.get(f"{url}/{path}", timeout=30)
+            assert {one.lower() for one in told.headers} == always, path
+        backend.fault = RuntimeError("secret at /root/models")
+        assert ask() == always
 
 
 def test_web_pages_may_ask_only_from_origins_that_are_named() -> None:

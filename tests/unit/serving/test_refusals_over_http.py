@@ -134,6 +134,21 @@ def test_what_is_neutral_and_null_is_let_through(url: str, backend: ToldBackend)
     assert chat.seed != text.seed
 
 
+def test_what_is_asked_of_the_choice_of_tokens_reaches_it(url: str, backend: ToldBackend) -> None:
+    schema = {"type": "object", "properties": {"yes": {"type": "boolean"}}}
+    told = {"type": "json_schema", "json_schema": {"name": "it", "schema": schema}}
+    asked = {"top_p": 0.25, "temperature": 0.5, "seed": 7, "stop": ["a", "b"]}
+    for form in ({"type": "json_object"}, told, {"type": "text"}):
+        body = {**asked, "response_format": form}
+        assert ask(url, {**CHAT, **body, "max_tokens": 9}, "chat/completions").status_code == 200
+        assert ask(url, {**TEXT, **body, "max_tokens": 9}).status_code == 200
+    found = [one.sampling for one in backend.asks]
+    assert {(one.top_p, one.temperature, one.seed, one.stop, one.max_new_tokens) for one in found} == {
+        (0.25, 0.5, 7, ("a", "b"), 9)
+    }
+    assert [one.json_schema for one in found] == [{}, {}, schema, schema, None, None]
+
+
 def test_a_developer_is_the_system_and_parts_are_one_text(url: str, backend: ToldBackend) -> None:
     parts = [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]
     body = {"model": "helper", "messages": [{"role": "developer", "content": parts}]}
