@@ -30,6 +30,7 @@ class Question:
     model: str
     prompt: str
     num_tokens: int
+    is_streamed: bool = False
 
     @property
     def body(self) -> dict[str, Any]:
@@ -38,6 +39,7 @@ class Question:
             "prompt": self.prompt,
             "max_tokens": self.num_tokens,
             "temperature": 0,
+            **({"stream": True} if self.is_streamed else {}),
         }
 
 
@@ -51,10 +53,12 @@ class Asked:
     seconds: float
     """Until the answer, or until it was given up; a retry included."""
     status: int = 0
-    """0 where the connection broke."""
+    """0 where the connection broke, 500 where a stream ended with an error."""
     digest: str = ""
-    """The header's; the same stands in the body."""
+    """The header's; the same stands in the body, and in each part of a stream. Where they differ, all of them."""
     text: str = ""
+    is_broken_off: bool = False
+    """A stream that ended with neither [DONE] nor an error: who reads it takes half an answer for a whole one."""
     error: str | None = None
     """What became of it in the end."""
     first_error: str | None = None
@@ -101,11 +105,30 @@ class Connection:
         if status != 200:
             told = content.decode("utf-8", "replace")[:300]
             return Asked(question, began, seconds, status, error=f"{status}: {told}")
-        whole = json.loads(content)
-        digest = headers["x-raytrain-digest"]
-        if whole["raytrain"]["digest"] != digest:
-            return Asked(question, began, seconds, status, digest, error="header and body name two digests")
-        return Asked(question, began, seconds, status, digest, whole["choices"][0]["text"])
+        events = _events(content) if question.is_streamed else [json.loads(content)]
+        parts = [one for one in events if one is not _DONE and "error" not in one]
+        digests = {headers["x-raytrain-digest"], *(one["raytrain"]["digest"] for one in parts)}
+        digest, text = " and ".join(sorted(digests)), "".join(map(_text_of, parts))
+        errors = [str(one["error"])[:300] for one in events if one is not _DONE and "error" in one]
+        if errors:
+            return Asked(question, began, seconds, 500, digest, text, error=errors[0])
+        is_broken_off = question.is_streamed and events[-1:] != [_DONE]
+        return Asked(question, began, seconds, status, digest, text, is_broken_off)
+
+
+_DONE: dict[str, Any] = {}
+
+
+def _events(content: bytes) -> list[dict[str, Any]]:
+    """Of a stream: what each of its lines tells, and `_DONE`."""
+    told = [
+        line.removeprefix("data: ") for line in content.decode().splitlines() if line.startswith("data: ")
+    ]
+    return [_DONE if one == "[DONE]" else json.loads(one) for one in told]
+
+
+def _text_of(part: dict[str, Any]) -> str:
+    return "".join(one["text"] for one in part["choices"])
 
 
 @dataclass
@@ -159,12 +182,8 @@ class Load:
         return max((late - early for early, late in itertools.pairwise(ends)), default=0.0)
 
     def wrong(self, references: References) -> list[Asked]:
-        """Answers that are not what the digest that they name gives."""
-        return [
-            one
-            for one in self.answers
-            if one.error is None and references.get((one.digest, one.question.prompt)) != one.text
-        ]
+        """Answers that are not what the digest that they name gives, that name two, or that are half of one."""
+        return [one for one in self.answers if _is_wrong(one, references)]
 
     def seconds(self, share: float) -> float:
         """Of those that were answered."""
@@ -181,6 +200,15 @@ class Load:
                 asked = _asked_again(connection, asked)
             self.answers.append(asked)
         connection.close()
+
+
+def _is_wrong(one: Asked, references: References) -> bool:
+    if " and " in one.digest or one.is_broken_off:
+        return True
+    whole = references.get((one.digest, one.question.prompt))
+    if one.error is None:
+        return whole != one.text
+    return whole is not None and not whole.startswith(one.text)  # what a stream had told before it failed
 
 
 def _asked_again(connection: Connection, first: Asked) -> Asked:

@@ -52,8 +52,13 @@ class Site:
 
     @property
     def questions(self) -> list[Question]:
+        """Of each model some as a stream."""
         models = ("sums", "words", "sums@production", "words@1.0.0", "sums", "base")
-        return [Question(model, prompt, NUM_TOKENS) for prompt in PROMPTS for model in models]
+        return [
+            Question(model, prompt, NUM_TOKENS, is_streamed=(row + column) % 3 == 2)
+            for row, prompt in enumerate(PROMPTS)
+            for column, model in enumerate(models)
+        ]
 
     @property
     def connection(self) -> Connection:
