@@ -3,88 +3,35 @@
 from __future__ import annotations
 
 import json
-import re
 import secrets
 import shlex
 import signal
 import subprocess
 import time
-import urllib.error
 import urllib.request
+from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import openai
-import psutil
+import pyarrow.parquet as pq
 import pytest
-from bench import Bench, Running, end_ray, free_port, new_ray_folder, processes_below, wait_until
+from bench import Bench, end_ray, free_port, new_ray_folder, processes_below, wait_until
 from served_classifiers import peft_probabilities
 from served_releases import Releases
+from serving_cluster import Server
 from serving_site import NUM_TOKENS, PROMPTS, references_of
 from tiny_models import save_tiny_llama
 from transformers import AutoTokenizer
 
-from benchmarks.serving_load import Load, Question
-
 pytestmark = pytest.mark.alone
 
-
-@dataclass
-class Server:
-    bench: Bench
-    running: Running
-    releases: Releases
-    url: str
-    texts: dict[tuple[str, str], str] = field(default_factory=dict)
-    """What each digest answers to each prompt, by PEFT."""
-    classifiers: dict[str, Path] = field(default_factory=dict)
-    """By digest."""
-
-    @property
-    def client(self) -> openai.OpenAI:
-        return openai.OpenAI(base_url=f"{self.url}/v1", api_key="none", max_retries=0, timeout=60)
-
-    def ready(self) -> dict[str, Any]:
-        try:
-            with urllib.request.urlopen(f"{self.url}/ready", timeout=5) as answer:
-                return dict(json.loads(answer.read()))
-        except urllib.error.HTTPError as error:
-            return dict(json.loads(error.read()))
-        except OSError as error:
-            return {"is_ready": False, "problems": [str(error)], "production": {}}
-
-    def address(self, running: Running) -> str:
-        """Of the cluster that a command has started, as it tells it."""
-        told = re.search(r"--address (\S+)", running.files[1].read_text())
-        assert told is not None
-        return told[1]
-
-    def answering(self) -> int:
-        with urllib.request.urlopen(f"{self.url}/operate/standing", timeout=5) as answer:
-            return int(json.loads(answer.read())["answering"])
-
-    def replicas(self) -> list[psutil.Process]:
-        found = []
-        for process in processes_below(self.bench.ray_folder):
-            try:
-                if "ServeReplica:raytrain:replica" in " ".join(process.cmdline()):
-                    found.append(process)
-            except psutil.Error:
-                continue
-        return found
-
-    def load(self) -> Load:
-        """Four clients of `sums`."""
-        port = int(self.url.rpartition(":")[2])
-        return Load(port, [Question("sums", one, NUM_TOKENS) for one in PROMPTS], num_connections=4)
-
-    def wait_until_production_is(self, digest: str) -> None:
-        wait_until(
-            lambda: self.ready().get("production", {}).get("sums") == digest, 60, lambda: str(self.ready())
-        )
+TRIED = {"trial-canary": "canary", "trial-shadow": "shadow"}
+"""Names that are in a trial, and in which."""
+NUM_PAIRS = 20
 
 
 @pytest.fixture(scope="module", params=["ray", pytest.param("haproxy", marks=pytest.mark.thorough)])
@@ -97,9 +44,13 @@ def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     releases.promote("sums@1.0.0")
     classifier = releases.release("tools", "1.0.0", seed=3, labels=["clock", "sum"])
     releases.promote("tools@1.0.0")
+    for name in TRIED:
+        releases.release(name, "1.0.0", seed=4)
+        releases.promote(f"{name}@1.0.0")
+    versions = dict(list(releases.adapters.items())[:2])
     classifiers = {classifier: releases.adapters.pop(classifier)}
     texts: dict[tuple[str, str], str] = {}
-    for digest, adapter in releases.adapters.items():
+    for digest, adapter in versions.items():
         texts |= references_of(releases.base, digest, adapter)
     assert len(set(texts.values())) > len(PROMPTS), "the test can tell the versions apart"
     port, ray_folder = free_port(), new_ray_folder()
@@ -110,7 +61,16 @@ def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
                 "base_model": str(releases.base),
                 "releases": {"registry": releases.registry.place, "keys": str(releases.ring.folder)},
                 "replicas": {"num_replicas": 2, "cpus_per_replica": 0.5, "routing": "adapters"},
-                "http": {"insecure": True, "port": port, "haproxy": request.param == "haproxy"},
+                "trials": [
+                    {"name": name, "mode": mode, "share": 1, "pairs": NUM_PAIRS, "slower_by": 10}
+                    for name, mode in TRIED.items()
+                ],
+                "http": {
+                    "insecure": True,
+                    "port": port,
+                    "haproxy": request.param == "haproxy",
+                    "request_log": {"folder": str(folder / "rows"), "feedback": True, "flush_s": 0.5},
+                },
                 "storage": {"path": str(folder / "cache")},
             }
         )
@@ -135,6 +95,7 @@ def test_openai_s_client_is_answered(server: Server) -> None:
     client = server.client
     assert [one.id for one in client.models.list().data] == [
         "base", "sums", "sums@production", "tools", "tools@production",
+        "trial-canary", "trial-canary@production", "trial-shadow", "trial-shadow@production",
     ]  # fmt: skip
     whole = client.completions.create(model="sums", prompt=PROMPTS[0], max_tokens=NUM_TOKENS, temperature=0)
     assert whole.choices[0].text == server.texts[first, PROMPTS[0]]
@@ -221,6 +182,127 @@ def test_operated_from_the_command_line(server: Server) -> None:
         load.wait_for(4)
     assert load.errors == []
     assert [one["kept"] for one in run("drain", "--undo")["replicas"]] == [["sums@1.1.0"]] * 2
+
+
+def test_a_candidate_beside_production(server: Server) -> None:
+    """All callers of one name get it, and of the other production's answer while it is asked as well."""
+    releases, folder = server.releases, server.releases.folder / "rows"
+    digests = {name: releases.release(name, "1.1.0", seed=5) for name in TRIED}
+    for name in TRIED:
+        releases.promote(f"{name}@1.1.0", "staging")
+
+    def standing() -> dict[str, str]:
+        return {one["name"]: one["standing"] for one in server.ready().get("trials", [])}
+
+    wait_until(lambda: standing() == dict.fromkeys(TRIED, "running"), 60, lambda: str(server.ready()))
+    for name, mode in TRIED.items():
+        for number in range(NUM_PAIRS):
+            told = server.client.completions.create(
+                model=name,
+                prompt=PROMPTS[number % 5],
+                max_tokens=NUM_TOKENS,
+                temperature=0,
+                user=f"u-{number}",
+            )
+            found = (told.model_extra or {})["raytrain"]
+            assert (found["digest"] == digests[name]) == (mode == "canary"), found
+            assert found["trial"] == ("candidate" if mode == "canary" else "production")
+
+    def kept(name: str) -> Counter[tuple[str, str]]:
+        rows = [row for file in folder.glob("trials-*.parquet") for row in pq.read_table(file).to_pylist()]
+        return Counter(
+            (row["arm"], row["digest"]) for row in rows if row["name"] == name and not row["error"]
+        )
+
+    wait_until(lambda: kept("trial-shadow").total() == 2 * NUM_PAIRS, 30, lambda: str(kept("trial-shadow")))
+    production = str(server.ready()["production"]["trial-shadow"])
+    assert kept("trial-shadow") == {
+        ("production", production): NUM_PAIRS, ("candidate", digests["trial-shadow"]): NUM_PAIRS,
+    }  # fmt: skip
+    wait_until(
+        lambda: kept("trial-canary") == {("candidate", digests["trial-canary"]): NUM_PAIRS},
+        30,
+        lambda: str(kept("trial-canary")),
+    )
+    compared = server.bench.run("serve", "compare", "trial-shadow", "--log", folder, "--json")
+    assert compared.code == (5 if compared.object["is_worse"] else 0), compared.told()
+    assert compared.object["digests"] == {"production": production, "candidate": digests["trial-shadow"]}
+    assert (compared.object["num_pairs"], compared.object["is_complete"]) == (NUM_PAIRS, True)
+
+
+def test_an_adapter_is_read_by_one_replica_as_long_as_few_ask_for_it(server: Server) -> None:
+    names = [f"cold-{number}" for number in range(6)]
+    for seed, name in enumerate(names):
+        server.releases.release(name, "1.0.0", seed=20 + seed)
+        server.releases.promote(f"{name}@1.0.0", "staging")
+    wanted = {f"{name}@staging" for name in names}
+    wait_until(
+        lambda: wanted <= {one.id for one in server.client.models.list().data}, 60, lambda: "they are shown"
+    )
+    before = server.engine("loads")
+    for _ in range(5):
+        for name in names:
+            server.client.completions.create(model=f"{name}@staging", prompt=PROMPTS[0], max_tokens=1)
+    read = server.engine("loads") - before
+    assert len(names) <= read <= len(names) + 1, "two replicas would read each twice"
+
+
+def test_no_word_of_a_prompt_is_in_a_log(server: Server) -> None:
+    word, client = "xylophonequartz", server.client
+    lost = {"type": "object", "properties": {f"p{i}": {"type": "string"} for i in range(500)}}
+    later = {"type": "array", "prefixItems": [{"enum": [1, 2]}, lost], "minItems": 2}
+    asked: dict[str, Any] = {
+        "model": "sums", "max_tokens": 150, "messages": [{"role": "user", "content": f"the {word}"}],
+    }  # fmt: skip
+    told = {"x-request-id": "it-is-logged-1"}
+    client.chat.completions.create(**asked, extra_headers=told)
+    assert list(client.chat.completions.create(**asked, stream=True))
+    form = {"type": "json_schema", "json_schema": {"name": "it", "schema": later}}
+    with pytest.raises(openai.InternalServerError, match="JSON schema"):
+        client.chat.completions.create(**asked, response_format=form)
+    with pytest.raises(openai.BadRequestError, match="context"):
+        client.completions.create(model="sums", prompt=f"{word} " * 300)
+    with pytest.raises(openai.NotFoundError):
+        client.completions.create(model="nobody", prompt=word)
+
+    def holding(text: str) -> list[str]:
+        files = [one for one in (server.session() / "logs").glob("**/*") if one.is_file()]
+        files += server.running.files
+        return [one.name for one in files if text in one.read_text(errors="replace")]
+
+    wait_until(
+        lambda: bool(holding("it-is-logged-1")), 30, lambda: "the access log is where it is looked for"
+    )
+    assert holding(word) == []
+
+
+def test_ray_s_own_metrics_are_beside_and_headers_tell_nothing(server: Server) -> None:
+    (port,) = server.session().glob("metrics_export_port_*")
+
+    def page() -> str:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port.read_text()}/metrics", timeout=10) as told:
+            return str(told.read().decode())
+
+    counted = "ray_serve_deployment_request_counter_total{"
+    wait_until(
+        lambda: any(one.startswith(counted) and 'deployment="replica"' in one for one in page().splitlines()),
+        60,
+        lambda: str([one for one in page().splitlines() if one.startswith("ray_serve")][:20]),
+    )
+    body = json.dumps({"model": "sums", "prompt": "five", "max_tokens": 1}).encode()
+    asked = urllib.request.Request(f"{server.url}/v1/completions", body, {"content-type": "application/json"})
+    with urllib.request.urlopen(asked, timeout=60) as answer:
+        found = {one.lower() for one in answer.headers}
+    ours = {
+        "content-length",
+        "content-type",
+        "x-content-type-options",
+        "x-raytrain-digest",
+        "x-raytrain-model",
+    }
+    assert found <= ours | {"date", "server", "x-request-id", "connection"}, (
+        "the last are Ray Serve's proxy's"
+    )
 
 
 def test_another_base_model_and_no_request_fails(server: Server) -> None:
