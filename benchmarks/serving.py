@@ -1,6 +1,6 @@
 """Tokens a second over HTTP, against the servers that a user would choose instead, and what serving adds to a request.
 
-    python -m benchmarks.serving [--threads 1] [--rounds 3] [--haproxy] [--overhead] [--quick] [--json FILE]
+    python -m benchmarks.serving [--threads 1] [--rounds 3] [--haproxy] [--overhead] [--memory] [--quick] [--json FILE]
 
 SmolLM2-135M in float32. Each server has the same number of threads to compute with, and one more core is there for the
 clients, which are threads of this process, and for what is beside the model in each server (HTTP; Ray's own processes).
@@ -32,6 +32,7 @@ from benchmarks.figures import Figure, parser_of, picture, report
 from benchmarks.servers import Server, Told, ask, free_port, send, tokens_per_second
 from benchmarks.serving_engine import engine_figures
 from benchmarks.serving_load import Question
+from benchmarks.serving_memory import memory_figures
 
 TESTS = Path(__file__).parent.parent / "tests"
 sys.path.insert(0, str(TESTS))  # how a team releases an adapter is written there
@@ -56,6 +57,7 @@ def main() -> None:
         "--haproxy", action="store_true", help="ours behind HAProxy, not Ray Serve's own proxy"
     )
     parser.add_argument("--overhead", action="store_true", help="only what a request costs beside the engine")
+    parser.add_argument("--memory", action="store_true", help="only what adapters and merged models weigh")
     arguments = parser.parse_args()
     if arguments.quick:
         arguments.rounds = 1
@@ -83,6 +85,9 @@ class Bench:
             with self._ours() as ours:
                 self._overhead(ours)
                 self._health(ours)
+            return self.figures
+        self.figures += memory_figures(self.base, list(self.releases.adapters.values())[:NUM_ADAPTERS])
+        if self.arguments.memory:
             return self.figures
         self.figures += engine_figures(
             self.base, self.releases.adapters, self.arguments.threads, quick=self.arguments.quick

@@ -1,4 +1,4 @@
-"""The engine by itself: adapters mixed or split, what they weigh, and how far it is from what memory allows."""
+"""The engine by itself: adapters mixed or split, and how far it is from what memory allows."""
 
 from __future__ import annotations
 
@@ -86,21 +86,10 @@ def engine_figures(base: Path, adapters: Mapping[str, Path], threads: int, *, qu
         Figure("adapter: read and checked", 1000 * median(reads), "ms"),
         Figure("adapter: put into the bank", 1000 * median(loads), "ms"),
     ]
-    figures += _memory(base, engine)
     figures += _mixing(engine, tokenizer, digests, num_tokens=12 if quick else 24, rounds=1 if quick else 3)
     figures += _limit(base, engine, tokenizer)
     engine.close()
     return figures
-
-
-def _memory(base: Path, engine: AskedEngine) -> list[Figure]:
-    whole = sum(file.stat().st_size for file in base.glob("*.safetensors"))
-    banks = sum(engine.engine.stats().adapters.values())
-    num = len(engine.engine.stats().adapters)
-    return [
-        Figure(f"memory of {num} adapters over one base", (whole + banks) / 1e6, "MB"),
-        Figure(f"memory of {num} merged models", num * whole / 1e6, "MB"),
-    ]
 
 
 def _mixing(
