@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from bench import Bench, wait_until, write_recipe
 from conftest import Cluster
 from inside import Inside
 
+from raytrain.training.spec import load_spec
 from raytrain.tuning.spec import load_tune_recipe
 
 LEARNING_RATE = {"type": "float", "low": 1e-4, "high": 5e-2, "log": True}
@@ -198,3 +200,70 @@ def test_a_budget_ends_a_search_for_real_and_a_larger_one_goes_on(inside: Inside
     assert {number: states[number] for number in made} == {
         number: dict(trials_of(ended))[number] for number in made
     }
+
+
+@pytest.mark.thorough
+@pytest.mark.timeout(600)
+def test_asha_ends_a_trial_that_learns_nothing_and_the_next_is_made(inside: Inside, searched: Path) -> None:
+    assert inside.address is not None
+    space = "search.space={train.learning_rate: {type: choice, choices: [1e-2, 1e-8, 5e-3]}}"
+    outcome = inside.run(
+        "tune", searched, space, "search.sampler=grid", "search.scheduler=auto", "search.min_steps=20",
+        "train.max_steps=100", "train.eval_every=20", "train.save_every=50", "train.hooks=[]",
+        "--json", "--address", inside.address,
+    )  # fmt: skip
+    assert outcome.code == 0, outcome.told()
+    first, second, third = outcome.object["trials"]
+    assert (first["state"], second["state"]) == ("complete", "pruned")
+    assert second["values"] == {"train.learning_rate": 1e-8}
+    assert "at step 20: others were better by then" in second["reason"], "its first comparison"
+    ended = inside.show(second["run_id"])["run"]
+    assert ended["state"] == "cancelled"
+    assert 20 <= ended["global_step"] < 100, "as soon as its workers hear of it"
+    assert Path(inside.show(first["run_id"])["run"]["storage_uri"]).is_dir()
+    assert not Path(ended["storage_uri"]).exists(), "nobody goes on from it"
+    assert third["state"] in ("complete", "pruned")
+
+
+@pytest.mark.thorough
+@pytest.mark.timeout(600)
+def test_trials_of_two_workers_two_at_a_time(inside: Inside, searched: Path) -> None:
+    assert inside.address is not None
+    overrides = [
+        "scaling.num_workers=2", "search.max_concurrent=null", "search.num_trials=4", "train.max_steps=4",
+        "train.hooks=[]",
+    ]  # fmt: skip
+    outcome = inside.run("tune", searched, *overrides, "--json", "--address", inside.address)
+    assert outcome.code == 0, outcome.told()
+    assert trials_of(outcome.object) == [(number, "complete") for number in range(4)]
+    notes = [one["message"] for one in inside.events(outcome.object["run_id"], "note")]
+    assert any(one.startswith("2 trials at a time: each needs 2 workers of 1 CPU") for one in notes), notes
+    runs = [inside.show(one["run_id"])["run"] for one in outcome.object["trials"]]
+    changes = sorted(
+        change for run in runs for change in ((run["started_at"], 1), (run["ended_at"], -1))
+    )  # fmt: skip
+    at_once = [sum(by for _, by in changes[: i + 1]) for i in range(len(changes))]
+    assert max(at_once) == 2
+
+
+@pytest.mark.thorough
+@pytest.mark.timeout(600)
+def test_loss_latency_and_size_give_a_front(inside: Inside, searched: Path) -> None:
+    """The three objectives of docs/tuning.md."""
+    assert inside.address is not None
+    objectives = "[{metric: eval/loss}, {metric: eval/duration_s}, {metric: result/bytes}]"
+    outcome = inside.run(
+        "tune", searched, f"search.objectives={objectives}", "search.scheduler=auto", "train.max_steps=4",
+        "train.hooks=[]", "--json", "--address", inside.address,
+    )  # fmt: skip
+    assert outcome.code == 0, outcome.told()
+    told = outcome.object
+    assert trials_of(told) == [(number, "complete") for number in range(3)]
+    for one in told["trials"]:
+        assert len(one["objectives"]) == 3
+        assert all(math.isfinite(value) and value > 0 for value in one["objectives"])
+    folder = Path(told["files"]["best"]).parent
+    names = ["best.yaml", *(f"front-{i}.yaml" for i in range(2, len(told["best"]) + 1))]
+    assert sorted(one.name for one in folder.glob("*.yaml")) == sorted(names)
+    for name, one in zip(names, told["best"], strict=True):
+        assert load_spec(folder / name).train.learning_rate == one["values"]["train.learning_rate"]
