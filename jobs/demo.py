@@ -176,14 +176,14 @@ class Demo:
         def judge(prompt: str, text: str) -> bool:
             return json_equal(text, right[prompt]).value == 1.0
 
-        self.heading("10. Four clients ask and judge; then other things are asked, and a watch sees it")
+        self.heading("10. Four clients ask and judge; then all want light, and a watch sees it")
         prompts, since = list(written[before]), time.time()
         with Load(url, NAME, prompts, judge=judge) as usual:
             usual.wait_for(before, RATED_BEFORE)
         others = other_prompts(2 * WINDOW, known[next(iter(known))], self.suite.items[0])
         show_drift(usual, before, since, others)
 
-        self.heading("11. Forced through, and taken back by itself, while they go on asking and judging")
+        self.heading("11. Forced through, and taken back by itself, while they ask and judge")
         with Load(url, NAME, prompts, judge=judge, answers=usual.answers, failures=usual.failures) as load:
             why = "to show what an override leaves behind"
             show_promotion(

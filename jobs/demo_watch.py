@@ -7,12 +7,13 @@ from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 
-from jobs.month_traffic import changed
+from jobs.month_traffic import NEW_TOOL, Request, changed
 from raytrain.errors import EndpointError
 from raytrain.evaluation.items import Item
 from raytrain.evaluation.results import Evaluation
 from raytrain.monitoring.drift.freezing import freeze
 from raytrain.monitoring.drift.judged import Judged
+from raytrain.monitoring.drift.page import headline
 from raytrain.monitoring.drift.section import load_watch
 from raytrain.monitoring.drift.watching import look
 from raytrain.monitoring.triggers.deciding import decide
@@ -63,17 +64,22 @@ def show_window(windows: Sequence[Judged], num_usual: int, decision: Decision) -
     print(
         f"seen in the first {first.num_rows} answers, beside {num_usual} of before, score {first.score:.2f}:"
     )
-    print(f"  {first.alarms[0]}")
+    print(f"  {headline(first)}")
     print(f"would order a retraining ({decision.order.id}): {'; '.join(decision.order.reasons)}")
 
 
 def other_prompts(num: int, evaluation: Evaluation, item: Item) -> list[str]:
-    """Half of them about lights, all in other words, as the model reads them: in the frame that an evaluation's prompt
-    has around an item's words."""
+    """All about lights, in other words, as the model reads them: in the frame that an evaluation's prompt has around an
+    item's words."""
     words = item.prompt if isinstance(item.prompt, str) else item.prompt[-1]["content"]
     read = next(
         one.prompt for records in evaluation.records.values() for one in records if one.item_id == item.id
     )
     before, found, after = read.partition(words)
     assert found, "it is the item's"
-    return [before + one.text + after for one in changed(num, seed=1)]
+    return [before + one.text + after for one in about_lights(num)]
+
+
+def about_lights(num: int) -> list[Request]:
+    """Of what is asked in the month's second week, that half."""
+    return [one for one in changed(2 * num, seed=1) if NEW_TOOL in one.expected]
