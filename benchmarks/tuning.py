@@ -1,6 +1,6 @@
 """What the default search gives over random search, what it costs a trial, and whether its driver stays as it is.
 
-    python -m benchmarks.tuning [--json FILE] [--quick] [--without-ray | --overhead]
+    python -m benchmarks.tuning [--json FILE] [--quick] [--part steps|overhead|driver]
 
 1. Steps. Both searches have the same budget of optimizer steps: TPE with ASHA, the default, and random values without
    early ends. The objective is a small network of two layers that learns a classification from 384 rows, trained for
@@ -8,27 +8,23 @@
    default has a trial that is as good as the best of random search with all of it.
 2. Overhead. A search of real runs on a Ray of its own, in turns with the training function that a trial calls: how much
    longer a trial takes than that function alone.
-3. Driver. 1,000 trials without any training, through the searcher that Ray Tune asks, in a SQLite database.
+3. Driver. A search of 1,000 trials that train nothing, on a Ray of its own: does a late trial take longer than an early
+   one, and does the driver grow?
 """
 
 from __future__ import annotations
 
-import json
 import math
-import os
 import statistics
-import subprocess
-import sys
-import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import psutil
 import torch
 
 from benchmarks.figures import RESULTS, Figure, interval_of_median, parser_of, picture, report
+from benchmarks.tuning_driver import driver_of_many
 from benchmarks.tuning_trials import overhead
 from raytrain.config.document import Document
 from raytrain.tuning.chooser import Chooser
@@ -51,16 +47,15 @@ def main() -> None:
     parser = parser_of(
         __doc__, "tuning", "10 seeds in place of 20, and 8 trials in place of 20 for the overhead"
     )
-    parts = parser.add_mutually_exclusive_group()
-    parts.add_argument("--without-ray", action="store_true", help="leave the overhead out")
-    parts.add_argument("--overhead", action="store_true", help="the overhead alone")
+    parser.add_argument("--part", choices=("steps", "overhead", "driver"), help="one of them alone")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    figures: list[Figure] = []
-    if not arguments.overhead:
-        figures += [*steps_to_randoms_best(10 if arguments.quick else 20), *driver_of_many(1_000)]
-    if not arguments.without_ray:
-        figures += overhead(8 if arguments.quick else 20)
+    parts: dict[str, Callable[[], Iterator[Figure]]] = {
+        "steps": lambda: steps_to_randoms_best(10 if arguments.quick else 20),
+        "overhead": lambda: overhead(8 if arguments.quick else 20),
+        "driver": lambda: driver_of_many(1_000),
+    }
+    figures = [one for name, part in parts.items() if arguments.part in (None, name) for one in part()]
     report(figures, "Searching for good values", arguments.json)
 
 
@@ -211,36 +206,6 @@ def draw(curves: Sequence[tuple[list[Found], list[Found]]], budget: int) -> None
         axes.set_xlabel("share of the step budget")
         axes.set_ylabel("best so far, less random's final best")
         axes.legend()
-
-
-# The driver of many trials
-
-
-def driver_of_many(num_trials: int) -> Iterator[Figure]:
-    """A process of its own, so that its memory is that of the search alone."""
-    with tempfile.TemporaryDirectory(prefix="raytrain-tuning-") as home:
-        done = subprocess.run(
-            [sys.executable, "-m", "benchmarks.tuning_driver", str(num_trials)],
-            env={**os.environ, "RAYTRAIN_HOME": home}, check=True, capture_output=True, text=True,
-        )  # fmt: skip
-    told = json.loads(done.stdout.splitlines()[-1])
-    first, last = told["first_ms"], told["last_ms"]
-    yield Figure("driver: a trial, of the first 100", first, "ms")
-    yield Figure(f"driver: a trial, of the last 100 of {num_trials:,}", last, "ms")
-    yield Figure(
-        "driver: more memory at the end than after 100 trials",
-        told["grown_mb"],
-        "MB",
-        50,
-        higher_is_better=False,
-    )
-    yield Figure(
-        "driver: time of a late trial against an early one", last / first, "×", 2.0, higher_is_better=False
-    )
-
-
-def memory_mb() -> float:
-    return float(psutil.Process().memory_info().rss / 1e6)
 
 
 if __name__ == "__main__":

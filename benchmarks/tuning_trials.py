@@ -35,19 +35,25 @@ from raytrain.tuning.tuner import build_tuner
 def overhead(num_trials: int) -> Iterator[Figure]:
     """Trials of a tiny model, one at a time, in turns with the function that they call."""
     with tempfile.TemporaryDirectory(prefix="raytrain-tuning-") as scratch:
-        recipe, output = _write_recipe(Path(scratch), num_trials), Path(scratch) / "turns.jsonl"
-        done = subprocess.run(
-            [sys.executable, "-m", "benchmarks.tuning_trials", str(recipe), str(output)],
-            env={
-                **os.environ, "RAYTRAIN_HOME": str(Path(scratch) / "home"), "HF_HUB_OFFLINE": "1",
-                "PYTHONPATH": str(Path(__file__).parent.parent),
-            },
-            check=False, capture_output=True, text=True,
-        )  # fmt: skip
-        if done.returncode != 0:
-            raise SystemExit(done.stderr[-2000:])
+        recipe = write_recipe(Path(scratch), num_trials, scheduler="none")
+        output = Path(scratch) / "turns.jsonl"
+        run_beside("benchmarks.tuning_trials", recipe, output)
         turns = [json.loads(line) for line in output.read_text().splitlines()]
     yield from overhead_of(turns)
+
+
+def run_beside(module: str, recipe: Path, output: Path) -> None:
+    """A search in a process and a home of its own. Raises SystemExit with what it said where it fails."""
+    done = subprocess.run(
+        [sys.executable, "-m", module, str(recipe), str(output)],
+        env={
+            **os.environ, "RAYTRAIN_HOME": str(recipe.parent / "home"), "HF_HUB_OFFLINE": "1",
+            "PYTHONPATH": str(Path(__file__).parent.parent),
+        },
+        check=False, capture_output=True, text=True,
+    )  # fmt: skip
+    if done.returncode != 0:
+        raise SystemExit(done.stderr[-2000:])
 
 
 def overhead_of(turns: Sequence[dict[str, float]]) -> Iterator[Figure]:
@@ -75,7 +81,8 @@ def overhead_of(turns: Sequence[dict[str, float]]) -> Iterator[Figure]:
     )  # fmt: skip
 
 
-def _write_recipe(folder: Path, num_trials: int) -> Path:
+def write_recipe(folder: Path, num_trials: int, **search: Any) -> Path:
+    """Of a tiny model and sixty rows."""
     save_tiny_llama = importlib.import_module("tests.tiny_models").save_tiny_llama
     rows = folder / "rows.jsonl"
     rows.write_text(
@@ -88,7 +95,7 @@ def _write_recipe(folder: Path, num_trials: int) -> Path:
         "train": {"max_steps": 12, "eval_every": 4, "global_batch_size": 8},
         "search": {
             "space": {"train.learning_rate": {"type": "float", "low": 1e-5, "high": 1.0, "log": True}},
-            "num_trials": num_trials, "max_concurrent": 1, "scheduler": "none", "probe_steps": 0,
+            "num_trials": num_trials, "max_concurrent": 1, "probe_steps": 0, **search,
         },
     }  # fmt: skip
     place = folder / "tiny.yaml"

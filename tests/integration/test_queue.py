@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 from bench import Bench, Running, run_id_of, wait_until
 
 
@@ -44,4 +45,25 @@ def test_a_background_run_saves_makes_room_and_resumes(local: Bench, recipe: Pat
     assert any(one.startswith("resumed at step") for one in events), events
     run = local.show(run_id)["run"]
     assert run["state"] == "succeeded" and run["global_step"] == run["max_steps"]
+    assert local.steps_told(run_id) == sorted(set(local.steps_told(run_id))), "no step was made twice"
+
+
+@pytest.mark.thorough
+@pytest.mark.timeout(900)
+def test_a_job_whose_driver_is_killed_is_tried_again_from_its_checkpoint(local: Bench, recipe: Path) -> None:
+    run_id = run_id_of(recipe)
+    local.hold_at(6)
+    job = submitted(local, "train", recipe)
+    worker: Running = local.start("queue", "work", "--until-empty", "--every", "0.5")
+    local.wait_for_step(worker, run_id, 6, timeout_s=300)
+    local.wait_until_held(run_id, world_size=2)
+    local.wait_for_checkpoint(run_id, 4)
+    local.kill_now(local.show(run_id)["run"]["owner"]["pid"])
+    local.hold_at(None)
+    outcome = worker.ended(600)
+    assert outcome.code == 0, outcome.told()
+    done = shown(local, job)
+    assert (done["state"], done["num_starts"], done["num_failures"]) == ("succeeded", 2, 1)
+    events = [one["message"] for one in local.events(run_id)]
+    assert any(one.startswith("resumed at step 4") for one in events), events
     assert local.steps_told(run_id) == sorted(set(local.steps_told(run_id))), "no step was made twice"

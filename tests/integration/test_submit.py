@@ -18,6 +18,7 @@ import pytest
 from bench import BIN, Bench, wait_until, write_recipe
 from conftest import Cluster
 from queue_contract import LONG, BackendContract, Carried
+from suites import write_suite
 
 from raytrain.runs.queue.job import Job, Limits
 from raytrain.runs.queue.ray_jobs import RayBackend
@@ -73,6 +74,50 @@ def test_submitted_logged_and_ended_as_the_command_does(
         failed.told()
     )
     assert "error:" in failed.stderr, "the job's log goes beside the object"
+
+
+@pytest.mark.thorough
+@pytest.mark.timeout(900)
+def test_what_is_searched_trained_and_evaluated_may_be_submitted(
+    joined: Bench, cluster: Cluster, working: Path, tiny_llama: Path
+) -> None:
+    suite = write_suite(working, "texts")
+    write_recipe(
+        working / "whole.yaml", model=tiny_llama, rows=Path("rows.jsonl"),
+        train={"max_steps": 3, "eval_every": 3, "save_every": 3, "warmup_steps": 0, "hooks": []},
+        scaling={"num_workers": 1},
+        search={
+            "space": {"train.learning_rate": {"type": "choice", "choices": [1e-2, 1e-3]}}, "sampler": "grid",
+            "num_trials": 2, "max_concurrent": 1, "scheduler": "none", "probe_steps": 0,
+        },
+        pipeline={"check": False, "suites": [suite.name]},
+    )  # fmt: skip
+    joined.folder = working
+    searched = joined.run("submit", "tune", "whole.yaml", "--json", *words(joined, cluster), timeout_s=400)
+    assert (searched.code, searched.object["state"]) == (0, "succeeded"), searched.told()
+    kinds = [one["kind"] for one in joined.run("runs", "list", "--json").object["runs"]]
+    assert sorted(kinds) == ["train", "train", "tune"]
+
+    whole = joined.run("submit", "pipeline", "whole.yaml", "--json", *words(joined, cluster), timeout_s=400)
+    assert whole.object["exit_code"] in (0, 5), whole.told()
+    (run,) = joined.run("runs", "list", "--kind", "pipeline", "--json").object["runs"]
+    assert run["state"] == "succeeded"
+    evaluated = joined.run("runs", "list", "--kind", "evaluate", "--json").object["runs"]
+    assert len(evaluated) == 2, "the baseline and what was trained"
+
+    (trained, *_) = joined.run("runs", "list", "--kind", "train", "--json").object["runs"]
+    asked = (
+        "submit",
+        "evaluate",
+        trained["id"],
+        "--json",
+        *words(joined, cluster),
+        "--",
+        "--suite",
+        suite.name,
+    )
+    done = joined.run(*asked, timeout_s=300)
+    assert (done.code, done.object["state"]) == (0, "succeeded"), done.told()
 
 
 def test_interrupted_it_detaches_and_the_job_goes_on(joined: Bench, cluster: Cluster, working: Path) -> None:
