@@ -6,6 +6,7 @@ those that still are. What a trial is besides (its run, its reason, its cost) st
 
 from __future__ import annotations
 
+import functools
 import math
 import warnings
 from collections import Counter
@@ -14,6 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from raytrain.errors import ConfigError
+from raytrain.storage.database import database_url
 from raytrain.tuning.samplers import build_sampler
 from raytrain.tuning.schedulers import ENDING_EARLY, build_pruner
 from raytrain.tuning.section import ObjectiveSection
@@ -195,7 +197,7 @@ class TrialMemory:
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         study = optuna.load_study(
             study_name=study_name,
-            storage=open_storage() if storage is None else storage,
+            storage=_storage_of_process(database_url()) if storage is None else storage,
             sampler=optuna.samplers.RandomSampler(),  # nothing is sampled here
             pruner=build_pruner(recipe),
         )
@@ -224,9 +226,20 @@ class TrialMemory:
         return None if kept is None else (kept["reason"], kept["global_step"])
 
 
+@functools.cache
+def _storage_of_process(url: str) -> Any:
+    """One for all trials that a process makes, one after the other: what has ended is read once.
+
+    With a new one for each, the time of a trial grew with their number: from 0.1 s to 0.2 s after 200.
+    """
+    import optuna
+
+    return optuna.storages.get_storage(open_storage(url))
+
+
 def trial_id_of(study: Any, number: int) -> int:
     """The storage's own id of a trial."""
-    found: int = study.get_trials(deepcopy=False)[number]._trial_id  # Optuna tells it nowhere else (5.0)
+    found: int = study._storage.get_trial_id_from_study_id_trial_number(study._study_id, number)
     return found
 
 
