@@ -6,6 +6,7 @@ import contextlib
 import os
 import threading
 import time
+from pathlib import Path
 from typing import Any
 
 from raytrain.cluster.connection import connect
@@ -203,7 +204,7 @@ class _Search:
     def _context(self) -> TrialContext:
         handed_on = {name: os.environ[name] for name in _HANDED_ON if name in os.environ}
         own = {"RAYTRAIN_HOME": str(raytrain_home()), "RAYTRAIN_DATABASE": database_url()}
-        return TrialContext(self.recipe, self.run_id, {**handed_on, **own}, self.verbose)
+        return TrialContext(self.recipe, self.run_id, {**handed_on, **own}, str(Path.cwd()), self.verbose)
 
     # While it goes on
 

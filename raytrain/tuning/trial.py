@@ -39,6 +39,8 @@ class TrialContext:
     study_name: str
     environment: Mapping[str, str]
     """Where the records and the driver's other settings are, for a cluster whose processes do not know."""
+    folder: str
+    """The driver's, on the same machine: a recipe's relative paths begin there. Ray Tune gives each trial its own."""
     verbose: bool = False
 
 
@@ -47,6 +49,7 @@ def run_trial(config: dict[str, Any], context: TrialContext) -> None:
     import ray.tune
 
     os.environ.update(context.environment)
+    os.chdir(context.folder)
     ray.tune.report({"ended": carry_out(config["task"], context, ray.tune.report)})
 
 

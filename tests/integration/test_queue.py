@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import psutil
 import pytest
 from bench import Bench, Running, run_id_of, wait_until
 
@@ -58,7 +59,9 @@ def test_a_job_whose_driver_is_killed_is_tried_again_from_its_checkpoint(local: 
     local.wait_for_step(worker, run_id, 6, timeout_s=300)
     local.wait_until_held(run_id, world_size=2)
     local.wait_for_checkpoint(run_id, 4)
+    workers = list(local.worker_pids(run_id).values())
     local.kill_now(local.show(run_id)["run"]["owner"]["pid"])
+    wait_until(lambda: not any(map(psutil.pid_exists, workers)), 60, lambda: f"the end of {workers}")
     local.hold_at(None)
     outcome = worker.ended(600)
     assert outcome.code == 0, outcome.told()

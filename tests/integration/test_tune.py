@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -50,10 +51,14 @@ def resumed_at(bench: Bench, run_id: str) -> list[int]:
 
 
 @pytest.mark.timeout(1200)
-def test_a_search_goes_on_after_a_kill_of_its_driver_and_of_a_trial(local: Bench, searched: Path) -> None:
-    search = load_tune_recipe(searched).run_id
+def test_a_search_goes_on_after_a_kill_of_its_driver_and_of_a_trial(
+    local: Bench, searched: Path, rows_file: Path
+) -> None:
+    shutil.copy(rows_file, local.folder / "beside.jsonl")
+    named_from_here = "data.sources=beside.jsonl"
+    search = load_tune_recipe(searched, [named_from_here]).run_id
     first, second = f"{search}-0000", f"{search}-0001"
-    command = ("tune", searched, "--json")
+    command = ("tune", searched, named_from_here, "--json")
 
     local.hold_at(6)
     running = local.start(*command)

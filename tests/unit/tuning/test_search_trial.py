@@ -45,7 +45,7 @@ class Trials:
             return training(observer)
 
         self._monkeypatch.setattr(trial, "train", train)
-        return carry_out(task, TrialContext(self.recipe, "s", {}), lambda _told: None)
+        return carry_out(task, TrialContext(self.recipe, "s", {}, "."), lambda _told: None)
 
 
 @pytest.fixture

@@ -141,7 +141,7 @@ def test_a_trial_that_meets_a_locked_database_is_interrupted_and_has_not_failed(
         raise AssertionError(f"{run_id} was told with nobody to hear it: {verbose}")
 
     monkeypatch.setattr(trial, "train", training)
-    ended = carry_out(task, TrialContext(recipe, "s", {}), lambda _told: None)
+    ended = carry_out(task, TrialContext(recipe, "s", {}, "."), lambda _told: None)
     assert (ended.state, ended.global_step) == ("outage", 5)
     assert "stayed locked" in (ended.reason or "")
     assert ended.fix is not None
@@ -158,7 +158,7 @@ def test_a_trial_that_cannot_open_the_database_is_interrupted(
         raise StorageError("it cannot be used", why="nobody answers", fix="start it")
 
     monkeypatch.setattr(trial, "open_records", away)
-    ended = carry_out(task, TrialContext(recipe, "s", {}), lambda _told: None)
+    ended = carry_out(task, TrialContext(recipe, "s", {}, "."), lambda _told: None)
     assert (ended.state, ended.reason, ended.fix) == (
         "outage", "it cannot be used: nobody answers", "start it",
     )  # fmt: skip
