@@ -8,7 +8,7 @@ import sys
 import threading
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from http.server import ThreadingHTTPServer
 from pathlib import Path
@@ -17,10 +17,12 @@ from object_server import Proxy, free_port, handler_of
 
 
 @contextmanager
-def mlflow_server(folder: Path, *options: str) -> Iterator[Proxy]:
+def mlflow_server(
+    folder: Path, *options: str, program: Sequence[str] = (sys.executable, "-m", "mlflow")
+) -> Iterator[Proxy]:
     """options: of `mlflow server`. Behind the proxy, which lets one request pass at a time, it is at `moto_port`."""
     port = free_port()
-    command = [sys.executable, "-m", "mlflow", "server", "--port", str(port), "--workers", "1"]
+    command = [*program, "server", "--port", str(port), "--workers", "1"]
     command += ["--backend-store-uri", f"sqlite:///{folder}/mlflow.db"]
     command += options or ["--artifacts-destination", str(folder / "kept")]
     with (folder / "log").open("wb") as log:

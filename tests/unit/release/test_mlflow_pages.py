@@ -4,9 +4,7 @@ install: `python -m venv DIR && DIR/bin/pip install mlflow`, and RAYTRAIN_MLFLOW
 from __future__ import annotations
 
 import os
-import subprocess
 import time
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,7 +14,7 @@ pytest.importorskip("mlflow", reason="the extra raytrain[mlflow] is not installe
 
 from browsers import headless_chromium
 from mirror_contract import fill
-from object_server import free_port
+from mlflow_server import mlflow_server
 
 from raytrain.release.keys import KeyRing
 from raytrain.release.registry.mirror import follow
@@ -32,23 +30,9 @@ pytestmark = [
 
 @pytest.fixture
 def url(tmp_path: Path) -> Iterator[str]:
-    found = f"http://127.0.0.1:{free_port()}"
-    command = [str(PROGRAM), "server", "--port", found.rpartition(":")[2], "--workers", "1"]
-    command += ["--backend-store-uri", f"sqlite:///{tmp_path}/mlflow.db"]
-    process = subprocess.Popen(command, cwd=tmp_path, start_new_session=True)
-    try:
-        deadline = time.monotonic() + 120
-        while time.monotonic() < deadline:
-            assert process.poll() is None, "MLflow's server ended"
-            try:
-                urllib.request.urlopen(f"{found}/health", timeout=2).close()
-                break
-            except OSError:
-                time.sleep(0.3)
-        yield found
-    finally:
-        os.killpg(process.pid, 15)  # it has children of its own
-        process.wait(timeout=30)
+    """A browser asks for many things at once, so without the proxy."""
+    with mlflow_server(tmp_path, program=[str(PROGRAM)]) as proxy:
+        yield f"http://127.0.0.1:{proxy.moto_port}"
 
 
 def test_versions_aliases_lineage_and_metrics_are_seen(url: str, ring: KeyRing, tmp_path: Path) -> None:

@@ -18,8 +18,9 @@ pytest.importorskip("flask_cors", reason="MLflow's server needs it")
 
 from mlflow_places import OnMlflow
 from mlflow_server import mlflow_server
-from object_server import Failure, Proxy, free_port
-from registry_contract import V1, RegistryContract, faults_of, move, release, script, state_told, states_of
+from object_server import Proxy, free_port
+from registry_contract import V1, RegistryContract, faults_of, move, release, state_told, states_of
+from registry_outages import FAILURES, check_old_or_new, first_steps
 from shelf_contract import ShelfContract
 
 from raytrain.cli.main import run
@@ -34,8 +35,6 @@ from raytrain.storage.location import Location
 from raytrain.storage.manifest import read_manifest
 
 pytestmark = pytest.mark.slow
-
-FAILURES: tuple[Failure, ...] = ("refused", "lost answer", "reset")
 
 
 @pytest.fixture(scope="module")
@@ -177,8 +176,7 @@ def _pass_over_faults(
         place.clear()
         registry = Registry(place.open())
         server.plan(point, FAILURES[point % 3])
-        for step in script(registry, ring, bundles)[:2]:
-            step()
+        first_steps(registry, ring, bundles)
         server.plan(None)
         assert state_told(registry) == expected[1], f"request {point}, {FAILURES[point % 3]}"
         assert len(registry.entries("sums")) == 2
@@ -204,22 +202,7 @@ def _go_away(server: Proxy, place: OnMlflow, ring: KeyRing, bundles: list[Path],
     for point in range(1, total + 1, stride):
         place.clear()
         registry = Registry(place.open())
-        server.plan(point, FAILURES[point % 3], times=1_000_000)
-        with pytest.raises(StorageError) as told:
-            for step in script(registry, ring, bundles)[:2]:
-                step()
-        server.plan(None)
-        assert told.value.exit_code == 4
-        assert server.endpoint in told.value.what, told.value
-        assert "run" in told.value.fix, told.value
-        done = expected.index(state_told(registry)) + 1 if registry.names() else 0
-        if point % 2:
-            registry.delete(registry.orphans(), grace_s=0)
-            assert registry.orphans() == []
-        for step in script(registry, ring, bundles)[done:2]:
-            step()
-        assert state_told(registry) == expected[-1], f"point {point}"
-        assert faults_of(registry, ring) == []
+        check_old_or_new(registry, ring, bundles, server, point, expected)
 
 
 def _expected(server: Proxy, place: OnMlflow, ring: KeyRing, bundles: list[Path]) -> tuple[list[object], int]:
@@ -228,8 +211,7 @@ def _expected(server: Proxy, place: OnMlflow, ring: KeyRing, bundles: list[Path]
     place.clear()
     registry = Registry(place.open())
     server.plan(None)
-    for step in script(registry, ring, bundles)[:2]:
-        step()
+    first_steps(registry, ring, bundles)
     total = server.count
     server.plan(None)
     return expected, total

@@ -13,17 +13,17 @@ import pytest
 pytest.importorskip("obstore", reason="the extra raytrain[s3] is not installed")
 pytest.importorskip("moto", reason="it is of the extra raytrain[dev]")
 
-from object_server import CREDENTIALS, Failure, Proxy, object_server
+from object_server import CREDENTIALS, Proxy, object_server
 from object_stores import Bucket
 from registry_contract import (
     V1,
     RegistryContract,
     faults_of,
     release,
-    script,
     state_told,
     states_of,
 )
+from registry_outages import FAILURES, check_old_or_new, first_steps
 from registry_places import OnDisk, Place
 from shelf_contract import ShelfContract
 
@@ -99,9 +99,6 @@ class TestShelfOfObjectsOnDisk(ShelfContract):
         return ObjectsOnDisk(tmp_path / "objects")
 
 
-FAILURES: tuple[Failure, ...] = ("refused", "lost answer", "reset")
-
-
 @pytest.mark.slow
 @pytest.mark.thorough
 def test_one_fault_of_any_request_is_passed_over(
@@ -112,8 +109,7 @@ def test_one_fault_of_any_request_is_passed_over(
     for point in range(1, _num_requests(proxy, ring, bundles, tmp_path) + 1):
         registry = Registry(open_store(proxy.uri(f"{tmp_path.name}/{point}")))
         proxy.plan(point, FAILURES[point % 3])
-        for step in script(registry, ring, bundles)[:2]:
-            step()
+        first_steps(registry, ring, bundles)
         proxy.plan(None)
         assert state_told(registry) == expected, f"request {point}, {FAILURES[point % 3]}"
         assert len(registry.entries("sums")) == 2
@@ -129,30 +125,14 @@ def test_a_service_that_goes_away_at_any_request_leaves_the_old_state_or_the_new
     assert total >= 20
     for point in range(1, total + 1):
         registry = Registry(open_store(proxy.uri(f"{tmp_path.name}/{point}", timeout_s=0.2)))
-        proxy.plan(point, FAILURES[point % 3], times=1_000_000)
-        with pytest.raises(StorageError) as told:
-            for step in script(registry, ring, bundles)[:2]:
-                step()
-        proxy.plan(None)
-        assert told.value.exit_code == 4
-        assert proxy.endpoint in told.value.what, told.value
-        assert "run" in told.value.fix, told.value
-        done = expected.index(state_told(registry)) + 1 if registry.names() else 0
-        if point % 2:
-            registry.delete(registry.orphans(), grace_s=0)
-            assert registry.orphans() == []
-        for step in script(registry, ring, bundles)[done:2]:
-            step()
-        assert state_told(registry) == expected[-1], f"point {point}"
-        assert faults_of(registry, ring) == []
+        check_old_or_new(registry, ring, bundles, proxy, point, expected)
 
 
 def _num_requests(proxy: Proxy, ring: KeyRing, bundles: list[Path], tmp_path: Path) -> int:
     """Of the first two steps: a version, and production."""
     registry = Registry(open_store(proxy.uri(f"{tmp_path.name}/counted")))
     proxy.plan(None)
-    for step in script(registry, ring, bundles)[:2]:
-        step()
+    first_steps(registry, ring, bundles)
     return proxy.count
 
 
