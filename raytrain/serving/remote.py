@@ -57,6 +57,10 @@ class RemoteBackend:
 
     async def generate(self, ask: Ask) -> AsyncGenerator[Served | Piece]:
         """See `Backend`. Raises ReplicaLost where the replica died after a piece had been told, or twice."""
+        if not ask.is_streamed:
+            for one in await self._asked(self._handle.answer, ask):
+                yield one
+            return
         served: Served | None = None
         has_told = False
         for is_last in (False, True):
@@ -81,7 +85,11 @@ class RemoteBackend:
 
     async def classify(self, ask: ClassifyAsk) -> Classified:
         """See `Backend`. What was lost with its replica is asked of another one, once: nothing of it has been told."""
-        found: Classified | Refusal = await _twice(lambda: _told(self._handle.classify.remote(ask), ask.id))
+        found: Classified = await self._asked(self._handle.classify, ask)
+        return found
+
+    async def _asked(self, method: Any, ask: Ask | ClassifyAsk) -> Any:
+        found = await _twice(lambda: _told(method.remote(ask), ask.id))
         if isinstance(found, Refusal):
             raise found.error
         return found

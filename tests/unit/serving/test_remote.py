@@ -57,7 +57,8 @@ class Stream:
 
 
 class Handle:
-    """Of Ray Serve's handles as much as is used: each call of `generate` takes the next script."""
+    """Of Ray Serve's handles as much as is used: each call of `generate` takes the next script, each of `answer` the
+    whole of it."""
 
     def __init__(self, *scripts: list[Any]) -> None:
         self.streams = [Stream(one) for one in scripts]
@@ -78,6 +79,31 @@ class Handle:
     def remote(self, ask: Ask) -> Stream:
         self.asked.append(ask)
         return self.streams[self.num_asked - 1]
+
+    @property
+    def answer(self) -> Whole:
+        return Whole(self)
+
+
+class Whole:
+    """A script's answer where it is waited for to its end."""
+
+    def __init__(self, handle: Handle) -> None:
+        self._handle = handle
+
+    def remote(self, ask: Ask) -> Whole:
+        self._stream = self._handle.remote(ask)
+        return self
+
+    def __await__(self) -> Any:
+        return self._collected().__await__()
+
+    async def _collected(self) -> Any:
+        found = [one async for one in self._stream]
+        return found[0] if isinstance(found[0], Refusal) else tuple(found)
+
+    def cancel(self) -> None:
+        self._stream.cancel()
 
 
 def died() -> Exception:
@@ -114,10 +140,11 @@ def test_an_answer_comes_as_it_is(is_streamed: bool) -> None:
         AnswerFailed(),
     ],
 )
-def test_a_refusal_crosses_as_what_it_is(error: Exception) -> None:
+@pytest.mark.parametrize("is_streamed", [True, False])
+def test_a_refusal_crosses_as_what_it_is(error: Exception, is_streamed: bool) -> None:
     crossed = pickle.loads(pickle.dumps(Refusal(error)))
     with pytest.raises(type(error)) as raised:
-        run(Handle([crossed]))
+        run(Handle([crossed]), is_streamed=is_streamed)
     assert vars(raised.value) == vars(error) and str(raised.value) == str(error)
 
 
@@ -142,24 +169,33 @@ def test_an_answer_is_never_put_together_from_two_versions() -> None:
     other = [Served("sums@1.1.0", "sha256:c", "sha256:b"), *WORDS]
     handle = Handle([SERVED, died()], other)
     with pytest.raises(ReplicaLost):
-        run(handle, is_streamed=False)
+        run(handle)
     assert [one.model for one in handle.asked] == ["sums", "sums@1.0.0"], (
         "it is asked of the version that was told"
     )
 
 
-def test_lost_twice_is_lost() -> None:
-    handle = Handle([died()], [SERVED])
+def test_an_answer_that_nobody_reads_along_is_of_whichever_version_wrote_all_of_it() -> None:
+    other = [Served("sums@1.1.0", "sha256:c", "sha256:b"), *WORDS]
+    handle = Handle([SERVED, WORDS[0], died()], other)
+    assert run(handle, is_streamed=False) == other
+
+
+@pytest.mark.parametrize(("is_streamed", "second"), [(True, SERVED), (False, died)])
+def test_lost_twice_is_lost(is_streamed: bool, second: Any) -> None:
+    handle = Handle([died()], [second() if callable(second) else second])
     with pytest.raises(ReplicaLost):
-        run(handle, is_streamed=False)
+        run(handle, is_streamed=is_streamed)
     assert handle.num_asked == 2
 
 
-def test_ray_s_own_full_queue_is_overload() -> None:
+@pytest.mark.parametrize("is_streamed", [True, False])
+def test_ray_s_own_full_queue_is_overload(is_streamed: bool) -> None:
     from ray.serve.exceptions import BackPressureError
 
+    full = BackPressureError(num_queued_requests=1, max_queued_requests=1)
     with pytest.raises(Overloaded):
-        run(Handle([BackPressureError(num_queued_requests=1, max_queued_requests=1)]))
+        run(Handle([full]), is_streamed=is_streamed)
 
 
 def test_whoever_goes_away_takes_his_request_with_him() -> None:
