@@ -28,8 +28,7 @@ class Ask:
     sampling: Sampling
     """With 0 max_new_tokens the answer may fill the context."""
     is_streamed: bool = True
-    """Whether anybody reads along; where not, the answer comes as one piece, and one that is lost can be asked for
-    again."""
+    """Whether anybody reads along; where not, the answer comes as one piece."""
     arm: Arm | None = None
     """Of the trial of `model`, where the request takes part in one and that still goes on."""
     is_mirror: bool = False

@@ -1,4 +1,5 @@
-"""Replicas behind Ray Serve, as one `Backend`: an answer that was lost with its replica is asked for once more."""
+"""Replicas behind Ray Serve, as one `Backend`: what was lost with its replica is asked of another one, and who reads it
+along does not see that."""
 
 from __future__ import annotations
 
@@ -27,6 +28,7 @@ from raytrain.serving.backend import (
     UnknownModel,
 )
 from raytrain.serving.engine.request import Overloaded, Piece
+from raytrain.serving.going_on import OtherAnswer, ToldSoFar
 
 REFUSALS = (
     UnknownModel, RefusedModel, Undecided, OtherTask, BadPrompt, AnswerFailed, Overloaded, Draining, PlatformError,
@@ -56,16 +58,18 @@ class RemoteBackend:
         self._handle = handle
 
     async def generate(self, ask: Ask) -> AsyncGenerator[Served | Piece]:
-        """See `Backend`. Raises ReplicaLost where the replica died after a piece had been told, or twice."""
+        """See `Backend`. Raises ReplicaLost where the replica died twice, or once and another one writes another
+        answer."""
         if not ask.is_streamed:
             for one in await self._asked(self._handle.answer, ask):
                 yield one
             return
         served: Served | None = None
-        has_told = False
+        so_far = ToldSoFar()
         for is_last in (False, True):
             # Asked again by its version: an alias may have moved, and who answers has been told.
             again = ask if served is None else replace(ask, model=served.model, arm=None)
+            so_far.begin_anew()
             try:
                 async with aclosing(self._once(again)) as answer:
                     async for one in answer:
@@ -75,12 +79,13 @@ class RemoteBackend:
                                 served = one
                             elif replace(one, arm=served.arm) != served:
                                 raise ReplicaLost(ask.id)
-                        else:
-                            has_told = True
-                            yield one
+                        elif (new := so_far.new_of(one)) is not None:
+                            yield new
                 return
+            except OtherAnswer as error:
+                raise ReplicaLost(ask.id) from error
             except ReplicaLost:
-                if has_told or is_last:
+                if is_last:
                     raise
 
     async def classify(self, ask: ClassifyAsk) -> Classified:

@@ -3,6 +3,7 @@ meanwhile, and tells what it measured. Raises AssertionError where the server do
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
 import socket
@@ -12,6 +13,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any, Self
 
 from serving_site import CONTEXT_TOKENS, MAX_ROWS, MAX_WAITING, Site
 
@@ -69,19 +71,47 @@ def leave_streams(site: Site, num: int = 6) -> Measured:
     return {"freed_s": time.monotonic() - start}
 
 
-def _stream(site: Site, num_tokens: int, *, is_streamed: bool = True) -> socket.socket:
-    """JSON of a text that may not end."""
+class Stream:
+    """An answer that does not end before it is long enough, read event by event."""
+
+    def __init__(self, site: Site, num_tokens: int, **more: Any) -> None:
+        connection = http.client.HTTPConnection("127.0.0.1", site.port, timeout=120)
+        body = json.dumps(_endless(num_tokens) | more)
+        connection.request("POST", "/v1/completions", body, {"content-type": "application/json"})
+        self._answer = connection.getresponse()
+        assert self._answer.status == 200, self._answer.read()
+        self.text, self.error, self.is_done = "", None, False
+
+    def read(self, num_events: int | None = None) -> Self:
+        """So many more, or all that come."""
+        while num_events != 0 and (line := self._answer.readline()):
+            if not line.startswith(b"data: "):
+                continue
+            if line == b"data: [DONE]\n":
+                self.is_done = True
+                continue
+            told = json.loads(line.removeprefix(b"data: "))
+            self.error = told.get("error")
+            self.text += "".join(one["text"] for one in told.get("choices", ()))
+            num_events = None if num_events is None else num_events - 1
+        return self
+
+
+def _endless(num_tokens: int, *, is_streamed: bool = True) -> dict[str, Any]:
+    """What is asked for JSON of a text that may not end."""
     schema = {"type": "string", "minLength": 10 * CONTEXT_TOKENS}
     told = {"type": "json_schema", "json_schema": {"name": "long", "schema": schema}}
-    body = json.dumps(
-        {
-            "model": "words",
-            "prompt": "of",
-            "max_tokens": num_tokens,
-            "stream": is_streamed,
-            "response_format": told,
-        }
-    )
+    return {
+        "model": "words",
+        "prompt": "of",
+        "max_tokens": num_tokens,
+        "stream": is_streamed,
+        "response_format": told,
+    }
+
+
+def _stream(site: Site, num_tokens: int, *, is_streamed: bool = True) -> socket.socket:
+    body = json.dumps(_endless(num_tokens, is_streamed=is_streamed))
     one = socket.create_connection(("127.0.0.1", site.port), timeout=60)
     one.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     head = "POST /v1/completions HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"

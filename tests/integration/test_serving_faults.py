@@ -6,11 +6,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from serving_clients import CannotMountError
+from serving_clients import CannotMountError, Stream
 from serving_matrix import FAULTS, Fault, flip, play
 from serving_site import Site, site
 
-from benchmarks.serving_load import Load
+from benchmarks.serving_load import Load, wait_until
 
 pytestmark = pytest.mark.alone
 
@@ -47,3 +47,20 @@ def test_no_answer_is_another_s_and_none_is_lost_for_good(server: Site, fault: F
     else:
         assert lost == [], f"of {len(load.answers)}, after one more try where a process was killed"
     assert load.num_answered >= 60
+
+
+def test_streams_go_on_where_their_replica_is_killed(server: Site) -> None:
+    """Greedy and drawn ones, in the middle of long answers: word for word what is told undisturbed."""
+    asked = [{"temperature": number % 2, "seed": number} for number in range(8)]
+    streams = [Stream(server, 600, **one) for one in asked]
+    for one in streams:
+        one.read(5)
+    wait_until(lambda: server.engine("running") == len(streams), 10, lambda: f"all: {server.numbers()}")
+    server.replicas()[0].kill()
+    for one in streams:
+        one.read()
+    assert [(one.error, one.is_done) for one in streams] == [(None, True)] * len(streams)
+    server.wait_until_whole()
+    undisturbed = [Stream(server, 600, **one) for one in asked]
+    assert [one.text for one in streams] == [one.read().text for one in undisturbed]
+    assert all(len(one.text) > 300 for one in streams)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import pickle
+import random
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -26,7 +28,7 @@ from raytrain.serving.backend import (
     UnknownModel,
     other_task,
 )
-from raytrain.serving.engine.request import Finish, Overloaded, Piece, Sampling
+from raytrain.serving.engine.request import Finish, Overloaded, Piece, Sampling, Token
 from raytrain.serving.remote import Refusal, RemoteBackend, combined
 
 SERVED = Served("sums@1.0.0", "sha256:a", "sha256:b")
@@ -158,11 +160,65 @@ def test_what_nobody_has_read_is_asked_for_once_more(is_streamed: bool, lost: li
     assert handle.num_asked == 2 and handle.streams[0].is_cancelled
 
 
-def test_what_somebody_has_read_is_not() -> None:
-    handle = Handle([SERVED, WORDS[0], died()], WHOLE)
+def tokens(*ids: int) -> tuple[Token, ...]:
+    """The replica that lives writes the same tokens; their probabilities may differ in the last bits."""
+    return tuple(Token(one, f"<{one}>", -1.0 - random.random() / 1e6) for one in ids)
+
+
+def plain(answer: list[Any]) -> list[Any]:
+    return [
+        (one.text, [token.id for token in one.tokens], one.finish) if isinstance(one, Piece) else one
+        for one in answer
+    ]
+
+
+END = Piece(finish=Finish("length", 1, 0, 4, 0.0, 0.0))
+
+
+@pytest.mark.parametrize(
+    ("read", "anew", "rest"),
+    [
+        ([WORDS[0]], WORDS, WORDS[1:]),
+        ([WORDS[0], WORDS[1]], WORDS, WORDS[2:]),
+        ([Piece("one t")], WORDS, [Piece("wo"), WORDS[2]]),
+        ([Piece("one tw")], [Piece("o"), Piece("n"), Piece("e two"), WORDS[2]], [Piece("o"), WORDS[2]]),
+        ([Piece("one tw")], [replace(WORDS[2], text="one two")], [replace(WORDS[2], text="o")]),
+        (
+            [Piece("a", tokens(5)), Piece("", tokens(6))],
+            [Piece("a", tokens(5, 6, 7)), END],
+            [Piece("", tokens(7)), END],
+        ),
+        (
+            [Piece("a", tokens(5, 6))],
+            [Piece("a", tokens(5)), Piece("b", tokens(6, 7)), END],
+            [Piece("b", tokens(7)), END],
+        ),
+    ],
+)
+def test_a_stream_goes_on_where_another_replica_writes_the_same(
+    read: list[Piece], anew: list[Piece], rest: list[Piece]
+) -> None:
+    handle = Handle([SERVED, *read, died()], [SERVED, *anew])
+    assert plain(run(handle)) == plain([SERVED, *read, *rest])
+    assert [one.model for one in handle.asked] == ["sums", "sums@1.0.0"] and handle.streams[0].is_cancelled
+
+
+@pytest.mark.parametrize(
+    ("read", "anew"),
+    [
+        ([WORDS[0]], [Piece("another"), END]),
+        ([Piece("one two three")], WORDS),
+        ([Piece("", tokens(5, 6))], [Piece("", tokens(5, 7)), END]),
+        ([Piece("", tokens(5, 6))], [Piece("", tokens(5)), END]),
+        ([WORDS[0]], [died()]),
+    ],
+    ids=["another text", "a shorter text", "another token", "fewer tokens", "it dies as well"],
+)
+def test_a_stream_never_goes_on_with_another_answer(read: list[Piece], anew: list[Any]) -> None:
+    handle = Handle([SERVED, *read, died()], [SERVED, *anew], WHOLE)
     with pytest.raises(ReplicaLost):
         run(handle)
-    assert handle.num_asked == 1
+    assert handle.num_asked == 2
 
 
 def test_an_answer_is_never_put_together_from_two_versions() -> None:
