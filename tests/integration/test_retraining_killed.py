@@ -30,6 +30,7 @@ SEARCH: dict[str, Any] = {
     "scheduler": "none",
     "probe_steps": 0,
     "max_concurrent": 1,
+    "budget": {"hours": 2.0},
 }
 
 
@@ -125,6 +126,7 @@ def test_killed_after_each_step_it_goes_on_and_makes_nothing_twice(
     trials = [f"{study['id']}-{number:04d}" for number in range(SEARCH["num_trials"])]
     assert sorted(one for one in trained if one.startswith(study["id"])) == trials
     assert len(trained) == len(trials) + 1, "1.0.0 and the trials, the best of which is 1.1.0"
+    assert site.bench.show(study["id"])["run"]["config"]["search"]["budget"]["hours"] == 2.0
     first = site.bench.show(trials[0])["run"]["config"]
     assert first["train"]["learning_rate"] == WHOLE["train"]["learning_rate"], (
         "production's own is tried first"
