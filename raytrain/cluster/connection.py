@@ -12,11 +12,13 @@ from typing import Any
 
 from raytrain.cluster.head import have_ray_wait_longer
 from raytrain.cluster.section import WorkersSection
+from raytrain.cluster.token import wrong_token
 from raytrain.errors import ClusterError
 
 _DEFAULT_PORT = 6379
 _REACHABLE_WITHIN_S = 10.0
 _OTHER_VERSIONS = re.compile(r"Version mismatch:" + r".*?Ray: (\S+)\s+Python: (\S+)" * 2, re.DOTALL)
+_NO_TOKEN = "no authentication token was found"
 _NOISY_LOGGERS = ("ray", "ray.train", "ray.tune", "ray.data", "ray.serve")
 
 
@@ -52,17 +54,21 @@ def connect(address: str | None, *, verbose: bool) -> None:
         else:
             ray.init(address=address, **options)
     except Exception as error:  # of no kind of its own where Ray waited in vain for what it had started
-        raise _not_joined(address, str(error).strip() or type(error).__name__) from error
+        raise _not_joined(address, error) from error
 
 
-def _not_joined(address: str | None, said: str) -> ClusterError:
+def _not_joined(address: str | None, error: BaseException) -> ClusterError:
     """What Ray said, in the words of the person who has to deal with it."""
+    said = str(error).strip() or type(error).__name__
     if address is None:
         return ClusterError(
             "Ray cannot be started on this machine",
             why=said.splitlines()[0],
             fix="see `raytrain doctor`; free memory and /dev/shm are the usual causes",
         )
+    if _is_about_the_token(error):
+        sends_one = os.environ.get("RAY_AUTH_MODE", "").lower() == "token" and _NO_TOKEN not in said
+        return wrong_token(address, is_missing=not sends_one)
     versions = _OTHER_VERSIONS.search(said)
     if versions is not None:
         return ClusterError(
@@ -80,6 +86,15 @@ def _not_joined(address: str | None, said: str) -> ClusterError:
         "that it is the same version of Ray, that RAY_AUTH_MODE is token, and that RAY_AUTH_TOKEN or "
         "~/.ray/auth_token is that cluster's token",
     )
+
+
+def _is_about_the_token(error: BaseException | None) -> bool:
+    """Ray tries a refused token again and again, and tells the refusal at last in the text of a cause."""
+    while error is not None:
+        if "AuthenticationError" in f"{type(error).__name__}: {error}":
+            return True
+        error = error.__cause__
+    return False
 
 
 def _start(**options: Any) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 from ray.exceptions import AuthenticationError
 from ray.job_submission import JobSubmissionClient
 
-from raytrain.runs.job_client import wrong_token
+from raytrain.cluster.token import wrong_token
 
 _CONNECT_S, _ANSWER_S = 5.0, 60.0
 
@@ -34,4 +34,4 @@ class BoundedJobClient(JobSubmissionClient):  # type: ignore[misc]  # Ray has no
                 method, endpoint, data=body, json_data=json_data, **{"timeout": timeout, **kwargs}
             )
         except AuthenticationError as error:
-            raise wrong_token(self.get_address(), error) from error
+            raise wrong_token(self.get_address(), is_missing="required" in str(error)) from error

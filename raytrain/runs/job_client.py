@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from typing import Any
 from urllib.parse import urlsplit
 
+from raytrain.cluster.token import WrongTokenError
 from raytrain.errors import ClusterError, ConfigError
 
 DEFAULT_PORT = 8265
@@ -120,23 +121,6 @@ def _reason(error: BaseException) -> str:
         if sign in text:
             return told
     return first_line(error)
-
-
-class WrongTokenError(ClusterError):
-    """The cluster is there and says no; of what runs on it this says nothing."""
-
-
-def wrong_token(url: str, error: BaseException) -> WrongTokenError:
-    is_missing = "required" in str(error)
-    return WrongTokenError(
-        f"the cluster at {url} wants a token, and none was sent"
-        if is_missing
-        else f"the cluster at {url} refuses the token",
-        why="RAY_AUTH_TOKEN and ~/.ray/auth_token are not set here"
-        if is_missing
-        else "RAY_AUTH_TOKEN, or ~/.ray/auth_token, is not the token that it was started with",
-        fix="copy the cluster's token into ~/.ray/auth_token or RAY_AUTH_TOKEN, and set RAY_AUTH_MODE=token",
-    )
 
 
 @contextmanager

@@ -8,8 +8,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from raytrain.cluster.token import WrongTokenError
 from raytrain.errors import ClusterError
-from raytrain.runs.job_client import WrongTokenError, first_line
+from raytrain.runs.job_client import first_line
 
 _POLL_S = 0.5
 _SILENT_FOR_S = 60.0

@@ -47,6 +47,25 @@ def test_nobody_at_the_address(joined: Bench, recipe: Path) -> None:
     error = assert_refused(joined, recipe, outcome, 4)
     assert error["kind"] == "cluster"
     assert str(joined.address) in error["what"]
+    assert "nobody answered within 10 s" in error["why"]
+    assert outcome.seconds < 30, "with the start of the command itself"
+
+
+@pytest.mark.parametrize(
+    ("token", "told"),
+    [
+        ({"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0" * 64}, "refuses the token"),
+        ({}, "wants a token, and none was sent"),
+    ],
+)
+def test_a_wrong_token_and_none(joined: Bench, recipe: Path, token: dict[str, str], told: str) -> None:
+    joined.environment = token
+    outcome = joined.train(recipe)
+    error = assert_refused(joined, recipe, outcome, 4)
+    assert error["kind"] == "cluster"
+    assert error["what"] == f"the cluster at {joined.address} {told}"
+    assert "RAY_AUTH_TOKEN" in error["why"] and "copy the cluster's token" in error["fix"]
+    assert outcome.seconds < 60
 
 
 @pytest.mark.parametrize(

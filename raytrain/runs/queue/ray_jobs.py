@@ -7,8 +7,9 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
+from raytrain.cluster.token import WrongTokenError
 from raytrain.errors import ClusterError, PlatformError, StorageError
-from raytrain.runs.job_client import WrongTokenError, connect_jobs, first_line, submit_command, upload_package
+from raytrain.runs.job_client import connect_jobs, first_line, submit_command, upload_package
 from raytrain.runs.queue.cluster_room import room_of
 from raytrain.runs.queue.ending import IN_QUEUE, Ended
 from raytrain.runs.queue.job import Job, Limits

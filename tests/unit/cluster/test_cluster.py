@@ -9,6 +9,7 @@ from pydantic import ValidationError
 
 from raytrain.cluster.connection import check_somebody_answers, connect, count_placeable, is_kind_of_node
 from raytrain.cluster.section import WorkersSection
+from raytrain.cluster.token import WrongTokenError
 from raytrain.errors import ClusterError
 
 CPU_4 = {"CPU": 4.0, "memory": 1e9}
@@ -147,6 +148,42 @@ def test_a_start_that_was_too_slow_is_tried_once_more(
     else:
         connect(None, verbose=False)
     assert len(starts) == num_starts
+
+
+REFUSAL = "Traceback …\nray.exceptions.AuthenticationError: InvalidAuthToken: missing or incorrect"
+
+
+@pytest.mark.parametrize(
+    ("mode", "said", "told"),
+    [
+        ("token", REFUSAL, "refuses the token"),
+        (None, REFUSAL, "wants a token, and none was sent"),
+        ("token", None, "wants a token, and none was sent"),
+    ],
+)
+def test_a_token_that_is_refused_is_told_with_what_to_do(
+    mode: str | None, said: str | None, told: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import ray
+
+    def init(**_options: Any) -> None:  # as Ray does: in the text of a cause, or of a kind of its own
+        if said is None:
+            raise ray.exceptions.AuthenticationError("no authentication token was found")
+        try:
+            raise RuntimeError(f"Failed to connect to GCS. Last connection error: {said}")
+        except RuntimeError as error:
+            raise ConnectionError("Failed to connect to Ray cluster") from error
+
+    monkeypatch.setattr(ray, "init", init)
+    monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
+    if mode is not None:
+        monkeypatch.setenv("RAY_AUTH_MODE", mode)
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        address = f"127.0.0.1:{listening.getsockname()[1]}"
+        with pytest.raises(WrongTokenError) as caught:
+            connect(address, verbose=False)
+    assert (caught.value.what, caught.value.exit_code) == (f"the cluster at {address} {told}", 4)
+    assert "set RAY_AUTH_MODE=token" in caught.value.fix
 
 
 def test_a_cluster_of_another_version_is_told_with_both(monkeypatch: pytest.MonkeyPatch) -> None:

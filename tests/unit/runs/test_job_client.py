@@ -15,8 +15,9 @@ from typing import Any
 
 import pytest
 
+from raytrain.cluster.token import WrongTokenError
 from raytrain.errors import ClusterError, ConfigError
-from raytrain.runs.job_client import WITHIN_S, WrongTokenError, connect_jobs, jobs_url, submit_command
+from raytrain.runs.job_client import WITHIN_S, connect_jobs, jobs_url, submit_command
 
 
 @pytest.mark.parametrize(

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
+from raytrain.cluster.token import wrong_token
 from raytrain.errors import ClusterError
 from raytrain.runs import job_logs
-from raytrain.runs.job_client import wrong_token
 from raytrain.runs.job_logs import follow, follow_command, stop_command
 
 
@@ -78,7 +78,7 @@ def test_a_cluster_that_stays_away(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_token_that_is_refused_later_is_told_at_once() -> None:
-    refused = wrong_token("http://head:8265", RuntimeError("invalid"))
+    refused = wrong_token("http://head:8265", is_missing=False)
     started = time.monotonic()
     with pytest.raises(ClusterError, match="refuses the token"):
         follow(Cluster([refused], []), "job-1", print)

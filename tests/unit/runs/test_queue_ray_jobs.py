@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 from queued import a_job
 
+from raytrain.cluster.token import wrong_token
 from raytrain.errors import ClusterError
-from raytrain.runs.job_client import wrong_token
 from raytrain.runs.queue import ray_jobs
 from raytrain.runs.queue.ending import Ended
 from raytrain.runs.queue.job import Job, Limits, Need
@@ -156,7 +156,7 @@ def test_a_scheduler_without_the_token_burns_no_job(
     store: QueueStore, scheduler: Scheduler, cluster: Cluster
 ) -> None:
     now = submitted(store).ready_at + 1.0
-    cluster.error = wrong_token(HEAD, RuntimeError("invalid"))
+    cluster.error = wrong_token(HEAD, is_missing=False)
     scheduler.tick(now)
     waiting = store.get("far")
     assert (waiting.state, waiting.num_losses) == ("queued", 0)
@@ -164,7 +164,7 @@ def test_a_scheduler_without_the_token_burns_no_job(
     cluster.error = None
     now = waiting.ready_at + 1.0
     scheduler.tick(now)
-    cluster.error = wrong_token(HEAD, RuntimeError("invalid"))
+    cluster.error = wrong_token(HEAD, is_missing=False)
     other = Scheduler(store, {"ray": RayBackend()}, Limits(), lambda _: None)
     scheduler.end()
     for later in (60.0, 130.0, 1000.0):
