@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from raytrain.runs.cost import cost_of
+from raytrain.cluster.section import WorkersSection
+from raytrain.runs.cost import Cost, cost_of
 from raytrain.runs.views import duration
 from raytrain.storage.location import Location
 from raytrain.training.checkpoint_store import checkpoint_folder, folder_of
@@ -35,9 +37,13 @@ class Probe:
 
 @dataclass(frozen=True)
 class Forecast:
-    """Of a whole search in which no trial is ended early: at most that."""
+    """Of a whole search in which no trial is ended early: at most that. Where `scaling` is searched, of trials that
+    all have the workers that take most."""
 
     trial_s: float
+    """With the recipe's own workers."""
+    longest_trial_s: float | None
+    """With those that are searched; None where none are."""
     search_s: float
     gpu_hours: float
     cost: float | None
@@ -89,23 +95,33 @@ def newest_checkpoint_bytes(storage: Location, run_id: str) -> int:
 
 
 def forecast(
-    probed: Probe, spec: RunSpec, budget: BudgetSection, *, num_trials: int, at_once: int
+    probed: Probe,
+    spec: RunSpec,
+    budget: BudgetSection,
+    *,
+    num_trials: int,
+    at_once: int,
+    searched: Sequence[WorkersSection] = (),
 ) -> Forecast:
-    """What `num_trials` whole trials take, `at_once` of them at a time."""
-    train, scaling = spec.train, spec.scaling
+    """What `num_trials` whole trials take, `at_once` of them at a time; `searched` are the workers that a trial may
+    have where they are not the recipe's own."""
+    train = spec.train
     num_steps = train.num_steps(probed.num_rows)
     num_evals = 1 + (max(0, num_steps - 1) // train.eval_every if train.eval_every else 0)
-    trial_s = probed.start_s + num_steps * probed.step_s + num_evals * probed.eval_s
+    work_s = num_steps * probed.step_s + num_evals * probed.eval_s
     kept = (train.keep_last_n + train.keep_best_k) if train.saves else 0
     trial_bytes = kept * probed.checkpoint_bytes + probed.result_bytes
-    search_s = trial_s * math.ceil(num_trials / at_once)
-    trials_s = trial_s * num_trials
-    cost = cost_of(trials_s, scaling, spec.cost)
+    each = [_at_most(one, probed.start_s, work_s, spec) for one in searched or [spec.scaling]]
+    longest_s = 3600 * max(one.hours for one in each)
+    search_s = longest_s * math.ceil(num_trials / at_once)
+    gpu_hours = num_trials * max(one.gpu_hours for one in each)
+    prices = [one.money for one in each if one.money is not None]
+    money = num_trials * max(prices) if len(prices) == len(each) else None
     disk = trial_bytes * num_trials
     limits = [
         ("hours", budget.hours, search_s / 3600),
-        ("gpu_hours", budget.gpu_hours, cost.gpu_hours),
-        ("cost", budget.cost, cost.money or 0.0),
+        ("gpu_hours", budget.gpu_hours, gpu_hours),
+        ("cost", budget.cost, money or 0.0),
     ]
     reached = [
         (limit / needed * num_trials, name)
@@ -123,13 +139,29 @@ def forecast(
     ended_by = None
     if reached:
         at, name = min(reached)
-        ended_by = f"search.budget.{name} ends it at about trial {max(1, int(at))}"
-    return Forecast(trial_s, search_s, cost.gpu_hours, cost.money, disk, num_trials, ended_by)
+        number = max(1, int(at))
+        when = f"at trial {number} at the earliest" if searched else f"at about trial {number}"
+        ended_by = f"search.budget.{name} ends it {when}"
+    trial_s, longest_trial_s = probed.start_s + work_s, longest_s if searched else None
+    return Forecast(trial_s, longest_trial_s, search_s, gpu_hours, money, disk, num_trials, ended_by)
+
+
+def _at_most(workers: WorkersSection, start_s: float, work_s: float, spec: RunSpec) -> Cost:
+    """Of one trial with these workers: fewer than the recipe's share its work among them, and of more none is taken to
+    make it faster, which a small model's may not."""
+    share = max(1.0, spec.scaling.max_workers / workers.max_workers)
+    return cost_of(start_s + work_s * share, workers, spec.cost)
 
 
 def told_forecast(found: Forecast) -> str:
     """The forecast in a sentence."""
-    parts = [f"a trial takes about {duration(found.trial_s)}", f"all at most {duration(found.search_s)}"]
+    each = f"a trial takes about {duration(found.trial_s)}"
+    if found.longest_trial_s is not None:
+        each += (
+            " with the recipe's own workers and at most "
+            f"{duration(found.longest_trial_s)} with those that are searched"
+        )
+    parts = [each, f"all at most {duration(found.search_s)}"]
     if found.gpu_hours:
         parts.append(f"{found.gpu_hours:.2g} GPU-hours")
     if found.cost:

@@ -31,6 +31,7 @@ from raytrain.tuning.measured import seconds_of
 from raytrain.tuning.outcome import TrialRow, TuneObserver, TuneResult, Unwatched, rows_of
 from raytrain.tuning.placement import Placement
 from raytrain.tuning.results import write_results
+from raytrain.tuning.searched_workers import searched_workers
 from raytrain.tuning.spec import TuneRecipe
 from raytrain.tuning.study import StudyMemory
 from raytrain.tuning.task import TrialTask, probe_run_id
@@ -156,8 +157,9 @@ class _Search:
         else:
             probed = Probe(**known)
         self.forecast = forecast(
-            probed, spec, search.budget, num_trials=self.num_trials, at_once=placement.at_once
-        )
+            probed, spec, search.budget, num_trials=self.num_trials, at_once=placement.at_once,
+            searched=searched_workers(self.recipe.space, self.recipe.document),
+        )  # fmt: skip
         self.memory.keep("forecast", self.forecast.as_dict())
         self.note(told_forecast(self.forecast))
         return True

@@ -12,13 +12,15 @@ from raytrain.runs.cost import cost_of
 from raytrain.runs.cost_section import CostSection
 from raytrain.training.section import ScalingSection
 from raytrain.tuning.budget import Drop, Kept, Spent, choose_to_drop, exhausted
-from raytrain.tuning.forecast import Probe, forecast
+from raytrain.tuning.forecast import Probe, forecast, told_forecast
 from raytrain.tuning.placement import choose_placement
 from raytrain.tuning.population import Member, next_generation
+from raytrain.tuning.searched_workers import searched_workers
 from raytrain.tuning.section import BudgetSection
 
 LAPTOP = [{"CPU": 2.0}]
 CLUSTER = [{"CPU": 8.0, "GPU": 4.0}, {"CPU": 8.0, "GPU": 4.0}]
+RATE = {"type": "float", "low": 1e-5, "high": 1e-1, "log": True}
 
 
 @pytest.mark.parametrize(
@@ -101,6 +103,52 @@ def test_a_forecast_says_which_limit_ends_it(tune_recipe: RecipeMaker) -> None:
     assert found.ended_by is None
     short = forecast(probed, recipe.spec, BudgetSection(hours=0.02), num_trials=8, at_once=2)
     assert short.ended_by == "search.budget.hours ends it at about trial 3"
+
+
+SEARCHED = {"num_workers": {"type": "choice", "choices": [1, 2, 8]}}
+FLAG = {"type": "choice", "choices": [True, False]}
+
+
+@pytest.mark.parametrize(
+    ("own", "ranges", "longest_s", "gpus_s"),
+    [
+        (2, {}, None, 2 * 40.0),
+        (2, SEARCHED, 4 + 2 * 36, 8 * 40.0),  # one has the work of two, and eight may take as long as two
+        (8, SEARCHED, 4 + 8 * 36, 8 * 40.0),
+        (8, {"num_workers": {"type": "int", "low": 1, "high": 4, "step": 3}}, 4 + 8 * 36, 4 * (4 + 2 * 36.0)),
+        (2, {"num_workers": {"type": "choice", "choices": [[1, 4], 2]}}, 40.0, 4 * 40.0),
+        (2, {"use_gpu": FLAG}, 40.0, 2 * 40.0),
+        (2, {"cpus_per_worker": {"type": "float", "low": 1, "high": 4}}, 40.0, 2 * 40.0),
+    ],
+)
+def test_a_forecast_counts_the_searched_workers_that_take_most(
+    tune_recipe: RecipeMaker,
+    own: int,
+    ranges: dict[str, Any],
+    longest_s: float | None,
+    gpus_s: float,
+) -> None:
+    space = {f"scaling.{key}": one for key, one in ranges.items()} or {"train.learning_rate": RATE}
+    recipe = tune_recipe(space=space, scaling={"num_workers": own, "use_gpu": True}, cost={"gpu_hour": 3.0})
+    probed = Probe(start_s=4.0, step_s=0.5, eval_s=2.0, num_rows=100, checkpoint_bytes=1000, result_bytes=200)
+    workers = searched_workers(recipe.space, recipe.document)
+    found = forecast(probed, recipe.spec, BudgetSection(), num_trials=3, at_once=1, searched=workers)
+    assert (found.trial_s, found.longest_trial_s) == (40.0, longest_s)
+    assert found.search_s == 3 * (longest_s or 40.0)
+    assert found.gpu_hours == pytest.approx(3 * gpus_s / 3600)
+    assert found.cost == pytest.approx(3 * found.gpu_hours)
+
+
+def test_a_forecast_of_searched_workers_is_told_as_what_it_is(tune_recipe: RecipeMaker) -> None:
+    space = {"scaling.num_workers": SEARCHED["num_workers"]}
+    recipe = tune_recipe(space=space, scaling={"num_workers": 2}, cost={"cpu_hour": 3.0})
+    probed = Probe(start_s=4.0, step_s=0.5, eval_s=2.0, num_rows=100, checkpoint_bytes=1000, result_bytes=200)
+    workers = searched_workers(recipe.space, recipe.document)
+    budget = BudgetSection(cost=0.6)  # eight workers of one trial take 0.27
+    found = forecast(probed, recipe.spec, budget, num_trials=3, at_once=1, searched=workers)
+    told = told_forecast(found)
+    assert "about 40s with the recipe's own workers and at most 1m 16s with those that are searched" in told
+    assert told.endswith("search.budget.cost ends it at trial 2 at the earliest")
 
 
 @pytest.mark.parametrize(
