@@ -194,10 +194,13 @@ def with_cost_confirmed(words: Sequence[str], *, yes: bool, as_json: bool) -> li
 
 def recipe_arguments(words: Sequence[str]) -> dict[str, Any] | None:
     """The parameters by name of a command line that takes a recipe of training; None for another command."""
+    return arguments_of(words) if words[0] in _TAKE_A_RECIPE else None
+
+
+def arguments_of(words: Sequence[str]) -> dict[str, Any]:
+    """The parameters by name of a command line."""
     from raytrain.cli.main import command_line
 
-    if words[0] not in _TAKE_A_RECIPE:
-        return None
     command = command_line(words[0]).commands[words[0]]
     return dict(command.make_context(words[0], list(words[1:])).params)
 

@@ -82,7 +82,6 @@ def test_what_is_searched_trained_and_evaluated_may_be_submitted(
     joined: Bench, cluster: Cluster, working: Path, tiny_llama: Path
 ) -> None:
     suite = write_suite(working, "texts")
-    (working / ".gitignore").write_text("rows.jsonl\n*.bin\n")
     write_recipe(
         working / "whole.yaml", model=tiny_llama, rows=Path("rows.jsonl"),
         train={"max_steps": 3, "eval_every": 3, "save_every": 3, "warmup_steps": 0, "hooks": []},
