@@ -15,6 +15,7 @@ from inside import Inside
 
 from raytrain.training.spec import load_spec
 from raytrain.tuning.spec import load_tune_recipe
+from raytrain.tuning.study import StudyMemory
 
 LEARNING_RATE = {"type": "float", "low": 1e-4, "high": 5e-2, "log": True}
 
@@ -165,6 +166,37 @@ def test_an_objective_that_nobody_reports_ends_the_search(
     search = load_tune_recipe(searched, overrides).run_id
     notes = [one["message"] for one in inside.events(search, "note")]
     assert f"Ray's dashboard: {cluster.dashboard}" in notes
+
+
+@pytest.mark.thorough
+@pytest.mark.timeout(600)
+def test_a_search_whose_every_trial_fails_ends_with_their_reason(
+    joined: Bench, searched: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (joined.hooks / "failing.py").write_text(
+        "from raytrain.training.hooks import Hook\n\n\nclass Failing(Hook):\n"
+        "    def on_step_end(self, global_step, metrics):\n"
+        "        if global_step == 2:\n            raise RuntimeError('the sensor is unplugged')\n"
+    )
+    overrides = ["train.hooks=[failing:Failing]", "scaling.max_failures=0", "search.max_failed_trials=2"]
+    assert joined.address is not None
+    outcome = joined.run("tune", searched, *overrides, "--json", "--address", joined.address, timeout_s=300)
+    assert (outcome.code, outcome.error["kind"]) == (4, "training"), outcome.told()
+    assert outcome.error["what"] == "2 trials in a row failed, the last of them trial 1"
+    assert "the sensor is unplugged" in outcome.error["why"]
+
+    recipe = load_tune_recipe(searched, overrides)
+    search = joined.show(recipe.run_id)["run"]
+    assert (search["state"], search["error"]) == ("failed", outcome.error)
+    monkeypatch.setenv("RAYTRAIN_HOME", str(joined.home))
+    trials = StudyMemory(recipe, recipe.run_id).trials()
+    assert [one.state for one in trials] == ["failed", "failed"], "of the three that it may make"
+    runs = joined.run("runs", "list", "--kind", "train", "--json").object["runs"]
+    assert sorted(run["id"] for run in runs) == [f"{recipe.run_id}-{one.number:04d}" for one in trials]
+    for run, one in zip(sorted(runs, key=lambda run: str(run["id"])), trials, strict=True):
+        assert (run["state"], run["global_step"]) == ("failed", 2)
+        assert "the sensor is unplugged" in run["error"]["why"]
+        assert "the sensor is unplugged" in (one.reason or "")
 
 
 @pytest.mark.thorough
