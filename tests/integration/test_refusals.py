@@ -55,7 +55,9 @@ def test_nobody_at_the_address(joined: Bench, recipe: Path) -> None:
     ("token", "told"),
     [
         ({"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0" * 64}, "refuses the token"),
-        ({}, "wants a token, and none was sent"),
+        pytest.param(
+            {}, "wants a token, and none was sent", marks=pytest.mark.thorough
+        ),  # Ray asks for 20 s in each
     ],
 )
 def test_a_wrong_token_and_none(joined: Bench, recipe: Path, token: dict[str, str], told: str) -> None:
