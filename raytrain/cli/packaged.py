@@ -90,9 +90,8 @@ def _found(texts: list[str], folder: Path) -> list[str]:
     """With patterns as the files that they fit below a folder."""
     found = []
     for text in texts:
-        with suppress(
-            OSError, ValueError
-        ):  # most texts are no names, and some cannot be: a template of a chat
+        # Most texts are no names, and some cannot be one: a chat's template.
+        with suppress(OSError, ValueError):
             if glob.has_magic(text) and not Path(text).is_absolute():
                 found += [str(one) for one in folder.glob(text)]
             else:
