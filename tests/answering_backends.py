@@ -30,7 +30,7 @@ from raytrain.serving.backend import (
 from raytrain.serving.engine.continuous import ContinuousEngine
 from raytrain.serving.engine.request import Finish, FinishReason, GenerationRequest, Piece
 from raytrain.serving.engine.telling import Telling
-from raytrain.serving.operations.protocol import Loaded, Standing, Target, Unloaded
+from raytrain.serving.operations.protocol import Loaded, ReplicaState, Target, Unloaded
 
 BASE_DIGEST = "ba5e" * 16
 BASE = Served("tiny", BASE_DIGEST, BASE_DIGEST)
@@ -167,10 +167,10 @@ class ToldOperations:
     async def unload(self, reference: str) -> tuple[Target, list[Unloaded]]:
         return Target(reference, "1" * 64), [Unloaded("a", True), Unloaded("b", True, True)]
 
-    async def drain(self, *, is_on: bool) -> list[Standing]:
-        return [Standing("a", is_on, 1), Standing("b", is_on, 0, ("helper@1.2.0",))]
+    async def drain(self, *, is_on: bool) -> list[ReplicaState]:
+        return [ReplicaState("a", is_on, 1), ReplicaState("b", is_on, 0, ("helper@1.2.0",))]
 
-    async def standing(self) -> list[Standing]:
+    async def standing(self) -> list[ReplicaState]:
         return await self.drain(is_on=False)
 
     async def follow(self) -> None:

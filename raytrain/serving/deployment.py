@@ -12,7 +12,7 @@ from ray.serve.config import RequestRouterConfig
 from raytrain.errors import PlatformError
 from raytrain.serving.backend import Ask, Classified, ClassifyAsk, ModelCard, Readiness, Served
 from raytrain.serving.engine.request import Piece
-from raytrain.serving.operations.protocol import Loaded, Standing, Target, Unloaded
+from raytrain.serving.operations.protocol import Loaded, ReplicaState, Target, Unloaded
 from raytrain.serving.operations.remote import RemoteOperations
 from raytrain.serving.operations.wanted import Wanted
 from raytrain.serving.remote import REFUSALS, Refusal, RemoteBackend
@@ -77,7 +77,7 @@ class ReplicaProcess:
     async def exchange(self, wanted: Wanted) -> Wanted:
         return await self._operated.exchange(wanted)
 
-    async def standing(self) -> Standing:
+    async def standing(self) -> ReplicaState:
         return await self._operated.standing()
 
     async def find(self, reference: str) -> Target | Refusal:

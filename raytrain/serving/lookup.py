@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from raytrain.errors import ConfigError, NotRegisteredError, PlatformError, StorageError
 from raytrain.release.registry.state import PRODUCTION
-from raytrain.serving.adapters.opening import Admitted
+from raytrain.serving.adapters.opening import Servable
 from raytrain.serving.backend import RefusedModel, Undecided
 from raytrain.serving.routes import Routes
 
@@ -34,7 +34,7 @@ class Lookup:
         # Of their own: a registry that hangs would keep threads that read adapters.
         self._threads = ThreadPoolExecutor(_NUM_LOOKUPS, "lookup")
 
-    async def find(self, model: str) -> Admitted:
+    async def find(self, model: str) -> Servable:
         """By NAME, NAME@ALIAS or NAME@VERSION.
 
         Raises NotServed, RefusedModel, Undecided.
@@ -56,7 +56,7 @@ class Lookup:
         """Questions that hang are not waited for."""
         self._threads.shutdown(wait=False, cancel_futures=True)
 
-    async def _version(self, reference: str) -> Admitted:
+    async def _version(self, reference: str) -> Servable:
         """By its number."""
         for one in self._routes.table.aliases.values():
             if f"{one.name}@{one.version}" == reference:

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from raytrain.models.text_generation import ids_of
-from raytrain.serving.adapters.opening import Admitted
+from raytrain.serving.adapters.opening import Servable
 from raytrain.serving.backend import Ask, BadPrompt, PromptTooLong
 from raytrain.serving.engine.request import Engine, GenerationRequest
 
@@ -22,7 +22,7 @@ class Prompts:
         self._tokenizer, self._engine = tokenizer, engine
         self._num_tokens = min(len(tokenizer), num_embeddings)
 
-    def request(self, ask: Ask, route: Admitted | None) -> GenerationRequest:
+    def request(self, ask: Ask, route: Servable | None) -> GenerationRequest:
         """Raises BadPrompt where it cannot be read, or leaves no room for the answer; ConfigError for a JSON schema."""
         prompt = ask.prompt
         most = self._engine.max_context_tokens
@@ -54,7 +54,7 @@ class Prompts:
         return GenerationRequest(ask.id, ids, sampling, None if route is None else route.digest)
 
     def _encoded(
-        self, prompt: str | tuple[dict[str, str], ...], route: Admitted | None, most: int
+        self, prompt: str | tuple[dict[str, str], ...], route: Servable | None, most: int
     ) -> tuple[int, ...]:
         tokenizer = self._tokenizer
         if isinstance(prompt, str):

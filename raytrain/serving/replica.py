@@ -18,7 +18,7 @@ from raytrain.release.registry.registry import Registry
 from raytrain.release.registry.state import PRODUCTION
 from raytrain.release.registry.store import open_store
 from raytrain.serving.adapters.bank import NoRoomError
-from raytrain.serving.adapters.opening import CLASSIFIES, WRITES, Admitted, Door
+from raytrain.serving.adapters.opening import CLASSIFIES, WRITES, Door, Servable
 from raytrain.serving.adapters.residents import Residents
 from raytrain.serving.backend import (
     Ask,
@@ -235,7 +235,7 @@ class Replica:
         if 2 * waiting > self._most_waiting:
             raise Overloaded(waiting, 1.0)
 
-    async def _route(self, model: str) -> Admitted | None:
+    async def _route(self, model: str) -> Servable | None:
         """None for the base model by itself."""
         if model == self.base:
             return None
@@ -244,7 +244,7 @@ class Replica:
         except NotServed as error:
             raise UnknownModel(model, tuple(card.id for card in await self.models())) from error
 
-    def _check_task(self, route: Admitted | None, wanted: str) -> None:
+    def _check_task(self, route: Servable | None, wanted: str) -> None:
         found = route.task if route is not None else WRITES if self._writes else None
         if found != wanted:
             raise other_task(self._served(route).model, found)
@@ -253,7 +253,7 @@ class Replica:
     def _writes(self) -> bool:
         return isinstance(self.engine, ContinuousEngine)
 
-    def _served(self, route: Admitted | None) -> Served:
+    def _served(self, route: Servable | None) -> Served:
         if route is None:
             return Served(self.base, self._base_digest, self._base_digest)
         return Served(f"{route.name}@{route.version}", route.digest, self._base_digest)
@@ -262,7 +262,7 @@ class Replica:
 class _Entered:
     """An adapter that can answer, and stays while it does."""
 
-    def __init__(self, residents: Residents, route: Admitted | None) -> None:
+    def __init__(self, residents: Residents, route: Servable | None) -> None:
         self._residents, self._route = residents, route
 
     async def __aenter__(self) -> None:

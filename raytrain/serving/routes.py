@@ -17,7 +17,7 @@ from raytrain.errors import PlatformError, StorageError
 from raytrain.release.registry.following import Following
 from raytrain.release.registry.state import PREVIOUS, PRODUCTION
 from raytrain.serving.adapters.bank import NoRoomError
-from raytrain.serving.adapters.opening import Admitted, Door, OtherBaseError
+from raytrain.serving.adapters.opening import Door, OtherBaseError, Servable
 from raytrain.serving.adapters.residents import Residents
 
 _log = logging.getLogger(__name__)
@@ -41,7 +41,7 @@ _PRODUCTION = f"@{PRODUCTION}"
 class Table:
     """All routes at one moment."""
 
-    aliases: dict[str, Admitted] = field(default_factory=dict)
+    aliases: dict[str, Servable] = field(default_factory=dict)
     """By `name@alias`."""
     refused: dict[str, str] = field(default_factory=dict)
     """Why what an alias names now is not served."""
@@ -49,7 +49,7 @@ class Table:
     """Why the registry could not be asked."""
 
     @property
-    def production(self) -> dict[str, Admitted]:
+    def production(self) -> dict[str, Servable]:
         """By name."""
         return {
             key.removesuffix(_PRODUCTION): one
@@ -73,7 +73,7 @@ class Routes:
         self._wanted: dict[str, str] = {}  # the version of each alias, as the registry said last
         self._seen: dict[str, str] = {}  # the version of each alias when it was last looked at
         self._ring: tuple[object, ...] = ()
-        self._versions: dict[str, tuple[Admitted, float]] = {}
+        self._versions: dict[str, tuple[Servable, float]] = {}
         self._known: set[str] = set()  # names: a journal never ends, so who has one keeps it
         self._asked_at: float | None = None
         self._reading: dict[str, float] = {}  # aliases whose bundle is being read, and since when
@@ -100,7 +100,7 @@ class Routes:
             if now - since > _READ_WITHIN_S
         }
 
-    def version(self, reference: str) -> Admitted:
+    def version(self, reference: str) -> Servable:
         """By NAME@VERSION, whatever aliases say. What was verified counts for some seconds, unless keys change; while
         the registry cannot be asked it counts on.
 
@@ -181,7 +181,7 @@ class Routes:
             if self._ring == ring and self._wanted.get(reference) == version:
                 self._decide(reference, version, found)
 
-    def _read(self, reference: str) -> Admitted | Exception:
+    def _read(self, reference: str) -> Servable | Exception:
         """What is to answer, or why it may not."""
         is_production = reference.endswith(_PRODUCTION)
         try:
@@ -192,14 +192,14 @@ class Routes:
             return error
         return admitted
 
-    def _decide(self, reference: str, version: str, found: Admitted | Exception) -> None:
+    def _decide(self, reference: str, version: str, found: Servable | Exception) -> None:
         """With the lock."""
         aliases, refused = dict(self.table.aliases), dict(self.table.refused)
         before = aliases.get(reference)
         may_pass = isinstance(found, StorageError | OSError | NoRoomError)  # room comes back as well
         if not may_pass:
             self._seen[reference] = version
-        if isinstance(found, Admitted):
+        if isinstance(found, Servable):
             aliases[reference] = found
             refused.pop(reference, None)
         elif isinstance(found, OtherBaseError) and self._names is None and before is None:
@@ -243,7 +243,7 @@ class Routes:
             for alias, version in state.aliases.items()
         }
 
-    def _refuse(self, reference: str, error: Exception, before: Admitted | None) -> str:
+    def _refuse(self, reference: str, error: Exception, before: Servable | None) -> str:
         why = _words_of(error)
         if self.table.refused.get(reference) != why:  # what could not be read is tried at each look
             self.alarms += 1
@@ -298,5 +298,5 @@ def _words_of(error: Exception) -> str:
     return f"{type(error).__name__}: {error}"
 
 
-def _instead(before: Admitted | None) -> str:
+def _instead(before: Servable | None) -> str:
     return "nothing answers in its place" if before is None else f"{before.name}@{before.version} goes on"

@@ -28,7 +28,7 @@ WRITES, CLASSIFIES = "causal_lm", "sequence_classification"
 
 
 @dataclass(frozen=True)
-class Admitted:
+class Servable:
     """A version that was let in, and fits the base model. Its weights are not read yet."""
 
     name: str
@@ -71,7 +71,7 @@ class Door:
     """Digest of what turns text into tokens."""
     policies: Collection[str] | None = None
 
-    def admit(self, reference: str) -> Admitted:
+    def admit(self, reference: str) -> Servable:
         """NAME@ALIAS or NAME@VERSION, signed, let in by the gate, and of this base model and tokenizer.
 
         Raises NotRegisteredError where there is no such version, RefusedError or IntegrityError where it may not be
@@ -101,7 +101,7 @@ class Door:
                 )
         released = self.registry.find(reference)
         folder = artifact.path / FORMAT_FOLDERS[ADAPTER]
-        return Admitted(
+        return Servable(
             name=reference.partition("@")[0],
             version=str(released.version),
             digest=artifact.digest,

@@ -27,7 +27,7 @@ from raytrain.serving.http.errors import ApiError
 from raytrain.serving.http.reading import read_body
 from raytrain.serving.http.record import record_of
 from raytrain.serving.http.section import HttpSection
-from raytrain.serving.operations.protocol import InProduction, Loaded, Operations, Standing, Target
+from raytrain.serving.operations.protocol import InProduction, Loaded, Operations, ReplicaState, Target
 
 OPERATE = "/operate/"
 
@@ -155,7 +155,7 @@ def _told(target: Target, replicas: list[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def _all(found: list[Standing]) -> dict[str, Any]:
+def _all(found: list[ReplicaState]) -> dict[str, Any]:
     return {
         "is_draining": all(one.is_draining for one in found),
         "answering": sum(one.answering for one in found),

@@ -46,7 +46,7 @@ class Unloaded:
 
 
 @dataclass(frozen=True)
-class Standing:
+class ReplicaState:
     """Of one replica, now."""
 
     replica: str
@@ -77,11 +77,11 @@ class Operations(Protocol):
         """Keep it no longer. Raises InProduction, NotRegisteredError where it is not in the registry."""
         ...
 
-    async def drain(self, *, is_on: bool) -> list[Standing]:
+    async def drain(self, *, is_on: bool) -> list[ReplicaState]:
         """Take no new requests, or take them again."""
         ...
 
-    async def standing(self) -> list[Standing]: ...
+    async def standing(self) -> list[ReplicaState]: ...
 
     async def follow(self) -> None:
         """Bring what is wanted to replicas that start later; until it is cancelled."""

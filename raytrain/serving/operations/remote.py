@@ -10,7 +10,7 @@ from typing import Any
 
 from raytrain.errors import IntegrityError, PlatformError, RefusedError, StorageError
 from raytrain.serving.backend import ReplicaLost
-from raytrain.serving.operations.protocol import InProduction, Loaded, Standing, Target, Unloaded
+from raytrain.serving.operations.protocol import InProduction, Loaded, ReplicaState, Target, Unloaded
 from raytrain.serving.operations.wanted import Wanted
 from raytrain.serving.remote import Refusal
 
@@ -56,7 +56,7 @@ class RemoteOperations:
         self._wanted = self._wanted.loading(target.model, is_on=False)
         return target, await self._all("unload", self._wanted, target)
 
-    async def drain(self, *, is_on: bool) -> list[Standing]:
+    async def drain(self, *, is_on: bool) -> list[ReplicaState]:
         """See `Operations`."""
         with suppress(TimeoutError, ReplicaLost):  # one that hangs keeps nobody from being told
             await self._exchange()
@@ -64,9 +64,9 @@ class RemoteOperations:
         await self._exchange()
         return await self.standing()
 
-    async def standing(self) -> list[Standing]:
+    async def standing(self) -> list[ReplicaState]:
         """See `Operations`."""
-        found: list[Standing] = await self._all("standing")
+        found: list[ReplicaState] = await self._all("standing")
         return sorted(found, key=lambda one: one.replica)
 
     async def follow(self) -> None:

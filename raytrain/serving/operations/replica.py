@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import replace
 
-from raytrain.serving.operations.protocol import Loaded, Standing, Target, Unloaded
+from raytrain.serving.operations.protocol import Loaded, ReplicaState, Target, Unloaded
 from raytrain.serving.operations.wanted import Wanted
 from raytrain.serving.replica import Replica
 
@@ -20,9 +20,9 @@ class OperatedReplica:
         """Take over what is wanted, and tell what was known here."""
         return self._wishes.exchange(wanted)  # locks and dicts only
 
-    async def standing(self) -> Standing:
+    async def standing(self) -> ReplicaState:
         replica, wishes = self._replica, self._wishes
-        return Standing(replica.name, wishes.wanted.is_draining, replica.answering, wishes.kept)
+        return ReplicaState(replica.name, wishes.wanted.is_draining, replica.answering, wishes.kept)
 
     async def find(self, reference: str) -> Target:
         """What a reference names now. Raises NotRegisteredError or StorageError."""

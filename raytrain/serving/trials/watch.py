@@ -14,7 +14,7 @@ from typing import Literal
 
 from raytrain.errors import NotRegisteredError, PlatformError, StorageError
 from raytrain.release.registry.state import PREVIOUS, PRODUCTION
-from raytrain.serving.adapters.opening import Admitted
+from raytrain.serving.adapters.opening import Servable
 from raytrain.serving.adapters.residents import Residents
 from raytrain.serving.backend import Arm, TrialState
 from raytrain.serving.routes import Routes, Table
@@ -28,13 +28,13 @@ Standing = Literal["running", "waiting", "ended"]
 class Found:
     """What is known of a trial's candidate."""
 
-    candidate: Admitted | None = None
+    candidate: Servable | None = None
     standing: Standing = "waiting"
     why: str = "nobody has looked yet"
 
 
 def standing_of(
-    trial: TrialSection, candidate: Admitted | str | None, table: Table, left: str | None = None
+    trial: TrialSection, candidate: Servable | str | None, table: Table, left: str | None = None
 ) -> Found:
     """candidate: why it may not be served where it is a text, None where there is none; left: digest that production
     was seen to leave, which the table's `previous` says a moment later. Pure."""
@@ -69,7 +69,7 @@ class Trials:
         self._left: dict[str, str] = {}
         self._stopping = threading.Event()
 
-    def choose(self, name: str, arm: Arm | None, production: Admitted) -> tuple[Admitted, Arm | None]:
+    def choose(self, name: str, arm: Arm | None, production: Servable) -> tuple[Servable, Arm | None]:
         """Who answers a request that takes part in the trial of `name`, and as which arm; None where it does not go on
         and production answers as ever."""
         found = self._found.get(name)
@@ -114,7 +114,7 @@ class Trials:
     def _table(self) -> Table:
         return self._routes.table
 
-    def _standing(self, trial: TrialSection, candidate: Admitted | str | None) -> Found:
+    def _standing(self, trial: TrialSection, candidate: Servable | str | None) -> Found:
         table, name = self._table, trial.name
         production = table.production.get(name)
         if production is not None:
@@ -124,7 +124,7 @@ class Trials:
             self._in_production[name] = production.digest
         return standing_of(trial, candidate, table, self._left.get(name))
 
-    def _admitted(self, trial: TrialSection) -> Admitted | str | None:
+    def _admitted(self, trial: TrialSection) -> Servable | str | None:
         table = self._table
         if trial.reference in table.refused:
             return table.refused[trial.reference]
@@ -139,7 +139,7 @@ class Trials:
         except PlatformError as error:
             return f"{error.what}: {error.why}"
 
-    def _current(self, trial: TrialSection, known: Admitted) -> Admitted | str | None:
+    def _current(self, trial: TrialSection, known: Servable) -> Servable | str | None:
         """Without reading a file."""
         table = self._table
         if trial.candidate[0].isdigit():

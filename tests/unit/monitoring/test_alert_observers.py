@@ -20,7 +20,13 @@ from raytrain.errors import ConfigError, StorageError
 from raytrain.monitoring.alerts.alert import Alert
 from raytrain.monitoring.alerts.asking import Answer
 from raytrain.monitoring.alerts.observers.drift import DriftObserver
-from raytrain.monitoring.alerts.observers.endpoints import EndpointObserver, Found, Standing, found_in, judge
+from raytrain.monitoring.alerts.observers.endpoints import (
+    EndpointHealth,
+    EndpointObserver,
+    Found,
+    found_in,
+    judge,
+)
 from raytrain.monitoring.alerts.observers.gate import GateObserver
 from raytrain.monitoring.alerts.observers.month import alerts_of_month
 from raytrain.monitoring.alerts.observers.runs import RunObserver
@@ -248,7 +254,7 @@ PROBLEMS = "warning prod problems"
 
 
 def story(*found: Found) -> list[list[str]]:
-    standing, told = Standing(), []
+    standing, told = EndpointHealth(), []
     for number, one in enumerate(found):
         alerts, standing = judge(SERVER, standing, one, now=60.0 * number)
         told.append([f"{alert.severity} {alert.subject}" for alert in alerts])

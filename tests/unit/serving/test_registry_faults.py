@@ -26,7 +26,7 @@ from raytrain.errors import StorageError
 from raytrain.release.registry.registry import Registry
 from raytrain.release.registry.store import open_store
 from raytrain.serving import lookup, routes
-from raytrain.serving.adapters.opening import Admitted, Door
+from raytrain.serving.adapters.opening import Door, Servable
 from raytrain.serving.backend import Undecided
 from raytrain.serving.http.errors import refusal_of
 from raytrain.serving.replica import Replica
@@ -82,7 +82,7 @@ def test_a_store_that_fails_while_keys_change_takes_nothing_away(
     start: Start,  # noqa: F811
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def fails(_: Door, reference: str) -> Admitted:
+    def fails(_: Door, reference: str) -> Servable:
         raise StorageError(f"cannot read {reference}", why="nobody answers", fix="wait")
 
     replica = start()

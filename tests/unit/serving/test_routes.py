@@ -18,7 +18,7 @@ from raytrain.release.registry.following import Following
 from raytrain.release.registry.state import State
 from raytrain.serving import replica as replicas
 from raytrain.serving import routes
-from raytrain.serving.adapters.opening import Admitted, Door
+from raytrain.serving.adapters.opening import Door, Servable
 from raytrain.serving.replica import Replica
 
 pytestmark = pytest.mark.whole
@@ -48,7 +48,7 @@ class Slow:
 def slow(monkeypatch: pytest.MonkeyPatch) -> Iterator[Slow]:
     slow, admit = Slow(), Door.admit
 
-    def admit_slowly(door: Door, reference: str) -> Admitted:
+    def admit_slowly(door: Door, reference: str) -> Servable:
         admitted = admit(door, reference)
         slow.wait_at(reference)
         return admitted
@@ -204,7 +204,7 @@ def test_a_version_that_was_verified_before_a_key_was_revoked_does_not_count_on(
     replica.routes.stop()
     admit = Door.admit
 
-    def admit_and_revoke(door: Door, reference: str) -> Admitted:
+    def admit_and_revoke(door: Door, reference: str) -> Servable:
         admitted = admit(door, reference)
         monkeypatch.setattr(Door, "admit", admit)
         (key,) = releases.ring.known()

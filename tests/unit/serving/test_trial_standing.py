@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from served_releases import Releases, damaged
 
-from raytrain.serving.adapters.opening import Admitted
+from raytrain.serving.adapters.opening import Servable
 from raytrain.serving.backend import Arm, Ask, Served
 from raytrain.serving.engine.request import Finish, Overloaded, Piece, Sampling
 from raytrain.serving.replica import Replica
@@ -22,8 +22,8 @@ from raytrain.serving.trials.watch import standing_of
 TRIAL = TrialSection(name="sums", mode="canary", share=0.5)
 
 
-def version(number: str) -> Admitted:
-    return Admitted("sums", number, f"sha256:{number}", Path("nowhere"), None, 0)
+def version(number: str) -> Servable:
+    return Servable("sums", number, f"sha256:{number}", Path("nowhere"), None, 0)
 
 
 @pytest.mark.parametrize(

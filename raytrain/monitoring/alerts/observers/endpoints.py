@@ -26,7 +26,7 @@ class Found:
 
 
 @dataclass(frozen=True)
-class Standing:
+class EndpointHealth:
     """What is known of a server between two looks."""
 
     num_failing: int = 0
@@ -48,17 +48,17 @@ class EndpointObserver:
 
     def look(self, seen: Any, now: float) -> Look:
         before = (
-            Standing(**{**seen, "problems": tuple(seen["problems"])})
+            EndpointHealth(**{**seen, "problems": tuple(seen["problems"])})
             if isinstance(seen, dict)
-            else Standing()
+            else EndpointHealth()
         )
         alerts, standing = judge(self._section, before, ask_ready(self._section), now)
         return Look(alerts, asdict(standing))
 
 
 def judge(
-    section: EndpointSection, before: Standing, found: Found, now: float
-) -> tuple[list[Alert], Standing]:
+    section: EndpointSection, before: EndpointHealth, found: Found, now: float
+) -> tuple[list[Alert], EndpointHealth]:
     """What is to be told. Pure."""
     if not found.is_ready:
         since = now if before.since is None else before.since
@@ -69,7 +69,7 @@ def judge(
     alerts = [_again(section, before, now)] if before.is_told else []
     fresh = [one for one in found.problems if one not in before.problems]
     alerts += [_problems(section, fresh, found, now)] if fresh else []
-    return alerts, Standing(problems=found.problems)
+    return alerts, EndpointHealth(problems=found.problems)
 
 
 def ask_ready(section: EndpointSection) -> Found:
@@ -93,7 +93,7 @@ def found_in(answer: Answer) -> Found:
     return Found(is_ready, problems, "" if is_ready else "it says that it is not ready")
 
 
-def _down(section: EndpointSection, standing: Standing, found: Found, now: float) -> Alert:
+def _down(section: EndpointSection, standing: EndpointHealth, found: Found, now: float) -> Alert:
     told = [found.why, *found.problems, f"found so in {standing.num_failing} looks in a row"]
     return Alert(
         kind="serving_health",
@@ -107,7 +107,7 @@ def _down(section: EndpointSection, standing: Standing, found: Found, now: float
     )
 
 
-def _again(section: EndpointSection, before: Standing, now: float) -> Alert:
+def _again(section: EndpointSection, before: EndpointHealth, now: float) -> Alert:
     minutes = (now - (before.since or now)) / 60
     return Alert(
         kind="serving_health",
