@@ -55,7 +55,12 @@ class OnMlflow:
     def write(self, place: str, content: bytes | None) -> None:
         model, what, file = self._parts(place)
         claim = self.claim(model, what)
-        text = None if content is None else content.decode(errors="replace")
+        # PostgreSQL keeps no NUL in a text: nobody can write one there.
+        text = (
+            None
+            if content is None
+            else content.decode(errors="replace").replace("\0", "\N{REPLACEMENT CHARACTER}")
+        )
         if model.startswith("_journal."):
             self._write_entry(model, what, claim, text)
         elif file is None:

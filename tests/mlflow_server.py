@@ -1,4 +1,4 @@
-"""MLflow's own server with SQLite, in a process of its own, and a proxy before it that fails as it is told."""
+"""MLflow's own server in a process of its own, with SQLite by default, and a proxy before it that fails when told."""
 
 from __future__ import annotations
 
@@ -18,12 +18,17 @@ from object_server import Proxy, free_port, handler_of
 
 @contextmanager
 def mlflow_server(
-    folder: Path, *options: str, program: Sequence[str] = (sys.executable, "-m", "mlflow")
+    folder: Path,
+    *options: str,
+    program: Sequence[str] = (sys.executable, "-m", "mlflow"),
+    database: str | None = None,
+    workers: int = 1,
 ) -> Iterator[Proxy]:
-    """options: of `mlflow server`. Behind the proxy, which lets one request pass at a time, it is at `moto_port`."""
+    """options: of `mlflow server`. database: the URL of another than SQLite's. Behind the proxy, which lets one request
+    pass at a time, it is at `moto_port`."""
     port = free_port()
-    command = [*program, "server", "--port", str(port), "--workers", "1"]
-    command += ["--backend-store-uri", f"sqlite:///{folder}/mlflow.db"]
+    command = [*program, "server", "--port", str(port), "--workers", str(workers)]
+    command += ["--backend-store-uri", database or f"sqlite:///{folder}/mlflow.db"]
     command += options or ["--artifacts-destination", str(folder / "kept")]
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(

@@ -8,8 +8,9 @@ import signal
 import socket
 import subprocess
 import tempfile
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -82,3 +83,26 @@ def new_database(server: str, name: str) -> str:
     with psycopg.connect(server.replace("+psycopg", "") + "/postgres", autocommit=True) as connection:
         connection.execute(f'CREATE DATABASE "{name}"')
     return f"{server}/{name}"
+
+
+@contextmanager
+def broken_connections(server: str, when: Callable[[], bool]) -> Iterator[None]:
+    """Inside the block and whenever it is time, all connections to it break, in whatever they are doing."""
+    import psycopg
+
+    is_over = threading.Event()
+    others = "FROM pg_stat_activity WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()"
+
+    def break_them() -> None:
+        with psycopg.connect(server.replace("+psycopg", "") + "/postgres", autocommit=True) as connection:
+            while not is_over.wait(0.001):
+                if when():
+                    connection.execute(f"SELECT pg_terminate_backend(pid) {others}")
+
+    breaking = threading.Thread(target=break_them, daemon=True)
+    breaking.start()
+    try:
+        yield
+    finally:
+        is_over.set()
+        breaking.join()

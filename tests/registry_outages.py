@@ -24,8 +24,7 @@ def first_steps(registry: Registry, ring: KeyRing, bundles: list[Path], *, done:
 def check_old_or_new(
     registry: Registry, ring: KeyRing, bundles: list[Path], service: Proxy, point: int, expected: list[object]
 ) -> None:
-    """The service goes away at request `point` of the first steps; afterwards the registry is empty or in one of the
-    states that are expected after each of them, and the rest of them goes through."""
+    """The service goes away at request `point` of the first steps; afterwards it goes on as `check_goes_on` says."""
     service.plan(point, FAILURES[point % 3], times=1_000_000)
     with pytest.raises(StorageError) as told:
         first_steps(registry, ring, bundles)
@@ -33,6 +32,14 @@ def check_old_or_new(
     assert told.value.exit_code == 4
     assert service.endpoint in told.value.what, told.value
     assert "run" in told.value.fix, told.value
+    check_goes_on(registry, ring, bundles, point, expected)
+
+
+def check_goes_on(
+    registry: Registry, ring: KeyRing, bundles: list[Path], point: int, expected: list[object]
+) -> None:
+    """It is empty or in one of the states that are expected after each of the first steps, and the rest of them goes
+    through. point: of which every second time what is left is deleted first."""
     done = expected.index(state_told(registry)) + 1 if registry.names() else 0
     if point % 2:
         registry.delete(registry.orphans(), grace_s=0)

@@ -124,7 +124,13 @@ class Claims:
         """Give it this description, which makes it young, and then the tag."""
         with self._server.told(f"write to version {claim.number} of {self.model}"):
             self._client.update_model_version(self.model, str(claim.number), about)
-            self._client.set_model_version_tag(self.model, str(claim.number), key, value)
+            try:
+                self._client.set_model_version_tag(self.model, str(claim.number), key, value)
+            except self._server.faults as error:
+                # Of two who set it for the first time at once, the server's database turns one away.
+                if not is_told(error, "BAD_REQUEST"):
+                    raise
+                self._client.set_model_version_tag(self.model, str(claim.number), key, value)
 
     def delete(self, number: int) -> None:
         """Nothing happens where it is not there. MLflow gives its number to no other."""

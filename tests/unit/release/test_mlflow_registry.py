@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import sys
 import time
+import uuid
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +21,10 @@ pytest.importorskip("flask_cors", reason="MLflow's server needs it")
 from mlflow_places import OnMlflow
 from mlflow_server import mlflow_server
 from object_server import Proxy, free_port
-from registry_contract import V1, RegistryContract, faults_of, move, release, state_told, states_of
-from registry_outages import FAILURES, check_old_or_new, first_steps
+from registry_contract import V1, V2, RegistryContract, faults_of, move, release, state_told, states_of
+from registry_outages import FAILURES, check_goes_on, check_old_or_new, first_steps
 from shelf_contract import ShelfContract
+from two_writers import VERSIONS, at_once, claim, promote, register
 
 from raytrain.cli.main import run
 from raytrain.errors import ConfigError, StorageError
@@ -32,14 +35,26 @@ from raytrain.release.registry.store import open_store
 from raytrain.release.signing import sign
 from raytrain.storage.artifact import ArtifactWriter
 from raytrain.storage.location import Location
-from raytrain.storage.manifest import read_manifest
+from raytrain.storage.manifest import digest_hex, read_manifest
 
 pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Proxy]:
-    with mlflow_server(tmp_path_factory.mktemp("mlflow")) as proxy:
+def database(postgres: str) -> str:
+    """Its URL at PostgreSQL."""
+    from postgres_server import new_database
+
+    return new_database(postgres, f"mlflow-{uuid.uuid4().hex}")
+
+
+@pytest.fixture(scope="module", params=["sqlite", pytest.param("postgresql", marks=pytest.mark.thorough)])
+def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Proxy]:
+    """On PostgreSQL with two processes, whose transactions do not wait for each other as SQLite's do."""
+    more: dict[str, Any] = {}
+    if request.param == "postgresql":
+        more = {"database": request.getfixturevalue("database"), "workers": 2}
+    with mlflow_server(tmp_path_factory.mktemp("mlflow"), **more) as proxy:
         yield proxy
 
 
@@ -53,6 +68,12 @@ def place(server: Proxy, monkeypatch: pytest.MonkeyPatch) -> OnMlflow:
     place = OnMlflow(server.endpoint)
     place.clear()
     return place
+
+
+@pytest.fixture
+def direct(server: Proxy, place: OnMlflow) -> OnMlflow:
+    """Past the proxy, which lets in one at a time."""
+    return replace(place, endpoint=f"http://127.0.0.1:{server.moto_port}")
 
 
 @pytest.mark.thorough
@@ -80,30 +101,63 @@ class TestEssentials:
     test_damaged_shelf = ShelfContract.test_what_is_damaged_is_put_anew
 
 
-def _claim(uri: str, mine: bytes, rounds: int, barrier: Any, told: Any) -> None:
-    store = open_store(uri)
-    won = []
-    for number in range(1, rounds + 1):
-        barrier.wait()
-        won.append(store.create_entry("sums", number, mine + str(number).encode()))
-    told.put((mine, won))
+def test_of_two_who_claim_a_number_at_once_one_has_it(direct: OnMlflow) -> None:
+    first, second = at_once(claim, direct.uri, 40)
+    assert [a + b for a, b in zip(first, second, strict=True)] == [1] * 40, (first, second)
+    written = [(b"a" if first[i] else b"b") + str(i + 1).encode() for i in range(40)]
+    assert direct.open().entries("sums") == list(enumerate(written, 1))
 
 
-def test_of_two_who_claim_a_number_at_once_one_has_it(place: OnMlflow, server: Proxy) -> None:
-    """Past the proxy, which lets in one at a time."""
-    context: Any = multiprocessing.get_context("spawn")
-    rounds, barrier, told = 40, context.Barrier(2), context.Queue()
-    uri = f"mlflow+http://127.0.0.1:{server.moto_port}"
-    args = [(uri, mine, rounds, barrier, told) for mine in (b"a", b"b")]
-    writers = [context.Process(target=_claim, args=one) for one in args]
-    for one in writers:
-        one.start()
-    won = dict(told.get(timeout=120) for _ in writers)
-    for one in writers:
-        one.join()
-    assert [a + b for a, b in zip(won[b"a"], won[b"b"], strict=True)] == [1] * rounds, won
-    written = [(b"a" if won[b"a"][i] else b"b") + str(i + 1).encode() for i in range(rounds)]
-    assert place.open().entries("sums") == list(enumerate(written, 1))
+@pytest.mark.thorough
+def test_of_two_promoters_at_once_one_wins(direct: OnMlflow, ring: KeyRing, bundles: list[Path]) -> None:
+    registry = Registry(direct.open())
+    for version in VERSIONS:
+        release(registry, ring, version, bundles[0])
+    move(registry, V1, None)
+    before = registry.entries("sums")
+    first, second = at_once(promote, direct.uri, 20)
+    assert [a + b for a, b in zip(first, second, strict=True)] == [1] * 20, (first, second)
+    moves = registry.entries("sums")[len(before) :]
+    assert [one.action for one in moves] == ["move"] * 20
+    assert faults_of(registry, ring) == [] and registry.orphans() == []
+
+
+@pytest.mark.thorough
+def test_two_who_register_one_bundle_at_once_both_have_it(
+    direct: OnMlflow, ring: KeyRing, bundles: list[Path]
+) -> None:
+    at_once(register, direct.uri, 5, bundles[0], ring.folder)
+    registry = Registry(direct.open())
+    assert {name: sorted(state.versions) for name, state in registry.states().items()} == {
+        f"sums-{i}": [V1, V2] for i in range(5)
+    }
+    assert faults_of(registry, ring) == [] and registry.orphans() == []
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("server", ["postgresql"], indirect=True)
+def test_of_two_who_sign_a_bundle_at_once_both_are_through(place: OnMlflow, database: str) -> None:
+    """The other has looked before we have written, and writes first."""
+    import psycopg
+
+    store, digest = place.open(), "0" * 64
+    bundle = store.bundle_place("sums", digest)
+    place.write(f"{bundle}/manifest.json", b"{")
+    url = database.replace("+psycopg", "")
+    with psycopg.connect(url) as other, psycopg.connect(url, autocommit=True) as looking:
+        other.execute(
+            "INSERT INTO model_version_tags (workspace, name, version, key, value) "
+            "VALUES ('default', '_bundles.sums', 1, 'raytrain.signature', 'theirs')"
+        )
+        with ThreadPoolExecutor(1) as pool:
+            ours = pool.submit(store.put_signature, "sums", digest, b"ours")
+            waiting = "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+            while not ours.done() and looking.execute(waiting).fetchone() is None:
+                time.sleep(0.01)
+            assert not ours.done()
+            other.commit()
+            ours.result()
+    assert place.read(f"{bundle}.sig") == b"ours"
 
 
 def test_an_entry_whose_answer_was_lost_is_there_once(
@@ -205,6 +259,29 @@ def _go_away(server: Proxy, place: OnMlflow, ring: KeyRing, bundles: list[Path],
         check_old_or_new(registry, ring, bundles, server, point, expected)
 
 
+@pytest.mark.thorough
+@pytest.mark.parametrize("server", ["postgresql"], indirect=True)
+def test_a_database_whose_connections_break_leaves_the_old_state_or_the_new(
+    server: Proxy, place: OnMlflow, ring: KeyRing, bundles: list[Path], postgres: str
+) -> None:
+    from postgres_server import broken_connections
+
+    expected, total = _expected(server, place, ring, bundles)
+    num_failed = 0
+    for point in range(1, total + 1, 3):
+        place.clear()
+        registry = Registry(place.open())
+        server.plan(None)
+        with broken_connections(postgres, lambda point=point: server.count >= point):
+            try:
+                first_steps(registry, ring, bundles)
+            except StorageError as error:
+                num_failed += 1
+                assert error.exit_code == 4 and "run" in error.fix, error
+        check_goes_on(registry, ring, bundles, point, expected)
+    assert num_failed > total / 6, "half of the times at least"
+
+
 def _expected(server: Proxy, place: OnMlflow, ring: KeyRing, bundles: list[Path]) -> tuple[list[object], int]:
     """What is there after a version and after production, and how many requests both take."""
     expected = states_of(Registry(place.open()), ring, bundles)[:2]
@@ -220,7 +297,7 @@ def _expected(server: Proxy, place: OnMlflow, ring: KeyRing, bundles: list[Path]
 def test_whoever_deletes_what_is_written_and_whoever_writes_it_see_each_other(
     place: OnMlflow, bundles: list[Path]
 ) -> None:
-    digest = read_manifest(Location(str(bundles[0]))).digest[7:]
+    digest = digest_hex(read_manifest(Location(str(bundles[0]))).digest)
     store, other = place.open(), place.open()
     assert isinstance(store, MlflowStore)
     upload = store._files.upload
@@ -242,7 +319,7 @@ def test_whoever_deletes_what_is_written_and_whoever_writes_it_see_each_other(
 
 
 def test_a_run_of_who_came_second_is_a_stray(place: OnMlflow, bundles: list[Path]) -> None:
-    store, digest = place.open(), read_manifest(Location(str(bundles[0]))).digest[7:]
+    store, digest = place.open(), digest_hex(read_manifest(Location(str(bundles[0]))).digest)
     assert store.put_bundle("sums", digest, bundles[0])
     used = place.claim("_bundles.sums", digest).run_id
     tags = {"raytrain.name": "sums", "raytrain.bundle": digest}
@@ -259,7 +336,7 @@ def test_a_bundle_whose_run_was_deleted_in_mlflow_is_put_anew(
 ) -> None:
     registry = Registry(place.open())
     release(registry, ring, V1, bundles[0])
-    digest = registry.find("sums@1.0.0").digest[7:]
+    digest = digest_hex(registry.find("sums@1.0.0").digest)
     place.client.delete_run(place.claim("_bundles.sums", digest).run_id)
     assert faults_of(registry, ring) == [], "MLflow keeps its files until `mlflow gc`"
     assert registry.store.put_bundle("sums", digest, bundles[0])
