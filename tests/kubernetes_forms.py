@@ -1,18 +1,14 @@
-"""The forms of Kubernetes and KubeRay (ray.io/v1, 1.5.1 or newer) that our manifests may use, written from their
-documented fields; KubeRay's were held by hand against its Go types and its validation.
-
-The operator's own schemas are 100,000 lines each; these are closed, so that a misspelled field is found.
+"""The forms of Kubernetes' own kinds that our manifests may use, written from their documented fields. They are closed,
+so that a misspelled field is found, and narrower than Kubernetes' own schemas, which test_kubernetes_schemas.py asks.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 Form = dict[str, Any]
 TEXT: Form = {"type": "string", "minLength": 1}
 NUMBER: Form = {"type": "integer", "minimum": 0}
-POSITIVE: Form = {"type": "integer", "minimum": 1}
 YES: Form = {"type": "boolean"}
 WORDS: Form = {"type": "object", "additionalProperties": {"type": "string"}}
 PORT: Form = {"type": ["string", "integer"]}
@@ -44,12 +40,13 @@ SECCOMP = form(["type"], type={"enum": ["RuntimeDefault"]})
 CONFINED = form(
     [], allowPrivilegeEscalation={"const": False}, capabilities=form(["drop"], drop={"const": ["ALL"]})
 )
+MOUNT = form(["name", "mountPath"], name=TEXT, mountPath=TEXT, readOnly=YES)
 CONTAINER = form(
     ["name", "image"],
     name=TEXT, image=TEXT, command=several(TEXT), env=several(VARIABLE),
     ports=several(form(["containerPort"], containerPort=NUMBER, name={"type": "string", "maxLength": 15})),
     resources=RESOURCES, securityContext=CONFINED,
-    volumeMounts=several(form(["name", "mountPath"], name=TEXT, mountPath=TEXT, readOnly=YES)),
+    volumeMounts=several(MOUNT),
     readinessProbe=PROBE, livenessProbe=PROBE,
 )  # fmt: skip
 VOLUME = form(
@@ -80,60 +77,7 @@ def template(*restart_policies: str) -> Form:
     )  # fmt: skip
 
 
-# KubeRay refuses another with autoscaler v2, and in the head beside a submitter (SidecarMode).
-RAY_POD = template("Never")
-CLUSTER_SPEC = form(
-    ["headGroupSpec", "rayVersion"],
-    rayVersion={"type": "string", "pattern": r"^\d+\.\d+\.\d+$"}, enableInTreeAutoscaling=YES,
-    autoscalerOptions=form(
-        [], upscalingMode={"enum": ["Default", "Aggressive", "Conservative"]}, idleTimeoutSeconds=NUMBER,
-        resources=RESOURCES, securityContext=CONFINED,
-    ),
-    gcsFaultToleranceOptions=form(
-        ["redisAddress"],
-        redisAddress=TEXT, redisPassword=form(["valueFrom"], valueFrom=FROM_SECRET), externalStorageNamespace=TEXT,
-    ),
-    # secretName came after 1.5.
-    authOptions=form([], mode={"enum": ["token", "disabled"]}),
-    headGroupSpec=form(
-        ["template", "rayStartParams"],
-        serviceType={"enum": ["ClusterIP", "NodePort", "LoadBalancer"]}, enableIngress=YES,
-        rayStartParams=WORDS, template=RAY_POD,
-    ),
-    workerGroupSpecs=several(
-        form(
-            ["groupName", "minReplicas", "maxReplicas", "rayStartParams", "template"],
-            groupName=TEXT, replicas=NUMBER, minReplicas=NUMBER, maxReplicas=NUMBER, rayStartParams=WORDS,
-            template=RAY_POD,
-        )
-    ),
-)  # fmt: skip
-
-
-def _of_kuberay(kind: str, metadata: Form, spec: Form) -> Form:
-    return form(
-        ["apiVersion", "kind", "metadata", "spec"],
-        apiVersion={"const": "ray.io/v1"}, kind={"const": kind}, metadata=metadata, spec=spec,
-    )  # fmt: skip
-
-
 NAMED = form(["name"], name=TEXT)
-RAY_CLUSTER = _of_kuberay("RayCluster", NAMED, CLUSTER_SPEC)
-RAY_SERVICE = _of_kuberay(
-    "RayService",
-    NAMED,
-    form(["serveConfigV2", "rayClusterConfig"], serveConfigV2=TEXT, rayClusterConfig=CLUSTER_SPEC),
-)
-RAY_JOB = _of_kuberay(
-    "RayJob",
-    form(["generateName"], generateName=TEXT),
-    form(
-        ["entrypoint", "rayClusterSpec"],
-        entrypoint=TEXT, submissionMode={"enum": ["K8sJobMode", "HTTPMode", "InteractiveMode", "SidecarMode"]},
-        shutdownAfterJobFinishes=YES, ttlSecondsAfterFinished=NUMBER, activeDeadlineSeconds=POSITIVE,
-        backoffLimit=NUMBER, submitterPodTemplate=template("Never", "OnFailure"), rayClusterSpec=CLUSTER_SPEC,
-    ),
-)  # fmt: skip
 SELECTOR = form(["matchLabels"], matchLabels=WORDS)
 STATEFUL_SET = form(
     ["apiVersion", "kind", "metadata", "spec"],
@@ -173,26 +117,7 @@ NETWORK_POLICY = form(
     ),
 )  # fmt: skip
 FORMS = {
-    "RayCluster": RAY_CLUSTER,
-    "RayService": RAY_SERVICE,
-    "RayJob": RAY_JOB,
     "StatefulSet": STATEFUL_SET,
     "Service": SERVICE,
     "NetworkPolicy": NETWORK_POLICY,
 }
-
-
-def cluster_spec(document: dict[str, Any]) -> dict[str, Any]:
-    """The cluster that a RayCluster, RayJob or RayService asks for."""
-    spec: dict[str, Any] = document["spec"]
-    for key in ("rayClusterConfig", "rayClusterSpec"):
-        if key in spec:
-            inner: dict[str, Any] = spec[key]
-            return inner
-    return spec
-
-
-def pods(cluster: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """The head's pod, then each worker group's."""
-    for group in (cluster["headGroupSpec"], *cluster["workerGroupSpecs"]):
-        yield group["template"]["spec"]

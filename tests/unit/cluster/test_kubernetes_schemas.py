@@ -1,5 +1,5 @@
 """The manifests against Kubernetes' own schemas: what a pod, a StatefulSet, a Service and a NetworkPolicy may hold. Of
-KubeRay's kinds that is their pods; the fields around these are held against tests/kubernetes_forms.py alone."""
+KubeRay's kinds that is their pods; test_kuberay_schemas.py asks about the fields around these."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 import jsonschema
 import pytest
 import yaml
-from kubernetes_forms import cluster_spec
+from kuberay_crds import cluster_spec
 from referencing import Registry, Resource
 
 installed = find_spec("kubernetes_validate")

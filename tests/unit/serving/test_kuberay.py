@@ -1,4 +1,4 @@
-"""The KubeRay manifest that serves: of the operator's form, and of our config."""
+"""The KubeRay manifest that serves: of the operator's CRD, and of our config."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import jsonschema
 import pytest
 import yaml
 from answering_backends import ToldBackend, listening
-from kubernetes_forms import RAY_SERVICE, pods
+from kuberay_crds import CRDS, pods
 
 from raytrain.serving.launch import serve_config
 from raytrain.serving.section import load_serving
@@ -28,11 +28,11 @@ def cluster(documents: list[dict[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def test_it_is_of_the_operator_s_form(documents: list[dict[str, Any]]) -> None:
-    jsonschema.validate(documents[0], RAY_SERVICE)
+def test_it_is_of_the_operator_s_crd(documents: list[dict[str, Any]]) -> None:
+    jsonschema.validate(documents[0], CRDS["RayService"])
     documents[0]["spec"]["rayClusterConfig"]["headGroupSpec"]["rayStartParam"] = {}
     with pytest.raises(jsonschema.ValidationError, match="rayStartParam"):
-        jsonschema.validate(documents[0], RAY_SERVICE)
+        jsonschema.validate(documents[0], CRDS["RayService"])
 
 
 def test_it_serves_what_the_config_says(documents: list[dict[str, Any]], cluster: dict[str, Any]) -> None:
