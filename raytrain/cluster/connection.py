@@ -11,7 +11,7 @@ import time
 from typing import Any
 
 from raytrain.cluster.head import have_ray_wait_longer
-from raytrain.cluster.section import WorkersSection
+from raytrain.cluster.section import ACCELERATOR_TYPE, WorkersSection
 from raytrain.cluster.token import wrong_token
 from raytrain.errors import ClusterError
 
@@ -145,6 +145,14 @@ def check_capacity(scaling: WorkersSection) -> None:
         return
     total = {name: sum(node.get(name, 0.0) for node in nodes) for name in scaling.worker_resources}
     least = "at least " if scaling.is_elastic else ""
+    if (wanted := scaling.accelerator_type) and not total[f"{ACCELERATOR_TYPE}{wanted}"]:
+        types = sorted({name for node in nodes for name in node if name.startswith(ACCELERATOR_TYPE)})
+        raise ClusterError(
+            f"no node of the cluster has a GPU of the type {wanted}",
+            why="its types are "
+            + (", ".join(one.removeprefix(ACCELERATOR_TYPE) for one in types) or "none: it has no GPUs"),
+            fix="take one of these as scaling.accelerator_type, leave it out, or join another cluster",
+        )
     is_strict = scaling.placement_strategy.startswith("STRICT_")
     raise ClusterError(
         f"the cluster can place {placed} of {least}{scaling.min_workers} workers",

@@ -12,6 +12,10 @@ _MOST_WORKERS = 100_000
 NumWorkers = Annotated[int, Field(ge=1, le=_MOST_WORKERS)]
 
 
+ACCELERATOR_TYPE = "accelerator_type:"
+"""Before the name of a type, Ray's name of the resource that each node with such a GPU has one of."""
+
+
 class WorkersSection(Section):
     """Processes that Ray starts. Fields that Ray's ScalingConfig has carry its names."""
 
@@ -71,6 +75,7 @@ class WorkersSection(Section):
 
     @property
     def worker_resources(self) -> dict[str, float]:
-        """What Ray reserves for one worker."""
+        """What Ray reserves for one worker; of the GPU type a thousandth, as Ray itself does: many share a machine."""
         gpu = {"GPU": 1.0} if self.use_gpu else {}
-        return {"CPU": self.cpus_per_worker, **gpu, **self.resources_per_worker}
+        of_type = {f"{ACCELERATOR_TYPE}{self.accelerator_type}": 0.001} if self.accelerator_type else {}
+        return {"CPU": self.cpus_per_worker, **gpu, **of_type, **self.resources_per_worker}

@@ -210,7 +210,6 @@ def _build_trainer(assignment: Assignment, mailbox: Any) -> Any:
             use_gpu=scaling.use_gpu,
             resources_per_worker=scaling.worker_resources,
             placement_strategy=scaling.placement_strategy,
-            accelerator_type=scaling.accelerator_type,
         ),
         run_config=ray.train.RunConfig(
             # Checkpoints lie inside Ray's own folder of the run, so that Ray takes them for its own.

@@ -40,6 +40,13 @@ def test_fewer_workers_than_the_least_of_a_range(inside: Inside, recipe: Path) -
     assert "scaling.num_workers=[4,8]" in error["fix"]
 
 
+def test_a_gpu_type_that_no_node_has(inside: Inside, recipe: Path) -> None:
+    outcome = inside.train(recipe, "scaling.accelerator_type=A100")
+    error = assert_refused(inside, recipe, outcome, 4)
+    assert "no node of the cluster has a GPU of the type A100" in error["what"]
+    assert "none" in error["why"] and "scaling.accelerator_type" in error["fix"]
+
+
 def test_nobody_at_the_address(joined: Bench, recipe: Path) -> None:
     """By the command itself, as a person would ask."""
     joined.address = f"127.0.0.1:{free_port()}"

@@ -8,12 +8,10 @@ from raytrain.cluster.connection import count_placeable
 from raytrain.cluster.launch.cluster_file import ClusterFile, Finding
 from raytrain.cluster.launch.machines import MachineTable
 from raytrain.cluster.launch.nodes import NodeType, node_types
-from raytrain.cluster.section import WorkersSection
+from raytrain.cluster.section import ACCELERATOR_TYPE, WorkersSection
 from raytrain.config.document import Document
 from raytrain.config.recipe import build, load_recipe
 from raytrain.config.section import Section
-
-_TYPE = "accelerator_type:"
 
 
 class _Scaling(Section):
@@ -45,13 +43,18 @@ def unmet_demand(cluster: ClusterFile, scaling: WorkersSection, table: MachineTa
         return [cluster.finding("unmet-demand", "warning", key, what, fix)]
     wanted = scaling.accelerator_type
     types = sorted(
-        {name.removeprefix(_TYPE) for one in have.values() for name in one if name.startswith(_TYPE)}
+        {
+            name.removeprefix(ACCELERATOR_TYPE)
+            for one in have.values()
+            for name in one
+            if name.startswith(ACCELERATOR_TYPE)
+        }
     )
     if wanted is not None and wanted not in types:
         what = f"the recipe's workers need {wanted}; the cluster's GPUs are {', '.join(types) or 'none'}"
         fix = f"take a machine with {wanted}, or set scaling.accelerator_type of the recipe"
         return [cluster.finding("gpu-type", "error", key, what, fix)]
-    worker = {**scaling.worker_resources, **({f"{_TYPE}{wanted}": 0.001} if wanted else {})}
+    worker = scaling.worker_resources
     placed = _most_placeable(cluster, nodes, have, worker, scaling.min_workers)
     if placed >= scaling.min_workers:
         return []
@@ -72,7 +75,7 @@ def resources_of(node: NodeType, provider: str, table: MachineTable) -> dict[str
         if machine.gpus:
             known["GPU"] = float(machine.gpus)
         if machine.gpu:
-            known[f"{_TYPE}{machine.gpu}"] = 1.0
+            known[f"{ACCELERATOR_TYPE}{machine.gpu}"] = 1.0
     return {**known, **{name: float(amount) for name, amount in node.resources.items()}}
 
 

@@ -89,7 +89,6 @@ class WorkerPool(LocalModel):
             num_cpus=scaling.cpus_per_worker,
             num_gpus=1 if scaling.use_gpu else 0,
             resources=resources,
-            accelerator_type=scaling.accelerator_type,
             scheduling_strategy="SPREAD" if "SPREAD" in scaling.placement_strategy else "DEFAULT",
         )(Worker)
         return actor.remote(absolute_reference(self._found.reference), self._how, self.identity, self._device)

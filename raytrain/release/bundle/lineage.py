@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,7 +13,9 @@ from raytrain.evaluation.contamination.lineage import find_dataset
 from raytrain.evaluation.results import Evaluation, open_evaluation
 from raytrain.release.bundle.run_logs import logs_of, without_paths
 from raytrain.release.bundle.subject import Subject
+from raytrain.runs.cost import Cost
 from raytrain.runs.records import Records, open_records
+from raytrain.runs.spent import spent
 from raytrain.storage.location import Location
 
 _STATISTICS_FILE = "statistics.json"
@@ -23,8 +26,8 @@ class TrainingCost:
     """Of the run that trained it."""
 
     run_id: str
-    seconds: float | None
-    """From its first start to its end, pauses included."""
+    spent: Cost | None
+    """Over all of its starts, without the time between them; None where its record does not tell when it ran."""
     tokens_seen: int | None
 
 
@@ -79,10 +82,9 @@ def _cost(subject: Subject, records: Records, notes: list[str]) -> TrainingCost 
     except ConfigError:
         notes.append("The run's record is not at hand where this card was written.")
         return None
-    ended, started = run.ended_at, run.started_at
     tokens = records.last_value(run.id, "train/tokens_seen")
-    seconds = ended - started if ended is not None and started is not None else None
-    return TrainingCost(run.id, seconds, int(tokens.value) if tokens else None)
+    used = spent(records, run, time.time())
+    return TrainingCost(run.id, used if used.hours else None, int(tokens.value) if tokens else None)
 
 
 def _evaluation_of(subject: Subject, place: Location) -> Evaluation:

@@ -66,6 +66,9 @@ def test_what_a_worker_reserves() -> None:
         num_workers=2, use_gpu=True, cpus_per_worker=2.5, resources_per_worker={"disk": 1.0}
     )
     assert scaling.worker_resources == {"CPU": 2.5, "GPU": 1.0, "disk": 1.0}
+    typed = scaling.model_copy(update={"accelerator_type": "A100"}).worker_resources
+    nodes = [{"CPU": 8.0, "GPU": 8.0, "disk": 8.0, f"accelerator_type:{one}": 1.0} for one in ("T4", "A100")]
+    assert count_placeable(nodes, typed, 8) == 3, "the other node's GPUs are of another type"
     assert scaling.threads == 2
     assert WorkersSection(cpus_per_worker=0.5).threads == 1
     assert WorkersSection(threads_per_worker=7).threads == 7

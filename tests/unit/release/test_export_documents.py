@@ -30,6 +30,7 @@ from raytrain.release.bundle.parity.fresh import LOADER
 from raytrain.release.bundle.parity.prompts import Prompt
 from raytrain.release.bundle.parity.section import LimitsSection
 from raytrain.release.bundle.subject import Subject, find_subject
+from raytrain.runs.cost import Cost
 from raytrain.runs.records import open_records
 from raytrain.storage.artifact import ArtifactWriter
 from raytrain.storage.home import run_folder
@@ -64,9 +65,8 @@ def documents(
 ) -> tuple[BundleDescription, dict[str, str]]:
     folder.mkdir(exist_ok=True)
     description = describe(subject, formats)
-    lineage = Lineage(
-        subject, DATASET, STATISTICS, None, TrainingCost("tiny-1", seconds=1234.4, tokens_seen=56789), [], []
-    )
+    spent = Cost(hours=1234.4 / 3600, cpu_hours=0.69, gpu_hours=0.34, money=1.5, currency="EUR")
+    lineage = Lineage(subject, DATASET, STATISTICS, None, TrainingCost("tiny-1", spent, 56789), [], [])
     write_documents(folder, description, replace(lineage, **changed), checked(subject))
     return description, {file.name: file.read_text() for file in folder.iterdir() if file.is_file()}
 
@@ -88,7 +88,8 @@ def test_the_card_says_what_is_known(subject: Subject, tmp_path: Path) -> None:
         "| Optimizer steps | 12 |",
         "| Seed | 3 |",
         "| eval/loss, at the end, of held-out rows | 1.25 |",
-        "1,234 s",
+        "| Time | 1,234 s |",
+        "| Cost | 1.50 EUR (0.69 CPU hours, 0.34 GPU hours) |",
         "56,789",
         "| sums | score | 0.75 | 0.3 to 0.9 (95%, Wilson) | 4 |",
         "| merged | 2e-06 |",
@@ -120,7 +121,10 @@ def test_lineage_is_read_from_the_records(subject: Subject, tmp_path: Path) -> N
         (writer.path / "statistics.json").write_text(json.dumps(STATISTICS))
         dataset = writer.commit()
     records = open_records()
-    records.create_run("tiny-1", kind="train", name="tiny", config={})
+    config = {"scaling": {"num_workers": 2}, "cost": {"cpu_hour": 0.5}}
+    records.create_run("tiny-1", kind="train", name="tiny", config=config)
+    for hours, state in ((0, "running"), (1, "stopped"), (72, "running"), (74, "succeeded")):
+        records.add_event("tiny-1", "state", state, {"state": state}, time=3600.0 * hours)
     records.add_metrics("tiny-1", [(12, 1.0, {"train/tokens_seen": 640.0})])
     records.add_artifact("tiny-1", "dataset", "read", "dataset", dataset.digest, str(dataset.location))
     parents = {**subject.artifact.manifest.parents, "dataset": dataset.digest}
@@ -135,6 +139,7 @@ def test_lineage_is_read_from_the_records(subject: Subject, tmp_path: Path) -> N
     found = find_lineage(replace(subject, artifact=artifact), [])
     assert found.rows == STATISTICS
     assert found.cost is not None and found.cost.tokens_seen == 640
+    assert found.cost.spent == Cost(3.0, 6.0, 0.0, 3.0, "USD"), "two workers for three hours of three days"
     assert found.logs == {"log.txt": "read rows.jsonl\nstep 1: train/loss 3.2\n"}
     assert [one.split(" is not ")[0] for one in found.notes] == [
         "The run's metrics.jsonl",

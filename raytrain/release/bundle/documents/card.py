@@ -74,6 +74,7 @@ def _heading(description: BundleDescription, lineage: Lineage) -> Iterator[str]:
 
 def _training(lineage: Lineage) -> Iterator[str]:
     record, cost = lineage.subject.record, lineage.cost
+    spent = None if cost is None else cost.spent
     train = _config(lineage).get("train") or {}
     provenance = lineage.subject.artifact.manifest.provenance
     facts = {
@@ -83,7 +84,8 @@ def _training(lineage: Lineage) -> Iterator[str]:
         "Learning rate": train.get("learning_rate"),
         "Global batch size": train.get("global_batch_size"),
         "Precision": train.get("precision"),
-        "Time": None if cost is None or cost.seconds is None else f"{cost.seconds:,.0f} s",
+        "Time": None if spent is None else f"{3600 * spent.hours:,.0f} s",
+        "Cost": None if spent is None else spent.told(),
         "Tokens seen": None if cost is None or cost.tokens_seen is None else f"{cost.tokens_seen:,}",
         "Versions": ", ".join(f"{k} {v}" for k, v in sorted((provenance.get("packages") or {}).items())),
     }
