@@ -176,6 +176,11 @@ class Bench:
         """Steps in metrics.jsonl that carry a training loss."""
         return [line["global_step"] for line in self.metric_lines(run_id) if "train/loss" in line["metrics"]]
 
+    def resumed_at(self, run_id: str) -> list[int]:
+        """Steps at which its resumes began."""
+        notes = [one["message"] for one in self.events(run_id, "note")]
+        return [int(note.split()[3]) for note in notes if note.startswith("resumed at step")]
+
     def metric_lines(self, run_id: str) -> list[dict[str, Any]]:
         return list(json_lines(self.run_folder(run_id) / "metrics.jsonl"))
 

@@ -12,7 +12,7 @@ from bench import Bench, Running, assert_every_row_once_per_epoch, run_id_of
 from conftest import Straight, run_straight
 from machines import Machine, what_is_missing
 from nodes_apart import NodesApart, nodes_apart
-from test_kill import losses, resumed_at
+from test_kill import losses
 
 missing = what_is_missing()
 pytestmark = [
@@ -78,7 +78,7 @@ def test_half_a_minute_without_a_link(
     assert outcome.object["digest"] == uncut.digest
     # The workers go on where they stood, until Ray looks at those on the other node: a connection that was reset, it
     # starts all of them anew.
-    assert len(resumed_at(bench, run_id_of(recipe))) <= 1
+    assert len(bench.resumed_at(run_id_of(recipe))) <= 1
     assert_ended_as_the_straight_run(bench, uncut, recipe)
 
 

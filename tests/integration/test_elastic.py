@@ -25,7 +25,7 @@ from bench import (
     run_id_of,
     write_recipe,
 )
-from test_kill import losses, resumed_at
+from test_kill import losses
 
 
 def kill(processes: list[psutil.Process]) -> None:
@@ -185,7 +185,7 @@ def test_a_run_outlives_a_node_takes_it_back_and_heeds_a_warning(
     assert bench.steps_told(run_id) == local.steps_told(run_id), "no step lost or told twice"
     assert losses(bench, run_id) == pytest.approx(losses(local, run_id), abs=1e-4)
     # Steps 5 and 6 were lost with the node and are made again; growing and the warned end lose nothing.
-    assert resumed_at(bench, run_id) == [4, 11, 15]
+    assert bench.resumed_at(run_id) == [4, 11, 15]
     made = Counter(line["step"] for line in bench.seen())
     again = {step for step, count in made.items() if count > size_at(step)}
     assert again == {5, 6}, made

@@ -20,7 +20,6 @@ from conftest import Straight, run_straight
 from machines import what_is_missing
 from nodes_apart import NodesApart, nodes_apart
 from test_cut_links import assert_ended_as_the_straight_run
-from test_kill import resumed_at
 
 missing = what_is_missing()
 if missing is None and shutil.which("redis-server") is None:
@@ -95,7 +94,7 @@ def test_a_run_goes_on_while_the_head_is_started_again(
     outcome = running.ended(180)
     assert outcome.code == 0, outcome.told()
     assert outcome.object["digest"] == uncut.digest
-    assert resumed_at(bench, run_id) == [], "its workers have noticed nothing"
+    assert bench.resumed_at(run_id) == [], "its workers have noticed nothing"
     assert_ended_as_the_straight_run(bench, uncut, recipe)
     again = bench.train(recipe, "--fresh")
     assert (again.code, again.object["digest"]) == (0, uncut.digest), "the head takes new runs"

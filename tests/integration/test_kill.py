@@ -12,11 +12,6 @@ from bench import Bench, assert_every_row_once_per_epoch, run_id_of, wait_until
 from conftest import Straight
 
 
-def resumed_at(bench: Bench, run_id: str) -> list[int]:
-    notes = [one["message"] for one in bench.events(run_id, "note")]
-    return [int(note.split()[3]) for note in notes if note.startswith("resumed at step")]
-
-
 def losses(bench: Bench, run_id: str) -> dict[int, float]:
     lines = [line for line in bench.metric_lines(run_id) if "train/loss" in line["metrics"]]
     return {line["global_step"]: line["metrics"]["train/loss"] for line in lines}
@@ -41,12 +36,12 @@ def test_a_driver_killed_twice_resumes_to_the_same_bits(
         local.kill_now(running.pid)
         assert running.ended().code == -9
         assert local.show(run_id)["run"]["owner_gone"]
-        assert resumed_at(local, run_id) == resumes_at
+        assert local.resumed_at(run_id) == resumes_at
         wait_for_the_end_of(workers)
     local.hold_at(None)
     outcome = local.train(recipe)
     assert outcome.code == 0, outcome.told()
-    assert resumed_at(local, run_id) == [4, 12]
+    assert local.resumed_at(run_id) == [4, 12]
     assert outcome.object["digest"] == straight.digest
     assert local.steps_told(run_id) == straight.bench.steps_told(straight.run_id), (
         "no step lost or told twice"
@@ -69,7 +64,7 @@ def test_a_killed_worker_is_replaced_without_help(local: Bench, straight: Straig
     assert outcome.object["digest"] == straight.digest
     assert victim not in local.worker_pids(run_id).values()
     assert any("a worker died" in one["message"] for one in local.events(run_id, "note"))
-    assert resumed_at(local, run_id) == [12]
+    assert local.resumed_at(run_id) == [12]
     assert losses(local, run_id) == losses(straight.bench, run_id)
     assert_every_row_once_per_epoch(local.seen(), num_epochs=3, world_size=2)
 
@@ -94,7 +89,7 @@ def test_a_worker_that_is_given_notice_saves_before_it_goes(
     notes = [one["message"] for one in local.events(run_id, "note")]
     assert "worker 1 has to go (SIGTERM): saving first" in notes
     assert "worker 1 had to go; Ray started the workers anew" in notes
-    assert resumed_at(local, run_id) == [7]
+    assert local.resumed_at(run_id) == [7]
     assert losses(local, run_id) == losses(straight.bench, run_id)
     assert set(Counter(line["step"] for line in local.seen()).values()) == {2}, "a step was made twice"
     assert_every_row_once_per_epoch(local.seen(), num_epochs=3, world_size=2)

@@ -9,7 +9,6 @@ import pytest
 from bench import Bench, Running, end_ray, run_id_of
 from conftest import Straight
 from test_elastic import TwoNodes
-from test_kill import resumed_at
 from test_tune import searched, trials_of  # noqa: F401
 
 from raytrain.tuning.spec import load_tune_recipe
@@ -55,7 +54,7 @@ def test_a_run_goes_on_when_the_head_is_back(
     assert bench.show(run_id)["run"]["state"] == "failed"
     outcome = bench.train(recipe)
     assert outcome.code == 0, outcome.told()
-    assert resumed_at(bench, run_id) == [4]
+    assert bench.resumed_at(run_id) == [4]
     assert outcome.object["digest"] == straight.digest
 
 
@@ -80,7 +79,7 @@ def test_a_search_goes_on_when_the_head_is_back(head: TwoNodes, searched: Path, 
     outcome = bench.run(*command, timeout_s=400)
     assert outcome.code == 0, outcome.told()
     assert trials_of(outcome.object) == [(0, "complete"), (1, "complete"), (2, "complete")]
-    assert [resumed_at(bench, run_id) for run_id in runs] == [[], [4], []]
+    assert [bench.resumed_at(run_id) for run_id in runs] == [[], [4], []]
     for run_id in runs:
         assert bench.steps_told(run_id) == list(range(1, 13)), "no step lost or told twice"
     values = [one["values"]["train.learning_rate"] for one in outcome.object["trials"]]

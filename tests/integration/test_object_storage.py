@@ -10,7 +10,7 @@ import pytest
 from bench import Bench, assert_every_row_once_per_epoch, run_id_of, wait_until
 from conftest import Straight
 from object_server import BUCKET, CREDENTIALS, object_server
-from test_kill import losses, resumed_at, wait_for_the_end_of
+from test_kill import losses, wait_for_the_end_of
 
 pytestmark = pytest.mark.thorough
 WEIGHTS = "adapter_model.safetensors"
@@ -44,7 +44,7 @@ def test_a_killed_run_goes_on_from_an_object_store(
         outcome = joined.train(recipe, *there)
         assert outcome.code == 0, outcome.told()
         weights = asked(f"{objects}/{outcome.object['artifact'].removeprefix(f's3://{BUCKET}/')}/{WEIGHTS}")
-    assert resumed_at(joined, run_id) == [4]
+    assert joined.resumed_at(run_id) == [4]
     assert outcome.object["artifact"].startswith(f"{storage}/")
     # Not the artifact's digest, which names the recipe: its rows are elsewhere.
     assert weights == Path(straight.outcome.object["artifact"], WEIGHTS).read_bytes()

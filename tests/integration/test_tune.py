@@ -46,11 +46,6 @@ def trials_of(told: dict[str, Any]) -> list[tuple[int, str]]:
     return [(one["number"], one["state"]) for one in told["trials"]]
 
 
-def resumed_at(bench: Bench, run_id: str) -> list[int]:
-    notes = [one["message"] for one in bench.events(run_id, "note")]
-    return [int(note.split()[3]) for note in notes if note.startswith("resumed at step")]
-
-
 @pytest.mark.timeout(1200)
 def test_a_search_goes_on_after_a_kill_of_its_driver_and_of_a_trial(
     local: Bench, searched: Path, rows_file: Path
@@ -88,8 +83,8 @@ def test_a_search_goes_on_after_a_kill_of_its_driver_and_of_a_trial(
     told = outcome.object
     assert trials_of(told) == [(0, "complete"), (1, "complete"), (2, "complete")]
     assert told["ended_by"] == "all trials are made"
-    assert resumed_at(local, first) == [4], "the driver's kill"
-    assert resumed_at(local, second) == [4], "the trial's own"
+    assert local.resumed_at(first) == [4], "the driver's kill"
+    assert local.resumed_at(second) == [4], "the trial's own"
     for run_id in (first, second):
         assert local.steps_told(run_id) == list(range(1, 13)), "no step lost or told twice"
     assert told["trials"][0]["values"]["train.learning_rate"] == 1e-2, (
@@ -142,7 +137,7 @@ def test_a_population_hands_its_weights_on(inside: Inside, tiny_llama: Path, row
     replaced = next(one for one in trials[2:] if one["origin"])
     assert replaced["origin"] == f"the weights of trial {better}"
     for one in trials[2:]:
-        assert resumed_at(inside, one["run_id"]) == [4]
+        assert inside.resumed_at(one["run_id"]) == [4]
         assert inside.steps_told(one["run_id"]) == [5, 6, 7, 8]
     factor = replaced["values"]["train.learning_rate"] / trials[better]["values"]["train.learning_rate"]
     assert (
