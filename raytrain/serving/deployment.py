@@ -31,8 +31,9 @@ _ONE_LOOP = {
     }
 }
 """Ray Serve gives what it calls, and its router, an event loop each, in threads of their own: code that blocks should
-not keep it from asking whether a process is well. Nothing here blocks, and each piece of an answer would change threads
-twice in either process, waiting for the interpreter that the engine's thread holds: 4 ms of a request."""
+not keep it from asking whether a process is well. Once it answers nothing here blocks, and each piece of an answer
+would change threads twice in either process, waiting for the interpreter that the engine's thread has. That costs
+4 ms of a request."""
 
 
 class ReplicaProcess:

@@ -28,7 +28,7 @@ from raytrain.serving.backend import (
     UnknownModel,
 )
 from raytrain.serving.engine.request import Overloaded, Piece
-from raytrain.serving.going_on import OtherAnswer, ToldSoFar
+from raytrain.serving.failover import OtherAnswer, ToldSoFar
 
 REFUSALS = (
     UnknownModel, RefusedModel, Undecided, OtherTask, BadPrompt, AnswerFailed, Overloaded, Draining, PlatformError,

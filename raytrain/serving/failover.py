@@ -1,4 +1,4 @@
-"""An answer whose replica died, gone on with where another writes it anew."""
+"""Failover of a stream: an answer whose replica died is gone on with where another writes it anew."""
 
 from __future__ import annotations
 
