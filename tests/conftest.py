@@ -14,6 +14,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tiny models: threads only wait for each other
 
+import absl.logging
 import hypothesis
 import pytest
 
@@ -29,6 +30,11 @@ if TYPE_CHECKING:
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+
+# absl (TensorBoard, rouge_score) keeps the stderr it is imported under, which is pytest's own capture file, and
+# closes it as soon as a logging configuration (uvicorn's) is applied while a capsys stands in its place: every
+# test that follows ends with "I/O operation on closed file". The process's own stderr it leaves open.
+absl.logging.get_absl_handler().python_handler.setStream(sys.__stderr__)
 
 # What a shell starts in the background ignores Ctrl-C, and so would every command that a test interrupts.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
