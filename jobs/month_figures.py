@@ -68,13 +68,25 @@ def _by_hand(records: Records, story: Story) -> int:
     return asked + judged + max(0, sum(one.kind == "override" for one in story.events) - 1)
 
 
-def _share(found: Sequence[Given]) -> str:
-    """With its 95 % interval."""
+def _share(found: Sequence[Given]) -> dict[str, Any]:
+    """With its 95 % interval; empty where nothing was asked."""
     if not found:
-        return "nothing was asked"
+        return {}
     right = sum(one.is_right for one in found)
     interval = wilson_interval(right, len(found))
-    return f"{right / len(found):.0%} of {len(found)} ({interval.low:.0%} to {interval.high:.0%})"
+    return {"right": right, "of": len(found), "low": interval.low, "high": interval.high}
+
+
+def _told(value: Any) -> str:
+    if isinstance(value, dict):
+        one = value
+        share = (
+            f"{one['right'] / one['of']:.0%} of {one['of']} ({one['low']:.0%} to {one['high']:.0%})"
+            if one
+            else ""
+        )
+        return share or "nothing was asked"
+    return "; ".join(value) if isinstance(value, list) else str(value)
 
 
 def _core_minutes(records: Records) -> float:
@@ -91,7 +103,6 @@ def show_figures(found: dict[str, Any], folder: Path) -> None:
     """As a table, and as figures.json."""
     table = Table(show_header=False, box=None)
     for name, value in found.items():
-        told = "; ".join(value) if isinstance(value, list) else str(value)
-        table.add_row(name, told)
+        table.add_row(name, _told(value))
     Console().print(table)
     write_atomically(folder / "figures.json", (json.dumps(found, indent=1) + "\n").encode())

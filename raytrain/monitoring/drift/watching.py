@@ -50,6 +50,20 @@ class Look:
         return [f"window {one.number}: {why}" for one, _ in self.reports for why in one.alarms]
 
 
+def metrics_of(section: WatchSection) -> set[str] | None:
+    """What it may record of a window, by its reference's features; None where none is frozen yet. Raises as
+    open_reference does."""
+    if not reference_place(section).exists():
+        return None
+    features = open_reference(reference_place(section)).features
+    told = {"drift/score", "drift/alarm", "drift/rows"}
+    told |= {f"mean/{one.name}" for one in features if one.kind == "numeric"}
+    calibrated = (
+        set() if section.level is None else {"drift/p_value", *(f"drift/{one.name}" for one in features)}
+    )
+    return told | calibrated
+
+
 def reports_folder(section: WatchSection, reference: Reference) -> Location:
     return reference_place(section).parent / short_digest(reference.artifact.digest)
 

@@ -7,12 +7,12 @@ import time as clock
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from raytrain.monitoring.spending import Spending, summed
 from raytrain.monitoring.triggers.state import Order, Outcome
 from raytrain.pipeline.loop.fresh_rows import RowsPlan
 from raytrain.pipeline.recipe import StepResult
-from raytrain.runs.cost import active_seconds
+from raytrain.runs.cost import Line, total
 from raytrain.runs.records import Records
+from raytrain.runs.spent import spent
 from raytrain.storage.artifact import Artifact, ArtifactWriter
 from raytrain.storage.location import Location
 from raytrain.storage.provenance import collect_provenance
@@ -54,7 +54,7 @@ def write_record(place: Location, chain: Chain, outcome: Outcome, why: str, reco
     """record.json and record.md, over every artifact of the chain. Replaces what a call left that was killed."""
     assert chain.plan is not None, "rows come first"
     plan = chain.plan
-    spent = spending_of(chain, records)
+    cost = cost_of(chain, records)
     content: dict[str, Any] = {
         "order": {**asdict(chain.order), "reasons": list(chain.order.reasons)},
         "loop": chain.loop,
@@ -66,7 +66,7 @@ def write_record(place: Location, chain: Chain, outcome: Outcome, why: str, reco
         "outcome": outcome,
         "why": why,
         "steps": [asdict(step) for step in chain.steps],
-        "cost": asdict(spent),
+        "cost": asdict(cost),
         "began_at": chain.began_at,
         "ended_at": clock.time(),
     }
@@ -74,7 +74,7 @@ def write_record(place: Location, chain: Chain, outcome: Outcome, why: str, reco
     with ArtifactWriter(place, kind=KIND, parents=parents) as writer:
         text = json.dumps(content, indent=1, sort_keys=True)
         (writer.path / RECORD_FILE).write_text(text + "\n", encoding="utf-8")
-        (writer.path / "record.md").write_text(as_markdown(content), encoding="utf-8")
+        (writer.path / "record.md").write_text(as_markdown(content, cost), encoding="utf-8")
         return writer.commit(collect_provenance(), replace=True)
 
 
@@ -82,16 +82,17 @@ def _digests(chain: Chain) -> dict[str, str]:
     return {step.name: step.digest for step in chain.steps if step.digest is not None}
 
 
-def spending_of(chain: Chain, records: Records) -> Spending:
-    """Of all that was trained and asked in it, also by calls that were killed."""
-    runs = [records.get_run(run_id) for step in chain.steps for run_id in step.run_ids]
-    return summed((run, active_seconds(run, records.events(run.id), clock.time())) for run in runs)
+def cost_of(chain: Chain, records: Records) -> Line:
+    """Of all that was trained and asked in it, also by calls that were killed. What a search has trained and the
+    retraining took from it counts once."""
+    run_ids = dict.fromkeys(run_id for step in chain.steps for run_id in step.run_ids)
+    now = clock.time()
+    return total(chain.order.id, [spent(records, records.get_run(run_id), now) for run_id in run_ids])
 
 
-def as_markdown(content: dict[str, Any]) -> str:
+def as_markdown(content: dict[str, Any], cost: Line) -> str:
     """For people."""
-    order, cost = content["order"], content["cost"]
-    money = ", ".join(f"{amount:.2f} {currency}" for currency, amount in cost["money"].items())
+    order = content["order"]
     lines = [
         f"# {order['id']}: {content['outcome'].replace('_', ' ')}",
         "",
@@ -113,6 +114,6 @@ def as_markdown(content: dict[str, Any]) -> str:
             for one in content["steps"]
         ),
         "",
-        f"It took {cost['gpu_hours']:.2f} GPU hours{f' and {money}' if money else ''}.",
+        f"It cost {cost.told()}.",
     ]
     return "\n".join(lines) + "\n"

@@ -14,6 +14,7 @@ from raytrain.config.section import Section
 from raytrain.errors import ConfigError
 from raytrain.evaluation.suite import SuiteSection, load_suite
 from raytrain.monitoring.drift.section import WatchSection, load_watch
+from raytrain.monitoring.drift.watching import metrics_of
 from raytrain.monitoring.learning.section import LearningSection
 from raytrain.monitoring.triggers.falls import FallSection
 from raytrain.monitoring.triggers.observing import metric_names
@@ -210,8 +211,10 @@ def load_loop(path: Path) -> Loop:
 
 
 def check_metrics(loop: Loop, records: Records) -> None:
-    """Raises ConfigError with its line where a rule names a metric that the watch does not record; before the watch has
-    judged a window nobody can say."""
+    """Raises ConfigError with its line where a rule names a metric that the watch does not record. Before it has judged
+    a window its frozen reference tells what it will; before that nobody can say."""
     metrics = metric_names(loop.triggers.watch, records)
+    if metrics is None and loop.watch is not None:
+        metrics = metrics_of(loop.watch)
     if metrics is not None:
         load_triggers(loop.path.parent / Path(loop.section.triggers).expanduser(), metrics)

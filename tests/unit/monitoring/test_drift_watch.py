@@ -21,7 +21,7 @@ from raytrain.cli.main import run
 from raytrain.errors import DataError, StorageError
 from raytrain.monitoring.drift.freezing import freeze, reference_place
 from raytrain.monitoring.drift.section import WatchSection
-from raytrain.monitoring.drift.watching import Look, look
+from raytrain.monitoring.drift.watching import Look, look, metrics_of
 from raytrain.runs.records import Records, open_records
 
 pytestmark = pytest.mark.whole
@@ -84,8 +84,10 @@ def test_windows_are_judged_once_and_drift_is_named(records: Records) -> None:
     )
     frozen = freeze(section, now=LATER, replace=True)
     write_rows(Path("rows/b.parquet"), 250, START + 1000, seed=1)
+    will_be_told = metrics_of(section)
     found = look(section, records, now=LATER)
     assert (found.num_judged, found.num_waiting, found.alarms) == (2, 50, [])
+    assert set(records.latest_metrics(found.run_id)) == will_be_told, "known before a window was judged"
     assert look(section, records, now=LATER).reports == (), "nothing new is judged"
     write_rows(Path("rows/c.parquet"), 150, START + 2000, shift=2.0, seed=2)
     found = look(section, records, now=LATER)
@@ -209,6 +211,8 @@ def test_fixed_limits_alarm_or_are_told(records: Records) -> None:
     write_rows(Path("rows/b.parquet"), 100, START + 1000, shift=1.0, seed=1)
     ((judged, artifact),) = look(section, records, now=LATER).reports
     assert judged.judgement is None
+    recorded = records.latest_metrics(records.list_runs(kind="watch").runs[0].id)
+    assert set(recorded) == metrics_of(section), "no chance is computed, and none is told"
     assert [one.partition(" is ")[0] for one in judged.alarms] == ["score: js"]
     assert judged.warnings[0].startswith("score: psi is ") and judged.warnings[0].endswith("above 0.1")
     page = (artifact.path / "report.html").read_text()

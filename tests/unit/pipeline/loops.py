@@ -88,7 +88,9 @@ def pooled(first: int, last: int, user: str = "u") -> list[PooledRow]:
     ]
 
 
-def written_plan(site: Site, rows: Sequence[dict[str, Any]] = (), order: str = "grow-000001") -> RowsPlan:
+def written_plan(
+    site: Site, rows: Sequence[dict[str, Any]] = (), order: str = "grow-000001", **parents: str
+) -> RowsPlan:
     """Rows that an order learns from, beside 1.0.0 in production. By default three that no pool knows."""
     chat = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]
     found = rows or [{"id": f"{number:032x}", "messages": chat} for number in range(3)]
@@ -99,7 +101,7 @@ def written_plan(site: Site, rows: Sequence[dict[str, Any]] = (), order: str = "
     production = {"version": "1.0.0", "model": "m", "digest": site.digest("1.0.0")}
     about = {"order": order, "name": NAME, "production": production}
     section, place = RowsSection(least=1, held_out=0.0), retrainings_of(site.release) / order / "rows"
-    return write_plan(place, section, found, learned, {"production": "sha256:p"}, about)
+    return write_plan(place, section, found, learned, {"production": "sha256:p", **parents}, about)
 
 
 def answered(

@@ -8,10 +8,12 @@ import pytest
 import yaml
 from commands import Told
 from loops import write_loop
+from suites import write_rows
 
 from raytrain.cli.recorded_runs import opened_records
 from raytrain.errors import ConfigError
-from raytrain.pipeline.loop.section import load_loop
+from raytrain.monitoring.drift.freezing import freeze, reference_place
+from raytrain.pipeline.loop.section import check_metrics, load_loop
 
 
 @pytest.mark.parametrize(
@@ -73,3 +75,31 @@ def test_a_metric_that_the_watch_does_not_record_is_refused_with_its_line(
         refused
     )
     assert "did you mean `drift/score`?" in str(refused)
+
+
+def test_before_a_window_is_judged_the_frozen_reference_tells_what_will_be_recorded(
+    tmp_path: Path, told: Told
+) -> None:
+    watch = {
+        "watch": "small",
+        "rows": str(tmp_path / "rows.jsonl"),
+        "storage": {"path": str(tmp_path / "kept")},
+    }
+    (tmp_path / "watch.yaml").write_text(yaml.safe_dump(watch))
+    write_rows(tmp_path / "rows.jsonl", [{"score": number / 7} for number in range(60)])
+    place = write_loop(tmp_path, watch="watch.yaml")
+    for metric, is_known in (("mean/scor", False), ("mean/score", True)):
+        write_triggers(
+            tmp_path, watch="small", when={"drop": {"metric": metric, "below": 0.1, "clear_above": 0.2}}
+        )
+        loop = load_loop(place)
+        assert loop.watch is not None
+        with opened_records() as records:
+            if not reference_place(loop.watch).exists():
+                check_metrics(loop, records)  # nobody can say
+                freeze(loop.watch, now=1_000.0)
+            if is_known:
+                check_metrics(loop, records)
+                continue
+            with pytest.raises(ConfigError, match=r"did you mean `mean/score`\?"):
+                check_metrics(loop, records)

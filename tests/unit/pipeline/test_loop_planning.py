@@ -12,7 +12,7 @@ from raytrain.data.section import SourceSection
 from raytrain.errors import DataError, RefusedError
 from raytrain.monitoring.learning.pool import InteractionPool
 from raytrain.monitoring.triggers.observing import Seen
-from raytrain.monitoring.triggers.state import Outcome
+from raytrain.monitoring.triggers.state import Outcome, Window
 from raytrain.monitoring.triggers.store import TriggerStore
 from raytrain.pipeline.loop import planning
 from raytrain.pipeline.loop.fresh_rows import RowsPlan
@@ -21,6 +21,7 @@ from raytrain.pipeline.loop.planning import given_up, num_waiting, plan_rows
 from raytrain.pipeline.loop.production import Production
 from raytrain.release.registry.versions import Version
 from raytrain.runs.records import Records
+from raytrain.storage.manifest import digest_of
 from raytrain.training.spec import spec_from_document
 
 pytestmark = pytest.mark.whole
@@ -69,6 +70,20 @@ def ended(site: Site, order_id: str, outcome: Outcome) -> None:
 
 def numbers(plan: RowsPlan) -> list[int]:
     return sorted(int(row["id"], 16) for row in plan.rows())
+
+
+def test_rows_come_from_the_report_on_the_window_that_tripped(site: Site) -> None:
+    """Of the order's series, and of none other that was looked at."""
+    come(site, 0, 4)
+    seen = Seen(series="watch-small-1", windows=(Window(1, 900.0, {"drift/score": 1.5}),), new_rows=99)
+    decided = TriggerStore(site.records.engine).decide(site.loop.triggers, seen, 1_000.0)
+    assert decided.order is not None
+    site.records.create_run(decided.order.id, kind="retrain", name="small", config={})
+    for series in ("watch-small-1", "watch-small-2"):
+        site.records.create_run(series, kind="watch", name="small", config={})
+        digest = digest_of([series])
+        site.records.add_artifact(series, "report", "written", "drift_report", digest, f"/{series}/000001")
+    assert planned(site, decided.order.id).artifact.manifest.parents["window"] == digest_of(["watch-small-1"])
 
 
 @pytest.mark.parametrize("outcome", ["failed", "no_gain"])
