@@ -97,7 +97,9 @@ def _golden_set(baseline: str) -> Evaluation:
 def _write(storage: Location, drift: Drift, frozen: Evaluation, now: Evaluation, subject: str) -> Artifact:
     from raytrain.release.golden import golden_place, write_golden_report
 
-    return write_golden_report(golden_place(storage, subject, frozen, now), drift, frozen, now, subject)
+    return write_golden_report(
+        golden_place(storage, subject, frozen, now, drift.limits), drift, frozen, now, subject
+    )
 
 
 def _suite_files(frozen: Evaluation) -> list[Path]:

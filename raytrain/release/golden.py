@@ -180,11 +180,13 @@ def find_drift(golden: Evaluation, now: Evaluation, limits: GoldenLimits) -> Dri
     )
 
 
-def golden_place(storage: Location, subject: str, golden: Evaluation, now: Evaluation) -> Location:
-    """Where the report on these lies: the same question has one place for its answer."""
-    return (
-        storage / "golden" / short_digest(digest_of([subject, golden.artifact.digest, now.artifact.digest]))
-    )
+def golden_place(
+    storage: Location, subject: str, golden: Evaluation, now: Evaluation, limits: GoldenLimits
+) -> Location:
+    """Where the report on these lies: the same question has one place for its answer, and by other limits it is another
+    one."""
+    question = [subject, golden.artifact.digest, now.artifact.digest, asdict(limits)]
+    return storage / "golden" / short_digest(digest_of(question))
 
 
 def write_golden_report(

@@ -1,6 +1,6 @@
 """A retraining with all that a loop may ask for: a check, a search, every report, all of them signed, staging, a trial.
-It is killed with -9 after each of its steps, in the middle of the check, and while it waits for the trial, whose log is
-written by the test; each time the same command goes on.
+It is killed with -9 after each of its steps, in the middle of the check, as three reports are begun, and while it
+waits for the trial, whose log is written by the test; each time the same command goes on.
 """
 
 from __future__ import annotations
@@ -56,12 +56,10 @@ def killed_once(running: Running, is_time: Callable[[], bool], told: str) -> Non
     assert outcome.code == -9, f"before {told}: {outcome.told()}"
 
 
-def killed_while_it_waits_for_the_trial(site: Site, order: str) -> None:
+def killed_at(site: Site, order: str, words: str) -> None:
+    """As soon as it tells these."""
     running = site.bench.start("retrain", site.loop, order)
-    words = "0 pairs of the trial"
-    killed_once(
-        running, lambda: words in " ".join(running.files[1].read_text().split()), "it waits for the trial"
-    )
+    killed_once(running, lambda: words in " ".join(running.files[1].read_text().split()), words)
 
 
 def killed_while_it_checks(site: Site, order: str) -> None:
@@ -101,8 +99,11 @@ def test_killed_after_each_step_it_goes_on_and_makes_nothing_twice(
     for step in STEPS[:-1]:
         if step == "check":
             killed_while_it_checks(site, order)
+        if step == "staging":
+            for report in ("contamination", "safety", "drift"):
+                killed_at(site, order, f"making the report {report}")
         if step == "canary":
-            killed_while_it_waits_for_the_trial(site, order)
+            killed_at(site, order, "0 pairs of the trial")
             log_trial(site)
         killed_after(site, order, step)
     done = site.run("retrain", site.loop, order, timeout_s=600).object
@@ -121,6 +122,12 @@ def test_killed_after_each_step_it_goes_on_and_makes_nothing_twice(
     kinds = [one["kind"] for one in site.bench.show(order)["artifacts"] if one["direction"] == "written"]
     for kind in ("check", "contamination", "safety", "golden"):
         assert any(kind in one for one in kinds), (kind, kinds)
+    storage = site.bench.home / "storage"
+    made = [one.name.partition("-")[0] for one in (storage / "retrainings" / order).iterdir()]
+    assert (made.count("contamination"), made.count("safety")) == (2, 1), (
+        "of the suite and of the held-out rows"
+    )
+    assert len(list((storage / "golden").iterdir())) == 1
     (study,) = site.run("runs", "list", "--kind", "tune").object["runs"]
     trained = [one["id"] for one in site.run("runs", "list", "--kind", "train").object["runs"]]
     trials = [f"{study['id']}-{number:04d}" for number in range(SEARCH["num_trials"])]

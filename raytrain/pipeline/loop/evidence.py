@@ -113,7 +113,7 @@ def _golden_report(candidate: Candidate, target: TargetSection) -> Artifact:
     if result.evaluation is None:
         raise Stopped(result.stopped_by or "somebody")
     drift = find_drift(frozen, result.evaluation, limits)
-    where = golden_place(storage, candidate.digest, frozen, result.evaluation)
+    where = golden_place(storage, candidate.digest, frozen, result.evaluation, limits)
     return write_golden_report(where, drift, frozen, result.evaluation, candidate.digest)
 
 
