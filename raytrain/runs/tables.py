@@ -133,6 +133,7 @@ queue_jobs = Table(
     Column("ready_at", Double, nullable=False),
     Column("started_at", Double),
     Column("ended_at", Double),
+    Column("gave_back_at", Double),
     Column("num_starts", Integer, nullable=False),  # the fence: what is told of an earlier start is not heard
     Column("num_failures", Integer, nullable=False),
     Column("num_losses", Integer, nullable=False),

@@ -32,6 +32,7 @@ from raytrain.release.gate.policy import Target
 from raytrain.release.registry.state import PRODUCTION
 from raytrain.release.registry.versions import Version
 from raytrain.release.signing import sign
+from raytrain.runs.queue.store import QueueStore
 from raytrain.runs.records import Records
 from raytrain.storage.artifact import Artifact, open_artifact
 from raytrain.storage.location import Location
@@ -115,6 +116,7 @@ class Carrying:
         if self.loop.needs_staging:
             self._admitted("staging", version, reports)
         if self.loop.section.canary is not None:
+            QueueStore(self.records.engine).give_back(self.ordered.order.id)  # what is left needs no workers
             self._tried_online(plan, version)
             self._refuse_outdated(plan)
         self._admitted(PRODUCTION, version, reports)

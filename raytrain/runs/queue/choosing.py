@@ -65,7 +65,7 @@ class _Chooser:
         for (queue, user), seconds in situation.served.items():
             self._charge(queue, user, seconds)
         for job in situation.running:
-            self._charge(job.queue, job.user, NOMINAL_S * weight(job.need))
+            self._charge(job.queue, job.user, NOMINAL_S * weight(job.taken))
         self.kept: dict[str, str] = {}
         """Scope (a queue's name, "" for this machine, a cluster's address) to the job that it is kept free for."""
         self.choice = Choice([], {}, {})
@@ -120,7 +120,10 @@ class _Chooser:
         leaving = {one.id for one in self.taken if one.wish is not None or one.id in self.choice.make_room}
         rest = [one for one in self.taken if one.id not in leaving]
         asked: list[Job] = []
-        background = [one for one in rest if one.priority == "P2" and one in self.situation.running]
+        background = [
+            one for one in rest
+            if one.priority == "P2" and one in self.situation.running and one.gave_back_at is None
+        ]  # fmt: skip
         for victim in sorted(background, key=lambda one: -(one.started_at or 0.0)):
             if self._in_the_way(job, rest) is None:
                 break
@@ -180,9 +183,10 @@ class _Chooser:
 
 
 def _over(limits: Limits, need: Need, beside: Sequence[Job], where: str) -> str | None:
-    if limits.running is not None and len(beside) + 1 > limits.running:
-        return f"{where} runs {len(beside)} of {limits.running} jobs"
-    used = sum((one.need for one in beside), Need(0.0, 0.0, 0))
+    num_beside = sum(one.gave_back_at is None for one in beside)
+    if limits.running is not None and num_beside + 1 > limits.running:
+        return f"{where} runs {num_beside} of {limits.running} jobs"
+    used = sum((one.taken for one in beside), Need(0.0, 0.0, 0))
     for noun, wanted, taken, limit in (
         ("CPUs", need.cpus, used.cpus, limits.cpus),
         ("GPUs", need.gpus, used.gpus, limits.gpus),

@@ -91,6 +91,8 @@ class Job:
     """Times that the machine or cluster went away under it."""
     started_at: float | None = None
     ended_at: float | None = None
+    gave_back_at: float | None = None
+    """Since then this start waits for something outside: it takes no workers any more, and no place beside others."""
     wish: Wish | None = None
     wished_at: float | None = None
     scheduler: str | None = None
@@ -106,10 +108,17 @@ class Job:
         return self.state in ENDED
 
     @property
+    def taken(self) -> Need:
+        """What it takes while it runs: of what it needed only the memory, once it has given the rest back."""
+        return self.need if self.gave_back_at is None else Need(0.0, 0.0, self.need.memory_bytes)
+
+    @property
     def label(self) -> str:
         """The state for a person's eye."""
         if self.state == "running" and self.wish is not None:
             return f"running (asked to save and {'end' if self.wish == 'cancel' else 'make room'})"
+        if self.state == "running" and self.gave_back_at is not None:
+            return "running (it waits, and has given its CPUs and GPUs back)"
         return self.state
 
     @property

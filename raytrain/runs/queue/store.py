@@ -177,6 +177,7 @@ class QueueStore:
                     "num_starts": job.num_starts + 1,
                     "started_at": now,
                     "ended_at": None,
+                    "gave_back_at": None,
                 }
                 unheard = {"wish": None, "heartbeat_at": now, "exit_code": None, "scheduler": scheduler}
                 _change(connection, job, **begun, **unheard, **rows.owner_values(None))
@@ -194,6 +195,7 @@ class QueueStore:
         for job in rows.served_since(connection, now - SERVED_WINDOW_S, now):
             began = max(job.started_at or now, now - SERVED_WINDOW_S)
             until = now if job.state == "running" else job.ended_at or began
+            until = until if job.gave_back_at is None else min(until, job.gave_back_at)
             key = (job.queue, job.user)
             served[key] = served.get(key, 0.0) + max(0.0, until - began) * weight(job.need)
         return Situation(
@@ -265,6 +267,14 @@ class QueueStore:
                 connection.execute(_JOBS.update().where(this_start).values(heartbeat_at=now)).rowcount == 1
             )
             return counts, connection.execute(select(_JOBS.c.wish).where(this_start)).scalar()
+
+    def give_back(self, run_id: str, now: float | None = None) -> bool:
+        """What carries this run takes no workers from here on, for however long it goes on: others may have them.
+        False where no job of the queue carries it. Its next start takes them anew."""
+        now = clock.time() if now is None else now
+        carries = and_(_JOBS.c.run_id == run_id, _JOBS.c.state == "running", _JOBS.c.gave_back_at.is_(None))
+        with translated_database_errors(self.engine), self.engine.begin() as connection:
+            return connection.execute(_JOBS.update().where(carries).values(gave_back_at=now)).rowcount == 1
 
     @staticmethod
     def _this_start(job_id: str, num_starts: int) -> Any:

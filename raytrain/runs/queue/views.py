@@ -130,7 +130,7 @@ def overview(store: QueueStore, schedulers: SchedulerRows, now: float) -> dict[s
     for queue in store.queues().values():
         own = [job for job in active if job.queue == queue.name]
         states = Counter(job.state for job in own)
-        used = sum((job.need for job in own if job.state == "running"), Need(0.0, 0.0, 0))
+        used = sum((job.taken for job in own if job.state == "running"), Need(0.0, 0.0, 0))
         counts = {"queued": states["queued"], "running": states["running"]}
         queues.append({**queue_object(queue), **counts, "used": asdict(used), "told": queue_line(queue)})
     host = socket.gethostname()

@@ -27,6 +27,8 @@ from raytrain.release.gate.about import about_bundle
 from raytrain.release.gate.approvals import statement_of, write_approval
 from raytrain.release.registry.shelf import shelf_of
 from raytrain.release.registry.versions import Version
+from raytrain.runs.queue.job import Limits
+from raytrain.runs.queue.store import QueueStore
 from raytrain.runs.records import Records
 
 pytestmark = pytest.mark.whole
@@ -58,7 +60,9 @@ def ordered(site: Site) -> Ordered:
     site.promote("1.0.0")
     pool = InteractionPool(site.records.engine)
     pool.add([*pooled(0, 2), *pooled(2, 3, "u2"), *pooled(3, 4)])
-    Looker(site.loop, site.release, site.records, lambda one: a_job(one.order.id)).look(1.0)
+    Looker(site.loop, site.release, site.records, lambda one: a_job(one.order.id, run_id=one.order.id)).look(
+        1.0
+    )
     site.records.create_run(ORDER, kind="retrain", name="small", config={})
     rows = [row.as_chat() for row in pool.take(ORDER)]
     written_plan(site, rows)
@@ -171,8 +175,12 @@ def test_a_lost_trial_is_no_gain_and_orders_nothing(
     digests = {"production": site.digest("1.0.0"), "candidate": site.digest("1.1.0")}
     rows = pairs(range(20), lambda _: {"is_refusal": True}, pairs=20, name=NAME)
     written(site.loop.log, [{**row, "digest": digests[row["arm"]]} for row in rows])
+    queue = QueueStore(records.engine)
+    queue.start_what_fits("me", "here", Limits())
+    assert queue.get(ORDER).state == "running"
 
     done = carried(site, one)
+    assert queue.get(ORDER).gave_back_at is not None, "others had its CPUs while it waited"
     lost = "20 pairs: no refusal is worse"
     assert (done.outcome, done.why) == ("no_gain", f"the candidate lost its trial: {lost}")
     assert [event.message for event in records.events(ORDER) if event.kind == "canary_loss"] == [lost]

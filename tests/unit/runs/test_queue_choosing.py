@@ -109,6 +109,18 @@ def test_this_machine_lends_only_what_it_has() -> None:
     assert found.reasons == {"waits": "needs 3 CPUs, this machine has 0 of 4 free"}
 
 
+def test_what_was_given_back_is_others_and_nobody_is_asked_to_make_room_with_it() -> None:
+    here = Owner("here", 1, 0.0)
+    need = Need(4, memory_bytes=3_000_000_000)
+    waits = running("trial", need=need, owner=here, priority="P2", gave_back_at=NOW - 5)
+    room, limits = Limits(cpus=4, memory_bytes=4_000_000_000), Limits(running=1)
+    assert started(choice([job("a", need=Need(4))], [waits], room=room, limits=limits)) == ["a"]
+    urgent = job("urgent", need=Need(4, memory_bytes=2_000_000_000), priority="P0")
+    found = choice([urgent], [waits], room=room)
+    assert (started(found), found.make_room) == ([], {}), "its memory is still taken"
+    assert found.reasons["urgent"].startswith("needs 2 GB of memory, this machine has 1 of 4 free")
+
+
 def test_what_another_machine_carried_before_takes_room_here() -> None:
     """As when that machine died: all of its jobs wait at once."""
     there = Owner("there", 1, 0.0)

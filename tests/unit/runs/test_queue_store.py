@@ -156,6 +156,27 @@ def test_an_urgent_job_has_a_background_one_saved_and_put_back(store: QueueStore
     assert start(store) == ["background"]
 
 
+def test_what_waits_gives_its_place_back_until_its_next_start(store: QueueStore) -> None:
+    """As a retraining does, whose candidate is tried online for a day."""
+    room, now = Limits(cpus=2), time.time()
+    store.submit(a_job("trial", need=Need(2), run_id="grow-1", now=now - 60, max_retries=3))
+    store.submit(a_job("other", need=Need(2), now=now - 30))
+    assert not store.give_back("grow-1"), "it does not run"
+    assert start(store, now, room) == ["trial"] and start(store, now, room) == []
+    assert store.give_back("grow-1", now + 10) and not store.give_back("grow-1", now + 20)
+    trial = store.get("trial")
+    assert (trial.gave_back_at, trial.taken, trial.need) == (now + 10, Need(0), Need(2))
+    assert "given its CPUs and GPUs back" in trial.label
+    assert start(store, now + 30, room) == ["other"]
+
+    # It is killed, and takes its place anew: it may have to train again.
+    assert store.settle(trial, Ended(137), draw=0.0, now=now + 40) is not None
+    assert start(store, now + 1_000, room) == []
+    assert store.settle(store.get("other"), Ended(0)) is not None
+    assert start(store, now + 1_000, room) == ["trial"]
+    assert store.get("trial").gave_back_at is None and store.get("trial").taken == Need(2)
+
+
 def test_states_and_limits_of_queues(store: QueueStore) -> None:
     with pytest.raises(ConfigError) as caught:
         store.submit(a_job(queue="nightly"))
