@@ -1,6 +1,7 @@
 """Tokens a second over HTTP, against the servers that a user would choose instead, and what serving adds to a request.
 
-    python -m benchmarks.serving [--threads 1] [--rounds 3] [--haproxy] [--overhead] [--memory] [--quick] [--json FILE]
+    python -m benchmarks.serving [--threads 1] [--rounds 3] [--rays-proxy] [--overhead] [--memory] [--quick]
+        [--json FILE]
 
 SmolLM2-135M in float32. Each server has the same number of threads to compute with, and one more core is there for the
 clients, which are threads of this process, and for what is beside the model in each server (HTTP; Ray's own processes).
@@ -54,7 +55,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1, help="that each server computes with")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument(
-        "--haproxy", action="store_true", help="ours behind HAProxy, not Ray Serve's own proxy"
+        "--rays-proxy", action="store_true", help="ours behind Ray Serve's own proxy, not HAProxy"
     )
     parser.add_argument("--overhead", action="store_true", help="only what a request costs beside the engine")
     parser.add_argument("--memory", action="store_true", help="only what adapters and merged models weigh")
@@ -134,7 +135,7 @@ class Bench:
             "releases": {"registry": str(self.folder / "registry"), "keys": str(self.folder / "keys")},
             "engine": {"max_rows": 16},
             "replicas": {"cpus_per_replica": threads},
-            "http": {"port": port, "insecure": True, "haproxy": self.arguments.haproxy},
+            "http": {"port": port, "insecure": True, "haproxy": not self.arguments.rays_proxy},
         }
         place = self.folder / "serving.yaml"
         place.write_text(yaml.safe_dump(config), encoding="utf-8")
@@ -253,7 +254,7 @@ class Bench:
             10,
         )
         # What nobody who uses this proxy can go below: it asks no replica.
-        proxy = "HAProxy" if self.arguments.haproxy else "Ray Serve's proxy"
+        proxy = "Ray Serve's proxy" if self.arguments.rays_proxy else "HAProxy"
         self.tell(f"of these, {proxy} and an ingress (/health)", 1000 * median(health), "ms")
 
     def _health(self, ours: Server) -> None:

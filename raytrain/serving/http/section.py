@@ -45,9 +45,10 @@ class HttpSection(Section):
     num_ingresses: int = Field(default=1, ge=1, le=64)
     """Processes that speak HTTP, behind Ray Serve's proxies. Where one dies the others go on; a key's limit is divided
     among them, and each counts what it answers, for metrics."""
-    haproxy: bool = False
+    haproxy: bool | None = None
     """HAProxy, which comes with Ray for Linux, listens in the place of Ray Serve's own proxy, which costs a request
-    some milliseconds. A cluster that `serve start` joins must have been started for it."""
+    some milliseconds. null = where it runs and `serve start` begins the cluster; one that it joins must have been
+    started for it."""
     api_keys: str | None = None
     """File of the API keys' hashes; null = serving/keys.json under RAYTRAIN_HOME."""
     insecure: bool = False

