@@ -7,24 +7,25 @@ from collections.abc import Mapping
 from contextlib import redirect_stdout
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from raytrain.cli import promote as gate
 from raytrain.cli import registry, rollback
-from raytrain.cli.evaluate import ProgressBars, SuiteOption, load_suites
+from raytrain.cli.evaluate import ProgressBars, load_suites
 from raytrain.cli.keys import RingOption, ring_of
 from raytrain.cli.output import JsonOption, emit, exit_code_when_stopped, stderr_console
 from raytrain.cli.recorded_runs import wide
 from raytrain.cli.registry_place import PlaceOption, registry_of
-from raytrain.errors import RefusedError
+from raytrain.errors import DataError, PlatformError, RefusedError
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from raytrain.evaluation.answering.settings import EvaluateSettings
     from raytrain.evaluation.decision.decide import Comparison
+    from raytrain.evaluation.held_out import HeldOut
     from raytrain.evaluation.items import Suite
     from raytrain.evaluation.results import Evaluation
 
@@ -39,10 +40,14 @@ NameOption = Annotated[str, typer.Option("--name", help="Its name in the registr
 def test(
     adapter: Annotated[str, typer.Argument(help="A run, an adapter, a bundle, or NAME@VERSION.")],
     name: NameOption,
-    suite: SuiteOption = None,
+    suite: Annotated[
+        list[Path] | None,
+        typer.Option("--suite", help="YAML file of a suite, several times if wanted; else rows it held out."),
+    ] = None,
     overrides: Annotated[
         list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="As for `raytrain evaluate`.")
     ] = None,
+    num_rows: Annotated[int, typer.Option(help="Held-out rows that are asked at most.", min=1)] = 500,
     against: Annotated[str, typer.Option(help="Alias of what it is held against.")] = "production",
     contract: Annotated[
         Path | None, typer.Option(help="YAML of what it must show; else the default contract.")
@@ -51,9 +56,10 @@ def test(
     ring: RingOption = None,
     as_json: JsonOption = False,
 ) -> int:
-    """Hold an adapter against the one in production, on the items of suites, and say whether to replace it.
+    """Hold an adapter against the one in production, and say whether to replace it.
 
-    Exit code 5 where it should not follow. The comparison is kept; for the gate, compare with a frozen baseline.
+    Both are asked the rows that the adapter's training held out, or the items of suites. Exit code 5 where it should
+    not follow. The comparison is kept; for the gate, compare with a frozen baseline.
     """
     from raytrain.evaluation.answering.settings import settings_from
     from raytrain.evaluation.decision.contract import default_contract, load_contract
@@ -64,11 +70,14 @@ def test(
 
     settings = settings_from(overrides or [])
     asked = default_contract() if contract is None else load_contract(contract)
-    suites = load_suites(suite)
+    suites = load_suites(suite) if suite else []
     known, keys = registry_of(place), ring_of(ring)
     serving = f"{name}@{known.find(f'{name}@{against}').version}"
-    references = [find_runnable(one, known, keys).reference for one in (serving, adapter)]
-    found = _evaluated(references, suites, settings, quiet=as_json)
+    both = [find_runnable(one, known, keys) for one in (serving, adapter)]
+    rows, notes = (None, []) if suites else _held_out(*(one.lineage for one in both), most=num_rows)
+    found = _evaluated(
+        [one.reference for one in both], suites or (rows.suites if rows else []), settings, quiet=as_json
+    )
     if isinstance(found, int):
         return found
     comparison = decide(asked, found[0], found[1:])
@@ -78,9 +87,36 @@ def test(
         **_recommendation(comparison),
         "against": serving,
         "decision": {"place": str(written.location), "digest": written.digest},
+        "held_out": None if rows is None else rows.as_dict(),
+        "notes": notes,
     }
     emit(told, as_json, lambda console: _show(wide(console), comparison, told))
     return 0 if comparison.chosen is not None else RefusedError.exit_code
+
+
+def _held_out(serving: str, adapter: str, *, most: int) -> tuple[HeldOut, list[str]]:
+    """Rows that neither of the two learned from, as far as that is known here, and what is to be said of them."""
+    from raytrain.cli.recorded_runs import opened_records
+    from raytrain.evaluation.contamination.lineage import find_dataset
+    from raytrain.evaluation.held_out import held_out_suites, learned_rows
+
+    notes: list[str] = []
+    with opened_records() as records:
+        try:
+            dataset = find_dataset(adapter, records)
+        except DataError as error:
+            raise DataError(
+                error.what, why=error.why, fix=f"{error.fix}; or name a suite with --suite"
+            ) from error
+        try:
+            learned = learned_rows(find_dataset(serving, records))
+        except PlatformError as error:
+            learned = set()
+            notes.append(f"whether the other one learned from these rows is not known: {error.why}")
+    found = held_out_suites(dataset, learned=learned, most=most)
+    if found.split == "val":
+        notes.append("these rows may have chosen the adapter's checkpoint: it had no test split")
+    return found, notes
 
 
 def _evaluated(
@@ -100,7 +136,7 @@ def _evaluated(
     return found
 
 
-def _recommendation(comparison: Comparison) -> dict[str, object]:
+def _recommendation(comparison: Comparison) -> dict[str, Any]:
     from raytrain.evaluation.decision.headline import action, evidence, headline, outcome
 
     best = comparison.decisions[0]
@@ -151,7 +187,7 @@ def deploy(
     return gate.tell_promotion(done, checklist, as_json)
 
 
-def _show(console: Console, comparison: Comparison, told: Mapping[str, object]) -> None:
+def _show(console: Console, comparison: Comparison, told: Mapping[str, Any]) -> None:
     from rich.markup import escape
     from rich.table import Table
 
@@ -163,5 +199,9 @@ def _show(console: Console, comparison: Comparison, told: Mapping[str, object]) 
     console.print(table)
     for line in (f"{told['headline']} ({told['evidence']})", told["outcome"]):
         console.print(f"  · {line}", markup=False, highlight=False)
+    if (rows := told["held_out"]) is not None:
+        console.print(f"  · {rows['num_rows']} rows of the {rows['split']} split that it was not trained on")
+    for line in told["notes"]:
+        console.print(f"  · {line}", style="yellow", markup=False, highlight=False)
     text = f"{told['recommendation']}, against {told['against']}"
     console.print(text, style="bold", markup=False, highlight=False)

@@ -94,6 +94,11 @@ def load_items(section: SuiteSection) -> Suite:
             why="its source holds no rows",
             fix="check items.source",
         )
+    return suite_of(section, items)
+
+
+def suite_of(section: SuiteSection, items: Sequence[Item]) -> Suite:
+    """Items that were made otherwise than by the section's templates, as a suite."""
     return Suite(section, tuple(items), _digest(section, items))
 
 
@@ -114,7 +119,7 @@ def where_suites_lie(suites: Sequence[Suite]) -> dict[str, Any]:
     }
 
 
-def _digest(section: SuiteSection, items: list[Item]) -> str:
+def _digest(section: SuiteSection, items: Sequence[Item]) -> str:
     return digest_of({**how_asked(section), "items": [item.digest() for item in items]})
 
 

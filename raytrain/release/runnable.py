@@ -22,6 +22,8 @@ class Runnable:
     """As an evaluation takes it."""
     subject: str | None
     """Digest of the trained artifact; None where what answers says it itself."""
+    lineage: str
+    """What says from which rows it learned: a bundle's folder, or the reference."""
 
 
 def find_runnable(reference: str, registry: Registry, ring: KeyRing) -> Runnable:
@@ -36,7 +38,7 @@ def find_runnable(reference: str, registry: Registry, ring: KeyRing) -> Runnable
         place = Location(str(Path(reference).absolute()))
         if read_manifest(place).kind == BUNDLE_KIND:
             return _of_bundle(open_artifact(place).path)
-    return Runnable(reference, None)
+    return Runnable(reference, None, reference)
 
 
 def _of_bundle(folder: Path) -> Runnable:
@@ -48,4 +50,4 @@ def _of_bundle(folder: Path) -> Runnable:
             why=f"it holds {', '.join(description.formats)}; an evaluation takes {' or '.join(LOADABLE)}",
             fix="export one of these as well",
         )
-    return Runnable(str(folder / FORMAT_FOLDERS[held]), description.subject)
+    return Runnable(str(folder / FORMAT_FOLDERS[held]), description.subject, str(folder))
