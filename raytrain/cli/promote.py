@@ -31,7 +31,10 @@ PolicyOption = Annotated[
 ]
 EvidenceOption = Annotated[
     list[str] | None,
-    typer.Option("--evidence", help="A report, or a folder of reports; may be given several times."),
+    typer.Option(
+        "--evidence",
+        help="A report, or a folder of reports, several times if wanted; else what `registry import` brought along.",
+    ),
 ]
 KeyOption = Annotated[str, typer.Option("--key", help="Name of the key that signs.")]
 WhyOption = Annotated[str, typer.Option("--why", help="It stands in the journal.")]
@@ -202,6 +205,7 @@ def policy_of(path: Path | None) -> Policy:
 def desk_of(place: str | None, ring: Path | None, *, quiet: bool) -> Iterator[Desk]:
     from raytrain.release.gate.evidence import Shelves
     from raytrain.release.gate.promote import Desk
+    from raytrain.release.registry.cited_evidence import arrived_folder
     from raytrain.storage.section import StorageSection
 
     console = stderr_console()
@@ -211,7 +215,7 @@ def desk_of(place: str | None, ring: Path | None, *, quiet: bool) -> Iterator[De
             console.print(f"  … {text}", style="dim", markup=False, highlight=False, soft_wrap=True)
 
     with opened_records() as records:
-        shelves = Shelves(StorageSection().location, records)
+        shelves = Shelves(StorageSection().location, records, arrived_folder)
         yield Desk(registry_of(place), ring_of(ring), shelves, tell)
 
 

@@ -17,13 +17,7 @@ _USE_KEY = ("run_id", "role", "direction", "digest")
 
 def add(connection: sqlalchemy.Connection, use: ArtifactUse, parents: Mapping[str, str] | None) -> bool:
     """False where the use was there already; its time and URI are then brought up to date."""
-    insert = tables.insert_into(tables.artifacts, connection)
-    changed = {"uri": func.coalesce(insert.excluded.uri, tables.artifacts.c.uri)}
-    if parents:
-        changed["parents"] = insert.excluded.parents
-    artifact = {"digest": use.digest, "kind": use.kind, "uri": use.uri, "parents": dict(parents or {})}
-    connection.execute(insert.values(artifact).on_conflict_do_update(index_elements=["digest"], set_=changed))
-
+    know(connection, use.kind, use.digest, use.uri, parents)
     known = tables.run_artifacts.c
     same = and_(*(known[name] == getattr(use, name) for name in _USE_KEY))
     is_new = connection.execute(select(known.run_id).where(same)).first() is None
@@ -31,6 +25,22 @@ def add(connection: sqlalchemy.Connection, use: ArtifactUse, parents: Mapping[st
     newest = {"time": use.time, "uri": use.uri}
     connection.execute(insert_use.on_conflict_do_update(index_elements=list(_USE_KEY), set_=newest))
     return is_new
+
+
+def know(
+    connection: sqlalchemy.Connection,
+    kind: str,
+    digest: str,
+    uri: str | None,
+    parents: Mapping[str, str] | None,
+) -> None:
+    """The artifact, with the place where it was seen last."""
+    insert = tables.insert_into(tables.artifacts, connection)
+    changed = {"uri": func.coalesce(insert.excluded.uri, tables.artifacts.c.uri)}
+    if parents:
+        changed["parents"] = insert.excluded.parents
+    artifact = {"digest": digest, "kind": kind, "uri": uri, "parents": dict(parents or {})}
+    connection.execute(insert.values(artifact).on_conflict_do_update(index_elements=["digest"], set_=changed))
 
 
 def uses_of_run(connection: sqlalchemy.Connection, run_id: str) -> list[ArtifactUse]:

@@ -289,6 +289,11 @@ class Records:
         with self._begin() as connection:
             return artifact_index.add(connection, use, parents)
 
+    def know_artifact(self, kind: str, digest: str, uri: str, parents: Mapping[str, str]) -> None:
+        """Where an artifact lies that no run has read or written."""
+        with self._begin() as connection:
+            artifact_index.know(connection, kind, digest, uri, parents)
+
     def artifacts(self, run_id: str) -> list[ArtifactUse]:
         """What the run read and wrote, in order of time."""
         with self._begin() as connection:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from raytrain.errors import ConfigError, IntegrityError
 from raytrain.evaluation.decision.record import KIND as DECISION_KIND
@@ -40,6 +41,30 @@ class Shelves:
     storage: Location
     """Of which baselines/ is looked through."""
     records: Records | None = None
+    arrived: Callable[[str], Path] | None = None
+    """Of a bundle, the folder of the evidence that came along from another registry."""
+
+    def places(self, given: Sequence[str], bundle: str) -> Sequence[str]:
+        """Those that somebody names; where nobody does, what came along with the bundle."""
+        if given or self.arrived is None or not self.arrived(bundle).is_dir():
+            return given
+        return [str(self.arrived(bundle))]
+
+    def place_of(self, digest: str) -> Location | None:
+        """Of a baseline in the storage, or where the records say that it lies; None where it is not there."""
+        for place in (self.storage / "baselines").children():
+            if (place / MANIFEST_NAME).exists() and _digest_at(str(place)) == digest:
+                return place
+        record = self.records.find_artifact(digest) if self.records else None
+        if record is None or record.uri is None or not (Location(record.uri) / MANIFEST_NAME).exists():
+            return None
+        return Location(record.uri)
+
+    def note(self, evidence: Iterable[Artifact]) -> None:
+        """Let the records know where this lies: whoever exports the version takes it along from there."""
+        if self.records is not None:
+            for one in evidence:
+                self.records.know_artifact(one.kind, one.digest, str(one.location), one.manifest.parents)
 
 
 @dataclass(frozen=True)
@@ -176,7 +201,7 @@ class Finder:
     def evaluation(self, digest: str) -> Evaluation | None:
         """Raises RefusedError or IntegrityError where it has a signature that does not count."""
         if digest not in self._known:
-            place = self._place_of(digest)
+            place = self._shelves.place_of(digest)
             found = None if place is None else open_evaluation(place)
             if place is None or found is None or found.artifact.digest != digest:
                 return None
@@ -186,15 +211,6 @@ class Finder:
     def signed_by(self, digest: str) -> str | None:
         """Name of the key that signed one which was found; None where it has no signature on this disk."""
         return self._known[digest][1] if digest in self._known else None
-
-    def _place_of(self, digest: str) -> Location | None:
-        for place in (self._shelves.storage / "baselines").children():
-            if (place / MANIFEST_NAME).exists() and _digest_at(str(place)) == digest:
-                return place
-        record = self._shelves.records.find_artifact(digest) if self._shelves.records else None
-        if record is None or record.uri is None or not (Location(record.uri) / MANIFEST_NAME).exists():
-            return None
-        return Location(record.uri)
 
 
 def _digest_at(place: str) -> str | None:

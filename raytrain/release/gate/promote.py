@@ -102,7 +102,7 @@ def judge(desk: Desk, wanted: Wanted) -> Judged:
     signed = desk.registry.verified(f"{name}@{released.version}", desk.ring)
     about = about_bundle(signed.artifact)
     desk.tell("reading the evidence")
-    given = open_evidence(wanted.evidence, desk.ring)
+    given = open_evidence(desk.shelves.places(wanted.evidence, about.bundle), desk.ring)
     found = gather(given, about, wanted.policy, target, Finder(desk.shelves, desk.ring))
     statement = Statement(about.bundle, about.subject, wanted.target, wanted.policy.digest, "", "", "")
     approvals, refused = read_approvals(
@@ -125,7 +125,8 @@ def judge(desk: Desk, wanted: Wanted) -> Judged:
         approvals=approvals,
         refused_approvals=refused,
     )
-    return Judged(wanted.policy, facts, decide(wanted.policy, facts))
+    read = tuple(one.artifact for one in given)
+    return Judged(wanted.policy, facts, decide(wanted.policy, facts), evidence=read)
 
 
 @dataclass(frozen=True)
@@ -183,6 +184,7 @@ def promote(desk: Desk, wanted: Wanted, key: SigningKey, insisted: Insisted = NO
     before = desk.registry.state(name).aliases.get(wanted.target)
     judged = consider(desk, wanted, key.public, insisted)
     record = write_record(shelf_of(desk.registry, name, "records"), judged, key, desk.ring)
+    desk.shelves.note(judged.evidence)
     version = Version.parse(judged.facts.version)
     moved = judged.released and (before != version or not _stands(desk, f"{name}@{wanted.target}", judged))
     if moved:

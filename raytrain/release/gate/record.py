@@ -66,6 +66,8 @@ class Judged:
     outcome: Outcome
     override: Override | None = None
     policy_change: PolicyChange | None = None
+    evidence: tuple[Artifact, ...] = ()
+    """What was given, where it lay. No record says that: it may lie elsewhere tomorrow."""
 
     @property
     def released(self) -> bool:
