@@ -24,6 +24,7 @@ KINDS = {
     "yaml alerts": "who is told of what",
     "yaml triggers": "when production is trained again",
     "yaml loop": "what is kept good, and how",
+    "yaml export": "settings of an export and its check",
     "yaml workflow": "a GitHub Actions file; its commands are parsed, and it is held against what such a file needs",
     "python": "runs as it stands, without Ray",
     "python trains": "runs in the integration tests",

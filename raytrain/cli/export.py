@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import redirect_stdout
+from pathlib import Path
 from sys import stderr
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -30,6 +31,10 @@ PromptsOption = Annotated[
         metavar="FILE|EVALUATION",
         help="Prompts to compare on: a file (JSONL, or one text in a line), or the items of an evaluation or baseline.",
     ),
+]
+ConfigOption = Annotated[
+    Path | None,
+    typer.Option("--config", help="YAML of such settings; KEY=VALUE go over it. docs/export-reference.md"),
 ]
 FormatsOption = Annotated[
     list[str] | None,
@@ -61,6 +66,7 @@ def export(
     dtype: DtypeOption = None,
     evaluations: EvaluationsOption = None,
     prompts: PromptsOption = None,
+    config: ConfigOption = None,
     replace: Annotated[
         bool, typer.Option("--replace", help="Take the place of a bundle that is there already.")
     ] = False,
@@ -77,7 +83,7 @@ def export(
     from raytrain.release.bundle.subject import find_subject
     from raytrain.storage.named_places import place_for_artifact, place_of_artifact
 
-    settings = settings_from(overrides or [])
+    settings = settings_from(overrides or [], config)
     with redirect_stdout(stderr):
         subject = find_subject(_trained(model), settings.storage.location, dtype=dtype)
         asked, notes = prompts_for(subject, prompts, settings.export_check)
@@ -106,6 +112,7 @@ def check_export(
     bundle: Annotated[str, typer.Argument(help="Folder or URI of a bundle.")],
     overrides: OverridesArgument = None,
     prompts: PromptsOption = None,
+    config: ConfigOption = None,
     trained: Annotated[
         str | None, typer.Option("--subject", help="The trained model; by default where the records say.")
     ] = None,
@@ -118,7 +125,7 @@ def check_export(
     from raytrain.release.bundle.parity.section import settings_from
     from raytrain.storage.named_places import place_of_artifact
 
-    settings = settings_from(overrides or [])
+    settings = settings_from(overrides or [], config)
     with redirect_stdout(stderr):
         reference = _trained(trained) if trained else None
         opened = open_bundle(place_of_artifact(bundle), reference, settings.storage.location)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from raytrain.evaluation.answering.settings import AnsweringSection, EvaluateSettings
@@ -22,7 +22,7 @@ from raytrain.evaluation.results import Evaluation, open_evaluation
 from raytrain.evaluation.work import OnProgress
 from raytrain.release.bundle.export import ExportRequest, default_destination, export
 from raytrain.release.bundle.parity.prompts import Prompt
-from raytrain.release.bundle.parity.section import ExportSettings
+from raytrain.release.bundle.parity.section import ExportCheckSection, ExportSettings
 from raytrain.release.bundle.subject import find_subject
 from raytrain.release.gate.policy import Policy, Target
 from raytrain.release.gate.promote import Desk, Insisted, Promotion, Wanted, promote
@@ -37,6 +37,7 @@ from raytrain.serving.section import ServingSection
 from raytrain.storage.artifact import Artifact
 from raytrain.storage.location import Location
 from raytrain.storage.manifest import MANIFEST_NAME
+from raytrain.storage.section import StorageSection
 from raytrain.training.observer import RunObserver
 from raytrain.training.outcome import TrainResult
 from raytrain.training.spec import RunSpec
@@ -107,6 +108,8 @@ class Release:
     key: SigningKey
     policy: Policy
     storage: Location
+    export_check: ExportCheckSection = field(default_factory=ExportCheckSection)
+    """How far a bundle may lie from what was trained."""
 
     @property
     def ring(self) -> KeyRing:
@@ -119,7 +122,8 @@ def released(
     """Trained artifact → bundle, compared with what was trained, scanned and signed → version. One that is there is
     kept."""
     subject = find_subject(model, release.storage)
-    settings = ExportSettings.model_validate({"storage": {"path": str(release.storage)}})
+    storage = StorageSection(path=str(release.storage))
+    settings = ExportSettings(export_check=release.export_check, storage=storage)
     place = default_destination(subject, settings)
     if not (place / MANIFEST_NAME).exists():
         wanted = ExportRequest([], place, prompts, [], [evaluation.artifact.location], settings)

@@ -171,6 +171,14 @@ def test_shipped_triggers_files_are_valid(place: Path) -> None:
     assert load_triggers(place).triggers
 
 
+@pytest.mark.parametrize("block", all_blocks("yaml export"), ids=by_place)
+def test_export_settings_are_valid(block: Block, tmp_path: Path) -> None:
+    from raytrain.release.bundle.parity.section import settings_from
+
+    (tmp_path / "export.yaml").write_text(block.text, encoding="utf-8")
+    assert settings_from([], tmp_path / "export.yaml").model_fields_set
+
+
 @pytest.mark.parametrize("block", all_blocks("yaml loop"), ids=by_place)
 def test_loops_are_valid(block: Block) -> None:
     """But for the files that they name."""

@@ -26,7 +26,6 @@ from raytrain.pipeline.recipe import PipelineView, StepResult, run_recipe
 from raytrain.pipeline.section import PipelineRecipe
 from raytrain.pipeline.steps import Release, Stopped, admitted, decided, frozen, released
 from raytrain.release.bundle.parity.prompts import prompts_for
-from raytrain.release.bundle.parity.section import ExportCheckSection
 from raytrain.release.bundle.subject import find_subject
 from raytrain.release.gate.policy import Target
 from raytrain.release.registry.state import PRODUCTION
@@ -179,7 +178,7 @@ class Carrying:
         )
         model = str(made["train"].place)
         subject = find_subject(model, release.storage)
-        prompts, _ = prompts_for(subject, self.loop.prompts, ExportCheckSection())
+        prompts, _ = prompts_for(subject, self.loop.prompts, release.export_check)
         why = f"{self.ordered.order.id}: {'; '.join(self.ordered.order.reasons)}"[:500]
         version = released(release, model, candidate, prompts, why)
         self.chain.version = str(version)

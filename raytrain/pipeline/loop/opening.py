@@ -24,7 +24,8 @@ def release_of(loop: Loop, records: Records, tell: Callable[[str], None] = lambd
     registry = Registry(open_store(section.registry or str(raytrain_home() / "registry")))
     storage = section.storage.location
     desk = Desk(registry, ring, Shelves(storage, records), tell)
-    return Release(section.release, desk, ring.signing_key(section.key), loop.policy, storage)
+    key = ring.signing_key(section.key)
+    return Release(section.release, desk, key, loop.policy, storage, section.export_check)
 
 
 def retrainings_of(release: Release) -> Location:

@@ -19,6 +19,7 @@ from raytrain.monitoring.learning.section import LearningSection
 from raytrain.monitoring.triggers.falls import FallSection
 from raytrain.monitoring.triggers.observing import metric_names
 from raytrain.monitoring.triggers.section import TriggersSection, load_triggers
+from raytrain.release.bundle.parity.section import ExportCheckSection
 from raytrain.release.gate.policy import Policy, load_policy
 from raytrain.runs.queue.job import DEFAULT_QUEUE, Priority
 from raytrain.runs.records import Records
@@ -104,6 +105,8 @@ class LoopSection(Section):
     """Items that are answered at a time."""
     prompts: str | None = None
     """File of prompts that a bundle is held against what was trained on; null = as `raytrain export` does it."""
+    export_check: ExportCheckSection = ExportCheckSection()
+    """How far a bundle may lie from what was trained, by dtype; as `raytrain export` takes it."""
     gate: str
     """File of the gate's policy; its contract decides between production and what was trained."""
     canary: CanarySection | None = None

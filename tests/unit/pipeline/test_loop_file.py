@@ -26,6 +26,7 @@ from raytrain.pipeline.loop.section import check_metrics, load_loop
         ({"canary": {"hours": 1}}, "lets nothing into 'staging'"),
         ({"fall": {"signals": ["approvl"]}}, "approvl"),
         ({"search": {"space": {}}}, "search.space"),
+        ({"export_check": {"float8": {}}}, "export_check.float8: unknown key"),
         ({"storage": {"path": "s3://bucket/place"}}, "made and signed here"),
     ],
 )

@@ -107,6 +107,16 @@ def test_a_bundle_is_written_checked_and_a_planted_difference_named(
     assert "model.layers.0.mlp.up_proj.weight differs from base and adapter by 20 at [0, 3]" in faults[0]
     assert any("position" in fault and "allowed is" in fault for fault in faults[1:])
     assert told(*check, "export_check.float32.max_difference=x")[0] == 2
+    agreed = tmp_path / "export.yaml"
+    agreed.write_text("export_check:\n  float32: {max_diference: 1}\n")
+    code, found = told(*check, "--config", agreed)
+    assert code == 2 and "export.yaml:2" in found["error"]["what"] + found["error"]["why"]
+    assert "max_difference" in found["error"]["fix"]
+    agreed.write_text("export_check:\n  float32: {max_difference: 50, mean_difference: 50, max_kl: 50}\n")
+    lenient = told(*check, "--config", agreed)[1]["formats"]["merged"]["faults"]
+    assert not any("position" in fault for fault in lenient), "the file's limits count"
+    strict = told(*check, "--config", agreed, "export_check.float32.max_difference=1e-9")[1]
+    assert any("position" in fault for fault in strict["formats"]["merged"]["faults"]), "KEY=VALUE go over it"
 
 
 def test_the_log_of_its_run_travels_under_the_signature_and_a_key_in_it_holds_the_bundle_up(

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import Field, field_validator
 
-from raytrain.config.document import Document, apply_overrides
-from raytrain.config.recipe import build
+from raytrain.config.document import Document, Form, apply_overrides
+from raytrain.config.recipe import build, load_recipe
 from raytrain.config.section import Section
 from raytrain.release.bundle.formats.torchserve_config import config_faults, model_config
 from raytrain.storage.section import StorageSection
@@ -97,7 +98,14 @@ class ExportSettings(Section):
         return value
 
 
-def settings_from(overrides: list[str]) -> ExportSettings:
-    """From dotted overrides, for example `export_check.float32.max_difference=1e-4`. Raises ConfigError that names the
-    key."""
+EXPORT = Form(
+    "export settings", "export_check, torchserve and storage", "docs/export.md", "docs/export-reference.md"
+)
+
+
+def settings_from(overrides: list[str], file: Path | None = None) -> ExportSettings:
+    """From a YAML file where one is given, and dotted overrides, for example
+    `export_check.float32.max_difference=1e-4`. Raises ConfigError that names the key, and its line in the file."""
+    if file is not None:
+        return build(ExportSettings, load_recipe(file, overrides, form=EXPORT))
     return build(ExportSettings, apply_overrides(Document({}, {(): "the command line"}), overrides))
