@@ -11,6 +11,7 @@ from typing import Any
 from raytrain.errors import ConfigError
 from raytrain.release.bundle.description import BUNDLE_KIND, describe
 from raytrain.release.bundle.documents.documents import write_documents
+from raytrain.release.bundle.documents.needs import TRAINED_IN
 from raytrain.release.bundle.formats.format import find_formats, write_format
 from raytrain.release.bundle.formats.material import Material
 from raytrain.release.bundle.lineage import find_lineage
@@ -68,7 +69,8 @@ def export(subject: Subject, wanted: ExportRequest, tell: Callable[[str], None])
     ):
         tell("loading the trained model")
         material = Material(subject, subject.model.load(), wanted.settings.torchserve)
-        trained = ask_trained(material, wanted.prompts, wanted.notes, section, Path(scratch), tell)
+        notes = [*wanted.notes, *_on_quantization(subject)]
+        trained = ask_trained(material, wanted.prompts, notes, section, Path(scratch), tell)
         for form in forms:
             tell(f"writing {form.name}")
             write_format(form, material, writer.path)
@@ -114,6 +116,16 @@ def _check_destination(place: Location, replace: bool) -> None:
             why="nothing is overwritten unasked",
             fix="name another folder with --out, or add --replace",
         )
+
+
+def _on_quantization(subject: Subject) -> list[str]:
+    how = TRAINED_IN.get(str(subject.record["adapter"].get("method")))
+    if how is None:
+        return []
+    held = subject.model.section.dtype
+    return [
+        f"trained over a quantized base model ({how}); compared, and to be served, over it as it is, in {held}"
+    ]
 
 
 def _parents(subject: Subject) -> dict[str, str]:

@@ -97,6 +97,15 @@ def verify_file(file: Path, digest: str, where: str) -> None:
         raise RefusedBundle(f"{file} has SHA-256 {found[:16]}…, {where} says {digest[:16]}…")
 
 
+def check_quantization(wanted: str) -> None:
+    """What serve.yaml says. Raises RefusedBundle where this program would have to quantize."""
+    if wanted != "none":
+        raise RefusedBundle(
+            f"quantization {wanted}: this program serves weights in the dtype that they were checked in, and none in "
+            "4 or 8 bits"
+        )
+
+
 class Generator:
     """A model with its tokenizer; `logits` is each format's own."""
 
@@ -422,6 +431,7 @@ def build_app(arguments: dict[str, str]) -> Any:
         def __init__(self) -> None:
             base = Path(arguments["base"]) if arguments.get("base") else None
             bundle = Path(arguments.get("bundle") or Path(__file__).parent)
+            check_quantization(arguments.get("quantization", "none"))
             self.service = Service(bundle, arguments.get("format"), base, arguments.get("device", "auto"))
             self.service.start()
 

@@ -53,7 +53,8 @@ def find_subject(reference: str, cache: Location, *, dtype: str | None = None) -
     """Open a trained artifact, all of whose files are verified, and find its base model.
 
     dtype: in what its weights are held; None = as they were trained. Raises ConfigError where it is no trained
-    artifact, IntegrityError where a file is damaged or the base model is another one than it was trained over.
+    artifact or its base model is a quantized one, IntegrityError where a file is damaged or the base model is another
+    one than it was trained over.
     """
     artifact = open_artifact(Location.parse(reference))
     if artifact.kind not in TRAINED_KINDS:
@@ -65,8 +66,23 @@ def find_subject(reference: str, cache: Location, *, dtype: str | None = None) -
     record = _training_record(artifact)
     held = dtype or record["model"]["dtype"]
     model = find_for_inference(str(artifact.path), cache=cache, dtype=held, tasks=RELEASED)
+    _refuse_quantized(reference, Path(model.base.path))
     note_base_place(str(record["base_model"]), model.base.digest)
     return Subject(artifact, model, record)
+
+
+def _refuse_quantized(reference: str, folder: Path) -> None:
+    """Formats are written in the dtype that they are checked in, and no server here reads other weights."""
+    place = folder / "config.json"
+    told = json.loads(place.read_text(encoding="utf-8")) if place.is_file() else {}
+    quantization = told.get("quantization_config")
+    if quantization:
+        how = quantization.get("quant_method") or "unknown" if isinstance(quantization, dict) else "unknown"
+        raise ConfigError(
+            f"{reference} cannot be released",
+            why=f"its base model {folder.name} is quantized ({how}), and nothing here checks or serves such weights",
+            fix="train over the model that it was made from; adapter.method: qlora quantizes that while it trains",
+        )
 
 
 def _training_record(artifact: Artifact) -> dict[str, Any]:

@@ -91,9 +91,14 @@ def environment_of(requirements: Sequence[str]) -> Environment:
     return Environment(tuple(sorted(names)), tuple(packages), tuple(sorted(missing)))
 
 
-def constraints_of(environment: Environment) -> str:
-    """Lines for `pip install -c`: elsewhere the same versions are installed, of another build or not."""
-    lines = ["# All that requirements.txt led to where the bundle was checked, as sbom.cdx.json lists it."]
+def constraints_of(environment: Environment, *, of: str | None = None) -> str:
+    """Lines for `pip install -c`: elsewhere the same versions are installed, of another build or not.
+
+    of: what led to these, where that is not the inventory's requirements.txt.
+    """
+    led = f"{of} led" if of else "requirements.txt led"
+    listed = "." if of else ", as sbom.cdx.json lists it."
+    lines = [f"# All that {led} to where the bundle was checked{listed}"]
     lines += [f"{one.name}=={one.version.partition('+')[0]}" for one in environment.packages]
     return "\n".join(lines) + "\n"
 

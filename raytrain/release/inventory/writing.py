@@ -15,6 +15,8 @@ from raytrain.release.inventory.sbom import SBOM_FILE, assemble, package_ref, to
 
 REQUIREMENTS_FILE = "requirements.txt"
 CONSTRAINTS_FILE = "constraints.txt"
+SERVE_REQUIREMENTS_FILE, SERVE_CONSTRAINTS_FILE = "serve-requirements.txt", "serve-constraints.txt"
+"""Of Ray Serve and all that it leads to, for who serves the bundle by that: the image does without."""
 
 
 def write_inventory(
@@ -24,8 +26,8 @@ def write_inventory(
     *,
     requirements: Sequence[str] | None = None,
 ) -> None:
-    """Write `sbom.cdx.json`, `constraints.txt` and then `provenance.intoto.json`, which covers what lies in `folder` by
-    then.
+    """Write `sbom.cdx.json`, `constraints.txt` (and `serve-constraints.txt`), and then `provenance.intoto.json`, which
+    covers what lies in `folder` by then.
 
     requirements: of what runs the bundle; by default those of its requirements.txt, or raytrain's where it has none.
     Raises ConfigError where one is not installed, IntegrityError where another version is, or where the document is not
@@ -45,5 +47,10 @@ def write_inventory(
     validate_sbom(document)
     (folder / SBOM_FILE).write_text(to_text(document), encoding="utf-8")
     (folder / CONSTRAINTS_FILE).write_text(constraints_of(environment), encoding="utf-8")
+    of_ray = folder / SERVE_REQUIREMENTS_FILE
+    if of_ray.is_file():
+        both = environment_of([*requirements, *read_requirements(of_ray)])
+        text = constraints_of(both, of=f"{REQUIREMENTS_FILE} and {SERVE_REQUIREMENTS_FILE}")
+        (folder / SERVE_CONSTRAINTS_FILE).write_text(text, encoding="utf-8")
     statement = provenance_of(folder, lineage.subject, description)
     (folder / PROVENANCE_FILE).write_text(statement_text(statement), encoding="utf-8")

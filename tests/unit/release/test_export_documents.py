@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import importlib.util
 import json
 import re
@@ -15,9 +16,11 @@ import yaml
 from evaluations import evaluation_of, records_with
 from trained import DATASET, train_tiny
 
-from raytrain.errors import IntegrityError
+from raytrain.errors import ConfigError, IntegrityError
 from raytrain.evaluation.report import EvaluatedModel, EvaluationReport
 from raytrain.evaluation.results import write_evaluation
+from raytrain.models.base import resolve_base_model
+from raytrain.models.section import ModelSection
 from raytrain.release.bundle.description import LOADABLE, BundleDescription, describe
 from raytrain.release.bundle.documents.card import LIBRARIES
 from raytrain.release.bundle.documents.documents import write_documents
@@ -30,9 +33,10 @@ from raytrain.release.bundle.parity.fresh import LOADER
 from raytrain.release.bundle.parity.prompts import Prompt
 from raytrain.release.bundle.parity.section import LimitsSection
 from raytrain.release.bundle.subject import Subject, find_subject
+from raytrain.release.inventory.writing import write_inventory
 from raytrain.runs.cost import Cost
 from raytrain.runs.records import open_records
-from raytrain.storage.artifact import ArtifactWriter
+from raytrain.storage.artifact import ArtifactWriter, open_artifact
 from raytrain.storage.home import run_folder
 from raytrain.storage.location import Location
 from raytrain.storage.manifest import digest_of
@@ -190,6 +194,64 @@ def test_what_runs_it_is_pinned_and_holds_no_secret(
     _, texts = documents(subject, tmp_path / "adapter", ("adapter",))
     assert "peft==" in texts["requirements.txt"] and "/base" in texts["Dockerfile"]
     assert "Apache License" in texts["LICENSE"] and "Rows of letters: CC-BY-4.0" in texts["LICENSE"]
+
+
+def test_what_serves_it_says_how_it_was_quantized_and_that_it_is_not(
+    subject: Subject, inference: Any, tmp_path: Path
+) -> None:
+    plain = documents(subject, tmp_path / "plain")[1]
+    assert "in float32, without quantization" in plain["Dockerfile"] and "NF4" not in plain["README.md"]
+    record = {**subject.record, "adapter": {**subject.record["adapter"], "method": "qlora"}}
+    _, texts = documents(replace(subject, record=record), tmp_path / "qlora", ("adapter",))
+    for name in ("Dockerfile", "serve.yaml", "README.md"):
+        assert "(NF4, 4 bits, by bitsandbytes), and is served as it is, in float32" in texts[name]
+    label = 'LABEL raytrain.device="cpu" raytrain.dtype="float32" raytrain.quantization="none"'
+    assert label in texts["Dockerfile"].splitlines()
+    (application,) = yaml.safe_load(texts["serve.yaml"])["applications"]
+    assert application["args"]["quantization"] == "none"
+    assert "bitsandbytes" not in texts["requirements.txt"], "nothing that is served needs it"
+    with pytest.raises(inference.RefusedBundle, match="none in 4 or 8 bits"):
+        inference.check_quantization("nf4")
+
+
+def test_serve_yaml_comes_with_rays_versions(subject: Subject, tmp_path: Path) -> None:
+    description, texts = documents(subject, tmp_path)
+    version = importlib.metadata.version("ray")
+    assert f"ray[serve]=={version}" in texts["serve-requirements.txt"].splitlines()
+    assert "-r serve-requirements.txt -c serve-constraints.txt" in texts["serve.yaml"]
+    lineage = Lineage(subject, DATASET, None, None, None, [], [])
+    write_inventory(tmp_path, description, lineage)
+    own, both = (
+        dict(line.split("==") for line in (tmp_path / name).read_text().splitlines() if "==" in line)
+        for name in ("constraints.txt", "serve-constraints.txt")
+    )
+    assert "ray" not in own and own.items() < both.items()
+    assert both["ray"] == version and both["starlette"] == importlib.metadata.version("starlette")
+    statement = json.loads((tmp_path / "provenance.intoto.json").read_text())
+    assert "serve-constraints.txt" in {one["name"] for one in statement["subject"]}
+
+
+def test_a_model_over_a_quantized_base_is_not_released(tiny_llama: Path, tmp_path: Path) -> None:
+    base = tmp_path / "base"
+    shutil.copytree(tiny_llama, base)
+    folder = train_tiny(base, tmp_path / "adapter", target_modules=["q_proj"])
+    config = json.loads((base / "config.json").read_text())
+    (base / "config.json").write_text(json.dumps({**config, "quantization_config": {"quant_method": "gptq"}}))
+    training = json.loads((folder / "training.json").read_text())
+    digest = resolve_base_model(ModelSection(base_model=str(base)), Location(str(tmp_path))).digest
+    place = Location(str(folder))
+    was = open_artifact(place)
+    with ArtifactWriter(
+        place, kind="adapter", parents={**was.manifest.parents, "base_model": digest}
+    ) as writer:
+        for file in was.path.iterdir():
+            shutil.copy(file, writer.path)
+        (writer.path / "training.json").write_text(json.dumps({**training, "base_digest": digest}))
+        (writer.path / "manifest.json").unlink()
+        writer.commit(was.manifest.provenance, replace=True)
+    with pytest.raises(ConfigError, match="cannot be released") as caught:
+        find_subject(str(folder), Location(str(tmp_path)))
+    assert "quantized (gptq)" in caught.value.why and "qlora" in caught.value.fix
 
 
 def test_serve_yaml_is_what_ray_serve_takes(subject: Subject, tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ def render_card(description: BundleDescription, lineage: Lineage, checked: Expor
         _results(lineage),
         _check(checked),
         _use(description, needs),
-        _limits(description, lineage),
+        _limits(needs, lineage),
     )
     return "\n\n".join("\n".join(part) for part in parts) + "\n"
 
@@ -179,7 +179,7 @@ def _use(description: BundleDescription, needs: Needs) -> Iterator[str]:
         yield f"FOLDER holds the base model, {_code(description.base_model.reference)}, in safetensors."
 
 
-def _limits(description: BundleDescription, lineage: Lineage) -> Iterator[str]:
+def _limits(needs: Needs, lineage: Lineage) -> Iterator[str]:
     yield "## Limits"
     yield ""
     yield "- It may be wrong, and may repeat what stood in the rows it learned from."
@@ -187,8 +187,8 @@ def _limits(description: BundleDescription, lineage: Lineage) -> Iterator[str]:
     length = (_config(lineage).get("data") or {}).get("max_seq_len")
     if length:
         yield f"- It learned from rows of at most {length} tokens."
-    if description.adapter and description.adapter.method == "qlora":
-        yield "- It was trained over the base model in 4 bits, and is exported over the base model as it is."
+    if needs.trained_in is not None:
+        yield f"- {needs.quantization}"
     if any(licence is None for _, licence in licences_of_rows(lineage)):
         yield "- The licence of some rows is not stated."
     yield from (f"- {note}" for note in lineage.notes)

@@ -29,6 +29,8 @@ def render_dockerfile(description: BundleDescription, needs: Needs) -> str:
     lines = [
         *_how_to_run(description, needs),
         f"FROM python:{minor}-slim",
+        f"# {needs.quantization}",
+        f'LABEL raytrain.device="{needs.device}" raytrain.dtype="{needs.dtype}" raytrain.quantization="none"',
         "WORKDIR /bundle",
         "COPY requirements.txt constraints.txt ./",
         *install,

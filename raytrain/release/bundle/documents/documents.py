@@ -28,6 +28,7 @@ def write_documents(
         "README.md": render_card(description, lineage, checked, needs),
         "LICENSE": render_licence(description, lineage),
         "requirements.txt": needs.requirements(),
+        "serve-requirements.txt": needs.serve_requirements(),
         "Dockerfile": render_dockerfile(description, needs),
         "serve.yaml": render_serve_config(description, needs),
     }

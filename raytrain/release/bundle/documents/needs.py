@@ -22,6 +22,10 @@ PACKAGES = {
 }
 
 
+TRAINED_IN = {"qlora": "NF4, 4 bits, by bitsandbytes"}
+"""How a method of training held the base model's weights, where that is not how they are served."""
+
+
 @dataclass(frozen=True)
 class Needs:
     """Of the format that inference.py serves when it is not told which."""
@@ -31,6 +35,16 @@ class Needs:
     """In memory, the base model's among them."""
     python: str
     packages: dict[str, str]
+    ray: str
+    """Version of Ray, for who serves it by serve.yaml."""
+    dtype: str
+    """In which it is served: never quantized."""
+    trained_in: str | None
+    """How the base model was quantized while it was trained; None = not at all."""
+
+    @property
+    def device(self) -> str:
+        return "cuda" if self.gpu else "cpu"
 
     @property
     def gpu(self) -> bool:
@@ -46,6 +60,20 @@ class Needs:
         lines += [f"{name}=={version.partition('+')[0]}" for name, version in sorted(self.packages.items())]
         return "\n".join(lines) + "\n"
 
+    def serve_requirements(self) -> str:
+        """On top of these, for serve.yaml."""
+        return f"# For serve.yaml, beside requirements.txt.\nray[serve]=={self.ray.partition('+')[0]}\n"
+
+    @property
+    def quantization(self) -> str:
+        """A sentence for who serves it."""
+        if self.trained_in is None:
+            return f"It was trained and is served in {self.dtype}, without quantization."
+        return (
+            f"The base model was quantized while it was trained ({self.trained_in}), and is served as it is, in "
+            f"{self.dtype}: so it was checked and evaluated. This server quantizes nothing."
+        )
+
 
 def needs_of(bundle: Path, description: BundleDescription, base_folder: Path) -> Needs:
     """Read off the files that lie there, and off the packages of this process, with which they were checked."""
@@ -55,7 +83,16 @@ def needs_of(bundle: Path, description: BundleDescription, base_folder: Path) ->
         size += _size_of(base_folder)
     names = sorted({name for one in description.formats for name in PACKAGES[one]})
     packages = {name: importlib.metadata.version(name) for name in names}
-    return Needs(form, size, platform.python_version(), packages)
+    method = description.adapter.method if description.adapter else ""
+    return Needs(
+        form,
+        size,
+        platform.python_version(),
+        packages,
+        ray=importlib.metadata.version("ray"),
+        dtype=description.dtype,
+        trained_in=TRAINED_IN.get(method),
+    )
 
 
 def _size_of(folder: Path) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 from typing import Any
 
 import yaml
@@ -13,7 +12,7 @@ from raytrain.release.bundle.documents.needs import Needs
 
 def render_serve_config(description: BundleDescription, needs: Needs) -> str:
     """One replica answers one caller after another, and lets a few wait."""
-    arguments = {"format": needs.form, "device": "cuda" if needs.gpu else "cpu"}
+    arguments = {"format": needs.form, "device": needs.device, "quantization": "none"}
     if needs.form == "adapter":
         arguments["base"] = "/base"
     content: dict[str, Any] = {
@@ -38,8 +37,8 @@ def render_serve_config(description: BundleDescription, needs: Needs) -> str:
             }
         ]
     }
-    ray = importlib.metadata.version("ray")
-    head = [f"# In this folder: pip install 'ray[serve]=={ray}' && serve run serve.yaml"]
+    files = "-r requirements.txt -r serve-requirements.txt -c serve-constraints.txt"
+    head = [f"# In this folder: pip install {files} && serve run serve.yaml", f"# {needs.quantization}"]
     if needs.form == "adapter":
         head.append(f"# base: the folder of {description.base_model.reference}")
     return "\n".join(head) + "\n" + yaml.safe_dump(content, sort_keys=False)
