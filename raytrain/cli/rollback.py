@@ -22,7 +22,10 @@ def rollback(
     name: Annotated[str, typer.Argument(help="A name in the registry.")],
     to: Annotated[
         str | None,
-        typer.Option("--to", help="A version that was there; else the one before that nobody had to force."),
+        typer.Option(
+            "--to",
+            help="A version that was there, or an alias of one; else the one before that nobody had to force.",
+        ),
     ] = None,
     rehearse: Annotated[bool, typer.Option("--rehearse", help="Everything but the switch.")] = False,
     load: Annotated[
@@ -47,7 +50,6 @@ def rollback(
     A second rollback goes one version further back. Exit code 5 where one of the checks does not hold. A rehearsal
     wants the key as well, and signs nothing.
     """
-    from raytrain.release.registry.versions import Version
     from raytrain.release.rollback import Hangar, RollbackOptions, roll_back
     from raytrain.storage.section import StorageSection
 
@@ -55,7 +57,7 @@ def rollback(
     registry.entries(name)  # a name that is not there is told before a key that is not
     signing_key = keys.signing_key(key)  # at a rehearsal, too: without it the day itself would fail
     options = RollbackOptions(
-        None if to is None else Version.parse(to),
+        None if to is None else registry.find(f"{name}@{to}").version,
         rehearse=rehearse,
         other_base=other_base,
         load=load,

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from raytrain.errors import ConfigError, EndpointError, PlatformError, RefusedError
+from raytrain.errors import ConfigError, EndpointError, NotRegisteredError, PlatformError, RefusedError
 
 UrlOption = Annotated[str, typer.Option("--url", help="Where it is served.")]
 KeyOption = Annotated[
@@ -18,7 +18,8 @@ KeyOption = Annotated[
 DEFAULT_URL = "http://127.0.0.1:8000"
 _TIMEOUT_S = 10.0
 _KINDS: dict[str, type[PlatformError]] = {
-    "model_not_found": ConfigError,
+    "model_not_found": NotRegisteredError,
+    "malformed_reference": ConfigError,
     "model_refused": RefusedError,
     "in_production": RefusedError,
 }
@@ -34,8 +35,8 @@ def ask(
 ) -> tuple[int, dict[str, Any]]:
     """Status and content; with a body it is posted.
 
-    Raises EndpointError where nobody answers, or not as raytrain does; ConfigError where a version is not there,
-    RefusedError where one may not be served or has to stay.
+    Raises EndpointError where nobody answers, or not as raytrain does; NotRegisteredError where a version is not there,
+    ConfigError where it is none, RefusedError where one may not be served or has to stay.
     """
     request = urllib.request.Request(url.rstrip("/") + path)
     if body is not None:

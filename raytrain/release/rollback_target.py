@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from raytrain.errors import ConfigError, RefusedError
+from raytrain.errors import RefusedError
 from raytrain.release.registry.journal import Entry
 from raytrain.release.registry.state import PRODUCTION
 from raytrain.release.registry.versions import Version
@@ -64,7 +64,7 @@ def choose_target(
 ) -> Way:
     """Without `to` the nearest good version that the gate let in by itself. Pure.
 
-    Raises RefusedError where there is nothing to go back to, ConfigError where `to` never was in production.
+    Raises RefusedError where there is nothing to go back to, and where `to` never was in production.
     """
     stack = good_versions(entries, is_promotion)
     if not stack:
@@ -79,7 +79,7 @@ def choose_target(
     was_there = {Version.parse(one.details["version"]) for one in entries if _is_of_production(one)}
     if to not in was_there:
         others = ", ".join(map(str, sorted(was_there - {now}, reverse=True))) or "none"
-        raise ConfigError(
+        raise RefusedError(
             f"{name} cannot go back to {to}",
             why=f"it serves {now}, and in production were besides: {others}",
             fix="name one of these; another version comes through the gate: raytrain promote",

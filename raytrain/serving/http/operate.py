@@ -180,8 +180,10 @@ async def _refusals() -> AsyncIterator[None]:
 
 def _kind_of(error: PlatformError) -> tuple[int, str]:
     match error:
-        case NotRegisteredError() | ConfigError():
+        case NotRegisteredError():
             return 404, "model_not_found"
+        case ConfigError():
+            return 400, "malformed_reference"
         case InProduction():
             return 409, "in_production"
         case RefusedError() | IntegrityError():

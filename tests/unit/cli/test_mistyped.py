@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from bundles import make_bundle
 from commands import Told
+from releases import Trained, make_release
 
 pytestmark = pytest.mark.whole
 
@@ -56,6 +57,48 @@ ROWS = [
 def test_rows_that_are_not_there(told: Told, tmp_path: Path, command: list[str]) -> None:
     code, found = told(*command, tmp_path / "nowhere.jsonl")
     assert (code, found["error"]["kind"]) == (3, "data"), found
+
+
+REFERENCES = [
+    ["promote", "{}", "--to", "production"],
+    ["registry", "promote", "{}", "--to", "production"],
+    ["promote", "{}", "--to", "production", "--dry-run"],
+    ["approve", "{}", "--to", "production", "--role", "reviewer", "--why", "x"],
+    ["registry", "verify", "{}"],
+    ["registry", "tag", "{}", "+x"],
+    ["registry", "withdraw", "{}", "--why", "x"],
+    ["registry", "compare", "{}", "sums@dev"],
+    ["registry", "diff", "sums@dev", "{}"],
+    ["registry", "export", "{}", "sums.tar"],
+    ["adapter", "test", "{}", "--name", "sums", "--against", "dev"],
+    ["rollback", "sums", "--to", "{}"],
+]
+
+
+@pytest.mark.slow
+def test_an_alias_that_no_version_has_is_5_and_what_is_no_reference_2(
+    told: Told, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert told("keys", "generate")[0] == 0
+    make_release(tmp_path / "bundle", Trained())
+    assert told("adapter", "deploy", tmp_path / "bundle", "--name", "sums", "--to", "dev")[0] == 0
+    before = told("registry", "log", "sums")[1]
+    for command in REFERENCES:
+        # staging is an alias that nothing has, live is none at all, 9.9.9 was never released.
+        for wanted, code in (("staging", 5), ("previous", 5), ("live", 5), ("9.9.9", 5), ("1.x", 2)):
+            reference = wanted if command[0] == "rollback" else f"sums@{wanted}"
+            found = told(*(reference if word == "{}" else word for word in command))
+            kind = "not_registered" if code == 5 else "config"
+            assert (found[0], found[1]["error"]["kind"]) == (code, kind), (command, wanted, found)
+            if code == 5:
+                assert f"sums@{wanted} is not in the registry" == found[1]["error"]["what"]
+                assert "dev is 1.0.0" in found[1]["error"]["why"]
+    code, found = told("adapter", "test", tmp_path / "bundle", "--name", "sums")
+    assert code == 5 and found["error"]["what"] == "sums@production is not in the registry"
+    code, found = told("registry", "promote", "sums@dev", "--to", "live")
+    assert code == 5 and "no other alias is moved by a gate" in found["error"]["fix"]
+    assert told("registry", "log", "sums")[1] == before, "nothing was written"
 
 
 NAMES = [

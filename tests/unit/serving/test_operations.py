@@ -300,7 +300,9 @@ def test_over_http_from_the_command_line(releases: Releases, start: Start, tmp_p
         code, told = run("load", "sums@staging")
         assert code == 0 and "sums@1.2.0 is loaded on all 1 replicas" in told and "replica-0" in told
         assert run("load", "sums@staging", "--json")[1].count('"was_loaded": true') == 1
-        assert run("load", "sums@9.9.9")[0] == 2
+        assert run("load", "sums@9.9.9")[0] == 5
+        assert run("load", "sums@canary")[0] == 5
+        assert run("load", "sums@1.x")[0] == 2
         code, told = run("unload", "sums@production")
         assert code == 5 and "sums@1.0.0 stays loaded" in told
         code, told = run("unload", "sums@1.2.0")
