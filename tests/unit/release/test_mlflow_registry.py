@@ -22,7 +22,14 @@ from mlflow_places import OnMlflow
 from mlflow_server import mlflow_server
 from object_server import Proxy, free_port
 from registry_contract import V1, V2, RegistryContract, faults_of, move, release, state_told, states_of
-from registry_outages import FAILURES, check_goes_on, check_old_or_new, first_steps
+from registry_outages import (
+    FAILURES,
+    check_gc,
+    check_goes_on,
+    check_old_or_new,
+    check_tag_and_withdraw,
+    first_steps,
+)
 from shelf_contract import ShelfContract
 from two_writers import VERSIONS, at_once, claim, promote, register
 
@@ -280,6 +287,20 @@ def test_a_database_whose_connections_break_leaves_the_old_state_or_the_new(
                 assert error.exit_code == 4 and "run" in error.fix, error
         check_goes_on(registry, ring, bundles, point, expected)
     assert num_failed > total / 6, "half of the times at least"
+
+
+@pytest.mark.thorough
+@pytest.mark.timeout(1200)
+def test_a_server_that_goes_away_during_a_tag_a_withdrawal_or_a_gc(
+    server: Proxy, place: OnMlflow, ring: KeyRing, bundles: list[Path]
+) -> None:
+    def fresh() -> tuple[Registry, Registry]:
+        server.plan(None)
+        place.clear()
+        return (registry := Registry(place.open())), registry
+
+    assert check_tag_and_withdraw(fresh, server, ring, bundles) >= 4
+    assert check_gc(fresh, server, ring, bundles, stride=3) >= 4
 
 
 def _expected(server: Proxy, place: OnMlflow, ring: KeyRing, bundles: list[Path]) -> tuple[list[object], int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import sys
 from collections.abc import Iterator
@@ -23,7 +24,7 @@ from registry_contract import (
     state_told,
     states_of,
 )
-from registry_outages import FAILURES, check_old_or_new, first_steps
+from registry_outages import FAILURES, check_gc, check_old_or_new, check_tag_and_withdraw, first_steps
 from registry_places import OnDisk, Place
 from shelf_contract import ShelfContract
 
@@ -128,6 +129,20 @@ def test_a_service_that_goes_away_at_any_request_leaves_the_old_state_or_the_new
         check_old_or_new(registry, ring, bundles, proxy, point, expected)
 
 
+@pytest.mark.slow
+def test_a_service_that_goes_away_at_any_request_of_a_tag_a_withdrawal_or_a_gc(
+    proxy: Proxy, place: Bucket, ring: KeyRing, bundles: list[Path], tmp_path: Path
+) -> None:
+    numbers = itertools.count()
+
+    def fresh() -> tuple[Registry, Registry]:
+        place = f"{tmp_path.name}/late-{next(numbers)}"
+        return Registry(open_store(proxy.uri(place))), Registry(open_store(proxy.uri(place, timeout_s=0.5)))
+
+    assert check_tag_and_withdraw(fresh, proxy, ring, bundles) >= 4
+    assert check_gc(fresh, proxy, ring, bundles) >= 8
+
+
 def _num_requests(proxy: Proxy, ring: KeyRing, bundles: list[Path], tmp_path: Path) -> int:
     """Of the first two steps: a version, and production."""
     registry = Registry(open_store(proxy.uri(f"{tmp_path.name}/counted")))
@@ -163,6 +178,8 @@ def test_nobody_listens_and_no_such_bucket(
         ("s3://", "bucket behind :// is missing"),
         ("s3://?region=x", "bucket behind :// is missing"),
         ("ftp://host/folder", "nothing is known of ftp"),
+        ("hdfs://host/folder", "nothing is known of hdfs"),
+        ("abfs://box@account/folder", "nothing is known of abfs"),
         ("s3://b/f?endpoint=x", "nothing is known of endpoint"),
         ("gs://b/f?region=x", "nothing is known of region"),
         ("s3://b/f?timeout_s=soon", "timeout_s=soon"),
