@@ -309,6 +309,11 @@ class Records:
         with self._begin() as connection:
             return artifact_index.find(connection, digest)
 
+    def all_artifacts(self) -> dict[str, tuple[str, dict[str, str]]]:
+        """Kind and parents of every artifact, by its digest."""
+        with self._begin() as connection:
+            return artifact_index.all_artifacts(connection)
+
     def lineage(self, digest: str) -> LineageNode:
         """What the artifact was made from, back to the first rows: a walk over parents."""
         with self._begin() as connection:

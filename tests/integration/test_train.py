@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
-from bench import assert_every_row_once_per_epoch, run_id_of
+from bench import BIN, assert_every_row_once_per_epoch, run_id_of
 from conftest import Straight
 
 from raytrain.data.dataset import read_split
@@ -70,6 +71,36 @@ def test_a_checkpoint_is_signed_and_a_changed_one_is_named(straight: Straight, t
     (checkpoint / "optimizer.safetensors").write_bytes(state)
     outcome = straight.bench.run("verify", checkpoint)
     assert outcome.code == 5 and "optimizer.safetensors" in outcome.stderr, outcome.told()
+
+
+def test_a_run_is_signed_whole_and_what_is_changed_in_it_is_named(straight: Straight, tmp_path: Path) -> None:
+    """Log, series, checkpoints and result under one signature, which OpenSSF's own command line verifies too."""
+    bench, run_id = straight.bench, straight.run_id
+    for command in (("keys", "generate", "runs"), ("sign", run_id, "--key", "runs")):
+        outcome = bench.run(*command, "--json")
+        assert outcome.code == 0, outcome.told()
+    folder = Path(outcome.object["folder"])
+    assert bench.run("verify", run_id).code == 0
+    names = [one.relative_to(folder).as_posix() for one in folder.rglob("*") if one.is_file()]
+    assert {"log/log.txt", "log/metrics.jsonl", "log/events.jsonl", "log/recipe.yaml"} <= set(names)
+    weights = [one for one in names if one.startswith("checkpoint/") and one.endswith(".safetensors")]
+    assert weights and any(one.startswith("adapter/") for one in names)
+    keys = bench.run("keys", "list", "--json").object["keys"]
+    key = next(one["id"] for one in keys if one["name"] == "runs")
+    (tmp_path / "runs.pub").write_text(bench.run("keys", "show", key, "--json").object["pem"])
+    stock = [str(BIN / "model_signing"), "verify", "key", str(folder), "--signature", f"{folder}.sig"]
+    stock += ["--public_key", str(tmp_path / "runs.pub")]
+    assert subprocess.run(stock, capture_output=True, check=False).returncode == 0
+    for name in ("log/log.txt", weights[0]):
+        file, before = folder / name, (folder / name).read_bytes()
+        file.unlink()  # a copy: what it is linked with stays
+        file.write_bytes(before.replace(b"0", b"1", 1) if name.endswith(".txt") else before[:-1] + b"?")
+        outcome = bench.run("verify", run_id)
+        assert outcome.code == 5 and name in outcome.stderr, outcome.told()
+        done = subprocess.run(stock, capture_output=True, text=True, check=False)
+        assert done.returncode != 0 and name in done.stdout + done.stderr
+        file.write_bytes(before)
+    assert bench.run("verify", run_id).code == 0
 
 
 def test_an_export_asks_rows_that_training_held_out(straight: Straight, tmp_path: Path) -> None:
