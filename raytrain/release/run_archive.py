@@ -155,6 +155,8 @@ def _link(source: str, target: str) -> str:
 
 def archived(reference: str, records: Records) -> RunRecord | None:
     """The run that a person names; None where nothing is called so."""
+    if "/" in reference:
+        return None
     try:
         return records.run_with_prefix(reference)
     except PlatformError:
