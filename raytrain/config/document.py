@@ -26,9 +26,13 @@ class Form:
     """Where some lie."""
     reference: str
     """Where its keys are told."""
+    beside: tuple[str, ...] = ("extends",)
+    """Keys at its top that are read by others than whoever reads the rest."""
 
 
-RECIPE = Form("recipe", "model and data", "jobs/", "docs/reference.md")
+RECIPE = Form(
+    "recipe", "model and data", "jobs/", "docs/reference.md", beside=("extends", "search", "pipeline")
+)
 
 
 @dataclass
@@ -79,7 +83,7 @@ def read_document(path: Path, form: Form = RECIPE) -> Document:
     except FileNotFoundError as error:
         raise ConfigError(
             f"{path}: there is no such {form.noun} file",
-            why="the path does not exist from the folder where the command runs",
+            why=f"nothing is at {path.absolute()}",
             fix=f"check the spelling; some to start from lie in {form.examples}",
         ) from error
     except IsADirectoryError as error:

@@ -148,7 +148,7 @@ def _explain(model: type[BaseModel], document: Document, fault: dict[str, Any]) 
     dotted = _dotted(document, fault["loc"])
     place = document.origin(path)
     if fault["type"] == "extra_forbidden":
-        return f"{place}: {dotted}: unknown key", _instead(model, path)
+        return f"{place}: {dotted}: unknown key", _instead(model, path, document.form)
     if fault["type"] == "missing":
         if not isinstance(fault["loc"][-1], str):  # one of the values of a list
             number = fault["loc"][-1] + 1
@@ -175,9 +175,10 @@ def _under(path: KeyPath) -> str:
     return f"under `{'.'.join(map(str, path))}`" if path else "at the top"
 
 
-def _instead(model: type[BaseModel], path: KeyPath) -> str:
+def _instead(model: type[BaseModel], path: KeyPath, form: Form) -> str:
     """What to do about a key that is not there."""
     key, known = str(path[-1]), known_keys(model, path[:-1])
+    known |= set(form.beside) if len(path) == 1 else set()
     for section in _sections_at(model, path[:-1]):
         hint = getattr(section, "LOOKED_FOR", {}).get(key)
         if hint:

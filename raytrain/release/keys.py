@@ -236,7 +236,7 @@ def _no_key(name: str, keys: list[PublicKey]) -> ConfigError:
     return ConfigError(
         f"{name} has no active key",
         why=f"active are those of {names}" if names else "the ring has none",
-        fix=f"raytrain keys generate {name}",
+        fix=f"{f'name one of these: --key {names}; or ' if names else ''}raytrain keys generate {name}",
     )
 
 

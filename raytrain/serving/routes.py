@@ -204,6 +204,7 @@ class Routes:
             refused.pop(reference, None)
         elif isinstance(found, OtherBaseError) and self._names is None and before is None:
             refused.pop(reference, None)  # it is nothing for this base model
+            _log.warning("%s is passed over: %s", reference, found.why)
         else:
             refused[reference] = self._refuse(reference, found, before)
             if not may_pass and before is not None and before.version == version:

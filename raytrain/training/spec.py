@@ -8,7 +8,7 @@ from typing import Annotated, Any, Self
 import yaml
 from pydantic import Field, model_validator
 
-from raytrain.config.document import Document
+from raytrain.config.document import RECIPE, Document
 from raytrain.config.recipe import build, load_recipe
 from raytrain.config.section import Section
 from raytrain.data.section import DataSection
@@ -27,9 +27,6 @@ from raytrain.training.support import check_support
 _TRAIN_KEYS_BESIDE_IDENTITY = {
     "log_every", "save_every", "save_every_minutes", "keep_last_n", "keep_best_k", "max_bad_steps",
 }  # fmt: skip
-
-
-_SECTIONS_OF_OTHERS = ("search", "pipeline")
 
 
 def refuse_task_mismatch(task: TaskName, train: TrainSection) -> None:
@@ -124,7 +121,7 @@ def load_spec(path: Path, overrides: list[str] | None = None) -> RunSpec:
 
 def spec_from_document(document: Document, *, default_name: str) -> RunSpec:
     """One run with the recipe's own values: `search:` is for `raytrain tune`, and `pipeline:` for `raytrain run`."""
-    values = {key: value for key, value in document.values.items() if key not in _SECTIONS_OF_OTHERS}
+    values = {key: value for key, value in document.values.items() if key not in RECIPE.beside}
     named = {"name": recipe_name(document, default_name), **values}
     return build(RunSpec, Document(named, document.origins, document.form))
 

@@ -23,8 +23,8 @@ _MAKE = {
     "contamination": "raytrain contamination MODEL --suite SUITE",
     "safety": "raytrain safety probe MODEL",
     "drift": "raytrain check golden MODEL --baseline NAME",
-    "export_check": "raytrain check export, before the bundle is signed",
-    "scan": "raytrain export scans a bundle before it is signed",
+    "export_check": "raytrain export writes it before the bundle is signed",
+    "scan": "raytrain export writes it before the bundle is signed",
     "sbom": "raytrain export writes it before the bundle is signed",
     "provenance": "raytrain export writes it before the bundle is signed",
 }

@@ -36,7 +36,7 @@ class Batch:
             raise ConfigError(
                 "the model cannot answer several requests at a time",
                 why="its rows cannot be read packed, or it does not keep every token in its cache",
-                fix="serve another model; `raytrain check attention` tells what this one can",
+                fix="serve another model: one whose attention is causal, and whose cache keeps every token",
             )
         self._reader, self._section, self._end_tokens = reader, section, end_tokens
         self._most_tokens = most_tokens

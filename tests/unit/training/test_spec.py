@@ -6,7 +6,9 @@ from typing import Any
 import pytest
 import yaml
 
+from raytrain.config.document import RECIPE as RECIPE_FORM
 from raytrain.errors import ConfigError
+from raytrain.pipeline.section import WholeSpec
 from raytrain.runs.record_types import RunRecord
 from raytrain.runs.run_ids import choose_run_id
 from raytrain.training.builder import RunSpecBuilder
@@ -186,3 +188,17 @@ def record(run_id: str) -> RunRecord:
 )
 def test_which_run_a_command_means(known: list[str], fresh: bool, chosen: str) -> None:
     assert choose_run_id([record(one) for one in known], "a-1", fresh=fresh) == chosen
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"), [("serach", "search"), ("pipelin", "pipeline"), ("extend", "extends")]
+)
+def test_a_misspelt_section_of_another_command_is_told(recipe: Path, typed: str, meant: str) -> None:
+    recipe.write_text(yaml.safe_dump({**RECIPE, typed: {}}))
+    with pytest.raises(ConfigError) as caught:
+        load_spec(recipe)
+    assert caught.value.fix == f"did you mean `{meant}`?"
+
+
+def test_a_recipe_has_these_keys_and_no_others() -> None:
+    assert {*RunSpec.model_fields, *RECIPE_FORM.beside} == {*WholeSpec.model_fields, "extends"}
