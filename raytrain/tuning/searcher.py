@@ -23,6 +23,7 @@ from raytrain.tuning.study import SPENT, STEPS, StudyMemory, unreported_objectiv
 from raytrain.tuning.task import Ended, TrialTask
 
 _DIED = "its process died"
+_NARROW = "narrow search.space, most often to lower values of train.learning_rate"
 
 
 @dataclass
@@ -157,6 +158,11 @@ class StudySearcher(Searcher):  # type: ignore[misc]  # Ray is not typed
         elif ended.state == "pruned":
             self.memory.tell_pruned(task.number, reason)
             self._chooser.succeeded()
+        elif ended.state == "diverged":
+            self.memory.tell_pruned(task.number, reason)
+            self._note(f"trial {task.number} diverged: {reason}")
+            if not self.memory.counts()["complete"]:  # else the ranges are wide, and the sampler learns of it
+                self._fail(task.number, reason, _NARROW)
         elif ended.state == "stopped":
             if self.stopped is None:  # by somebody who stopped this run alone
                 self.memory.tell_failed(task.number, reason)

@@ -163,8 +163,8 @@ class SearchSection(Section):
     max_concurrent: Annotated[int, Field(gt=0)] | None = None
     """Trials at once, at most; null = as many as there is room for."""
     max_failed_trials: Annotated[int, Field(gt=0)] = 3
-    """Trials that fail, or are refused, one after the other before the search ends with their reason; a grid's refused
-    points do not count."""
+    """Trials that fail, are refused or diverge, one after the other before the search ends with their reason. One that
+    diverges counts as long as no trial has come to its end; a grid's refused points do not count."""
     warm_start: Annotated[int, Field(ge=0)] = 3
     """Best earlier runs of the same recipe whose values are tried first, after the recipe's own."""
     probe_steps: Annotated[int, Field(ge=0)] = 3

@@ -22,6 +22,7 @@ from raytrain.tuning.section import ObjectiveSection
 from raytrain.tuning.space import Params, Values
 from raytrain.tuning.spec import TuneRecipe
 from raytrain.tuning.study_storage import open_storage
+from raytrain.tuning.task import Ended
 
 if TYPE_CHECKING:
     import optuna
@@ -216,14 +217,15 @@ class TrialMemory:
             self._trial.report(value if math.isfinite(value) else self._worst, global_step)
         return bool(self._trial.should_prune())
 
-    def end_early(self, reason: str, global_step: int) -> None:
+    def end_early(self, ended: Ended) -> None:
         """Keep that the trial ends, and why: it may be killed before its driver hears of it."""
-        self._trial.set_user_attr(ENDS_EARLY, {"reason": reason, "global_step": global_step})
+        kept = {"state": ended.state, "reason": ended.reason, "global_step": ended.global_step}
+        self._trial.set_user_attr(ENDS_EARLY, kept)
 
-    def ends_early(self) -> tuple[str, int] | None:
+    def ends_early(self) -> Ended | None:
         """Why and where this trial ended, as an earlier process of it has decided."""
         kept = self._trial.user_attrs.get(ENDS_EARLY)
-        return None if kept is None else (kept["reason"], kept["global_step"])
+        return None if kept is None else Ended(**kept)
 
 
 @functools.cache

@@ -26,14 +26,15 @@ class TrialTask:
     donor: Donor | None = None
 
 
-Ending = Literal["complete", "pruned", "stopped", "failed", "unreported", "outage"]
+Ending = Literal["complete", "pruned", "diverged", "stopped", "failed", "unreported", "outage"]
 
 
 @dataclass(frozen=True)
 class Ended:
     """How a trial ended, as it tells the driver; one object, which Ray Tune hands on as it is.
 
-    An outage, of the storage or the cluster, says nothing of the trial's values: it is taken up again.
+    Pruned is one that others were better than, diverged one whose numbers are none any more. An outage, of the storage
+    or the cluster, says nothing of the trial's values: it is taken up again.
     """
 
     state: Ending

@@ -6,7 +6,7 @@ import math
 import os
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from raytrain.errors import (
@@ -81,7 +81,7 @@ def _ended(
     memory = TrialMemory(recipe, context.study_name, task.number)
     ended_early = memory.ends_early()
     if ended_early is not None:
-        return Ended("pruned", ended_early[0], global_step=ended_early[1])
+        return ended_early
     watcher = TrialWatcher(memory, recipe.metrics[0], tell, reached)
     spec = recipe.trial_spec(task.values)
     wait_for_former_owner(records, task.run_id)
@@ -91,15 +91,14 @@ def _ended(
         result = train(spec, run_id=task.run_id, observer=watcher, verbose=context.verbose)
     except DivergedError as error:
         memory.report(math.nan, reached.global_step + 1)
-        return Ended("pruned", f"{error.what}: {error.why}", global_step=reached.global_step)
+        return Ended("diverged", f"{error.what}: {error.why}", global_step=reached.global_step)
     if result.state != "succeeded":
-        state: Ending = "pruned" if watcher.is_pruned else "stopped"
-        return Ended(state, watcher.reason or "asked to stop", global_step=result.global_step)
+        return replace(watcher.ended or Ended("stopped", "asked to stop"), global_step=result.global_step)
     metrics = measured(records, spec, result)
     missing = [one for one in recipe.metrics if one not in metrics]
     for one in missing:
         if one in result.metrics:  # it is reported, and no number
-            return Ended("pruned", f"{one} is {result.metrics[one]}", global_step=result.global_step)
+            return Ended("diverged", f"{one} is {result.metrics[one]}", global_step=result.global_step)
     if missing:
         return Ended("unreported", missing[0], metrics=metrics, global_step=result.global_step)
     objectives = [metrics[one] for one in recipe.metrics]
@@ -124,11 +123,8 @@ class TrialWatcher(Silent):
         self._tell = tell
         self._told_at = -_TELL_EVERY_S
         self._max_steps = 0
-        self.reason: str | None = None
-
-    @property
-    def is_pruned(self) -> bool:
-        return self.reason is not None
+        self.ended: Ended | None = None
+        """How it ends early, where it does."""
 
     def plan(self, *, max_steps: int, **_others: Any) -> None:
         self._max_steps = max_steps
@@ -152,19 +148,19 @@ class TrialWatcher(Silent):
         if global_step >= self._max_steps:
             return
         if not math.isfinite(value):
-            self._end(f"{self._metric} is {value} at step {global_step}", global_step)
+            told = f"{self._metric} is {value} at step {global_step}"
+            self._end(Ended("diverged", told, global_step=global_step))
         elif is_worse:
-            self._end(
-                f"{self._metric} {value:.6g} at step {global_step}: others were better by then", global_step
-            )
+            told = f"{self._metric} {value:.6g} at step {global_step}: others were better by then"
+            self._end(Ended("pruned", told, global_step=global_step))
 
-    def _end(self, reason: str, global_step: int) -> None:
-        if self.reason is None:
-            self._memory.end_early(reason, global_step)
-            self.reason = reason
+    def _end(self, ended: Ended) -> None:
+        if self.ended is None:
+            self._memory.end_early(ended)
+            self.ended = ended
 
     def stop_reason(self) -> str | None:
-        return self.reason
+        return None if self.ended is None else self.ended.reason
 
 
 def wait_for_former_owner(records: Records, run_id: str) -> None:

@@ -123,6 +123,42 @@ def test_failures_in_a_row_end_it_with_what_to_do(driven: Driven) -> None:
     assert "3 trials in a row failed" in error.what
 
 
+def test_trials_that_all_diverge_end_it_with_the_reason_and_are_pruned_ones(driven: Driven) -> None:
+    for name, told in [
+        ("a", {"state": "diverged", "reason": "eval/loss is nan at step 5"}),
+        ("b", {"state": "failed", "reason": "no rows"}),
+        ("c", {"state": "diverged", "reason": "NaN gradients"}),
+    ]:
+        driven.searcher.suggest(name)
+        driven.end(name, **told)
+    error = driven.searcher.error
+    assert isinstance(error, TrainingError)
+    assert (error.what, error.why) == ("3 trials in a row failed, the last of them trial 2", "NaN gradients")
+    assert "learning_rate" in (error.fix or "")
+    assert driven.states() == ["pruned", "failed", "pruned"]
+    assert driven.searcher.suggest("d") == "FINISHED"
+
+
+@pytest.mark.parametrize("between", ["pruned", "complete"])
+def test_diverged_trials_beside_others_end_nothing(driven: Driven, between: str) -> None:
+    endings = ["diverged", "diverged", between, "diverged", "diverged"]
+    for number, state in enumerate(endings):
+        driven.searcher.suggest(str(number))
+        driven.end(str(number), state=state, reason="as it says", objectives=[0.5], metrics={})
+    assert driven.searcher.error is None
+    driven.searcher.suggest("5")
+    driven.end("5", state="diverged", reason="as it says")
+    is_over = between == "pruned"
+    assert (driven.searcher.error is not None) == is_over, "with a result the ranges are wide, not wrong"
+
+
+def test_trials_that_a_scheduler_prunes_are_no_failures(driven: Driven) -> None:
+    for number in range(5):
+        driven.searcher.suggest(str(number))
+        driven.end(str(number), state="pruned", reason="others were better")
+    assert driven.searcher.error is None
+
+
 def test_a_process_that_dies_for_good_is_a_failed_trial(driven: Driven) -> None:
     driven.searcher.suggest("a")
     driven.searcher.on_trial_result("a", {"state": "running", "global_step": 7})

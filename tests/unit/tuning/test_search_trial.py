@@ -53,7 +53,7 @@ def trials(tune_recipe: RecipeMaker, monkeypatch: pytest.MonkeyPatch) -> Trials:
     return Trials(tune_recipe(), monkeypatch)
 
 
-def test_an_objective_that_is_no_number_at_the_end_is_a_pruned_trial(
+def test_an_objective_that_is_no_number_at_the_end_is_a_diverged_trial(
     trials: Trials, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(trial, "measured", lambda *_: {"train/loss": 1.0})
@@ -63,7 +63,7 @@ def test_an_objective_that_is_no_number_at_the_end_is_a_pruned_trial(
         return TrainResult("r", "succeeded", None, None, 40, {"eval/loss": math.inf, "train/loss": 1.0})
 
     ended = trials.make(trials.next(), training)
-    assert (ended.state, ended.reason, ended.global_step) == ("pruned", "eval/loss is inf", 40)
+    assert (ended.state, ended.reason, ended.global_step) == ("diverged", "eval/loss is inf", 40)
 
 
 def test_an_objective_that_is_no_number_on_the_way_ends_the_trial_and_the_sampler_learns_of_it(
@@ -78,14 +78,14 @@ def test_an_objective_that_is_no_number_on_the_way_ends_the_trial_and_the_sample
         assert watcher.stop_reason() == "eval/loss is nan at step 10"
         return TrainResult("r", "cancelled", None, None, 10)
 
-    assert trials.make(task, training).state == "pruned"
+    assert trials.make(task, training).state == "diverged"
     trials.memory.tell_pruned(task.number, "as it says")
     (told,) = trials.memory.study.trials
     assert told.intermediate_values[10] == math.inf, "worse than any number, and in order with them"
     assert trials.memory.trials()[0].last_reported == 0.5
 
 
-def test_a_pruned_trial_that_is_killed_before_its_driver_hears_of_it_stays_pruned(trials: Trials) -> None:
+def test_a_diverged_trial_that_is_killed_before_its_driver_hears_of_it_stays_so(trials: Trials) -> None:
     task = trials.next()
 
     class Killed(BaseException):
@@ -98,7 +98,7 @@ def test_a_pruned_trial_that_is_killed_before_its_driver_hears_of_it_stays_prune
     with pytest.raises(Killed):
         trials.make(task, training)
     again = trials.make(task, training)
-    assert (again.state, again.reason, again.global_step) == ("pruned", "eval/loss is nan at step 10", 10)
+    assert (again.state, again.reason, again.global_step) == ("diverged", "eval/loss is nan at step 10", 10)
     assert trials.num_trained == 1
 
 
@@ -127,11 +127,11 @@ def test_an_outage_is_no_fault_of_the_trial(
     assert (ended.state, ended.reason, ended.fix) == (state, "it is away: nobody answers", "start it")
 
 
-def test_gradients_that_are_no_numbers_prune_the_trial(trials: Trials) -> None:
+def test_a_trial_whose_gradients_are_no_numbers_has_diverged(trials: Trials) -> None:
     def training(watcher: TrialWatcher) -> TrainResult:
         watcher.metrics(7, {"train/loss": 3.0})
         raise DivergedError("NaN gradients in 3 steps in a row", why="layers: lm_head", fix="lower it")
 
     ended = trials.make(trials.next(), training)
-    assert (ended.state, ended.global_step) == ("pruned", 7)
+    assert (ended.state, ended.global_step) == ("diverged", 7)
     assert ended.reason == "NaN gradients in 3 steps in a row: layers: lm_head"
