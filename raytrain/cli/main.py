@@ -53,6 +53,7 @@ from raytrain.cli import (
 )
 from raytrain.cli.output import report_error
 from raytrain.cluster.head import leave
+from raytrain.cluster.installed import check_sender
 from raytrain.errors import ConfigError, PlatformError
 from raytrain.storage.location import is_storage_fault, storage_error
 
@@ -132,6 +133,7 @@ def run(arguments: list[str]) -> int:
     """Run one command line in this process and return its exit code."""
     as_json = "--json" in arguments
     try:
+        check_sender(os.environ)
         code = command_line(*arguments[:1])(arguments, prog_name="raytrain", standalone_mode=False)
         return code if isinstance(code, int) else 0
     except PlatformError as error:

@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from typing import Any
 from urllib.parse import urlsplit
 
+import raytrain
+from raytrain.cluster.installed import SENT_BY
 from raytrain.cluster.token import WrongTokenError
 from raytrain.errors import ClusterError, ConfigError
 
@@ -158,7 +160,11 @@ def submit_command(
     `package` is a zip file, or what `upload_package` returned.
     """
     runtime_env: dict[str, Any] = {
-        "env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": str(STOP_WITHIN_S), **environment}
+        "env_vars": {
+            "RAY_JOB_STOP_WAIT_TIME_S": str(STOP_WITHIN_S),
+            SENT_BY: raytrain.__version__,
+            **environment,
+        }
     }
     if package is not None:
         runtime_env["working_dir"] = package

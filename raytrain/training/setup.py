@@ -5,11 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
+import raytrain
+from raytrain.cluster.installed import check_driver
 from raytrain.data.encoders import load_task_examples, prepare_task_examples
 from raytrain.data.examples import dropped_rows, read_labels
 from raytrain.errors import IntegrityError, PlatformError
@@ -66,6 +68,8 @@ class Assignment:
     spec: RunSpec
     dataset: Location
     base_model: ResolvedModel
+    raytrain_version: str = field(default_factory=lambda: raytrain.__version__)
+    """The driver's."""
 
 
 def together(strategy: Strategy, action: Callable[[], T]) -> T:
@@ -86,6 +90,7 @@ def together(strategy: Strategy, action: Callable[[], T]) -> T:
 
 def build_job(assignment: Assignment, strategy: Strategy, channel: Channel) -> Job:
     """*Collective.* Load, attach and resume. Raises on all ranks what any of them meets."""
+    together(strategy, lambda: check_driver(assignment.raytrain_version))
     spec = assignment.spec
     timed = _Phases(channel)
     with timed("reading tokens"):

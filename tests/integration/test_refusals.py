@@ -10,6 +10,8 @@ import pytest
 from bench import Bench, Outcome, free_port, run_id_of, write_recipe, write_rows
 from inside import Inside
 
+import raytrain
+
 
 def assert_refused(bench: Bench, recipe: Path, outcome: Outcome, code: int) -> dict[str, str]:
     """The exit code, three whole sentences, a record of the failure, and no artifact that is not whole."""
@@ -45,6 +47,16 @@ def test_a_gpu_type_that_no_node_has(inside: Inside, recipe: Path) -> None:
     error = assert_refused(inside, recipe, outcome, 4)
     assert "no node of the cluster has a GPU of the type A100" in error["what"]
     assert "none" in error["why"] and "scaling.accelerator_type" in error["fix"]
+
+
+def test_workers_with_another_raytrain_than_the_driver(
+    inside: Inside, recipe: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    has = raytrain.__version__
+    monkeypatch.setattr(raytrain, "__version__", "9.9.9")  # here; the workers are processes of the cluster
+    error = assert_refused(inside, recipe, inside.train(recipe), 4)
+    assert "raytrain 9.9.9 drives this run" in error["what"]
+    assert f"of the cluster has raytrain {has}" in error["what"]
 
 
 def test_nobody_at_the_address(joined: Bench, recipe: Path) -> None:

@@ -20,6 +20,7 @@ from conftest import Cluster
 from queue_contract import LONG, BackendContract, Carried
 from suites import write_suite
 
+from raytrain.cluster.installed import SENT_BY
 from raytrain.runs.queue.job import Job, Limits
 from raytrain.runs.queue.ray_jobs import RayBackend
 
@@ -74,6 +75,18 @@ def test_submitted_logged_and_ended_as_the_command_does(
         failed.told()
     )
     assert "error:" in failed.stderr, "the job's log goes beside the object"
+
+
+def test_a_job_of_another_raytrain_is_refused_on_the_cluster(
+    joined: Bench, cluster: Cluster, working: Path
+) -> None:
+    joined.folder = working
+    refused = joined.run(
+        "submit", "train", "mine.yaml", f"--env={SENT_BY}=9.9.9", "--json", *words(joined, cluster)
+    )
+    assert (refused.code, refused.object["exit_code"]) == (4, 4), refused.told()
+    assert "raytrain 9.9.9 sent this job" in refused.stderr
+    assert not (joined.home / "runs").exists(), "nothing has begun"
 
 
 @pytest.mark.thorough

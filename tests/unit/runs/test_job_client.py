@@ -15,6 +15,8 @@ from typing import Any
 
 import pytest
 
+import raytrain
+from raytrain.cluster.installed import SENT_BY
 from raytrain.cluster.token import WrongTokenError
 from raytrain.errors import ClusterError, ConfigError
 from raytrain.runs.job_client import WITHIN_S, connect_jobs, jobs_url, submit_command
@@ -217,4 +219,8 @@ def test_a_large_package_on_a_slow_line(tmp_path: Path) -> None:
         client = connect_jobs(url)
         submit_command(client, ["runs"], submission_id="a", package=str(package), environment={}, metadata={})
     assert received["body"] == package.read_bytes()
-    assert json.loads(received["job"])["runtime_env"]["working_dir"].startswith("gcs://")
+    runtime_env = json.loads(received["job"])["runtime_env"]
+    assert runtime_env["working_dir"].startswith("gcs://")
+    assert runtime_env["env_vars"][SENT_BY] == raytrain.__version__, (
+        "the job's raytrain compares it with its own"
+    )
