@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 from raytrain.storage.location import Location
 from raytrain.training.checkpoint_store import checkpoint_folder, folder_of
 from raytrain.tuning.budget import Kept, choose_to_drop
@@ -12,30 +14,34 @@ _RESULTS = ("adapter", "model")
 
 
 class TrialDisk:
-    """The folders of a search's trials. Used by one thread at a time."""
+    """The folders of a search's trials. The driver's thread makes room, Ray Tune's drops what came to nothing: one waits
+    for the other, or a size that was measured before the drop would be kept after it."""
 
     def __init__(self, storage: Location, memory: StudyMemory) -> None:
         self._storage = storage
         self._memory = memory
         self._sizes: dict[int, tuple[int, int]] = {}
+        self._lock = threading.RLock()
 
     def used_bytes(self) -> int:
         """Of all trials; what ended trials have is measured once."""
         total = 0
-        for one in self._memory.trials():
-            run_id = one.attrs.get(RUN_ID)
-            if run_id is None:
-                continue
-            if one.state == "running":
-                total += folder_of(self._storage, run_id).size_bytes()
-            else:
-                total += sum(self._size(one.number, run_id))
+        with self._lock:
+            for one in self._memory.trials():
+                run_id = one.attrs.get(RUN_ID)
+                if run_id is None:
+                    continue
+                if one.state == "running":
+                    total += folder_of(self._storage, run_id).size_bytes()
+                else:
+                    total += sum(self._size(one.number, run_id))
         return total
 
     def drop_all(self, run_id: str, number: int) -> None:
         """Everything of a trial that came to nothing: nobody goes on from it."""
-        folder_of(self._storage, run_id).delete()
-        self._sizes[number] = (0, 0)
+        with self._lock:
+            folder_of(self._storage, run_id).delete()
+            self._sizes[number] = (0, 0)
 
     def drop_left_behind(self) -> None:
         """What a command that was killed between telling of such a trial and dropping it has left."""
@@ -47,9 +53,13 @@ class TrialDisk:
 
     def make_room(self, limit_bytes: float | None) -> int:
         """Drop what the limit leaves no room for; the bytes that are used after it."""
-        used = self.used_bytes()
-        if limit_bytes is None or used < limit_bytes:
-            return used
+        with self._lock:
+            used = self.used_bytes()
+            if limit_bytes is None or used < limit_bytes:
+                return used
+            return self._drop_over(limit_bytes, used)
+
+    def _drop_over(self, limit_bytes: float, used: int) -> int:
         best = {one.number for one in self._memory.best()}
         sign = 1 if self._memory.recipe.objectives[0].mode == "min" else -1
         ended = [one for one in _droppable(self._memory.trials()) if one.state not in ("running", "waiting")]

@@ -22,16 +22,14 @@ from raytrain.runs.signals import SignalWatch
 from raytrain.storage.database import database_url
 from raytrain.storage.home import raytrain_home, run_folder
 from raytrain.training.checkpoint_store import folder_of
-from raytrain.tuning.beforehand import stop_handed_on, told_beforehand
+from raytrain.tuning.beforehand import LookAhead, told_beforehand
 from raytrain.tuning.budget import GB, Spent, exhausted
 from raytrain.tuning.chooser import num_trials
 from raytrain.tuning.disk import CAME_TO_NOTHING, TrialDisk
-from raytrain.tuning.forecast import Forecast, Probe, forecast, probe, told_forecast
 from raytrain.tuning.measured import seconds_of
 from raytrain.tuning.outcome import TrialRow, TuneObserver, TuneResult, Unwatched, rows_of
 from raytrain.tuning.placement import Placement
 from raytrain.tuning.results import write_results
-from raytrain.tuning.searched_workers import searched_workers
 from raytrain.tuning.spec import TuneRecipe
 from raytrain.tuning.study import StudyMemory
 from raytrain.tuning.task import TrialTask, probe_run_id
@@ -94,7 +92,6 @@ class _Search:
         self.owner = Owner.current()
         self.memory = StudyMemory(recipe, run_id)
         self.disk = TrialDisk(recipe.spec.storage.location, self.memory)
-        self.forecast: Forecast | None = None
         self._began = time.monotonic()
         self._before_s = float(self.memory.kept("search_s") or 0.0)
         self._costs = TrialCosts(recipe)
@@ -131,38 +128,16 @@ class _Search:
         prepare_dataset(self.recipe.spec.data, self.recipe.spec.storage.location)
         if watch.signal_name is not None or self._is_stopped():
             return
-        if not self.memory.trials() and not self._look_ahead(placement, watch):
-            return
+        if not self.memory.trials() and self.recipe.search.probe_steps:
+            stopped_by = LookAhead(self.recipe, self.run_id, self.records, self.memory, self.note).look(
+                placement.at_once, watch, verbose=self.verbose
+            )
+            if stopped_by is not None:
+                if not self._is_stopped():
+                    self._ended_by = f"asked to stop by {stopped_by}"
+                return
         self._warm_start()
         self._make_trials(placement, watch)
-
-    def _look_ahead(self, placement: Placement, watch: SignalWatch) -> bool:
-        """The forecast, from a short run; false where that was stopped."""
-        spec, search = self.recipe.spec, self.recipe.search
-        if not search.probe_steps:
-            return True
-        known = self.memory.kept("probe")
-        if known is None:
-            self.note(f"a run of {search.probe_steps} steps, for the forecast")
-            probe_id = probe_run_id(self.run_id)
-            with stop_handed_on(self.records, self.run_id, probe_id):
-                probed = probe(spec, probe_id, search.probe_steps, verbose=self.verbose)
-            watch.listen()
-            if isinstance(probed, str):
-                watch.signal_name = watch.signal_name or (probed if probed.startswith("SIG") else None)
-                if not self._is_stopped():
-                    self._ended_by = f"asked to stop by {probed}"
-                return False
-            self.memory.keep("probe", vars(probed))
-        else:
-            probed = Probe(**known)
-        self.forecast = forecast(
-            probed, spec, search.budget, num_trials=self.num_trials, at_once=placement.at_once,
-            searched=searched_workers(self.recipe.space, self.recipe.document),
-        )  # fmt: skip
-        self.memory.keep("forecast", self.forecast.as_dict())
-        self.note(told_forecast(self.forecast))
-        return True
 
     def _warm_start(self) -> None:
         if self.recipe.scheduler == "pbt" or self.recipe.search.sampler == "grid" or self.memory.kept("warm"):

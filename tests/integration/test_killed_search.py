@@ -1,4 +1,4 @@
-"""A search whose driver is killed on a cluster that lives on, where Ray ends the trial's processes when it hears of it."""
+"""A search whose driver is killed on a cluster that lives on: Ray ends the trial's processes when it hears of it."""
 
 from __future__ import annotations
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from conftest_search_run import InPlaceOfRay, learned, tune
 
 from raytrain.errors import TrainingError
 from raytrain.storage.artifact import ArtifactWriter, open_artifact
+from raytrain.storage.location import Location
 from raytrain.training.checkpoint_store import checkpoint_folder, folder_of
 from raytrain.tuning.disk import TrialDisk
 from raytrain.tuning.study import GENERATION, MEMBER, RUN_ID, StudyMemory
@@ -50,6 +52,33 @@ def test_what_the_next_generation_begins_with_stays_on_the_disk(tune_recipe: Rec
     TrialDisk(storage, memory).make_room(1.0)
     there = [checkpoint_folder(storage, f"s-{i:04d}").exists() for i in range(3)]
     assert there == [False, True, True]
+
+
+def test_what_is_dropped_while_it_is_measured_counts_nothing_after_it(
+    tune_recipe: RecipeMaker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ray Tune's thread drops a pruned trial while the driver's measures what all of them have."""
+    recipe: Any = tune_recipe()
+    memory = StudyMemory(recipe, "s")
+    number, _ = memory.ask()
+    memory.note(number, {RUN_ID: "s-0000"})
+    write_checkpoint(recipe.spec.storage.location, "s-0000", 10, num_bytes=10_000)
+    memory.tell_pruned(number, "others were better")
+    disk = TrialDisk(recipe.spec.storage.location, memory)
+    dropping = threading.Thread(target=disk.drop_all, args=("s-0000", number))
+    measure = Location.size_bytes
+
+    def measured(place: Location) -> int:
+        found = measure(place)
+        if place.name == "s-0000":
+            dropping.start()
+            dropping.join(0.5)
+        return found
+
+    monkeypatch.setattr(Location, "size_bytes", measured)
+    assert disk.used_bytes() > 10_000
+    dropping.join(10)
+    assert disk.used_bytes() == 0
 
 
 # In a whole search

@@ -163,7 +163,7 @@ def test_runs_stop_is_heard_and_the_search_beats_while_the_probe_goes_on(
         records.set_state(run_id, "cancelled")
         return "a request"
 
-    monkeypatch.setattr(search, "probe", probe)
+    monkeypatch.setattr(beforehand, "probe", probe)
     monkeypatch.setattr(carrying, "_BEAT_EVERY_S", 0.02)
     monkeypatch.setattr(beforehand, "_LOOK_EVERY_S", 0.02)
     found = tune(recipe, ray)
