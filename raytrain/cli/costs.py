@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 import time
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -13,7 +14,7 @@ from raytrain.cli.recorded_runs import opened_records, wide
 from raytrain.errors import ConfigError, PlatformError, RefusedError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
     from rich.console import Console
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from raytrain.runs.record_types import RunRecord
     from raytrain.runs.records import Records
     from raytrain.training.spec import RunSpec
+    from raytrain.tuning.forecast import Forecast
+    from raytrain.tuning.spec import TuneRecipe
 
 YesOption = Annotated[
     bool, typer.Option("--yes", help="Start whatever it may cost: ask nobody for cost.confirm_above.")
@@ -152,6 +155,51 @@ def confirm_cost(spec: RunSpec, *, yes: bool, as_json: bool, num_runs: int = 1) 
     if sys.stdin.isatty() and not as_json and typer.confirm(f"{asked}. Start?", err=True):
         return found
     raise RefusedError(f"not started: {asked}", why=why, fix=fix)
+
+
+def confirm_forecast(
+    search: TuneRecipe | None, estimate: Estimate | None, *, yes: bool, as_json: bool
+) -> Callable[[Forecast], None] | None:
+    """What a search asks when it has its forecast: where that, or its budget where it is less, is above
+    `cost.confirm_above` and above the `estimate` that was confirmed before. It raises RefusedError for a no."""
+    from raytrain.tuning.forecast import told_forecast
+
+    if search is None or yes or search.spec.cost.confirm_above is None:
+        return None
+    limit, currency, budget = search.spec.cost.confirm_above, search.spec.cost.currency, search.search.budget
+    confirmed = None if estimate is None else estimate.cost.money
+    limited = f"cost.confirm_above ({limit:g})"
+
+    def confirm(found: Forecast) -> None:
+        if found.cost is None:
+            if confirmed is None:  # which was put to somebody before
+                return
+            asked = f"nothing can be held against {limited}"
+            why = "the recipe has no price for all workers that the search may take"
+            fix = "set cost.cpu_hour, cost.gpu_hour or cost.gpu_hours; or add --yes"
+        else:
+            money = found.cost if budget.cost is None else min(found.cost, budget.cost)
+            if money <= max(limit, confirmed or 0.0):
+                return
+            asked = f"the forecast of {money:.2f} {currency} is above {limited}"
+            why = told_forecast(found)
+            fix = "add --yes, raise cost.confirm_above, or lower search.num_trials or search.budget.cost"
+        if sys.stdin.isatty() and not as_json and _says_yes(f"{asked}. Go on?"):
+            return
+        raise RefusedError(f"no trial was begun: {asked}", why=why, fix=fix)
+
+    return confirm
+
+
+def _says_yes(question: str) -> bool:
+    """Ctrl-C is a no: the handler of a search that goes on would let the question stand."""
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        return typer.confirm(question, err=True)
+    except typer.Abort:
+        return False
+    finally:
+        signal.signal(signal.SIGINT, handler)
 
 
 def _doubt(found: Estimate | None, limit: float) -> tuple[str, str, str] | None:

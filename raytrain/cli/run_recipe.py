@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Self
 
 import typer
 
-from raytrain.cli.costs import YesOption, confirm_cost, num_runs_of
+from raytrain.cli.costs import YesOption, confirm_cost, confirm_forecast, num_runs_of
 from raytrain.cli.output import JsonOption, VerboseOption, emit, exit_code_when_stopped, stderr_console
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from raytrain.data.prepare import PrepareProgress
     from raytrain.evaluation.work import EvaluateProgress
     from raytrain.pipeline.recipe import PipelineResult, StepResult
+    from raytrain.tuning.forecast import Forecast
 
 _TITLES = {
     "rows": "what came since is written down",
@@ -58,14 +59,15 @@ def run_recipe(
 
     loaded = load_pipeline(recipe, overrides)
     num_runs = num_runs_of("run", recipe, overrides)
-    confirm_cost(loaded.spec, yes=yes, as_json=as_json, num_runs=num_runs)
+    estimate = confirm_cost(loaded.spec, yes=yes, as_json=as_json, num_runs=num_runs)
+    confirm = confirm_forecast(loaded.search, estimate, yes=yes, as_json=as_json)
 
     from raytrain.errors import RefusedError
     from raytrain.pipeline.recipe import run_recipe as run
 
     with (
         redirect_stdout(sys.stderr),
-        StepsView(stderr_console(), quiet=as_json, verbose=verbose) as view,
+        StepsView(stderr_console(), quiet=as_json, verbose=verbose, confirm=confirm) as view,
     ):
         result = run(loaded, view, address=address, verbose=verbose)
     emit(result.as_dict(), as_json, lambda console: _show_result(console, result))
@@ -77,7 +79,14 @@ def run_recipe(
 class StepsView:
     """A heading for each step, below it what the step itself shows."""
 
-    def __init__(self, console: Console, *, quiet: bool, verbose: bool) -> None:
+    def __init__(
+        self,
+        console: Console,
+        *,
+        quiet: bool,
+        verbose: bool,
+        confirm: Callable[[Forecast], None] | None = None,
+    ) -> None:
         from raytrain.cli.evaluate import ProgressBars
         from raytrain.cli.progress import ProgressView
         from raytrain.cli.tune_view import TuneView
@@ -87,7 +96,7 @@ class StepsView:
         self._number = 0
         is_quiet = quiet and not verbose
         self.training = ProgressView(console, quiet=is_quiet)
-        self.tuning = TuneView(console, quiet=is_quiet)
+        self.tuning = TuneView(console, quiet=is_quiet, confirm=confirm)
         self._new_bars: Callable[[], ProgressBars] = lambda: ProgressBars(console, quiet=quiet)
         self._bars = self._new_bars()
 

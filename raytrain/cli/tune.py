@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from raytrain.cli.costs import YesOption, confirm_cost, num_runs_of
+from raytrain.cli.costs import YesOption, confirm_cost, confirm_forecast, num_runs_of
 from raytrain.cli.output import JsonOption, VerboseOption, emit, exit_code_when_stopped, stderr_console
 
 _DASHBOARD = "dashboard"
@@ -43,14 +43,15 @@ def tune(
 
     loaded = load_tune_recipe(recipe, overrides)
     num_runs = num_runs_of("tune", recipe, overrides)
-    confirm_cost(loaded.spec, yes=yes, as_json=as_json, num_runs=num_runs)
+    estimate = confirm_cost(loaded.spec, yes=yes, as_json=as_json, num_runs=num_runs)
+    confirm = confirm_forecast(loaded, estimate, yes=yes, as_json=as_json)
 
     from raytrain.cli.tune_view import TuneView, show_result
     from raytrain.tuning.search import tune as run_search
 
     with (
         redirect_stdout(sys.stderr),
-        TuneView(stderr_console(), quiet=as_json and not verbose) as view,
+        TuneView(stderr_console(), quiet=as_json and not verbose, confirm=confirm) as view,
     ):
         result = run_search(loaded, address=address, fresh=fresh, observer=view, verbose=verbose)
     emit(result.as_dict(), as_json, lambda console: show_result(console, result))

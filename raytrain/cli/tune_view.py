@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
@@ -13,6 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 
 if TYPE_CHECKING:
+    from raytrain.tuning.forecast import Forecast
     from raytrain.tuning.outcome import TrialRow, TuneResult
 
 _MOST_ROWS = 12
@@ -22,8 +23,11 @@ _STYLES = {"running": "cyan", "complete": "green", "pruned": "yellow", "failed":
 class TuneView:
     """The observer of `raytrain tune`; on a terminal a live table, elsewhere a line for each trial that ends."""
 
-    def __init__(self, console: Console, *, quiet: bool = False) -> None:
+    def __init__(
+        self, console: Console, *, quiet: bool = False, confirm: Callable[[Forecast], None] | None = None
+    ) -> None:
         self._console = console
+        self._confirm = confirm
         self._quiet = quiet
         self._live: Live | None = None
         self._told: set[int] = set()
@@ -40,6 +44,10 @@ class TuneView:
     def note(self, text: str) -> None:
         if not self._quiet:
             self._console.print(f"  [yellow]·[/] {escape(text)}")
+
+    def forecast(self, found: Forecast) -> None:
+        if self._confirm is not None:
+            self._confirm(found)
 
     def trials(self, rows: Sequence[TrialRow], metrics: Sequence[str], num_trials: int) -> None:
         if self._quiet:

@@ -12,6 +12,7 @@ from raytrain.runs.records import Records
 from raytrain.runs.signals import SignalWatch
 from raytrain.tuning.chooser import num_trials
 from raytrain.tuning.forecast import Forecast, Probe, forecast, probe, told_forecast
+from raytrain.tuning.outcome import TuneObserver
 from raytrain.tuning.placement import Placement
 from raytrain.tuning.population import num_generations
 from raytrain.tuning.schedulers import told_of_scheduler
@@ -46,9 +47,10 @@ class LookAhead:
     records: Records
     memory: StudyMemory
     note: Callable[[str], None]
+    observer: TuneObserver
 
     def look(self, at_once: int, watch: SignalWatch, *, verbose: bool) -> str | None:
-        """What stopped it, where something did. Raises what training raises."""
+        """What stopped it, where something did. Raises what training raises, and the observer."""
         known = self.memory.kept("probe")
         probed = self._probe(watch, verbose=verbose) if known is None else Probe(**known)
         if isinstance(probed, str):
@@ -56,6 +58,7 @@ class LookAhead:
         found = self._forecast(probed, at_once)
         self.memory.keep("forecast", found.as_dict())
         self.note(told_forecast(found))
+        self.observer.forecast(found)
         return None
 
     def _probe(self, watch: SignalWatch, *, verbose: bool) -> Probe | str:

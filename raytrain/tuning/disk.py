@@ -14,8 +14,8 @@ _RESULTS = ("adapter", "model")
 
 
 class TrialDisk:
-    """The folders of a search's trials. The driver's thread makes room, Ray Tune's drops what came to nothing: one waits
-    for the other, or a size that was measured before the drop would be kept after it."""
+    """The folders of a search's trials. The driver's thread makes room, Ray Tune's drops what came to nothing: one
+    waits for the other, or a size that was measured before the drop would be kept after it."""
 
     def __init__(self, storage: Location, memory: StudyMemory) -> None:
         self._storage = storage

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from raytrain.tuning.forecast import Forecast
 from raytrain.tuning.study import RUN_ID, STEPS, TrialView
 
 
@@ -51,6 +52,9 @@ class TuneObserver(Protocol):
     def note(self, text: str) -> None:
         """Something a person should know."""
 
+    def forecast(self, found: Forecast) -> None:
+        """What the search will take, before its first trial. Raises RefusedError where nobody agrees to it."""
+
     def trials(self, rows: Sequence[TrialRow], metrics: Sequence[str], num_trials: int) -> None:
         """All trials as they stand; several times a minute."""
 
@@ -60,6 +64,9 @@ class Unwatched:
 
     def note(self, text: str) -> None:
         """Nothing to show."""
+
+    def forecast(self, found: Forecast) -> None:
+        """Nobody is there to ask."""
 
     def trials(self, rows: Sequence[TrialRow], metrics: Sequence[str], num_trials: int) -> None:
         """Nothing to show."""

@@ -129,9 +129,8 @@ class _Search:
         if watch.signal_name is not None or self._is_stopped():
             return
         if not self.memory.trials() and self.recipe.search.probe_steps:
-            stopped_by = LookAhead(self.recipe, self.run_id, self.records, self.memory, self.note).look(
-                placement.at_once, watch, verbose=self.verbose
-            )
+            ahead = LookAhead(self.recipe, self.run_id, self.records, self.memory, self.note, self.observer)
+            stopped_by = ahead.look(placement.at_once, watch, verbose=self.verbose)
             if stopped_by is not None:
                 if not self._is_stopped():
                     self._ended_by = f"asked to stop by {stopped_by}"

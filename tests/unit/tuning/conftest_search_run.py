@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 
+from raytrain.errors import RefusedError
 from raytrain.tuning import search
+from raytrain.tuning.forecast import Forecast
 from raytrain.tuning.outcome import TuneResult
 from raytrain.tuning.placement import Placement
 from raytrain.tuning.task import Ended, TrialTask
@@ -26,6 +28,8 @@ class InPlaceOfRay:
 
     objective: Objective = learned
     seconds: float = 0.0
+    most_cost: float | None = None
+    """Above which nobody agrees to a forecast."""
     made: list[int] = field(default_factory=list)
     connected: int = 0
     notes: list[str] = field(default_factory=list)
@@ -48,6 +52,10 @@ class InPlaceOfRay:
 
     def note(self, text: str) -> None:
         self.notes.append(text)
+
+    def forecast(self, found: Forecast) -> None:
+        if self.most_cost is not None and (found.cost or 0.0) > self.most_cost:
+            raise RefusedError("no trial was begun", why="it costs too much", fix="add --yes")
 
     def trials(self, *_: Any) -> None:
         """Nothing to show."""

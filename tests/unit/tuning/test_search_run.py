@@ -9,11 +9,12 @@ import pytest
 from conftest_search import RecipeMaker
 from conftest_search_run import InPlaceOfRay, learned, tune
 
-from raytrain.errors import ConfigError, TrainingError
+from raytrain.errors import ConfigError, RefusedError, TrainingError
 from raytrain.runs import carrying
 from raytrain.runs.ownership import Owner
 from raytrain.runs.records import open_records
 from raytrain.tuning import beforehand, search
+from raytrain.tuning.forecast import Probe
 from raytrain.tuning.study import StudyMemory
 from raytrain.tuning.task import Ended, TrialTask
 
@@ -172,6 +173,28 @@ def test_runs_stop_is_heard_and_the_search_beats_while_the_probe_goes_on(
     assert beats[1] is not None
     assert beats[1] > beats[0]
     assert ray.made == []
+
+
+def test_a_forecast_that_nobody_agrees_to_begins_no_trial_and_is_kept(
+    tune_recipe: RecipeMaker, ray: InPlaceOfRay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = tune_recipe("search.probe_steps=3", "search.num_trials=2", "cost.cpu_hour=3600")
+    probed: list[str] = []
+
+    def probe(_spec: Any, run_id: str, _num_steps: int, *, verbose: bool) -> Probe:
+        assert not verbose
+        probed.append(run_id)
+        return Probe(start_s=1.0, step_s=0.1, eval_s=0.0, num_rows=80, checkpoint_bytes=10, result_bytes=1)
+
+    monkeypatch.setattr(beforehand, "probe", probe)
+    ray.most_cost = 9.0  # 2 trials of 40 steps take 5 s each, on one CPU
+    with pytest.raises(RefusedError, match="no trial was begun"):
+        tune(recipe, ray)
+    assert (ray.made, open_records().get_run(recipe.run_id).state) == ([], "failed")
+    ray.most_cost = 11.0
+    found = tune(recipe, ray)
+    assert (found.state, ray.made, len(probed)) == ("succeeded", [0, 1], 1), "the probe is made once"
+    assert (found.forecast or {})["cost"] == pytest.approx(10.0)
 
 
 def test_a_stopped_search_stops_its_trial_however_many_runs_there_are(
