@@ -76,7 +76,7 @@ _INTERFACES = {"aws": _aws_interfaces, "gcp": _gcp_interfaces, "azure": _azure_i
 
 def open_ports(cluster: ClusterFile) -> list[Finding]:
     """Ports that anybody could reach, through a security group or a container's published ports."""
-    found = [*_open_groups(cluster), *_groups_of_ray(cluster)]
+    found = [*_open_groups(cluster), *_groups_of_ray(cluster), *_group_of_ray_on_azure(cluster)]
     for key in ("run_options", "head_run_options", "worker_run_options"):
         for i, option in enumerate(cluster.get("docker", key) or []):
             ports = [one for one in _PUBLISHED.findall(str(option)) if not one.startswith(_HERE)]
@@ -127,6 +127,24 @@ def _groups_of_ray(cluster: ClusterFile) -> Iterator[Finding]:
                 f"{name} names no security group, and the one that Ray makes opens port 22 to 0.0.0.0/0",
                 "name a group of yours: NetworkInterfaces with Groups, or SecurityGroupIds",
             )
+
+
+def _group_of_ray_on_azure(cluster: ClusterFile) -> Iterator[Finding]:
+    """Ray's deployment (2.60, azure-config-template.json) makes the group, with one rule: port 22 from everywhere. It
+    takes no group of the file's: whoever gets a public address has that port open to the world."""
+    if cluster.provider_type != "azure":
+        return
+    fix = "set provider.use_internal_ips: true, without use_external_head_ip: no key of the file narrows that group"
+    if cluster.get("provider", "use_internal_ips") is not True:
+        key: KeyPath = ("provider", "use_internal_ips")
+        what = (
+            "port 22 of every node is open to the internet: Ray's group on Azure lets SSH in from everywhere"
+        )
+        yield cluster.finding("open-port", "error", key, what, fix)
+    elif cluster.get("provider", "use_external_head_ip") is True:
+        key = ("provider", "use_external_head_ip")
+        what = "port 22 of the head is open to the internet: Ray's group on Azure lets SSH in from everywhere"
+        yield cluster.finding("open-port", "error", key, what, fix)
 
 
 def open_dashboard(cluster: ClusterFile) -> list[Finding]:

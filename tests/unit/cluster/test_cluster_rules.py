@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import re
 from dataclasses import dataclass
@@ -49,6 +50,12 @@ CASES = [
         "azure", "use_internal_ips: true", "use_internal_ips: true\n  use_external_head_ip: true",
         "public-address", "provider.use_external_head_ip",
     ),
+    Case(
+        "azure", "use_internal_ips: true", "use_internal_ips: true\n  use_external_head_ip: true",
+        "open-port", "provider.use_external_head_ip",
+    ),
+    Case("azure", "use_internal_ips: true", "use_internal_ips: false", "open-port", "provider.use_internal_ips"),
+    Case("azure", "  use_internal_ips: true\n", "", "open-port", "provider.use_internal_ips"),
     Case(
         "aws", "PublicIpAddress: false", "PublicIpAddress: true",
         "public-address", f"{HEAD}.NetworkInterfaces.0.AssociatePublicIpAddress",
@@ -187,6 +194,18 @@ def findings_of(folder: Path, name: str, *changes: tuple[str, str]) -> list[Find
     file = folder / f"{name}.yaml"
     file.write_text(text, encoding="utf-8")
     return check_cluster(file, load_machines(), root=ROOT).findings
+
+
+def test_ray_s_group_on_azure_is_still_what_the_rule_says() -> None:
+    """Port 22 from everywhere, and none of the file's own in its place."""
+    from ray.autoscaler._private import _azure
+
+    folder = Path(_azure.__path__[0])
+    template = json.loads((folder / "azure-config-template.json").read_text(encoding="utf-8"))
+    (group,) = [one for one in template["resources"] if one["type"].endswith("networkSecurityGroups")]
+    (rule,) = [one["properties"] for one in group["properties"]["securityRules"]]
+    assert (rule["access"], rule["sourceAddressPrefix"], rule["destinationPortRange"]) == ("Allow", "*", "22")
+    assert 'config["provider"]["nsg"] = outputs["nsg"]' in (folder / "config.py").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
