@@ -12,7 +12,7 @@ from typing import Any
 
 from raytrain.cluster.head import have_ray_wait_longer
 from raytrain.cluster.section import ACCELERATOR_TYPE, WorkersSection
-from raytrain.cluster.token import wrong_token
+from raytrain.cluster.token import check_token, sends_token, wrong_token
 from raytrain.errors import ClusterError
 
 _DEFAULT_PORT = 6379
@@ -43,7 +43,8 @@ def connect(address: str | None, *, verbose: bool) -> None:
     }
     address = address or os.environ.get("RAY_ADDRESS")
     if address is not None:
-        check_somebody_answers(address)
+        if check_somebody_answers(address):
+            check_token(address.rpartition("/")[2])
         have_ray_wait_longer()
     try:
         if address is None:
@@ -67,8 +68,7 @@ def _not_joined(address: str | None, error: BaseException) -> ClusterError:
             fix="see `raytrain doctor`; free memory and /dev/shm are the usual causes",
         )
     if _is_about_the_token(error):
-        sends_one = os.environ.get("RAY_AUTH_MODE", "").lower() == "token" and _NO_TOKEN not in said
-        return wrong_token(address, is_missing=not sends_one)
+        return wrong_token(address, is_missing=not sends_token() or _NO_TOKEN in said)
     versions = _OTHER_VERSIONS.search(said)
     if versions is not None:
         return ClusterError(
@@ -111,19 +111,19 @@ def _start(**options: Any) -> None:
         ray.init(**options)
 
 
-def check_somebody_answers(address: str, within_s: float = _REACHABLE_WITHIN_S) -> None:
+def check_somebody_answers(address: str, within_s: float = _REACHABLE_WITHIN_S) -> bool:
     """Raise ClusterError where no process listens at host:port; Ray by itself would go on asking for minutes.
 
-    Names that Ray looks up by itself (`auto`, `local`) are let through.
+    Names that Ray looks up by itself (`auto`, `local`) are let through: false, nobody was asked.
     """
     host, colon, port = address.rpartition("/")[2].rpartition(":")
     if not colon or not port.isdigit():
-        return
+        return False
     deadline = time.monotonic() + within_s
     while True:
         try:
             socket.create_connection((host.strip("[]"), int(port)), timeout=within_s).close()
-            return
+            return True
         except (OSError, OverflowError) as error:
             if time.monotonic() >= deadline or not isinstance(error, OSError):
                 raise ClusterError(

@@ -74,9 +74,7 @@ def test_nobody_at_the_address(joined: Bench, recipe: Path) -> None:
     ("token", "told"),
     [
         ({"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0" * 64}, "refuses the token"),
-        pytest.param(
-            {}, "wants a token, and none was sent", marks=pytest.mark.thorough
-        ),  # Ray asks for 20 s in each
+        ({}, "wants a token, and none was sent"),
     ],
 )
 def test_a_wrong_token_and_none(joined: Bench, recipe: Path, token: dict[str, str], told: str) -> None:
@@ -86,7 +84,7 @@ def test_a_wrong_token_and_none(joined: Bench, recipe: Path, token: dict[str, st
     assert error["kind"] == "cluster"
     assert error["what"] == f"the cluster at {joined.address} {told}"
     assert "RAY_AUTH_TOKEN" in error["why"] and "copy the cluster's token" in error["fix"]
-    assert outcome.seconds < 60
+    assert outcome.seconds < 18, "Ray by itself asks with it for 20 s, beside the start of the command"
 
 
 @pytest.mark.parametrize(

@@ -51,11 +51,11 @@ def confirmed(recipe: Path, *overrides: str, known: Estimate | None = None) -> C
     ],
 )
 def test_what_is_asked_for(
-    recipe: Path,
+    recipe: Path,  # noqa: F811
     cost: float | None,
     overrides: list[str],
     known: Estimate | None,
-    told: str | None,  # noqa: F811
+    told: str | None,
 ) -> None:
     ask = confirmed(recipe, *overrides, known=known)
     if told is None:
