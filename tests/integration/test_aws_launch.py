@@ -128,7 +128,31 @@ def test_what_is_asked_of_ec2(ec2: Ec2, tmp_path: Path) -> None:
     assert all(one["Size"] == 200 for one in ec2.client.describe_volumes()["Volumes"])
 
 
-def ask_for_a_worker_as_the_head_does(file: Path) -> None:
+@pytest.mark.timeout(180)
+@pytest.mark.thorough
+def test_an_efa_is_asked_for_as_the_comment_says(ec2: Ec2, tmp_path: Path) -> None:
+    file = filled_in(ec2, tmp_path)
+    text, above = file.read_text(), "      NetworkInterfaces: *network\n      MetadataOptions: *metadata\n"
+    assert text.count(above) == 1, "the workers' alone"
+    text = text.replace(above, "      MetadataOptions: *metadata\n").replace("g6.2xlarge", "g6.8xlarge")
+    start, end = text.index("      # NetworkInterfaces:"), text.index("      # Placement:")
+    block = text[start : text.index("\n", end)]
+    text = text.replace(block, block.replace("      # ", "      "))
+    file.write_text(text.replace("<cluster placement group>", "near"))
+    asked: list[dict[str, Any]] = []
+    ask_for_a_worker_as_the_head_does(file, asked, cpus=32)
+    (request,) = asked
+    (interface,) = request["NetworkInterfaces"]
+    assert (interface["InterfaceType"], interface["Groups"]) == ("efa", [ec2.group])
+    assert request["Placement"] == {"GroupName": "near"}
+    (worker,) = ec2.instances()
+    assert_closed(worker, ec2)
+
+
+def ask_for_a_worker_as_the_head_does(
+    file: Path, asked: list[dict[str, Any]] | None = None, cpus: int = 8
+) -> None:
+    """asked: what is sent to EC2 is added to it."""
     from ray.autoscaler._private.aws.config import bootstrap_aws
     from ray.autoscaler._private.aws.node_provider import AWSNodeProvider
     from ray.autoscaler._private.util import prepare_config
@@ -136,8 +160,13 @@ def ask_for_a_worker_as_the_head_does(file: Path) -> None:
     config = bootstrap_aws(prepare_config(yaml.safe_load(file.read_text())))
     config = AWSNodeProvider.fillout_available_node_types_resources(config)
     gpu = config["available_node_types"]["gpu"]
-    assert gpu["resources"]["GPU"] == 1 and gpu["resources"]["CPU"] == 8, "what the autoscaler plans with"
+    assert gpu["resources"]["GPU"] == 1 and gpu["resources"]["CPU"] == cpus, "what the autoscaler plans with"
     assert gpu["resources"]["accelerator_type:L4"] == 1
     provider = AWSNodeProvider(copy.deepcopy(config["provider"]), config["cluster_name"])
+    events = provider.ec2_fail_fast.meta.client.meta.events
+    events.register(
+        "provide-client-params.ec2.RunInstances",
+        lambda params, **_: None if asked is None else asked.append(params),
+    )
     tags = {"ray-node-type": "worker", "ray-user-node-type": "gpu", "ray-node-name": "ray-raytrain-worker"}
     provider.create_node(gpu["node_config"], tags, 1)
