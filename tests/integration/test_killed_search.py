@@ -5,8 +5,9 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
+import psutil
 import pytest
-from bench import Bench, write_recipe
+from bench import Bench, wait_until, write_recipe
 
 from raytrain.tuning.spec import load_tune_recipe
 from raytrain.tuning.study import StudyMemory
@@ -38,10 +39,13 @@ def test_the_same_command_at_once_on_the_same_cluster_counts_nothing_twice(
     joined.wait_for_step(running, first, 5, timeout_s=240)
     joined.wait_until_held(first, world_size=1)
     joined.wait_for_checkpoint(first, 4)
+    left = [*joined.worker_pids(first).values(), joined.show(first)["run"]["owner"]["pid"]]
     joined.kill_now(running.pid)
     assert running.ended().code == -9
+    again = joined.start(*command)  # while the cluster may not know of it yet
+    wait_until(lambda: not any(map(psutil.pid_exists, left)), 60, lambda: f"the end of {left}")
     joined.hold_at(None)
-    outcome = joined.run(*command, timeout_s=300)  # while the cluster may not know of it yet
+    outcome = again.ended(300)
     assert outcome.code == 0, outcome.told()
 
     trials = outcome.object["trials"]

@@ -1,11 +1,16 @@
-"""`raytrain run` for real: killed in a late step, gone on with, and answered from what is there."""
+"""`raytrain run` for real: killed in each of its steps, gone on with, and answered from what is there."""
 
 from __future__ import annotations
 
+import re
+import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
+import yaml
 from bench import Bench, wait_until, write_recipe
 from suites import write_suite
 
@@ -72,3 +77,69 @@ def test_killed_in_a_late_step_it_goes_on_and_makes_nothing_twice(joined: Bench,
     shown = joined.show(done.object["run_id"])
     assert (shown["run"]["kind"], shown["run"]["state"]) == ("pipeline", "succeeded")
     assert {use["role"] for use in shown["artifacts"]} == {step["name"] for step in done.object["steps"]}
+
+
+def killed_in(bench: Bench, step: str, words: tuple[str | Path, ...]) -> None:
+    # Beside the hooks: Ray's workers look first where the driver's script lies.
+    script = shutil.copy(Path(__file__).with_name("killed_in_a_step.py"), bench.hooks)
+    bench.before = [sys.executable, str(script), step]
+    outcome = bench.start(*words).ended(600)
+    assert outcome.code == -9, f"not killed in {step}: {outcome.told()}"
+    bench.before[-1] = "none"
+
+
+def let_go_when_its_workers_have_ended(bench: Bench) -> None:
+    """Not before: a worker that outlives its driver makes steps, and saves them, that nobody hears of."""
+    (run_id,) = [one.name for one in bench.home.glob("runs/whole-????????")]
+    left = list(bench.worker_pids(run_id).values())
+    wait_until(lambda: not any(map(psutil.pid_exists, left)), 60, lambda: f"the end of {left}")
+    bench.hold_at(None)
+
+
+@pytest.mark.thorough
+@pytest.mark.timeout(1800)
+def test_killed_in_the_middle_of_each_step_it_goes_on_and_says_what_is_known(
+    joined: Bench, recipe: Path
+) -> None:
+    assert joined.address is not None
+    own = ("pipeline.check=true", "train.save_every=2", "train.eval_every=2", "train.hooks=[watching:Watch]")
+    joined.hold_at(3)
+    whole = recipe.read_text()
+    recipe.write_text(
+        yaml.safe_dump({key: value for key, value in yaml.safe_load(whole).items() if key != "search"})
+    )
+    words = ("run", recipe, *own, "--address", joined.address)
+    for step in ("prepare", "check", "train", "baseline", "evaluate", "compare"):
+        killed_in(joined, step, (*words, "--json"))
+        if step == "train":
+            let_go_when_its_workers_have_ended(joined)
+    done = joined.run(*words, "--json", timeout_s=600)
+    assert done.code in (0, 5), done.told()
+    assert steps_of(done.object) == [
+        ("prepare", True), ("check", True), ("train", True), ("baseline", True), ("evaluate", True),
+        ("compare", False),
+    ], "of a kill in a step the steps before it know nothing"  # fmt: skip
+    (trained,) = joined.run("runs", "list", "--kind", "train", "--json").object["runs"]
+    assert joined.steps_told(trained["id"]) == [1, 2, 3, 4], "no step lost or told twice"
+    assert joined.resumed_at(trained["id"]) == [2]
+    assert len(joined.run("runs", "list", "--kind", "evaluate", "--json").object["runs"]) == 2
+
+    recipe.write_text(whole)  # what the search has found is trained then
+    killed_in(joined, "tune", (*words, "--json"))
+    best = joined.run(*words, "--json", timeout_s=600)
+    assert best.code in (0, 5), best.told()
+    known = dict(steps_of(best.object))
+    assert (known["prepare"], known["check"], known["tune"], known["train"]) == (True, True, False, True)
+    (study,) = joined.run("runs", "list", "--kind", "tune", "--json").object["runs"]
+    runs = joined.run("runs", "list", "--kind", "train", "--json").object["runs"]
+    trials = [one["id"] for one in runs if one["id"].startswith(study["id"])]
+    assert sorted(trials) == [f"{study['id']}-0000", f"{study['id']}-0001"]
+    for run_id in trials:
+        assert joined.steps_told(run_id) == [1, 2, 3, 4]
+
+    again = joined.run(*words, timeout_s=300)
+    assert again.code == best.code, again.told()
+    lines = [line for line in again.stderr.splitlines() if re.match(r"\d\. | {3}known: ", line)]
+    headings, told = lines[::2], lines[1::2]
+    assert [int(one.split(".")[0]) for one in headings] == list(range(1, 8)), again.told()
+    assert len(told) == 7 and all(one.startswith("   known: ") for one in told)
