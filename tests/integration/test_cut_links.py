@@ -108,6 +108,35 @@ def test_a_node_that_is_lost_for_good(
     assert_ended_as_the_straight_run(bench, uncut, recipe)
 
 
+@pytest.mark.timeout(1800)
+def test_a_command_whose_side_is_cut_from_the_head_for_good(
+    nodes: NodesApart, recipe: Path, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    """It is on the other node, beside one of its workers: it hears no more of the head than if that were gone."""
+    bench = nodes.bench(tmp_path / "apart", nodes.worker)
+    running = held_at_step_6(nodes, bench, recipe)
+    nodes.worker.cut_off()
+    cut_at = time.monotonic()
+    try:
+        bench.hold_at(None)
+        outcome = running.ended(200)
+        assert time.monotonic() - cut_at < 90, "the head is waited for for 50 s"
+        assert outcome.code == 4, outcome.told()
+        assert outcome.error["kind"] == "cluster"
+        assert "the Ray cluster went away" in outcome.error["what"]
+        assert f"its head at {nodes.address} has not answered" in outcome.error["why"]
+        assert "see to the network" in outcome.error["fix"]
+        assert bench.show(run_id_of(recipe))["run"]["state"] == "failed"
+    finally:
+        nodes.worker.connect()
+        start_anew(nodes, nodes.worker)
+    outcome = bench.train(recipe, timeout_s=400)
+    assert outcome.code == 0, outcome.told()
+    uncut: Straight = request.getfixturevalue("uncut")
+    assert outcome.object["digest"] == uncut.digest
+    assert_ended_as_the_straight_run(bench, uncut, recipe)
+
+
 def start_anew(nodes: NodesApart, machine: Machine) -> None:
     """Ray has given the node up, and it has ended or will: as whoever sees to it would."""
     machine.kill_all()
