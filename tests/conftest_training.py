@@ -199,6 +199,7 @@ def build_test_job(
             store=store,
             belonging=belonging,
             provenance={},
+            run_id=folder.name,
         ),
         hooks=hooks or {},
     )

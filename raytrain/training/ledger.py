@@ -130,11 +130,18 @@ class Ledger:
         num_validation_rows: int,
         num_trainable: int,
         global_step: int,
+        told_before: list[dict[str, Any]],
         tokens: dict[str, Any],
         dropped: dict[str, int],
     ) -> None:
+        """told_before: what was told last until this step, as the checkpoint has it: all of some steps' metrics."""
         # Also where no checkpoint was there: workers that died before the first one begin again at step 0.
-        self.sinks.rewind(global_step)
+        missing = [point for point in told_before if not self._heard(point)]
+        after = missing[0]["global_step"] - 1 if missing else global_step
+        self.sinks.rewind(after)
+        for point in told_before:
+            if point["global_step"] > after:
+                self.sinks.write(point["global_step"], point["time"], point["metrics"])
         self.max_steps, self.global_step = max_steps, global_step
         for reason, count in dropped.items():
             self._on_note(f"{count} training rows are left out: {reason.replace('_', ' ')}")
@@ -152,6 +159,11 @@ class Ledger:
             num_rows=num_rows,
             num_trainable=num_trainable,
         )
+
+    def _heard(self, point: dict[str, Any]) -> bool:
+        """Whether the records have it: they are written in order, after metrics.jsonl."""
+        last = (self.records.last_value(self.run_id, key) for key in point["metrics"])
+        return all(one is not None and one.global_step >= point["global_step"] for one in last)
 
     def _on_resumed(self, global_step: int, uri: str, digest: str) -> None:
         self.records.add_artifact(self.run_id, "resumed_from", "read", "checkpoint", digest, uri)

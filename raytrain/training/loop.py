@@ -57,7 +57,7 @@ def run_loop(job: Job) -> Ending:
             if is_last or state.global_step % section.log_every == 0:
                 metrics |= clock.lap()
                 told = metrics | job.validation.take_logged("train")
-                job.channel.send("metrics", global_step=state.global_step, time=time.time(), metrics=told)
+                job.saver.tell_metrics(state.global_step, told)
             for hook in job.hooks.values():
                 hook.on_step_end(state.global_step, metrics)
         for reading, health in healths:
@@ -196,7 +196,7 @@ def evaluate(job: Job) -> bool:
         **job.validation.take_logged("eval"),
         "eval/duration_s": time.perf_counter() - started,
     }
-    job.channel.send("metrics", global_step=job.state.global_step, time=time.time(), metrics=timed)
+    job.saver.tell_metrics(job.state.global_step, timed)
     for hook in job.hooks.values():
         hook.on_evaluate(job.state.global_step, metrics)
     return is_new_best

@@ -17,6 +17,7 @@ from raytrain.training.random_state import capture_random_state
 from raytrain.training.section import TrainSection
 from raytrain.training.state import TrainingState
 from raytrain.training.strategies.base import Strategy
+from raytrain.training.told import Told
 
 
 def should_save(
@@ -41,6 +42,7 @@ class Saver:
         store: CheckpointStore,
         belonging: Belonging,
         provenance: dict[str, Any],
+        run_id: str,
     ) -> None:
         self._section = section
         self._strategy = strategy
@@ -48,11 +50,18 @@ class Saver:
         self.store = store
         self.belonging = belonging
         self._provenance = provenance
+        self.told = Told(run_id)
         self._writer = BackgroundWriter()
         self.last_saved_step = -1
         self._last_saved_at = time.monotonic()
         self.blocked_s = 0.0
         self.num_saved = 0
+
+    def tell_metrics(self, global_step: int, metrics: dict[str, float]) -> None:
+        """Tell the driver; the next checkpoints have them too, in case it does not hear of them."""
+        point = {"global_step": global_step, "time": time.time(), "metrics": metrics}
+        self.told.add(point)
+        self._channel.send("metrics", **point)
 
     def clock_says_so(self) -> bool:
         """Whether `save_every_minutes` have passed; asked on rank 0."""
@@ -94,7 +103,11 @@ class Saver:
                 "base_model": self.belonging.base_model_digest,
             }
             monitored = state.monitored(self._section.monitor)
-            provenance = {**self._provenance, "monitored": {self._section.monitor: monitored}}
+            provenance = {
+                **self._provenance,
+                "monitored": {self._section.monitor: monitored},
+                "told": self.told.content(),
+            }
             self._writer.submit(lambda: self._write(snapshot, parents, provenance))
         self.blocked_s += time.perf_counter() - started
         self.num_saved += 1

@@ -157,6 +157,7 @@ def _build_saver(assignment: Assignment, strategy: Strategy, channel: Channel, t
         store=store,
         belonging=_belonging(assignment, tokens),
         provenance=collect_provenance(config=spec.to_dict(), seed=spec.train.seed),
+        run_id=assignment.run_id,
     )
 
 
@@ -169,6 +170,7 @@ def _tell_plan(job: Job, tokens: Artifact) -> None:
         num_validation_rows=len(job.validation.table),
         num_trainable=sum(whole_shape(parameter).numel() for parameter in trainable.values()),
         global_step=job.state.global_step,
+        told_before=list(job.saver.told.points),
         tokens={"digest": tokens.digest, "uri": str(tokens.location), "parents": tokens.manifest.parents},
         dropped=dropped_rows(tokens),
     )
@@ -269,6 +271,7 @@ def resume(job: Job) -> None:
 
     artifact = together(strategy, restore)
     job.saver.last_saved_step = job.state.global_step
+    job.saver.told.resume(job.state.global_step, artifact.manifest.provenance.get("told"))
     job.channel.send("resumed", global_step=job.state.global_step, uri=place, digest=artifact.digest)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import signal
 import subprocess
@@ -18,6 +19,7 @@ from raytrain.runs.records import Records, open_records
 from raytrain.runs.section import TrackingSection
 from raytrain.runs.signals import SignalWatch
 from raytrain.runs.sinks.build import build_sinks
+from raytrain.storage.home import run_folder
 from raytrain.storage.location import Location
 from raytrain.training.ledger import Ledger, group_note
 
@@ -72,6 +74,7 @@ PLAN: dict[str, Any] = {
     "num_validation_rows": 1,
     "num_trainable": 7,
     "global_step": 4,
+    "told_before": [],
     "tokens": {"digest": "sha256:t", "uri": "/t", "parents": {"dataset": "sha256:d"}},
     "dropped": {},
 }
@@ -92,6 +95,18 @@ def test_metrics_reach_records_file_and_eyes(ledger: Ledger, records: Records) -
     assert (ledger.global_step, ledger.first_step_at) == (2, 1.0)
 
 
+def begin_anew(ledger: Ledger, written: str = "") -> None:
+    """As another driver of the run does; `written` is what this one had last in the file alone."""
+    ledger.sinks.close("running")
+    with (run_folder("r-1") / "metrics.jsonl").open("a") as file:
+        file.write(written)
+    run = ledger.records.get_run("r-1")
+    ledger.sinks = build_sinks(
+        TrackingSection(tensorboard=False), run, ledger.records, warn=lambda _text: None
+    )
+    ledger.sinks.open()
+
+
 def test_a_resume_takes_back_the_steps_after_its_checkpoint(ledger: Ledger, records: Records) -> None:
     take_steps(ledger, 1, 2, 3)
     ledger.take("resumed", {"global_step": 2, "uri": "/c", "digest": "sha256:c"})
@@ -109,6 +124,37 @@ def test_workers_that_die_before_the_first_checkpoint_begin_again(ledger: Ledger
     take_steps(ledger, 1)
     ledger.sinks.close("succeeded")
     assert [point.global_step for point in records.metrics("r-1")["train/loss"]] == [1]
+
+
+def test_what_the_workers_told_nobody_is_told_again_from_their_checkpoint(
+    ledger: Ledger, records: Records
+) -> None:
+    """A driver that had written steps 1 and 2 was killed, 3 in the file alone; its workers went on to step 4."""
+    take_steps(ledger, 1, 2)
+    begin_anew(ledger, '{"global_step": 3, "time": 3.0, "metrics": {"train/loss": 0.3}}\n')
+    points = [
+        {"global_step": step, "time": float(step), "metrics": {"train/loss": 1 / step}}
+        for step in (1, 2, 3, 4)
+    ]
+    ledger.take("plan", PLAN | {"told_before": points})
+    take_steps(ledger, 5)
+    ledger.sinks.close("succeeded")
+    found = records.metrics("r-1")["train/loss"]
+    assert [(one.global_step, one.value, one.time) for one in found] == [
+        (step, 1 / step, float(step)) for step in (1, 2, 3, 4, 5)
+    ]
+    lines = (run_folder("r-1") / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["global_step"] for line in lines] == [1, 2, 3, 4, 5]
+
+
+def test_what_the_records_have_is_not_written_again(ledger: Ledger, records: Records) -> None:
+    """Trackers that take nothing back would show it twice."""
+    take_steps(ledger, 1, 2, 3)
+    begin_anew(ledger)
+    others = [{"global_step": step, "time": 9.0, "metrics": {"train/loss": 9.0}} for step in (1, 2)]
+    ledger.take("plan", PLAN | {"global_step": 2, "told_before": others})
+    ledger.sinks.close("succeeded")
+    assert [point.value for point in records.metrics("r-1")["train/loss"]] == [1.0, 0.5]
 
 
 def test_rows_that_were_left_out_are_told(ledger: Ledger) -> None:

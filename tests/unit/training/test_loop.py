@@ -51,6 +51,17 @@ def test_resumed_means_identical(make_job: JobMaker, method: str) -> None:
     assert straight.state == leg.state
 
 
+def test_a_checkpoint_knows_the_metrics_that_were_told_until_then(make_job: JobMaker) -> None:
+    """Whoever resumes from it may be the first to hear of them."""
+    straight = make_job("legs", channel=RecordingChannel(stop_after=3), log_every=1, eval_every=2)
+    run_loop(straight)
+    told = [(one["global_step"], one["metrics"]) for one in straight.channel.of("metrics")]  # type: ignore[attr-defined]
+    assert [step for step, _ in told] == [1, 2, 2, 3]
+    leg = make_job("legs", log_every=1, eval_every=2)
+    assert (leg.state.global_step, leg.saver.told.after) == (3, 0)
+    assert [(one["global_step"], one["metrics"]) for one in leg.saver.told.points] == told
+
+
 @pytest.mark.parametrize("saves", [{"save_every": 100}, {"save_every": 0, "save_every_minutes": None}])
 def test_workers_that_have_to_go_lose_nothing(make_job: JobMaker, saves: dict[str, Any]) -> None:
     """Between two checkpoints, and where there are none otherwise."""
