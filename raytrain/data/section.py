@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, get_args
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -213,5 +213,3 @@ _FIELDS_AFTER_PREPARING = {
 }  # fmt: skip
 PREPARED_FIELDS = tuple(name for name in DataSection.model_fields if name not in _FIELDS_AFTER_PREPARING)
 """Fields, besides the sources, on which the prepared rows depend."""
-
-LAYOUTS: tuple[str, ...] = get_args(Layout)

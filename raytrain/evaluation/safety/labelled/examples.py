@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import random
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -17,7 +17,6 @@ from raytrain.config.section import Section
 from raytrain.evaluation.safety.labelled.harmless_values import HARMLESS_VALUES
 from raytrain.evaluation.safety.labelled.personal_values import PERSONAL_VALUES
 from raytrain.evaluation.safety.labelled.secret_values import SECRET_VALUES
-from raytrain.storage.manifest import digest_of
 
 SetName = Literal["secrets", "personal"]
 Part = Literal["tuned", "held_out"]
@@ -82,10 +81,6 @@ def labelled_examples(name: SetName, part: Part, seed: int = 0) -> list[Example]
     for template in itertools.islice(harmless, NUM_NEGATIVES[part]):
         found.append(_filled(template, None, "", generator))
     return found
-
-
-def set_digest(examples: Sequence[Example]) -> str:
-    return digest_of([[one.text, [[x.kind, x.start, x.end] for x in one.labels]] for one in examples])
 
 
 def _positives(section: LabelledSection, part: Part, generator: random.Random) -> Iterator[Example]:
