@@ -30,6 +30,11 @@ class PlatformError(Exception):
     def __reduce__(self) -> tuple[object, ...]:
         return (_rebuild, (type(self), self.what, self.why, self.fix))
 
+    @property
+    def line(self) -> str:
+        """What and why, for a table, a log or another error's why."""
+        return f"{self.what}: {self.why}"
+
     def as_dict(self) -> dict[str, str]:
         """The object that `--json` prints under `error`."""
         return {"kind": self.kind, "what": self.what, "why": self.why, "fix": self.fix}
@@ -37,6 +42,11 @@ class PlatformError(Exception):
 
 def _rebuild(error_type: type[PlatformError], what: str, why: str, fix: str) -> PlatformError:
     return error_type(what, why=why, fix=fix)
+
+
+def line_of(error: Exception) -> str:
+    """As `PlatformError.line`, of an exception that may be anybody's: its type tells what."""
+    return error.line if isinstance(error, PlatformError) else f"{type(error).__name__}: {error}"
 
 
 class ConfigError(PlatformError, ValueError):

@@ -126,7 +126,7 @@ def _examine(
             checks.append(Check("recipe", "ok", f"{recipe} is a valid recipe"))
     except PlatformError as error:
         name = "recipe" if recipe is not None and spec is None else "model"
-        checks.append(Check(name, "fail", f"{error.what}: {error.why}", error.fix))
+        checks.append(Check(name, "fail", error.line, error.fix))
     workers = spec.scaling.max_workers if spec else 1
     if _version("torch"):
         import torch

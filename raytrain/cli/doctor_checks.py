@@ -169,5 +169,5 @@ def check_hub(environment: Mapping[str, str], hub_id: str | None) -> Check:
 
 def check_database(url: str, error: PlatformError | None) -> Check:
     if error is not None:
-        return Check("records", "fail", f"{error.what}: {error.why}", error.fix)
+        return Check("records", "fail", error.line, error.fix)
     return Check("records", "ok", f"{url} answers")

@@ -76,7 +76,7 @@ def retrain(
         except AwaitsApprovalError:
             raise
         except _FINAL as error:
-            why = f"{error.what}: {error.why}"
+            why = error.line
             given_up(loaded, order, why, release, records)
             raise_alert(ended_badly(order, f"{why}\nfix: {error.fix}", time.time()))
             raise

@@ -137,7 +137,7 @@ def _reached(thing: str, is_there: bool, look: Callable[[], list[Finding]]) -> l
         return look()
     except PlatformError as error:
         has_changed = is_there or isinstance(error, IntegrityError)
-        return [Finding(thing, "changed" if has_changed else "not reached", f"{error.what}: {error.why}")]
+        return [Finding(thing, "changed" if has_changed else "not reached", error.line)]
 
 
 def _model_findings(frozen: Evaluation) -> list[Finding]:

@@ -29,4 +29,4 @@ if __name__ == "__main__":
         main(*sys.argv[1:])
     except PlatformError as error:
         # Of a process only the last line is told.
-        sys.exit(" ".join(f"{error.what}: {error.why}".split()))
+        sys.exit(" ".join(error.line.split()))

@@ -86,7 +86,7 @@ def check_originals(archive: Artifact, run_id: str, records: Records) -> None:
     try:
         _parts(run_id, records)
     except IntegrityError as error:
-        different.append(f"{error.what}: {error.why}")
+        different.append(error.line)
     if different:
         raise IntegrityError(
             f"run {run_id} is not as it was signed",

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
-from raytrain.errors import PlatformError, StorageError
+from raytrain.errors import StorageError, line_of
 from raytrain.release.registry.following import Following
 from raytrain.release.registry.state import PREVIOUS, PRODUCTION
 from raytrain.serving.adapters.bank import NoRoomError
@@ -245,7 +245,7 @@ class Routes:
         }
 
     def _refuse(self, reference: str, error: Exception, before: Servable | None) -> str:
-        why = _words_of(error)
+        why = line_of(error)
         if self.table.refused.get(reference) != why:  # what could not be read is tried at each look
             self.alarms += 1
             _log.error("ALARM %s is not served: %s; %s", reference, why, _instead(before))
@@ -256,7 +256,7 @@ class Routes:
         self._residents.pin({one.digest for one in table.production.values()})
 
     def _complain(self, error: Exception) -> None:
-        told = _words_of(error)
+        told = line_of(error)
         with self._lock:
             if self.table.complaint is None:
                 self.alarms += 1
@@ -291,12 +291,6 @@ class Routes:
             for reference in self._unread(is_production):
                 if not self._stopping.is_set():
                     self._look_at(reference)
-
-
-def _words_of(error: Exception) -> str:
-    if isinstance(error, PlatformError):
-        return f"{error.what}: {error.why}"
-    return f"{type(error).__name__}: {error}"
 
 
 def _instead(before: Servable | None) -> str:

@@ -144,7 +144,7 @@ class CheckpointStore:
             try:
                 copy_artifact(place, self.mirror / place.name)
             except PlatformError as error:
-                mirror_error = f"{error.what}: {error.why}"
+                mirror_error = error.line
         seconds = time.perf_counter() - started
         size = artifact.manifest.size_bytes
         return SavedCheckpoint(

@@ -29,3 +29,9 @@ def test_each_error_has_its_exit_code_and_survives_pickling(name: str, code: int
     assert isinstance(error, builtin)
     assert "why: why" in str(error)
     assert error.as_dict() == {"kind": error.kind, "what": "what", "why": "why", "fix": "fix"}
+
+
+def test_a_line_of_an_error_says_what_and_why() -> None:
+    ours = errors.DataError("no rows", why="the file is empty", fix="name another")
+    assert ours.line == errors.line_of(ours) == "no rows: the file is empty"
+    assert errors.line_of(KeyError("rows")) == "KeyError: 'rows'"

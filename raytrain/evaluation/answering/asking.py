@@ -10,8 +10,8 @@ from functools import partial
 
 from jinja2 import TemplateError
 
-from raytrain.errors import DataError, PlatformError
-from raytrain.evaluation.answering.outcomes import failed_record, scored_record, told
+from raytrain.errors import DataError, PlatformError, line_of
+from raytrain.evaluation.answering.outcomes import failed_record, scored_record
 from raytrain.evaluation.items import Item, Suite
 from raytrain.evaluation.records import ItemRecord
 from raytrain.evaluation.scoring.registry import build_scorer
@@ -60,7 +60,7 @@ def _generate(
         try:
             ids = encode_prompt(loaded.tokenizer, item.prompt)
         except _CANNOT_BE_ASKED as error:
-            yield failed_record(item, told(error))
+            yield failed_record(item, line_of(error))
             continue
         if ids and len(ids) <= room:
             asked.append((item, ids))
@@ -106,7 +106,7 @@ def _judge(
             prompt = _prompt_text(loaded, item)
             several.append((item, prompt, passages_of(loaded, item, prompt)))
         except _CANNOT_BE_ASKED as error:
-            yield failed_record(item, told(error))
+            yield failed_record(item, line_of(error))
     began = time.perf_counter()
     judged = iter(log_likelihoods(loaded.model, [one for _, _, passages in several for one in passages]))
     share = (time.perf_counter() - began) / max(1, len(several))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
-from raytrain.errors import PlatformError
+from raytrain.errors import line_of
 from raytrain.evaluation.items import Item
 from raytrain.evaluation.records import ItemRecord
 from raytrain.evaluation.scoring.registry import Scorer
@@ -22,7 +22,7 @@ def scored_record(item: Item, prompt: str, text: str, stops: Sequence[str], scor
         if not 0.0 <= score <= 1.0:
             score, error = None, f"the scorer gave {found.value}, which is not from 0 to 1"
     except Exception as raised:  # noqa: BLE001 - a scorer may raise anything; the item is told of
-        score, error = None, told(raised)
+        score, error = None, line_of(raised)
     return ItemRecord(
         item.id, item.digest(), prompt, text, item.references, score, note, error, item.group, item.category
     )
@@ -44,9 +44,3 @@ def failed_record(item: Item, why: str, prompt: str | None = None) -> ItemRecord
         choices=item.choices,
         right=item.right,
     )
-
-
-def told(error: Exception) -> str:
-    if isinstance(error, PlatformError):
-        return f"{error.what}: {error.why}"
-    return f"{type(error).__name__}: {error}"

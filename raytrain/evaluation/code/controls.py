@@ -52,7 +52,7 @@ def _check(instance: Instance, repositories: Path, settings: TestSettings, num_r
         gold = [judge_patch(instance, instance.patch, repositories, settings) for _ in range(num_repeats)]
         empty = [judge_patch(instance, "", repositories, settings) for _ in range(num_repeats)]
     except DataError as error:
-        return Control(instance, 0, 0, num_repeats, (f"{error.what}: {error.why}",))
+        return Control(instance, 0, 0, num_repeats, (error.line,))
     num_gold, num_empty = (sum(one.is_resolved for one in verdicts) for verdicts in (gold, empty))
     faults = tuple(control_faults(instance, gold, empty))
     return Control(instance, num_gold, num_empty, num_repeats, faults, gold[0].run)

@@ -43,7 +43,7 @@ def _recorded(name: str, digest: str | None, records: Records) -> Artifact:
     try:
         found = open_artifact(Location.parse(known.uri), kind="dataset")
     except PlatformError as error:
-        raise _lost(name, digest, f"{error.what}: {error.why}") from error
+        raise _lost(name, digest, error.line) from error
     if found.digest != digest:
         raise _lost(name, digest, f"{known.uri} holds another dataset now")
     return found

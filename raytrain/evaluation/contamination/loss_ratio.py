@@ -63,7 +63,7 @@ def item_losses(
         try:
             asked.append((item.id, _passages(loaded, suite, item)))
         except PlatformError as error:
-            found[item.id] = f"{error.what}: {error.why}"
+            found[item.id] = error.line
     passages = [one for _, several in asked for one in several]
     judged = iter(log_likelihoods(loaded.model, passages, on_progress=on_progress))
     for name, several in asked:

@@ -101,7 +101,7 @@ def attempt(channel: Channel, alert: Alert, num_repeats: int, redactor: Redactor
     try:
         failure = channel.send(alert, num_repeats)
     except PlatformError as error:
-        failure = Failure(f"{error.what}: {error.why}; {error.fix}", lasts=True)
+        failure = Failure(f"{error.line}; {error.fix}", lasts=True)
     except Exception as error:  # noqa: BLE001 - one alert that cannot be sent keeps no other from being sent
         failure = Failure(f"a fault of raytrain: {type(error).__name__}", lasts=True)
     if failure is None:

@@ -55,7 +55,7 @@ class Watch:
             try:
                 look = observer.look(seen, now)
             except PlatformError as error:
-                blind.append(f"{observer.name}: {error.what}: {error.why}")
+                blind.append(f"{observer.name}: {error.line}")
                 raise_alert(_blind(observer.name, error, now))
                 continue
             fresh = store.unknown(look.alerts)

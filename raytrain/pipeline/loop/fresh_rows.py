@@ -89,7 +89,7 @@ def plan_beside(path: str) -> RowsPlan | None:
     except PlatformError as error:
         raise DataError(
             f"the rows that production has learned from cannot be read: {folder}",
-            why=f"{error.what}: {error.why}",
+            why=error.line,
             fix="put the folder back as it was",
         ) from error
 

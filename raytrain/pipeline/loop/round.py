@@ -87,7 +87,7 @@ class Looker:
             try:
                 part(done, now)
             except PlatformError as error:
-                done.blind.append(f"{name}: {error.what}: {error.why}")
+                done.blind.append(f"{name}: {error.line}")
                 raise_alert(_blind(self.loop.section.loop, name, str(error), now))
             except Exception as error:  # noqa: BLE001 - one fault of ours must not keep the rest from its work for good
                 told = f"{type(error).__name__}: {error}"

@@ -35,4 +35,4 @@ def _record_faults(registry: Registry, name: str, ring: KeyRing) -> Iterator[Fau
                 shelf_of(registry, name, "records").get(digest, ring, Path(scratch))
         except PlatformError as error:
             if digest in stands_on or isinstance(error, IntegrityError):
-                yield Fault(name, f"record of entry {number}", f"{error.what}: {error.why}")
+                yield Fault(name, f"record of entry {number}", error.line)

@@ -122,7 +122,7 @@ def _admitted(
         check_succession(before, told, record.key)
         check_bundle_signer(told, signed.key)
     except RefusedError as error:
-        raise _refused(reference, f"{error.what}: {error.why}", error.fix) from error
+        raise _refused(reference, error.line, error.fix) from error
     for one in read_documents(signed.artifact, about):
         if one.thing.replace("_", " ") in told.passed and one.status != "passed":
             raise _refused(reference, f"{one.thing} of the bundle: {one.why}", "export and promote again")

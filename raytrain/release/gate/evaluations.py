@@ -99,7 +99,7 @@ def _decided(asked: Asked, baseline: Evaluation, candidates: Sequence[Evaluation
     try:
         comparison = decide(asked.contract, baseline, candidates)
     except PlatformError as error:
-        return _failed(artifact, "cannot be decided", title, f"{error.what}: {error.why}", change=error.fix)
+        return _failed(artifact, "cannot be decided", title, error.line, change=error.fix)
     decisions = [one for one in comparison.decisions if one.candidate.evaluation in own]
     return _reading(min(decisions, key=lambda one: _WORST_FIRST.index(_status(one))), comparison)
 

@@ -70,7 +70,7 @@ def found_evidence(digests: Iterable[str], find: Find, ring: KeyRing) -> tuple[d
                 found[digest] = artifact.path
                 continue
         except PlatformError as error:
-            why = f"{error.what}: {error.why}"
+            why = error.line
         missing.append(f"evidence/{digest_hex(digest)}: {why}")
     return found, missing
 
@@ -98,7 +98,7 @@ def read_evidence(
             left.append(f"evidence/{one.name}: {error.why}".replace(f"{folder}/", ""))
             continue
         except IntegrityError as error:
-            raise broken(f"{error.what}: {error.why}".replace(f"{folder}/", "evidence/")) from error
+            raise broken(error.line.replace(f"{folder}/", "evidence/")) from error
         if digest_hex(artifact.digest) != one.name:
             raise broken(f"evidence/{one.name} is {artifact.digest}")
         if artifact.digest in cited:

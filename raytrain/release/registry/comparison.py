@@ -88,7 +88,7 @@ def _side(
         try:
             evaluation = open_evaluation(Location.parse(one["place"]))
         except PlatformError as error:
-            notes.append(f"{reference}: its evaluation cannot be read: {error.what}: {error.why}")
+            notes.append(f"{reference}: its evaluation cannot be read: {error.line}")
             continue
         if evaluation.artifact.digest != one["digest"]:
             notes.append(f"{reference}: {one['place']} holds by now another evaluation than {one['digest']}")

@@ -30,7 +30,7 @@ def passed_over(name: str, thing: str, tell: Tell | None) -> Iterator[None]:
     except IntegrityError as error:
         if tell is None:
             raise
-        tell(Fault(name, thing, f"{error.what}: {error.why}"))
+        tell(Fault(name, thing, error.line))
 
 
 @dataclass(frozen=True)

@@ -239,13 +239,13 @@ class Registry:
         try:
             state = state_of(self.journal(name).read(fresh=True))
         except PlatformError as error:
-            yield Fault(name, "journal", f"{error.what}: {error.why}")
+            yield Fault(name, "journal", error.line)
             return
         for version in sorted(state.versions.keys() - state.withdrawn.keys()):
             try:
                 Standing(self.store, name, state.versions[version].digest, ring).check()
             except PlatformError as error:
-                yield Fault(name, str(version), f"{error.what}: {error.why}")
+                yield Fault(name, str(version), error.line)
 
     def orphans(self, tell: Tell | None = None) -> list[Orphan]:
         """What writers left that were killed, or have not finished yet: bundles that no entry names, files that are not

@@ -158,6 +158,4 @@ def _mended_by(name: str) -> str:
 
 
 def _refused(standing: Standing, fault: PlatformError, fix: str) -> RefusedError:
-    return RefusedError(
-        f"{standing.place} is there already, and does not verify", why=f"{fault.what}: {fault.why}", fix=fix
-    )
+    return RefusedError(f"{standing.place} is there already, and does not verify", why=fault.line, fix=fix)

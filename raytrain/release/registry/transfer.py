@@ -128,7 +128,7 @@ def _proof_of(registry: Registry, name: str, digest: str, ring: KeyRing) -> tupl
             try:
                 shelf.get(f"sha256:{folder.name}", ring)
             except (RefusedError, IntegrityError) as error:
-                left.append(f"{kind}/{folder.name}: {error.what}: {error.why}")
+                left.append(f"{kind}/{folder.name}: {error.line}")
             else:
                 found[f"{PROOF}/{kind}/{folder.name}"] = folder
     return found, left
@@ -195,7 +195,7 @@ def _read_proof(
                 left.append(f"{kind}/{one.name}: {error.why}".replace(f"{folder}/", ""))
                 continue
             except IntegrityError as error:
-                raise broken(file, f"{error.what}: {error.why}".replace(f"{folder}/", "")) from error
+                raise broken(file, error.line.replace(f"{folder}/", "")) from error
             digest, about = signed.artifact.digest, signed.artifact.manifest.parents.get("bundle")
             if digest_hex(digest) != one.name or about != bundle:
                 raise broken(file, f"{PROOF}/{kind}/{one.name} is {digest}, about {about}")
@@ -213,7 +213,7 @@ def _carried(file: Path, released: Released, artifact: Artifact, entries: list[E
     try:
         evaluations, metrics = recorded_evaluations(released), recorded_metrics(released)
     except IntegrityError as error:
-        raise broken(file, f"{error.what}: {error.why}") from error
+        raise broken(file, error.line) from error
     return {
         "subject": subject_of(artifact),
         "evaluations": evaluations,
@@ -260,4 +260,4 @@ def _key_told(file: Path, folder: Path) -> Iterator[None]:
             "raytrain keys trust NAME their.pem",
         ) from error
     except IntegrityError as error:
-        raise broken(file, f"{error.what}: {error.why}".replace(f"{folder}/", "")) from error
+        raise broken(file, error.line.replace(f"{folder}/", "")) from error

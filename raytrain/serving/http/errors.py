@@ -130,9 +130,7 @@ def refusal_of(error: Exception, may_use: Callable[[str], bool]) -> ApiError | N
                 503, "the replica that answered has ended; ask again", code="replica_lost", retry_after_s=1
             )
         case ConfigError():
-            return ApiError(
-                400, f"{error.what}: {error.why}", code="invalid_json_schema", param="response_format"
-            )
+            return ApiError(400, error.line, code="invalid_json_schema", param="response_format")
     return None
 
 

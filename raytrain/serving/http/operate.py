@@ -170,7 +170,7 @@ async def _refusals() -> AsyncIterator[None]:
         yield
     except PlatformError as error:
         status, code = _kind_of(error)
-        message = f"{error.what}: {error.why}; {error.fix}"
+        message = f"{error.line}; {error.fix}"
         raise ApiError(status, message, code=code, param="model") from error
     except ReplicaLost as error:
         raise ApiError(503, "no replica answers now", code="replica_lost", retry_after_s=1) from error

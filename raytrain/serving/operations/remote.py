@@ -120,6 +120,6 @@ def _not_everywhere(target: Target, found: Sequence[Loaded]) -> PlatformError:
         kind = RefusedError
     return kind(
         f"{target.model} is kept loaded nowhere",
-        why=f"{len(failed)} of {len(found)} replicas could not load it; {replica}: {fault.what}: {fault.why}",
+        why=f"{len(failed)} of {len(found)} replicas could not load it; {replica}: {fault.line}",
         fix=fault.fix,
     )

@@ -120,4 +120,4 @@ class Wishes:
     def _note(self, reference: str, error: PlatformError) -> None:
         with self._lock:
             if reference in self.wanted.loaded:
-                self._faults[reference] = f"{error.what}: {error.why}"
+                self._faults[reference] = error.line

@@ -137,7 +137,7 @@ class Trials:
         except NotRegisteredError:
             return None
         except PlatformError as error:
-            return f"{error.what}: {error.why}"
+            return error.line
 
     def _current(self, trial: TrialSection, known: Servable) -> Servable | str | None:
         """Without reading a file."""

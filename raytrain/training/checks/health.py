@@ -58,7 +58,7 @@ def judge_checkpoints(line: Line, name: str) -> Finding:
     try:
         found = read_checkpoints(line.checkpoints)
     except IntegrityError as error:
-        return Finding(title, "failed", f"{error.what}: {error.why}")
+        return Finding(title, "failed", error.line)
     if not found:
         return Finding(title, "failed", "there is none", {"num_checkpoints": 0})
     num_files = sum(len(one.manifest.files) for one in found.values())

@@ -143,7 +143,7 @@ def measure_all(
             spec = spec_of(variant, assignment.spec, num_rows)
             outcomes.append(measure(replace(assignment, spec=spec), variant, awake))
         except PlatformError as error:
-            outcomes.append(NoAnswer(f"{error.what}: {error.why}"))
+            outcomes.append(NoAnswer(error.line))
         except ValueError as error:  # pydantic's: the combination is refused where the recipe is checked
             outcomes.append(NoAnswer(_reason(error)))
     return outcomes

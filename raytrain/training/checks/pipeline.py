@@ -83,7 +83,7 @@ def _run_all(checks: Iterable[tuple[str, Callable[[], Verdict]]]) -> list[Verdic
         try:
             verdicts.append(check())
         except PlatformError as error:
-            failed = Finding("the check itself", "failed", f"{error.what}: {error.why}")
+            failed = Finding("the check itself", "failed", error.line)
             verdicts.append(Verdict(name, "", (failed,), error.fix))
     return verdicts
 
@@ -136,7 +136,7 @@ def _traces_judged(evidence: resume.Evidence) -> list[Finding]:
     try:
         return resume.judge(evidence.straight.trace(), evidence.killed.trace(), evidence)
     except IntegrityError as error:
-        return [Finding("straight against killed", "failed", f"{error.what}: {error.why}")]
+        return [Finding("straight against killed", "failed", error.line)]
 
 
 def write_report(spec: RunSpec, verdict: Verdict, parts: list[Verdict], plot: Path) -> Artifact:
