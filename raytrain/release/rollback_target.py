@@ -39,7 +39,7 @@ def good_versions(entries: Iterable[Entry], is_promotion: IsPromotion) -> list[V
     for one in entries:
         if one.action == "withdraw":
             withdrawn.add(Version.parse(one.details["version"]))
-        if not _is_of_production(one):
+        if not one.moves(PRODUCTION):
             continue
         version = Version.parse(one.details["version"])
         if version in stack:
@@ -49,10 +49,6 @@ def good_versions(entries: Iterable[Entry], is_promotion: IsPromotion) -> list[V
                 stack = stack[: stack.index(version)]
         stack.append(version)
     return [one for one in stack if one not in withdrawn]
-
-
-def _is_of_production(entry: Entry) -> bool:
-    return entry.action == "move" and entry.details["alias"] == PRODUCTION
 
 
 def choose_target(
@@ -76,7 +72,7 @@ def choose_target(
     now = stack[-1]
     if to is None:
         return _nearest(name, stack, is_overridden)
-    was_there = {Version.parse(one.details["version"]) for one in entries if _is_of_production(one)}
+    was_there = {Version.parse(one.details["version"]) for one in entries if one.moves(PRODUCTION)}
     if to not in was_there:
         others = ", ".join(map(str, sorted(was_there - {now}, reverse=True))) or "none"
         raise RefusedError(

@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 
 import psutil
@@ -132,7 +131,7 @@ def flip(site: Site, num: int) -> list[Flip]:
         state = releases.registry.state("sums")
         entry, new = state.moved["production"], state.versions[state.aliases["production"]].digest
         wait_until(lambda new=new: site.production() == new, 60, lambda: str(site.ready()))  # type: ignore[misc]
-        flips.append(Flip(datetime.fromisoformat(entry.time).timestamp(), time.time(), old, new))
+        flips.append(Flip(entry.written_at, time.time(), old, new))
     return flips
 
 

@@ -53,8 +53,8 @@ def _made_at(released: Released, records: Records) -> float | None:
 def _registered_at(name: str, released: Released) -> TrainedAt:
     told = f"no run of these records has made {name}@{released.version}"
     try:
-        moment = datetime.fromisoformat(released.entry.time)
+        at = released.entry.written_at
     except ValueError:
         return TrainedAt(None, f"{told}, and its entry in the registry has no time: {released.entry.time!r}")
-    at = moment.replace(tzinfo=moment.tzinfo or UTC).timestamp()
-    return TrainedAt(at, f"{told}: its age is counted from {moment:%Y-%m-%d}, when it was registered")
+    day = datetime.fromtimestamp(at, UTC)
+    return TrainedAt(at, f"{told}: its age is counted from {day:%Y-%m-%d}, when it was registered")

@@ -226,7 +226,7 @@ class Carrying:
         """When, by an earlier call."""
         for one in self.release.desk.registry.entries(self.release.name):
             told = one.details
-            is_it = one.action == "move" and told["alias"] == PRODUCTION and told["version"] == str(version)
+            is_it = one.moves(PRODUCTION) and told["version"] == str(version)
             if is_it and told["before"] != str(version):
                 return f"it was put there at {one.time}"
         return None

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
 
 from raytrain.errors import PlatformError
 from raytrain.monitoring.alerts.alert import Alert
@@ -58,7 +57,7 @@ def guard(loop: Loop, release: Release, pool: InteractionPool, now: float) -> Gu
     before, version = entry.details["before"], entry.details["version"]
     if before in (None, version):
         return None
-    since = datetime.fromisoformat(entry.time).timestamp()
+    since = entry.written_at
     rows = without_poison(read_request_log(loop.log).answers(), pool)
     was = _answers(rows, registry.find(f"{name}@{before}").digest, (-1.0, since), section.most_each)
     is_now = _answers(rows, registry.find(f"{name}@{version}").digest, (since, now), section.most_each)
@@ -98,7 +97,7 @@ def _tell(release: Release, found: Guarded, title: str, text: str) -> None:
 
 
 def _is_recent_promotion(release: Release, entry: Entry, now: float, hours: float) -> bool:
-    age = now - datetime.fromisoformat(entry.time).timestamp()
+    age = now - entry.written_at
     return age <= hours * 3600 and kind_of_move(release.desk.registry, release.name, entry) == PROMOTION_KIND
 
 

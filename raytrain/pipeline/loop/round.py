@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
-from datetime import datetime
 from typing import Any
 
 from raytrain.errors import ConfigError, PlatformError
@@ -113,7 +112,7 @@ class Looker:
         moved = self.release.desk.registry.state(self.release.name).moved.get(PRODUCTION)
         if wanted is None or moved is None:
             return True
-        since = datetime.fromisoformat(moved.time).timestamp()
+        since = moved.written_at
         place = reference_place(watch)
         begins_at = open_reference(place).begins_at if place.exists() else None
         if begins_at is not None and begins_at > since:

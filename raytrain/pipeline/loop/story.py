@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from datetime import datetime
 from typing import Any, Literal
 
 from raytrain.evaluation.statistics.proportions import wilson_interval
@@ -191,13 +190,12 @@ def _uses(records: Records, run_id: str) -> list[ArtifactUse]:
 
 def _moves(release: Release) -> Iterator[Event]:
     for entry in release.desk.registry.entries(release.name):
-        if entry.action == "move" and entry.details["alias"] == PRODUCTION:
-            time = datetime.fromisoformat(entry.time).timestamp()
+        if entry.moves(PRODUCTION):
             told = f"{PRODUCTION} is {entry.details['version']}: {entry.why}"
             decision = entry.details.get("decision") or digest_of(
                 asdict(entry)
             )  # without one: the entry's own
-            yield Event(time, _kind_of(release, entry), told, str(decision))
+            yield Event(entry.written_at, _kind_of(release, entry), told, str(decision))
 
 
 def _kind_of(release: Release, entry: Entry) -> EventKind:

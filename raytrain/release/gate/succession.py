@@ -25,7 +25,7 @@ def last_promotion(registry: Registry, name: str, alias: str, entries: Iterable[
     Raises StorageError where one cannot be read: that it was no promotion is not known then.
     """
     shelf = shelf_of(registry, name, "records")
-    moves = [one for one in entries if one.action == "move" and one.details["alias"] == alias]
+    moves = [one for one in entries if one.moves(alias)]
     for move in reversed(moves):
         if kind_of_move(registry, name, move) == PROMOTION_KIND:
             digest = str(move.details["decision"])

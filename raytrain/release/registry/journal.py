@@ -44,6 +44,15 @@ class Entry:
     token: str = ""
     """Random: a writer to whom nobody answered knows its entry by it."""
 
+    @property
+    def written_at(self) -> float:
+        """Seconds since 1970. Raises ValueError where `time` is none."""
+        moment = datetime.fromisoformat(self.time)
+        return moment.replace(tzinfo=moment.tzinfo or UTC).timestamp()
+
+    def moves(self, alias: str) -> bool:
+        return self.action == "move" and self.details["alias"] == alias
+
 
 _KINDS = {
     **dict.fromkeys(("previous", "time", "who", "action", "why", "token"), str),

@@ -5,7 +5,6 @@ Each of our versions becomes a run, which holds the metrics and the journal's en
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import Any
 
 from raytrain.release.registry.mirror import VERSION, Shown, Sight, Told
@@ -43,7 +42,7 @@ class MlflowMirror:
         run = self._run(told)
         run_id = run.info.run_id
         entry = told.released.entry
-        at = int(datetime.fromisoformat(entry.time).timestamp() * 1000)
+        at = int(entry.written_at * 1000)
         points = [
             Metric(key, value, at, 0) for key, value in told.metrics.items() if key not in run.data.metrics
         ]

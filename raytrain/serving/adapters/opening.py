@@ -77,8 +77,6 @@ class Door:
         Raises NotRegisteredError where there is no such version, RefusedError or IntegrityError where it may not be
         served, StorageError where the registry cannot be read.
         """
-        from datetime import datetime
-
         admitted = require_released(self.registry, reference, self.ring, policies=self.policies)
         artifact = admitted.signed.artifact
         description = read_description(artifact.path)
@@ -107,7 +105,7 @@ class Door:
             digest=artifact.digest,
             bundle=artifact.path,
             chat_template=_template_of(folder),
-            created=int(datetime.fromisoformat(released.entry.time).timestamp()),
+            created=int(released.entry.written_at),
             task=description.task,
             labels=read_labels(folder) if description.task == CLASSIFIES else (),
         )
