@@ -10,7 +10,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from raytrain.runs.queue.job import PRIORITIES, Job, Limits, Need, Queue
+from raytrain.runs.queue.job import NOTHING, PRIORITIES, Job, Limits, Need, Queue
 
 KEEP_FREE_AFTER_S = 900.0
 NOMINAL_S = 600.0
@@ -186,16 +186,7 @@ def _over(limits: Limits, need: Need, beside: Sequence[Job], where: str) -> str 
     num_beside = sum(one.gave_back_at is None for one in beside)
     if limits.running is not None and num_beside + 1 > limits.running:
         return f"{where} runs {num_beside} of {limits.running} jobs"
-    used = sum((one.taken for one in beside), Need(0.0, 0.0, 0))
-    for noun, wanted, taken, limit in (
-        ("CPUs", need.cpus, used.cpus, limits.cpus),
-        ("GPUs", need.gpus, used.gpus, limits.gpus),
-        ("GB of memory", need.memory_bytes / 1e9, used.memory_bytes / 1e9, _in_gb(limits.memory_bytes)),
-    ):
-        if limit is not None and wanted > 0 and wanted + taken > limit + 1e-9:
-            return f"needs {wanted:g} {noun}, {where} has {max(0.0, limit - taken):g} of {limit:g} free"
-    return None
-
-
-def _in_gb(memory_bytes: int | None) -> float | None:
-    return None if memory_bytes is None else memory_bytes / 1e9
+    short = limits.shortage(need, sum((one.taken for one in beside), NOTHING))
+    if short is None:
+        return None
+    return f"needs {short.wanted:g} {short.noun}, {where} has {short.free:g} of {short.limit:g} free"

@@ -41,6 +41,20 @@ class Need:
         return Need(self.cpus + other.cpus, self.gpus + other.gpus, self.memory_bytes + other.memory_bytes)
 
 
+NOTHING = Need(0.0, 0.0, 0)
+
+
+@dataclass(frozen=True)
+class Shortage:
+    """Numbers are of what `noun` counts."""
+
+    noun: str
+    """CPUs, GPUs or GB of memory."""
+    wanted: float
+    free: float
+    limit: float
+
+
 @dataclass(frozen=True)
 class Limits:
     """The most that jobs take together; None = no limit."""
@@ -49,6 +63,21 @@ class Limits:
     gpus: float | None = None
     memory_bytes: int | None = None
     running: int | None = None
+
+    def shortage(self, need: Need, taken: Need = NOTHING) -> Shortage | None:
+        """The first resource of which `need` does not fit beside what is taken; `running` is not asked."""
+        for noun, wanted, used, limit in (
+            ("CPUs", need.cpus, taken.cpus, self.cpus),
+            ("GPUs", need.gpus, taken.gpus, self.gpus),
+            ("GB of memory", need.memory_bytes / 1e9, taken.memory_bytes / 1e9, _in_gb(self.memory_bytes)),
+        ):
+            if limit is not None and wanted > 0 and wanted + used > limit + 1e-9:
+                return Shortage(noun, wanted, max(0.0, limit - used), limit)
+        return None
+
+
+def _in_gb(memory_bytes: int | None) -> float | None:
+    return None if memory_bytes is None else memory_bytes / 1e9
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,11 @@ from raytrain.runs.queue import rows
 from raytrain.runs.queue.job import DEFAULT_QUEUE, Job, Queue
 
 _JOBS = tables.queue_jobs
+_ASKED_WITH = {
+    "CPUs": "scaling.num_workers or --cpus",
+    "GPUs": "scaling.num_workers or --gpus",
+    "GB of memory": "--memory",
+}
 
 
 def refuse_unfit(queue: Queue, job: Job) -> None:
@@ -21,19 +26,14 @@ def refuse_unfit(queue: Queue, job: Job) -> None:
             why="it is drained: what it has is worked off, nothing is added",
             fix=f"`raytrain queue resume {queue.name}`, or name another with --queue",
         )
-    limits, need = queue.limits, job.need
-    for noun, wanted, limit in (
-        ("CPUs", need.cpus, limits.cpus),
-        ("GPUs", need.gpus, limits.gpus),
-        ("bytes of memory", need.memory_bytes, limits.memory_bytes),
-    ):
-        if limit is not None and wanted > limit:
-            raise ConfigError(
-                f"queue {queue.name} can never run this job",
-                why=f"it needs {wanted:g} {noun}, the queue's limit is {limit:g}",
-                fix="lower scaling.num_workers or what you asked for, name another queue, or raise the limit with "
-                "`raytrain queue limit`",
-            )
+    short = queue.limits.shortage(job.need)
+    if short is not None:
+        raise ConfigError(
+            f"queue {queue.name} can never run this job",
+            why=f"it needs {short.wanted:g} {short.noun}, the queue's limit is {short.limit:g}",
+            fix=f"submit it with a lower {_ASKED_WITH[short.noun]}, name another queue with --queue, or raise the "
+            "limit with `raytrain queue limit`",
+        )
 
 
 def refuse_same_run(connection: sqlalchemy.Connection, job: Job) -> None:

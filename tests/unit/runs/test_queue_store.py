@@ -188,6 +188,12 @@ def test_states_and_limits_of_queues(store: QueueStore) -> None:
     with pytest.raises(ConfigError, match="can never run this job") as caught:
         store.submit(a_job("large", queue="nightly", need=Need(3)))
     assert "needs 3 CPUs, the queue's limit is 2" in caught.value.why
+    assert "a lower scaling.num_workers or --cpus," in caught.value.fix
+    store.set_queue("small", limits=Limits(memory_bytes=16_000_000_000))
+    with pytest.raises(ConfigError, match="can never run this job") as caught:
+        store.submit(a_job("hungry", queue="small", need=Need(1, 0, 24_000_000_000)))
+    assert "needs 24 GB of memory, the queue's limit is 16" in caught.value.why
+    assert "a lower --memory," in caught.value.fix
     with pytest.raises(ConfigError) as caught:
         store.submit(a_job(queue="nightyl"))
     assert caught.value.fix == "did you mean `nightly`?"
