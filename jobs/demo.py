@@ -20,6 +20,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from jobs.asking_clients import AskingClients
 from jobs.demo_told import QUESTION, show_answers, show_comparison, show_promotion
 from jobs.demo_watch import FLUSH_S, WINDOW, other_prompts, show_drift
 from raytrain.cli.evaluate import ProgressBars
@@ -48,7 +49,6 @@ from raytrain.release.registry.registry import Registry
 from raytrain.release.registry.versions import Version
 from raytrain.runs.records import open_records
 from raytrain.serving.launch import curl_line
-from raytrain.serving.load import Load
 from raytrain.storage.artifact import Artifact
 from raytrain.storage.database import open_database
 from raytrain.storage.home import raytrain_home
@@ -178,27 +178,31 @@ class Demo:
 
         self.heading("10. Four clients ask and judge; then all want light, and a watch sees it")
         prompts, since = list(written[before]), time.time()
-        with Load(url, NAME, prompts, judge=judge) as usual:
+        with AskingClients(url, NAME, prompts, judge=judge) as usual:
             usual.wait_for(before, RATED_BEFORE)
         others = other_prompts(2 * WINDOW, known[next(iter(known))], self.suite.items[0])
         show_drift(usual, before, since, others)
 
         self.heading("11. Forced through, and taken back by itself, while they ask and judge")
-        with Load(url, NAME, prompts, judge=judge, answers=usual.answers, failures=usual.failures) as load:
+        with AskingClients(
+            url, NAME, prompts, judge=judge, answers=usual.answers, failures=usual.failures
+        ) as clients:
             why = "to show what an override leaves behind"
             show_promotion(
                 pipeline.admitted(release, [*known][1], [decision], override_as="release-lead", why=why)
             )
-            load.wait_for(forced)
+            clients.wait_for(forced)
             self.taken_back(release, loop)
-            load.wait_for(before)
-        print(load.told())
-        same = sum(written[one.model].get(one.prompt) == one.text for one in load.answers)
-        print(f"word for word what the same version wrote in its evaluation: {same} of {len(load.answers)}")
-        if load.failures:
+            clients.wait_for(before)
+        print(clients.told())
+        same = sum(written[one.model].get(one.prompt) == one.text for one in clients.answers)
+        print(
+            f"word for word what the same version wrote in its evaluation: {same} of {len(clients.answers)}"
+        )
+        if clients.failures:
             raise EndpointError(
-                f"{len(load.failures)} requests failed while versions changed",
-                why=load.failures[0],
+                f"{len(clients.failures)} requests failed while versions changed",
+                why=clients.failures[0],
                 fix="no change of a version may cost an answer: this is a fault of raytrain, please report it",
             )
 

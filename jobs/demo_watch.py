@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 
+from jobs.asking_clients import AskingClients
 from jobs.month_traffic import NEW_TOOL, Request, changed
 from raytrain.errors import EndpointError
 from raytrain.evaluation.items import Item
@@ -22,7 +23,6 @@ from raytrain.monitoring.triggers.section import load_triggers
 from raytrain.monitoring.triggers.state import Decision, Seen
 from raytrain.monitoring.triggers.store import TriggerStore
 from raytrain.runs.records import open_records
-from raytrain.serving.load import Load
 
 JOBS = Path(__file__).parent
 WINDOW = 20
@@ -33,7 +33,7 @@ _SETTLE_S = 1.0 + 2 * FLUSH_S
 """A watch leaves the last second for later."""
 
 
-def show_drift(usual: Load, version: str, since: float, prompts: Sequence[str]) -> None:
+def show_drift(usual: AskingClients, version: str, since: float, prompts: Sequence[str]) -> None:
     """usual: whose answers, those after `since`, are as they should be; prompts: what is asked after that.
 
     Nothing is ordered. Raises EndpointError where the change is not seen."""
@@ -41,8 +41,8 @@ def show_drift(usual: Load, version: str, since: float, prompts: Sequence[str]) 
     time.sleep(_SETTLE_S)
     frozen = freeze(watch, now=time.time(), replace=True, since=since)
     # Unrated: what is held against the next version are answers to what was asked before.
-    with Load(usual.url, usual.model, prompts, failures=usual.failures) as load:
-        load.wait_for(version, WINDOW)
+    with AskingClients(usual.url, usual.model, prompts, failures=usual.failures) as clients:
+        clients.wait_for(version, WINDOW)
     time.sleep(_SETTLE_S)
     with closing(open_records()) as records:
         triggers, now = load_triggers(JOBS / "triggers" / "demo.yaml"), time.time()

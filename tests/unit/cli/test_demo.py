@@ -20,6 +20,7 @@ from guide import ROOT
 from real_model import SMOLLM2
 from transformers import AutoTokenizer
 
+from jobs.asking_clients import AskingClients
 from raytrain.errors import EndpointError
 from raytrain.evaluation.evaluate import EvaluateResult
 from raytrain.evaluation.items import load_items
@@ -28,7 +29,6 @@ from raytrain.models.base import resolve_base_model
 from raytrain.models.section import ModelSection
 from raytrain.pipeline import steps as pipeline
 from raytrain.serving.http.section import RequestLogSection
-from raytrain.serving.load import Load
 from raytrain.storage.location import Location
 
 
@@ -113,7 +113,7 @@ def test_a_watch_sees_that_other_things_are_asked(
     """Thirty answers of before, twenty of after, as the demo has them; what was asked before `since` is neither."""
     watch = importlib.import_module("jobs.demo_watch")
     monkeypatch.setattr(watch, "_SETTLE_S", 0.0)
-    monkeypatch.setattr(watch, "Load", Answered)
+    monkeypatch.setattr(watch, "AskingClients", Answered)
     items = load_items(load_suite(ROOT / "jobs" / "suites" / "tool_calls.yaml")).items
     frame = "<|im_start|>user\n{}<|im_end|>\n"
     asked = [frame.format(one.prompt[-1]["content"]) for one in items]  # type: ignore[index]
@@ -134,7 +134,7 @@ def test_a_watch_sees_that_other_things_are_asked(
     monkeypatch.setattr(Answered, "right", right)
     write_log("old", {f"something else {n}": "no" for n in range(50)}, 900.0)
     write_log("usual", {one: right[one] for one in asked[:30]}, 120.0)
-    usual = Load("http://nowhere", "demo-tool-calls", asked)
+    usual = AskingClients("http://nowhere", "demo-tool-calls", asked)
     since, prompts = time.time() - 300, others if is_changed else asked[20:]
     if is_changed:
         watch.show_drift(usual, "demo-tool-calls@1.0.0", since, prompts)

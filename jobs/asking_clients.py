@@ -29,7 +29,7 @@ class Asked:
 
 
 @dataclass
-class Load:
+class AskingClients:
     """Runs from the `with` to its end. Each client takes the prompts in turn; nothing is asked twice."""
 
     url: str
@@ -45,7 +45,7 @@ class Load:
     failures: list[str] = field(default_factory=list)
     _stopping: threading.Event = field(default_factory=threading.Event)
 
-    def __enter__(self) -> Load:
+    def __enter__(self) -> AskingClients:
         self._threads = [
             threading.Thread(target=self._keep_asking, args=(number,)) for number in range(self.num_clients)
         ]
