@@ -11,9 +11,9 @@ import typer
 
 from raytrain.cli.keys import RingOption, ring_of
 from raytrain.cli.output import JsonOption, emit, report_error, stderr_console
-from raytrain.cli.outputs import check_can_be_made, check_outputs, write_files
 from raytrain.cli.recorded_runs import opened_records, wide
 from raytrain.cli.registry_place import PlaceOption, registry_of
+from raytrain.cli.written_files import check_can_be_made, check_outputs, write_files
 from raytrain.errors import ConfigError, StorageError
 from raytrain.storage.location import translated_errors
 

@@ -121,7 +121,7 @@ def status(
     from raytrain.cli.queued_jobs import one_job
     from raytrain.cli.recorded_runs import wide
     from raytrain.runs.queue import views
-    from raytrain.runs.queue.schedulers import SchedulerRows
+    from raytrain.runs.queue.leases import SchedulerRows
 
     with opened_queue() as store:
         if job is not None:

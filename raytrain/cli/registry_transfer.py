@@ -11,9 +11,9 @@ import typer
 
 from raytrain.cli.keys import RingOption, ring_of
 from raytrain.cli.output import JsonOption, emit
-from raytrain.cli.outputs import ReplaceOption, check_outputs
 from raytrain.cli.recorded_runs import opened_records
 from raytrain.cli.registry_place import PlaceOption, ReferenceArgument, registry_of, released_object
+from raytrain.cli.written_files import ReplaceOption, check_outputs
 
 if TYPE_CHECKING:
     from raytrain.release.keys import KeyRing

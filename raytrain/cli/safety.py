@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from raytrain.cli.output import JsonOption, emit, stderr_console
-from raytrain.cli.outputs import ReplaceOption, check_outputs, write_files
+from raytrain.cli.written_files import ReplaceOption, check_outputs, write_files
 from raytrain.errors import ConfigError, IntegrityError
 
 if TYPE_CHECKING:

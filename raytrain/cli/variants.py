@@ -12,8 +12,8 @@ import typer
 
 from raytrain.cli.code import WeakerOption
 from raytrain.cli.output import JsonOption, emit
-from raytrain.cli.outputs import ReplaceOption, check_outputs, write_files
 from raytrain.cli.variant_rows import choices_of, files_of, read_rows, text_of, texts_of
+from raytrain.cli.written_files import ReplaceOption, check_outputs, write_files
 from raytrain.errors import ConfigError, DataError
 
 if TYPE_CHECKING:

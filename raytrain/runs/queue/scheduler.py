@@ -19,8 +19,8 @@ from raytrain.runs.queue.backend import Backend
 from raytrain.runs.queue.choosing import Choice
 from raytrain.runs.queue.ending import Ended
 from raytrain.runs.queue.job import BackendName, Job, Limits
+from raytrain.runs.queue.leases import SchedulerRows
 from raytrain.runs.queue.presence import missing_here
-from raytrain.runs.queue.schedulers import SchedulerRows
 from raytrain.runs.queue.store import QueueStore
 
 EVERY_S = 2.0

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from raytrain.runs.cost import Line
 from raytrain.runs.queue.job import Job, Limits, Need, Queue
-from raytrain.runs.queue.schedulers import SchedulerRows
+from raytrain.runs.queue.leases import SchedulerRows
 from raytrain.runs.queue.store import QueueStore
 from raytrain.runs.views import as_time, duration, local_time
 

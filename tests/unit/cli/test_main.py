@@ -16,7 +16,7 @@ import yaml
 
 from raytrain.cli import config, main, train
 from raytrain.cli.main import run
-from raytrain.cli.outputs import write_files
+from raytrain.cli.written_files import write_files
 from raytrain.errors import StorageError
 
 pytestmark = pytest.mark.whole

@@ -20,9 +20,9 @@ from raytrain.errors import ClusterError
 from raytrain.runs.queue import ray_jobs
 from raytrain.runs.queue.ending import Ended
 from raytrain.runs.queue.job import Job, Limits, Need
+from raytrain.runs.queue.leases import SchedulerRows
 from raytrain.runs.queue.ray_jobs import RayBackend
 from raytrain.runs.queue.scheduler import Scheduler
-from raytrain.runs.queue.schedulers import SchedulerRows
 from raytrain.runs.queue.store import QueueStore
 from raytrain.runs.records import open_records
 

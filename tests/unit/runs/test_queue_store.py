@@ -15,7 +15,7 @@ from raytrain.errors import ConfigError, RefusedError
 from raytrain.runs.ownership import Owner
 from raytrain.runs.queue.ending import Ended
 from raytrain.runs.queue.job import Job, Limits, Need
-from raytrain.runs.queue.schedulers import SchedulerRows
+from raytrain.runs.queue.leases import SchedulerRows
 from raytrain.runs.queue.store import QueueStore
 from raytrain.runs.records import open_records
 
