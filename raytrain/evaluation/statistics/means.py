@@ -46,6 +46,18 @@ def t_interval(pairs: Pairs, level: float = 0.95) -> Interval:
     return Interval(pairs.gain - reach, pairs.gain + reach, level, method)
 
 
+def sign_test(pairs: Pairs) -> Test:
+    """Two-sided test that gains and losses are equally many, however large; of groups, each counts once.
+
+    Arbuthnot 1710; ties are left out, Dixon & Mood 1946, "The statistical sign test".
+    """
+    sums, _ = pairs.unit_sums()
+    num_gains, num_losses = int((sums > 0).sum()), int((sums < 0).sum())
+    changed = num_gains + num_losses
+    p_value = 1.0 if changed == 0 else float(stats.binomtest(num_gains, changed).pvalue)
+    return Test(p_value, float(num_gains - num_losses), "sign")
+
+
 def wilcoxon(pairs: Pairs) -> Test:
     """Two-sided signed-rank test that differences lie evenly around zero; of groups, each counts once, by its mean.
 

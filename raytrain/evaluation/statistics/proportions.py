@@ -23,12 +23,30 @@ def most_failures(num_items: int, level: float = 0.95) -> float:
     return -math.expm1(math.log1p(-level) / num_items)
 
 
-def mcnemar_mid_p(num_won: int, num_lost: int) -> Test:
-    """Two-sided test that wins and losses are equally likely: the exact test on discordant items less half the chance
-    of what was seen, so that its level is met on average, not from below.
+def cohens_h(before: float, after: float) -> float:
+    """Size of the step from one share to another; 0.2 is small, 0.5 medium, 0.8 large.
 
-    McNemar 1947, "Note on the sampling error of the difference between correlated proportions"; the mid-p is what
-    Fagerland, Lydersen & Laake 2013, BMC Medical Research Methodology 13:91, recommend.
+    Cohen 1988, "Statistical power analysis for the behavioral sciences", chapter 6.
+    """
+    return 2.0 * math.asin(math.sqrt(after)) - 2.0 * math.asin(math.sqrt(before))
+
+
+def mcnemar_exact(num_won: int, num_lost: int) -> Test:
+    """Two-sided test that wins and losses are equally likely: the sign test on discordant items.
+
+    McNemar 1947, "Note on the sampling error of the difference between correlated proportions"; exact form in
+    Fagerland, Lydersen & Laake 2013, BMC Medical Research Methodology 13:91.
+    """
+    if num_won + num_lost == 0:
+        return Test(1.0, 0.0, "McNemar exact")
+    p_value = float(stats.binomtest(num_won, num_won + num_lost).pvalue)
+    return Test(p_value, float(num_won - num_lost), "McNemar exact")
+
+
+def mcnemar_mid_p(num_won: int, num_lost: int) -> Test:
+    """The exact test less half the chance of what was seen, so that its level is met on average, not from below.
+
+    Fagerland, Lydersen & Laake 2013, BMC Medical Research Methodology 13:91, whose recommendation it is.
     """
     num_discordant = num_won + num_lost
     if num_discordant == 0:

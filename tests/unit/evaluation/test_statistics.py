@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 from statsmodels.stats import contingency_tables, multitest, power, proportion, weightstats
+from statsmodels.stats.descriptivestats import sign_test as their_sign_test
 
 from raytrain.errors import ConfigError, DataError
 from raytrain.evaluation.decision.quantity import needs
@@ -28,6 +29,7 @@ from raytrain.evaluation.statistics.gains import (
 from raytrain.evaluation.statistics.means import (
     design_effect,
     paired_t,
+    sign_test,
     standard_error,
     t_interval,
     wilcoxon,
@@ -45,6 +47,8 @@ from raytrain.evaluation.statistics.power import (
     t_power,
 )
 from raytrain.evaluation.statistics.proportions import (
+    cohens_h,
+    mcnemar_exact,
     mcnemar_mid_p,
     most_failures,
     tango_interval,
@@ -81,6 +85,11 @@ def test_wilson_is_statsmodels(right: int, wrong: int, level: float) -> None:
     assert (found.low, found.high) == (pytest.approx(low, abs=1e-9), pytest.approx(high, abs=1e-9))
 
 
+@given(before=st.floats(0, 1), after=st.floats(0, 1))
+def test_cohens_h_is_statsmodels(before: float, after: float) -> None:
+    assert cohens_h(before, after) == pytest.approx(proportion.proportion_effectsize(after, before), abs=1e-9)
+
+
 def test_no_failure_is_an_upper_bound() -> None:
     for num_items in (1, 10, 300, 5000):
         exact = proportion.proportion_confint(0, num_items, alpha=0.1, method="beta")[1]
@@ -89,22 +98,21 @@ def test_no_failure_is_an_upper_bound() -> None:
 
 
 @given(won=counts, lost=counts)
-def test_mid_p_is_the_exact_test_of_statsmodels_less_half_the_chance_of_what_was_seen(
-    won: int, lost: int
-) -> None:
+def test_mcnemar_is_statsmodels(won: int, lost: int) -> None:
     theirs = contingency_tables.mcnemar([[30, won], [lost, 30]], exact=True)
     if won + lost:
-        seen = stats.binom.pmf(won, won + lost, 0.5) * (0.5 if won == lost else 1.0)
-        assert mcnemar_mid_p(won, lost).p_value == pytest.approx(theirs.pvalue - seen, abs=1e-9)
+        assert mcnemar_exact(won, lost).p_value == pytest.approx(theirs.pvalue, abs=1e-9)
+    assert mcnemar_mid_p(won, lost).p_value <= mcnemar_exact(won, lost).p_value
     assert mcnemar_mid_p(won, lost).p_value == pytest.approx(mcnemar_mid_p(lost, won).p_value)
 
 
 @pytest.mark.parametrize(
-    ("won", "lost", "mid"),
-    [(0, 0, 1), (1, 7, 10 / 256), (5, 5, 1 - 126 / 1024), (0, 4, 1 / 16)],
+    ("won", "lost", "exact", "mid"),
+    [(0, 0, 1, 1), (1, 7, 18 / 256, 10 / 256), (5, 5, 1, 1 - 126 / 1024), (0, 4, 2 / 16, 1 / 16)],
 )
-def test_mid_p_by_counting(won: int, lost: int, mid: float) -> None:
+def test_mid_p_by_counting(won: int, lost: int, exact: float, mid: float) -> None:
     """1 against 7: airway hyper-responsiveness before and after transplantation, Fagerland et al. 2013, table 1."""
+    assert mcnemar_exact(won, lost).p_value == pytest.approx(exact, abs=1e-12)
     assert mcnemar_mid_p(won, lost).p_value == pytest.approx(mid, abs=1e-12)
 
 
@@ -155,6 +163,7 @@ def test_means_are_statsmodels(seed: int) -> None:
     low, high = theirs.tconfint_mean()
     interval = t_interval(pairs)
     assert (interval.low, interval.high) == (pytest.approx(low, abs=1e-9), pytest.approx(high, abs=1e-9))
+    assert sign_test(pairs).p_value == pytest.approx(their_sign_test(pairs.differences)[1], abs=1e-9)
     assert wilcoxon(pairs).p_value == pytest.approx(stats.wilcoxon(pairs.differences).pvalue, abs=1e-12)
     margin = 0.25
     p_value, below, _ = theirs.ttost_mean(-margin, margin)
@@ -389,11 +398,12 @@ def test_unanimity_by_counting() -> None:
     )
 
 
-def test_groups_count_once_where_ranks_are_counted() -> None:
+def test_groups_count_once_where_ranks_and_signs_are_counted() -> None:
     baseline, candidate = np.zeros(20), np.zeros(20)
     candidate[:10] = 1.0
     groups = ["one"] * 10 + [f"other{i}" for i in range(10)]
-    assert wilcoxon(pair(baseline, candidate)).p_value < 0.01
+    assert sign_test(pair(baseline, candidate)).p_value < 0.01
+    assert sign_test(pair(baseline, candidate, groups)).p_value == 1.0
     assert wilcoxon(pair(baseline, candidate, groups)).p_value > 0.3
 
 
