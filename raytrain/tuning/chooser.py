@@ -70,7 +70,7 @@ class Chooser:
         try:
             self._recipe.trial_spec(values)
         except PlatformError as error:
-            told = f"{error.what}: {error.why}"
+            told = error.line
             self._memory.tell_pruned(number, told)
             self._note(f"trial {number} is not made: {told}")
             if self._recipe.search.sampler != "grid":  # whose other points are given, and may be allowed

@@ -16,6 +16,7 @@ from raytrain.errors import (
     PlatformError,
     StorageError,
     TrainingError,
+    line_of,
 )
 from raytrain.runs.ownership import Owner
 from raytrain.runs.records import Records, open_records
@@ -67,10 +68,10 @@ def carry_out(task: TrialTask, context: TrialContext, tell: Callable[[dict[str, 
         return _ended(task, context, tell, reached)
     except PlatformError as error:
         ending: Ending = "outage" if _is_outage(error, context.recipe) else "failed"
-        return Ended(ending, f"{error.what}: {error.why}", error.fix, global_step=reached.global_step)
+        return Ended(ending, error.line, error.fix, global_step=reached.global_step)
     except Exception as error:  # noqa: BLE001 - told to the driver, which judges it
         # Ray would only try again what fails again, and tell the driver of it as a traceback.
-        return Ended("failed", f"{type(error).__name__}: {error}")
+        return Ended("failed", line_of(error))
 
 
 def _ended(
@@ -91,7 +92,7 @@ def _ended(
         result = train(spec, run_id=task.run_id, observer=watcher, verbose=context.verbose)
     except DivergedError as error:
         memory.report(math.nan, reached.global_step + 1)
-        return Ended("diverged", f"{error.what}: {error.why}", global_step=reached.global_step)
+        return Ended("diverged", error.line, global_step=reached.global_step)
     if result.state != "succeeded":
         return replace(watcher.ended or Ended("stopped", "asked to stop"), global_step=result.global_step)
     metrics = measured(records, spec, result)
