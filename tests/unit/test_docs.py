@@ -76,7 +76,11 @@ def validate(block: Block) -> None:
     if "search" in document.values:
         tune_recipe(document, default_name="block")
     spec_from_document(document, default_name="block")
-    read_section(document)
+    section = read_section(document)
+    for file in filter(None, (*section.suites, section.contract)):
+        assert (ROOT / file).is_file(), (
+            f"{block}: {file} is not there for a recipe in the folder of this project"
+        )
 
 
 def test_the_guide_has_its_pages_and_every_block_says_what_it_is() -> None:
