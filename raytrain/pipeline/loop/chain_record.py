@@ -61,7 +61,9 @@ def write_record(place: Location, chain: Chain, outcome: Outcome, why: str, reco
         "name": chain.name,
         "window": plan.artifact.manifest.parents.get("window"),
         "production": plan.content["production"],
-        "rows": {name: plan.content[name] for name in ("num_fresh", "num_held_out", "num_old")},
+        "rows": {
+            name: plan.content.get(name, 0) for name in ("num_fresh", "num_held_out", "num_added", "num_old")
+        },
         "version": chain.version,
         "outcome": outcome,
         "why": why,

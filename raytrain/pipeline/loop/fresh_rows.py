@@ -77,7 +77,9 @@ class RowsPlan:
 
     def told(self) -> str:
         one = self.content
-        return f"{one['num_fresh']} fresh rows to learn from, {one['num_held_out']} held out, {one['num_old']} old ones"
+        added = f", {one['num_added']} of new sources" if one.get("num_added") else ""
+        fresh = f"{one['num_fresh']} fresh rows to learn from, {one['num_held_out']} held out"
+        return f"{fresh}{added}, {one['num_old']} old ones"
 
 
 def plan_beside(path: str) -> RowsPlan | None:
@@ -106,14 +108,17 @@ def write_plan(
     before: Learned,
     parents: Mapping[str, str],
     about: Mapping[str, Any],
+    added: Sequence[SourceSection] = (),
 ) -> RowsPlan:
-    """before: whose recipe gets its sources put in place here. about: what it is done for.
+    """before: whose recipe gets its sources put in place here. about: what it is done for. added: sources that it has
+    not learned from, of which every row is taken.
 
-    Raises DataError where there are too few rows, or old ones cannot be read.
+    Raises DataError where there are too few rows, or those of a source cannot be read.
     """
     learned, held_out = split_rows(fresh, section.held_out)
     recipe = before.recipe
-    if len(fresh) < section.least or not learned:
+    num_added = sum(1 for _ in _readable(added))
+    if not num_added and (len(fresh) < section.least or not learned):
         raise DataError(
             f"there are {len(fresh)} rows to learn from, and {section.least} are asked",
             why="rows are what users agreed to and rated, of good quality and not suspicious: "
@@ -132,17 +137,19 @@ def write_plan(
                for number, one in enumerate(before.sources)]  # fmt: skip
         sources, num_old = old, None
         if section.replay is not None:
-            wanted = round(section.replay * len(learned))
+            wanted = round(section.replay * (len(learned) + num_added))
             sources, num_old = _drawn(writer.path, place, old, wanted)
-        data = {**recipe["data"], "sources": [one.model_dump(mode="json") for one in (own, *sources)]}
+        new = [*([own] if learned else []), *added]
+        data = {**recipe["data"], "sources": [one.model_dump(mode="json") for one in (*new, *sources)]}
         if data.get("max_rows") is not None:  # what is fresh comes first, and no old row has to go for it
-            data["max_rows"] += len(learned)
+            data["max_rows"] += len(learned) + num_added
         content = {
             **about,
             "num_fresh": len(learned),
             "num_held_out": len(held_out),
+            "num_added": num_added,
             "num_old": "all" if num_old is None else num_old,
-            "sources": [one.model_dump(mode="json") for one in (*old, own)],
+            "sources": [one.model_dump(mode="json") for one in (*old, *new)],
             "recipe": {**recipe, "data": data},
         }
         text = json.dumps(content, indent=1, sort_keys=True)
@@ -206,9 +213,14 @@ def _old_rows(folder: Path, place: Location, old: Sequence[SourceSection]) -> It
         else one
         for one in old
     ]
-    for which, source in enumerate(open_sources(staged)):
+    return _readable(staged)
+
+
+def _readable(sources: Sequence[SourceSection]) -> Iterator[tuple[int, int, Row]]:
+    """Number of the source, number in it, row; preparing counts and tells those that are none."""
+    for which, source in enumerate(open_sources(list(sources))):
         for number, raw in enumerate(source.rows()):
-            if not isinstance(raw.content, RowFault):  # preparing counts and tells those
+            if not isinstance(raw.content, RowFault):
                 yield which, number, raw.content
 
 

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from pathlib import Path
 
 from raytrain.config.document import Document, apply_overrides
+from raytrain.data.remote import is_remote
+from raytrain.data.section import SourceSection, load_data_recipe
 from raytrain.errors import DataError
 from raytrain.evaluation.items import Suite, load_items
 from raytrain.evaluation.suite import SuiteSection
@@ -53,7 +56,25 @@ def plan_rows(folder: Location, loop: Loop, order: Order, release: Release, reco
         },
     }  # fmt: skip
     learned = Learned(production.spec.to_dict(), production.sources, pool.ready)
-    return fresh_rows.write_plan(folder / "rows", loop.section.rows, rows, learned, parents, about)
+    added = _added_sources(loop, production.sources)
+    return fresh_rows.write_plan(folder / "rows", loop.section.rows, rows, learned, parents, about, added)
+
+
+def _added_sources(loop: Loop, known: Sequence[SourceSection]) -> list[SourceSection]:
+    """Those that the triggers' recipe names, and production has learned nothing from."""
+    if loop.triggers.recipe is None:
+        return []
+    origins = {_origin(one) for one in known}
+    return [
+        one
+        for one in load_data_recipe(Path(loop.triggers.recipe)).data.sources
+        if _origin(one) not in origins
+    ]
+
+
+def _origin(source: SourceSection) -> tuple[object, ...]:
+    path = source.path if source.path is None or is_remote(source.path) else str(Path(source.path).absolute())
+    return path, source.dataset, source.subset, source.split, source.generator
 
 
 def _rows(pool: InteractionPool, loop: Loop, order: Order, earlier: Sequence[RowsPlan]) -> list[Row]:

@@ -38,7 +38,7 @@ class RowsSection(Section):
     replay: Annotated[float, Field(ge=0)] | None = None
     """Old rows for each fresh one, drawn from all that production has learned from; null = all of them."""
     least: Annotated[int, Field(ge=1)] = 20
-    """With fewer fresh rows nothing is trained: the order fails, and says so."""
+    """With fewer fresh rows, and no source that is new, nothing is trained: the order fails, and says so."""
     most: Annotated[int, Field(ge=1)] = 5_000
     """Fresh rows at most, the oldest first; the rest waits for the next time."""
     held_out: Annotated[float, Field(ge=0, lt=1)] = 0.2

@@ -85,6 +85,22 @@ def test_what_agrees_is_good_and_is_no_poison_is_taken_once(log: Path, told: Tol
     assert told("interactions", "list")[1]["counts"]["free"] == 4
 
 
+def test_what_is_logged_without_consent_is_never_learned(tmp_path: Path, told: Told) -> None:
+    """A server that logs every request keeps those of users who said nothing of it, for monitoring alone."""
+    folder = tmp_path / "log"
+    logged = {"folder": str(folder), "feedback": True, "share": 1.0}
+    section = HttpSection(insecure=True, request_log=logged)  # type: ignore[arg-type]
+    with listening(build_app(ToldBackend(pieces=["It is", " nine."]), section)) as url:
+        say(url, ask(url, "What is four and five?", "ann"), rating="up")
+        say(url, ask(url, "Nobody may learn this.", "cat", store=None), rating="up")
+        say(url, ask(url, "Nor this.", "cat", store=None), correction="No.")
+    done = told("interactions", "collect", "--log", folder)[1]
+    assert (done["num_answers"], done["num_new"]) == (3, 1)
+    assert done["left_out"] == {"no consent": 2}
+    (row,) = told("interactions", "list")[1]["rows"]
+    assert row["prompt"][0]["content"] == "What is four and five?"
+
+
 def test_what_a_detector_failed_on_is_no_row(log: Path, told: Told, monkeypatch: pytest.MonkeyPatch) -> None:
     def failing(text: str) -> list[Any]:
         raise ValueError(text)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import yaml
 from loops import NAME, Site, make_site, pooled
 
 from raytrain.config.document import Document
@@ -12,6 +15,7 @@ from raytrain.data.section import SourceSection
 from raytrain.errors import DataError, RefusedError
 from raytrain.monitoring.learning.pool import InteractionPool
 from raytrain.monitoring.triggers.observing import Seen
+from raytrain.monitoring.triggers.section import TriggersSection
 from raytrain.monitoring.triggers.state import Outcome, Window
 from raytrain.monitoring.triggers.store import TriggerStore
 from raytrain.pipeline.loop import planning
@@ -134,3 +138,23 @@ def test_what_was_forgotten_meanwhile_is_taken_along_by_nobody(site: Site) -> No
     come(site, 5, 9)
     assert num_waiting(site.loop, site.release, site.records) == 0
     assert numbers(planned(site, order(site, 2))) == [5, 6, 7, 8]
+
+
+def test_what_the_triggers_recipe_names_and_production_never_saw_is_learned_from(
+    site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)  # where production was trained, of rows.jsonl
+    rows = {"rows": {"question": "q", "answer": "a"}, "more": {"question": "new", "answer": "b"}}
+    for name, row in rows.items():
+        (tmp_path / f"{name}.jsonl").write_text(json.dumps(row) + "\n")
+    recipe = tmp_path / "recipe.yaml"
+    names = [str(tmp_path / f"{name}.jsonl") for name in rows]
+    recipe.write_text(yaml.safe_dump({"model": {"base_model": "m"}, "data": {"sources": names}}))
+    when = {"any": [{"new_source": True}, {"new_rows": {"at_least": 3}}]}
+    values = {"triggers": "grow", "recipe": str(recipe), "when": when, "cooldown_hours": 0}
+    loop = replace(site.loop, triggers=TriggersSection.model_validate(values))
+    come(site, 0, 4)
+    plan = planned(replace(site, loop=loop), order(site, 1))
+    own, added = (one["path"] for one in plan.recipe["data"]["sources"][:2])
+    assert own.endswith("fresh.jsonl") and added == names[1]
+    assert plan.content["num_added"] == 1

@@ -155,3 +155,22 @@ def test_no_limit_of_rows_keeps_the_fresh_ones_out(tmp_path: Path, old: SourceSe
     plan = planned(tmp_path, RowsSection(held_out=0.0, least=1), fresh(10), old, max_rows=20)
     data = plan.recipe["data"]
     assert data["max_rows"] == 30 and data["sources"][0]["path"].endswith("fresh.jsonl")
+
+
+def test_a_new_source_is_learned_whole_once_and_belongs_to_the_old_ones_then(
+    tmp_path: Path, old: SourceSection
+) -> None:
+    file = tmp_path / "new.jsonl"
+    file.write_text("".join(json.dumps({"question": f"n{n}", "answer": f"b{n}"}) + "\n" for n in range(8)))
+    added = SourceSection(path=str(file))
+    recipe = {"name": "n", "data": {"sources": [old.model_dump(mode="json")], "max_rows": 20}}
+    place, learned = Location(str(tmp_path / "grow-000001" / "rows")), Learned(recipe, [old])
+    section = RowsSection(replay=2.0, least=10)
+    plan = write_plan(place, section, [], learned, {}, {"order": "grow-000001"}, [added])
+    first, replay = plan.recipe["data"]["sources"]
+    assert (first["path"], len(texts_of(replay))) == (str(file), 16), "no file of fresh rows: there are none"
+    assert plan.content["num_added"] == 8 and plan.recipe["data"]["max_rows"] == 28
+    assert plan.told() == "0 fresh rows to learn from, 0 held out, 8 of new sources, 16 old ones"
+    assert [one["path"] for one in plan.content["sources"]] == [old.path, str(file)]
+    with pytest.raises(DataError, match="10 are asked"):
+        write_plan(Location(str(tmp_path / "again" / "rows")), section, [], learned, {}, {"order": "again"})
