@@ -26,13 +26,7 @@ from raytrain.data.section import PREPARED_FIELDS, DataSection, SourceSection
 from raytrain.data.sources import Source, open_sources
 from raytrain.data.statistics import collect_statistics, sample_pairs
 from raytrain.errors import DataError, IntegrityError
-from raytrain.storage.artifact import (
-    Artifact,
-    ArtifactWriter,
-    delete_artifact,
-    open_artifact,
-    remove_stale_staging,
-)
+from raytrain.storage.artifact import Artifact, ArtifactWriter, delete_artifact, open_artifact
 from raytrain.storage.location import Location, translated_errors
 from raytrain.storage.manifest import MANIFEST_NAME, digest_of
 from raytrain.storage.provenance import collect_provenance
@@ -72,7 +66,6 @@ def prepare_dataset(
     cached = _find_cached(destination, tell)
     if cached is not None:
         return cached
-    remove_stale_staging(destination.parent)
     with ArtifactWriter(destination, kind="dataset") as writer:
         statistics = _build(section, sources, writer.path, storage, key, tell)
         with translated_errors(destination, "write"):

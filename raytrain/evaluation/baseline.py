@@ -22,7 +22,7 @@ from raytrain.evaluation.results import (
 )
 from raytrain.evaluation.suite import SuiteSection, load_suite
 from raytrain.models.inference import find_for_inference
-from raytrain.storage.artifact import Artifact
+from raytrain.storage.artifact import Artifact, artifacts_in
 from raytrain.storage.location import Location, translated_errors
 from raytrain.storage.manifest import (
     MANIFEST_NAME,
@@ -272,9 +272,9 @@ def find_baseline(storage: Location, name: str) -> Location | None:
 
 def baseline_names(storage: Location) -> list[str]:
     """Of all baselines there, in order."""
-    found = (storage / "baselines").children()
+    found = artifacts_in(storage / "baselines")
     of_timings = {timings_place(one) for one in found}
-    return [one.name for one in found if one not in of_timings and not one.name.startswith(".")]
+    return [one.name for one in found if one not in of_timings]
 
 
 def _names_a_folder(name: str) -> bool:

@@ -6,8 +6,11 @@ one rename (on an object store: the manifest is uploaded last). What a manifest 
 
 from __future__ import annotations
 
+import hashlib
 import os
+import re
 import shutil
+import socket
 import tempfile
 import uuid
 from collections.abc import Mapping
@@ -34,6 +37,9 @@ from raytrain.storage.manifest import (
 )
 
 _STAGING_PREFIX = ".staging-"
+_STAGING_NAME = re.compile(r"\.staging-.*-(?P<machine>[0-9a-f]{8})-(?P<pid>\d+)-[0-9a-f]{8}", re.DOTALL)
+_OWN_STAGING: set[str] = set()
+"""Of writers in this process: a process that was killed may have had its id, as in a container that was restarted."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +78,8 @@ class ArtifactWriter:
             if destination.is_local:
                 # The staging folder lies beside the destination: a rename is atomic on one file system only.
                 destination.path.parent.mkdir(parents=True, exist_ok=True)
+                remove_stale_staging(destination.parent)
+                _OWN_STAGING.add(staging_name)
                 self.path = destination.path.parent / staging_name
                 self.path.mkdir()
             else:
@@ -84,6 +92,7 @@ class ArtifactWriter:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         shutil.rmtree(self.path, ignore_errors=True)
+        _OWN_STAGING.discard(self.path.name)
         if isinstance(error, OSError) and not isinstance(error, StorageError):
             with translated_errors(self.destination, "write"):
                 raise error
@@ -142,11 +151,13 @@ class ArtifactWriter:
         aside = None
         if target.exists():
             aside = target.with_name(_staging_name(f"old-{target.name}"))
+            _OWN_STAGING.add(aside.name)
             target.rename(aside)
         self.path.rename(target)
         sync_folder(target.parent)
         if aside is not None:
             shutil.rmtree(aside, ignore_errors=True)
+            _OWN_STAGING.discard(aside.name)
 
     def _commit_by_upload(self) -> None:
         manifest_path = self.path / MANIFEST_NAME
@@ -160,8 +171,13 @@ class ArtifactWriter:
 
 
 def _staging_name(name: str) -> str:
-    """Names the process that writes, so that `remove_stale_staging` can tell whether it lives."""
-    return f"{_STAGING_PREFIX}{name}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+    """Names the machine and the process that writes, so that `remove_stale_staging` can tell whether it lives."""
+    return f"{_STAGING_PREFIX}{name}-{_this_machine()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+
+
+@cache
+def _this_machine() -> str:
+    return hashlib.sha256(socket.gethostname().encode()).hexdigest()[:8]
 
 
 @cache
@@ -261,18 +277,32 @@ def delete_artifact(location: Location) -> None:
     location.delete()
 
 
-def remove_stale_staging(folder: Location) -> list[str]:
-    """Drop what killed writers on this machine left in `folder`; returns the names that were dropped.
+def artifacts_in(folder: Location) -> list[Location]:
+    """Places of the artifacts that lie directly in a folder, by name. What is being written beside them, or was left
+    by a writer that was killed before its rename, is none, however whole it looks."""
+    return [one for one in folder.children() if not is_staging(one) and (one / MANIFEST_NAME).exists()]
 
-    A staging folder names the process that writes it; one whose process lives is left alone.
+
+def is_staging(place: Location) -> bool:
+    """Whether a writer's folder, which is no artifact yet."""
+    return place.name.startswith(_STAGING_PREFIX)
+
+
+def remove_stale_staging(folder: Location) -> list[str]:
+    """Drop what killed writers on this machine left in `folder`; returns the names that were dropped. Every writer
+    does so before it begins.
+
+    A staging folder names the machine and the process that writes it; one whose process lives is left alone, and so is
+    one of another machine, on a disk that several share.
     """
     dropped = []
     for child in folder.children() if folder.is_local else []:
-        if not child.name.startswith(_STAGING_PREFIX):
+        its = _STAGING_NAME.fullmatch(child.name)
+        if its is None or its["machine"] != _this_machine():
             continue
-        writer_pid = child.name.rsplit("-", 2)[-2]
-        if writer_pid.isdigit() and int(writer_pid) != os.getpid() and psutil.pid_exists(int(writer_pid)):
-            continue
-        shutil.rmtree(child.path, ignore_errors=True)
-        dropped.append(child.name)
+        pid = int(its["pid"])
+        lives = child.name in _OWN_STAGING if pid == os.getpid() else psutil.pid_exists(pid)
+        if not lives:
+            shutil.rmtree(child.path, ignore_errors=True)
+            dropped.append(child.name)
     return dropped

@@ -12,7 +12,7 @@ from typing import Any
 
 from raytrain.errors import DataError
 from raytrain.release.golden import GOLDEN_KIND
-from raytrain.storage.artifact import open_artifact
+from raytrain.storage.artifact import is_staging, open_artifact
 from raytrain.storage.location import Location
 
 
@@ -72,6 +72,8 @@ def read_golden_reports(folder: Location, baseline: str) -> tuple[list[GoldenRep
     """
     found, notes = [], []
     for place in folder.children():
+        if is_staging(place):
+            continue
         try:
             artifact = open_artifact(place, kind=GOLDEN_KIND)
             told = json.loads((artifact.path / "report.json").read_text(encoding="utf-8"))

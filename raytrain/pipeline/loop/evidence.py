@@ -31,7 +31,7 @@ from raytrain.release.golden import (
     golden_place,
     write_golden_report,
 )
-from raytrain.storage.artifact import Artifact, open_artifact
+from raytrain.storage.artifact import Artifact, artifacts_in, open_artifact
 from raytrain.storage.location import Location
 from raytrain.storage.manifest import MANIFEST_NAME, digest_of, read_manifest, short_digest
 from raytrain.training.checks.pipeline import find_report
@@ -128,8 +128,8 @@ def _golden_set(storage: Location, digest: str | None) -> Location:
             why=f"no baseline lies at {place}",
             fix=f"freeze one: raytrain baseline freeze MODEL --suite SUITE --name {_GOLDEN}",
         )
-    for one in (storage / "baselines").children():
-        if (one / MANIFEST_NAME).exists() and read_manifest(one).digest == digest:
+    for one in artifacts_in(storage / "baselines"):
+        if read_manifest(one).digest == digest:
             return one
     raise DataError(
         f"the golden set {digest} is not at hand",

@@ -22,7 +22,7 @@ from raytrain.release.bundle.subject import Subject
 from raytrain.release.inventory.writing import write_inventory
 from raytrain.release.scans.scan import scan
 from raytrain.release.signing import SIGNATURE_SUFFIX
-from raytrain.storage.artifact import Artifact, ArtifactWriter, remove_stale_staging
+from raytrain.storage.artifact import Artifact, ArtifactWriter
 from raytrain.storage.location import Location
 from raytrain.storage.manifest import MANIFEST_NAME, short_digest
 from raytrain.storage.named_places import place_for_artifact
@@ -59,7 +59,6 @@ def export(subject: Subject, wanted: ExportRequest, tell: Callable[[str], None])
     """
     forms = find_formats(wanted.formats, subject)
     _check_destination(wanted.destination, wanted.replace)
-    remove_stale_staging(wanted.destination.parent)
     lineage = find_lineage(subject, wanted.evaluations)
     names = tuple(form.name for form in forms)
     section = wanted.settings.export_check

@@ -19,7 +19,7 @@ from raytrain.release.gate.rules import Reading, Stray
 from raytrain.release.keys import KeyRing
 from raytrain.release.signing import signature_place, verify
 from raytrain.runs.records import Records
-from raytrain.storage.artifact import Artifact, open_artifact
+from raytrain.storage.artifact import Artifact, artifacts_in, open_artifact
 from raytrain.storage.location import Location
 from raytrain.storage.manifest import MANIFEST_NAME, read_manifest
 
@@ -51,14 +51,13 @@ class Shelves:
         return [str(self.arrived(bundle))]
 
     def place_of(self, digest: str) -> Location | None:
-        """Of a baseline in the storage, or where the records say that it lies; None where it is not there."""
-        for place in (self.storage / "baselines").children():
-            if (place / MANIFEST_NAME).exists() and _digest_at(str(place)) == digest:
-                return place
+        """Of a baseline in the storage, or where the records say that it lies; None where it is not there. The same
+        evaluation may have been frozen under several names: one that has a signature comes first."""
+        found = [one for one in artifacts_in(self.storage / "baselines") if _digest_at(str(one)) == digest]
         record = self.records.find_artifact(digest) if self.records else None
-        if record is None or record.uri is None or not (Location(record.uri) / MANIFEST_NAME).exists():
-            return None
-        return Location(record.uri)
+        if record is not None and record.uri is not None and (Location(record.uri) / MANIFEST_NAME).exists():
+            found.append(Location(record.uri))
+        return min(found, key=lambda one: not _has_signature(one), default=None)
 
     def note(self, evidence: Iterable[Artifact]) -> None:
         """Let the records know where this lies: whoever exports the version takes it along from there."""
@@ -88,7 +87,7 @@ def open_evidence(places: Sequence[str], ring: KeyRing) -> list[Found]:
     found = []
     for text in dict.fromkeys(places):
         place = Location.parse(text)
-        inside = [one for one in place.children() if (one / MANIFEST_NAME).exists()] if place.exists() else []
+        inside = artifacts_in(place) if place.exists() else []
         whole = (place / MANIFEST_NAME).exists()
         if not whole and not inside:
             raise ConfigError(
@@ -105,8 +104,12 @@ def open_evidence(places: Sequence[str], ring: KeyRing) -> list[Found]:
     return list(merged.values())
 
 
+def _has_signature(place: Location) -> bool:
+    return place.is_local and signature_place(place.path).is_file()
+
+
 def _opened(place: Location, ring: KeyRing, *, by_name: bool) -> Found:
-    if place.is_local and signature_place(place.path).is_file():
+    if _has_signature(place):
         signed = verify(place.path, ring)
         return Found(signed.artifact, by_name, signed.key.name)
     return Found(open_artifact(place), by_name, None)

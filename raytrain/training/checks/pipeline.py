@@ -14,8 +14,7 @@ from pathlib import Path
 from raytrain.data.prepare import prepare_dataset
 from raytrain.errors import IntegrityError, PlatformError
 from raytrain.models.base import resolve_base_model
-from raytrain.storage.artifact import Artifact, ArtifactWriter, open_artifact
-from raytrain.storage.manifest import MANIFEST_NAME
+from raytrain.storage.artifact import Artifact, ArtifactWriter, artifacts_in, open_artifact
 from raytrain.storage.provenance import collect_provenance
 from raytrain.training.checks import resume
 from raytrain.training.checks.health import examine
@@ -173,8 +172,8 @@ def find_report(spec: RunSpec) -> Artifact | None:
         "base_model": resolve_base_model(spec.model, storage).digest,
         "dataset": prepare_dataset(spec.data, storage).digest,
     }
-    for place in sorted((storage / "checks").children(), key=lambda one: one.name, reverse=True):
-        if not place.name.startswith(f"{spec.run_id}-") or not (place / MANIFEST_NAME).exists():
+    for place in reversed(artifacts_in(storage / "checks")):
+        if not place.name.startswith(f"{spec.run_id}-"):
             continue
         artifact = open_artifact(place, kind=REPORT_KIND)
         if dict(artifact.manifest.parents) != parents:

@@ -49,7 +49,8 @@ def test_since_when_and_under_which_digest(
     won = [*lost(3, 5)[:39], 1.0]
     for day, scores in enumerate([BEFORE, lost(3, 7), lost(3), lost(5), won]):
         check(tmp_path, frozen, day, scores, monkeypatch)
-    (tmp_path / "reports" / "half").mkdir()
+    for name in ("half", ".staging-other"):
+        (tmp_path / "reports" / name).mkdir()
     reports, notes = read_golden_reports(Location(str(tmp_path / "reports")), frozen.artifact.digest)
     assert [one.subject for one in reports] == [f"sha256:v{day}" for day in range(5)], "by time, not by name"
     assert len(notes) == 1 and notes[0].startswith("half is left out")

@@ -80,6 +80,20 @@ def test_a_baseline_that_the_gate_finds_itself_is_asked_for_its_signature(
     assert list(held(desk, only_evaluations)) == [RULE]
 
 
+@pytest.mark.parametrize("other", ["a-second-name", ".staging-frozen-0a1b2c3d-4194305-0a1b2c3d"])
+def test_of_a_baseline_that_lies_there_twice_the_signed_one_counts(
+    desk: Desk, evidence: Evidence, ring: KeyRing, other: str
+) -> None:
+    """Frozen under two names; or left by somebody who was killed as he froze it, which comes first in the folder."""
+    sign_all(evidence.folder, ring, *REPORTS, "candidate")
+    shelf = desk.shelves.storage.path / "baselines"
+    for name in ("frozen", other):
+        shutil.copytree(evidence.folder / "frozen", shelf / name)
+    sign_all(shelf, ring, "frozen")
+    places = tuple(one for one in evidence.places if not one.endswith("/frozen"))
+    assert held(desk, wanted(evidence, team_policy(signed_evidence=True), evidence=places)) == {}
+
+
 def test_of_one_report_in_two_places_what_is_known_of_either_counts(
     desk: Desk, evidence: Evidence, ring: KeyRing, tmp_path: Path
 ) -> None:

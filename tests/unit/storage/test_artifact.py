@@ -14,6 +14,7 @@ from raytrain.errors import ConfigError, IntegrityError, StorageError
 from raytrain.storage.artifact import (
     Artifact,
     ArtifactWriter,
+    artifacts_in,
     copy_artifact,
     delete_artifact,
     open_artifact,
@@ -151,6 +152,70 @@ def test_a_writer_killed_in_the_middle_leaves_the_old_artifact_whole(place: Loca
     dropped = remove_stale_staging(place)
     assert len(dropped) == 1
     assert [child.name for child in place.children()] == ["a"]
+
+
+WRITER_THAT_NEVER_RENAMES = """
+import sys, time
+from raytrain.storage.artifact import ArtifactWriter
+from raytrain.storage.location import Location
+
+def stay(writer):
+    print("sealed", flush=True)
+    time.sleep(60)
+
+ArtifactWriter._commit_by_rename = stay
+with ArtifactWriter(Location(sys.argv[1]), kind="thing") as writer:
+    (writer.path / "x").write_text("1")
+    writer.commit()
+"""
+
+
+def killed_before_its_rename(place: Location) -> str:
+    """Name of what it left, a whole artifact beside its place."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", WRITER_THAT_NEVER_RENAMES, str(place)], stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "sealed\n"
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    (left,) = (one for one in place.parent.children() if one.name.startswith(".staging-"))
+    assert open_artifact(left).kind == "thing"
+    return left.name
+
+
+def test_what_was_left_before_its_rename_is_no_artifact_and_the_next_writer_drops_it(place: Location) -> None:
+    write(place / "a", {"x": "1"})
+    left = killed_before_its_rename(place / "b")
+    (place / "no-artifact").path.mkdir()
+    assert [one.name for one in artifacts_in(place)] == ["a"]
+    write(place / "c", {"x": "1"})
+    assert not (place / left).exists()
+    assert [one.name for one in artifacts_in(place)] == ["a", "c"]
+
+
+def test_what_others_write_is_left_alone(place: Location) -> None:
+    left = killed_before_its_rename(place / "b")
+    machine = left.split("-")[2]
+    elsewhere = left.replace(machine, "0" * 8)
+    (place / left).path.rename((place / elsewhere).path)
+    with (
+        ArtifactWriter(place / "a", kind="thing") as first,
+        ArtifactWriter(place / "c", kind="thing") as second,
+    ):
+        assert first.path.is_dir()
+        first.commit()
+        second.commit()
+    assert [one.name for one in place.children()] == [elsewhere, "a", "c"]
+
+
+def test_another_process_had_our_id(place: Location) -> None:
+    """As after a restart in a container, where the first process is always number 1."""
+    left = killed_before_its_rename(place / "b")
+    *beginning, _, last = left.split("-")
+    (place / left).path.rename((place / "-".join([*beginning, str(os.getpid()), last])).path)
+    assert len(remove_stale_staging(place)) == 1
+    assert place.children() == []
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small tmpfs needs root")
