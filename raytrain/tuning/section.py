@@ -166,7 +166,8 @@ class SearchSection(Section):
     """Trials that fail, are refused or diverge, one after the other before the search ends with their reason. One that
     diverges counts as long as no trial has come to its end; a grid's refused points do not count."""
     warm_start: Annotated[int, Field(ge=0)] = 3
-    """Best earlier runs of the same recipe whose values are tried first, after the recipe's own."""
+    """Earlier runs whose values are tried first, after the recipe's own: the best of the same recipe, then the best of
+    the newest over other rows."""
     probe_steps: Annotated[int, Field(ge=0)] = 3
     """Steps of the short run that the forecast is made from; 0 = no forecast."""
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0

@@ -10,7 +10,7 @@ from loops import Site, make_site, pooled
 from raytrain.config.document import Document
 from raytrain.data.section import SourceSection
 from raytrain.monitoring.learning.pool import InteractionPool
-from raytrain.monitoring.triggers.state import Seen
+from raytrain.monitoring.triggers.state import Outcome, Seen
 from raytrain.monitoring.triggers.store import TriggerStore
 from raytrain.pipeline.loop import planning
 from raytrain.pipeline.loop.opening import retrainings_of
@@ -33,8 +33,14 @@ SEARCH = {
 }  # fmt: skip
 
 
-def searched(site: Site, number: int, production: RunSpec, monkeypatch: pytest.MonkeyPatch) -> TuneRecipe:
-    """By the order of that number, over rows that came since."""
+def searched(
+    site: Site,
+    number: int,
+    production: RunSpec,
+    monkeypatch: pytest.MonkeyPatch,
+    outcome: Outcome = "succeeded",
+) -> TuneRecipe:
+    """By the order of that number, over rows that came since; what came of it."""
     InteractionPool(site.records.engine).add(pooled(10 * number, 10 * number + 4))
     sources = (SourceSection(path="rows.jsonl"),)
     found = Production(Version(1, number, 0), f"sha256:{number}", f"model-{number}", production, sources)
@@ -45,31 +51,59 @@ def searched(site: Site, number: int, production: RunSpec, monkeypatch: pytest.M
     site.records.create_run(order.id, kind="retrain", name="small", config={})
     plan = plan_rows(retrainings_of(site.release) / order.id, site.loop, order, site.release, site.records)
     search = recipe_of(site.loop, plan).search
-    store.settle(site.loop.triggers, order.id, "succeeded", "it ended")
+    store.settle(site.loop.triggers, order.id, outcome, "it ended")
     assert search is not None
     return search
 
 
-def first_trial(search: TuneRecipe, records: Records) -> float:
+def first_trials(search: TuneRecipe, records: Records, num: int = 1) -> list[float]:
     memory = StudyMemory(search, search.run_id)
     warm_start(memory, records)
-    task = Chooser(memory, print).next()
-    assert isinstance(task, TrialTask)
-    return float(task.values[RATE])
+    chooser = Chooser(memory, print)
+    tasks = [chooser.next() for _ in range(num)]
+    return [float(one.values[RATE]) for one in tasks if isinstance(one, TrialTask)]
 
 
-def test_the_second_search_begins_with_the_best_of_the_first(
-    tmp_path: Path, records: Records, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    site = make_site(tmp_path, records, rows={"least": 3, "held_out": 0.0}, search=SEARCH)
+def trained(search: TuneRecipe, number: int, rate: float, loss: float, records: Records) -> None:
+    """A trial of it has come to its end."""
+    spec = search.trial_spec({RATE: rate})
+    run_id = f"{search.run_id}-{number:04d}"
+    records.create_run(run_id, kind="train", name=spec.name, config=spec.to_dict())
+    records.add_metrics(run_id, [(10, 0.0, {"eval/loss": loss})])
+    records.set_state(run_id, "succeeded")
+
+
+@pytest.fixture
+def production() -> RunSpec:
     content = {
         "name": "n", "model": {"base_model": "models/tiny"}, "data": {"sources": ["rows.jsonl"]},
         "train": {"learning_rate": 0.002},
     }  # fmt: skip
-    production = spec_from_document(Document(content), default_name="n")
+    return spec_from_document(Document(content), default_name="n")
+
+
+@pytest.fixture
+def site(tmp_path: Path, records: Records) -> Site:
+    return make_site(tmp_path, records, rows={"least": 3, "held_out": 0.0}, search=SEARCH)
+
+
+def test_the_second_search_begins_with_the_best_of_the_first(
+    site: Site, production: RunSpec, records: Records, monkeypatch: pytest.MonkeyPatch
+) -> None:
     first = searched(site, 1, production, monkeypatch)
-    assert first_trial(first, records) == pytest.approx(0.002), "production's own"
+    assert first_trials(first, records) == pytest.approx([0.002]), "production's own"
     best = first.trial_spec({RATE: 0.037})  # is promoted, as 1.2.0
     second = searched(site, 2, best, monkeypatch)
     assert second.run_id != first.run_id, "over other rows it is another study"
-    assert first_trial(second, records) == pytest.approx(0.037)
+    assert first_trials(second, records) == pytest.approx([0.037])
+
+
+def test_after_no_gain_the_best_of_the_first_comes_after_productions_own(
+    site: Site, production: RunSpec, records: Records, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = searched(site, 1, production, monkeypatch, outcome="no_gain")
+    for number, (rate, loss) in enumerate([(0.002, 0.5), (0.011, 0.3), (0.09, 0.7)]):
+        trained(first, number, rate, loss, records)
+    second = searched(site, 2, production, monkeypatch)
+    assert second.run_id != first.run_id
+    assert first_trials(second, records, num=2) == pytest.approx([0.002, 0.011])
