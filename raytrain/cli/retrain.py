@@ -50,7 +50,7 @@ def retrain(
     from raytrain.monitoring.triggers.store import TriggerStore
     from raytrain.pipeline.loop.carrying_out import AwaitsApprovalError
     from raytrain.pipeline.loop.opening import release_of
-    from raytrain.pipeline.loop.planning import given_up
+    from raytrain.pipeline.loop.retraining import given_up
     from raytrain.pipeline.loop.retraining import retrain as carry_out
     from raytrain.pipeline.loop.section import load_loop
     from raytrain.pipeline.loop.telling import ended_badly, ended_well

@@ -122,7 +122,8 @@ class RuleSection(Section):
     manual: bool | None = None
     """Somebody asked for it: `raytrain triggers request`."""
     canary_loss: bool | None = None
-    """A candidate that no order of these triggers had made lost to production in a trial: somebody says so."""
+    """A candidate that no order of these triggers had made lost to production in a trial: a loop sees that in the
+    trials' log, else somebody says so."""
     for_windows: Annotated[int, Field(ge=1, le=1000)] = 1
     """So many windows in a row; of `drift`, `drop`, `any` and `all`."""
 

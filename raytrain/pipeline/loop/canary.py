@@ -6,14 +6,19 @@ import time as clock
 from collections.abc import Callable
 
 from raytrain.errors import DataError, RefusedError
+from raytrain.monitoring.triggers.store import TriggerStore
+from raytrain.pipeline.loop.chain_record import candidate_of
 from raytrain.pipeline.loop.fresh_rows import RowsPlan
 from raytrain.pipeline.loop.section import Loop
 from raytrain.pipeline.steps import Release
+from raytrain.release.registry.state import PRODUCTION
 from raytrain.release.registry.versions import Version
+from raytrain.runs.records import Records
 from raytrain.serving.trials.comparison import OnlineComparison, compare_online
-from raytrain.serving.trials.rows import read_kept
+from raytrain.serving.trials.rows import Kept, read_kept
 
 _STAGING = "staging"
+ARMS = ("production", "candidate")
 
 
 def wait_for_trial(
@@ -56,6 +61,36 @@ def wait_for_trial(
         clock.sleep(section.every_s)
 
 
+def lost_trial(loop: Loop, release: Release, records: Records, now: float) -> str | None:
+    """The candidate, of whichever trial in the log was the last, that is surely worse than what is in production: an
+    order's own by the order's id, which orders nothing, and another by its version. None where there is none, or the
+    order still decides on it."""
+    try:
+        kept = read_kept(loop.log, release.name)
+    except DataError:
+        return None
+    production, candidate = _sides(kept)
+    state = release.desk.registry.state(release.name)
+    digests = {version: one.digest for version, one in state.versions.items()}
+    in_production = state.aliases.get(PRODUCTION)
+    if kept.mode != "shadow" or in_production is None or digests[in_production] != production:
+        return None
+    found = compare_online(kept, (), loop.policy.contract.overall, now)
+    if not found.is_complete or not found.is_worse:
+        return None
+    version = next((str(one) for one, digest in digests.items() if digest == candidate), str(candidate))
+    for one in TriggerStore(records.engine).orders(loop.triggers.triggers, limit=100):
+        if candidate_of(one.order.id, records) == version:
+            return None if one.is_open else one.order.id
+    return f"{release.name}@{version}"
+
+
+def _sides(kept: Kept) -> tuple[str | None, str | None]:
+    """Digests of what was in production and of the candidate."""
+    first = {arm: next((one["digest"] for one in kept.rows if one["arm"] == arm), None) for arm in ARMS}
+    return first["production"], first["candidate"]
+
+
 def _refuse_retaken(release: Release, version: Version) -> None:
     now = release.desk.registry.state(release.name).aliases.get(_STAGING)
     if now != version:
@@ -74,13 +109,9 @@ def _compared(
         kept = read_kept(loop.log, name)
     except DataError as error:
         return None, error.why
-    compared = tuple(
-        next((one["digest"] for one in kept.rows if one["arm"] == arm), None)
-        for arm in ("production", "candidate")
-    )
     if kept.mode != "shadow":
         return None, "the trial is a canary, of which nothing can be said with certainty: take mode: shadow"
-    if compared != digests:
+    if _sides(kept) != digests:
         return None, "the newest rows are of other versions"
     found = compare_online(kept, (), loop.policy.contract.overall, now)  # of shadows nobody sees an answer
     return found, "" if found.waits_until is None else "an ingress may still write some of before the last"

@@ -17,7 +17,7 @@ from raytrain.monitoring.triggers.state import Outcome
 from raytrain.monitoring.triggers.store import Ordered
 from raytrain.pipeline.loop import evidence, fresh_rows
 from raytrain.pipeline.loop.canary import wait_for_trial
-from raytrain.pipeline.loop.chain_record import Chain, recalled
+from raytrain.pipeline.loop.chain_record import Chain, note_candidate, note_step, recalled
 from raytrain.pipeline.loop.fresh_rows import RowsPlan
 from raytrain.pipeline.loop.opening import retrainings_of
 from raytrain.pipeline.loop.planning import plan_rows, recipe_of
@@ -85,9 +85,12 @@ class Carrying:
             recipe = recipe_of(self.loop, plan)
             made = self._made(plan, recipe)
             version, decision = self._released(recipe, made)
+            note_candidate(self.ordered.order.id, version, self.records)
             there = self._was_promoted(version)
             if there is not None:  # by a call that was killed afterwards: what came of it since is not undone
-                self.chain.steps += recalled(self.ordered.order.id, self.records)
+                gone_through = {one.name for one in self.chain.steps} | {PRODUCTION}
+                earlier = recalled(self.ordered.order.id, self.records)
+                self.chain.steps += [one for one in earlier if one.name not in gone_through]
                 self._done(StepResult(PRODUCTION, there, True))
             else:
                 self._let_in(plan, recipe, made, version, decision)
@@ -268,8 +271,7 @@ class Carrying:
 
     def _done(self, step: StepResult) -> None:
         self.chain.steps.append(step)
-        known = " (known)" * step.was_known
-        self.records.add_event(self.ordered.order.id, "note", f"{step.name}: {step.told}{known}")
+        note_step(self.ordered.order.id, step, self.records)
         self.view.done(step)
 
 

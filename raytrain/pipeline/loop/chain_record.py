@@ -9,7 +9,9 @@ from typing import Any
 
 from raytrain.monitoring.triggers.state import Order, Outcome
 from raytrain.pipeline.loop.fresh_rows import RowsPlan
+from raytrain.pipeline.loop.planning import window_report
 from raytrain.pipeline.recipe import StepResult
+from raytrain.release.registry.versions import Version
 from raytrain.runs.cost import Line, total
 from raytrain.runs.records import Records
 from raytrain.runs.spent import spent
@@ -19,6 +21,9 @@ from raytrain.storage.provenance import collect_provenance
 
 KIND = "retraining"
 RECORD_FILE = "record.json"
+CANDIDATE = "candidate"
+"""Event of an order's run: what it has released."""
+_AFTER_REPORTS = ("staging", "canary", "production")
 
 
 @dataclass
@@ -30,40 +35,61 @@ class Chain:
     name: str
     """That is released."""
     began_at: float
-    """Of this call: who goes on after a kill begins anew."""
+    """Of this call: who goes on after a kill begins anew. Of an order that failed, of the first one."""
     steps: list[StepResult] = field(default_factory=list)
     plan: RowsPlan | None = None
     version: str | None = None
 
 
+def note_step(order_id: str, step: StepResult, records: Records) -> None:
+    """In the order's run, where `recalled` finds it."""
+    known = " (known)" * step.was_known
+    records.add_event(order_id, "note", f"{step.name}: {step.told}{known}", {"step": asdict(step)})
+
+
 def recalled(order_id: str, records: Records) -> list[StepResult]:
-    """What an earlier call went through between release and production."""
+    """What earlier calls went through, each step as it was told last; before the gate the reports that it was shown."""
+    told: dict[str, StepResult] = {}
+    for event in records.events(order_id):
+        if (step := event.data.get("step")) is not None:
+            told[step["name"]] = StepResult(**{**step, "run_ids": tuple(step["run_ids"]), "was_known": True})
     reports = [
         StepResult(use.kind, "by an earlier call", True, use.uri, use.digest)
         for use in records.artifacts(order_id)
         if use.direction == "written" and use.role == use.kind
     ]
-    notes = [one.message for one in records.events(order_id) if one.kind == "note"]
-    told = {name: [one for one in notes if one.startswith(f"{name}: ")] for name in ("staging", "canary")}
-    return reports + [
-        StepResult(name, found[-1].partition(": ")[2], True) for name, found in told.items() if found
-    ]
+    before = [one for name, one in told.items() if name not in _AFTER_REPORTS]
+    return [*before, *reports, *(told[name] for name in _AFTER_REPORTS if name in told)]
+
+
+def note_candidate(order_id: str, version: Version, records: Records) -> None:
+    """What the order has released."""
+    records.add_event(order_id, CANDIDATE, f"{version} is its candidate", {"version": str(version)})
+
+
+def candidate_of(order_id: str, records: Records) -> str | None:
+    """The version that the order has released; None where it has not come so far."""
+    found = [one.data["version"] for one in records.events(order_id) if one.kind == CANDIDATE]
+    return str(found[-1]) if found else None
 
 
 def write_record(place: Location, chain: Chain, outcome: Outcome, why: str, records: Records) -> Artifact:
     """record.json and record.md, over every artifact of the chain. Replaces what a call left that was killed."""
-    assert chain.plan is not None, "rows come first"
-    plan = chain.plan
+    plan = {} if chain.plan is None else chain.plan.content
+    parents = _digests(chain) | ({} if chain.plan is None else {"rows": chain.plan.artifact.digest})
+    window = (
+        window_report(records, chain.order)
+        if chain.plan is None
+        else chain.plan.artifact.manifest.parents.get("window")
+    )
     cost = cost_of(chain, records)
     content: dict[str, Any] = {
         "order": {**asdict(chain.order), "reasons": list(chain.order.reasons)},
         "loop": chain.loop,
         "name": chain.name,
-        "window": plan.artifact.manifest.parents.get("window"),
-        "production": plan.content["production"],
-        "rows": {
-            name: plan.content.get(name, 0) for name in ("num_fresh", "num_held_out", "num_added", "num_old")
-        },
+        "window": window,
+        "production": plan.get("production"),
+        "rows": {name: plan.get(name, 0) for name in ("num_fresh", "num_held_out", "num_added", "num_old")},
         "version": chain.version,
         "outcome": outcome,
         "why": why,
@@ -72,7 +98,6 @@ def write_record(place: Location, chain: Chain, outcome: Outcome, why: str, reco
         "began_at": chain.began_at,
         "ended_at": clock.time(),
     }
-    parents = {"rows": plan.artifact.digest, **_digests(chain)}
     with ArtifactWriter(place, kind=KIND, parents=parents) as writer:
         text = json.dumps(content, indent=1, sort_keys=True)
         (writer.path / RECORD_FILE).write_text(text + "\n", encoding="utf-8")
@@ -94,7 +119,7 @@ def cost_of(chain: Chain, records: Records) -> Line:
 
 def as_markdown(content: dict[str, Any], cost: Line) -> str:
     """For people."""
-    order = content["order"]
+    order, production = content["order"], content["production"]
     lines = [
         f"# {order['id']}: {content['outcome'].replace('_', ' ')}",
         "",
@@ -107,7 +132,9 @@ def as_markdown(content: dict[str, Any], cost: Line) -> str:
         f"Window {order['window']} of {order['series']}, report {content['window']}."
         if content["window"]
         else "",
-        f"Before it, {content['name']}@{content['production']['version']} was in production.",
+        f"Before it, {content['name']}@{production['version']} was in production."
+        if production
+        else "It has written down no rows.",
         "",
         "| step | what | digest |",
         "|---|---|---|",

@@ -106,13 +106,6 @@ def num_waiting(loop: Loop, release: Release, records: Records) -> int:
     )
 
 
-def given_up(loop: Loop, order_id: str, why: str, release: Release, records: Records) -> None:
-    """An order has failed for good. What it had not written down yet is free for the next."""
-    if fresh_rows.open_plan(retrainings_of(release) / order_id / "rows") is None:
-        InteractionPool(records.engine).release(order_id)
-    TriggerStore(records.engine).settle(loop.triggers, order_id, "failed", why)
-
-
 def _came_to_nothing(loop: Loop, records: Records) -> list[Ordered]:
     """Orders since the last that succeeded, the newest first."""
     orders = TriggerStore(records.engine).orders(loop.triggers.triggers, limit=1_000)

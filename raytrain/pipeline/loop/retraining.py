@@ -9,10 +9,14 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 
-from raytrain.monitoring.triggers.state import Outcome
+from raytrain.errors import ConfigError, PlatformError
+from raytrain.monitoring.learning.pool import InteractionPool
+from raytrain.monitoring.triggers.state import Order, Outcome
 from raytrain.monitoring.triggers.store import Ordered, TriggerStore
+from raytrain.pipeline.loop import fresh_rows
 from raytrain.pipeline.loop.carrying_out import Carrying, RetrainView
-from raytrain.pipeline.loop.chain_record import RECORD_FILE, write_record
+from raytrain.pipeline.loop.chain_record import RECORD_FILE, Chain, candidate_of, recalled, write_record
+from raytrain.pipeline.loop.fresh_rows import RowsPlan
 from raytrain.pipeline.loop.opening import retrainings_of
 from raytrain.pipeline.loop.section import Loop
 from raytrain.pipeline.recipe import StepResult
@@ -20,6 +24,7 @@ from raytrain.pipeline.steps import Release, Stopped
 from raytrain.runs.carrying import carried
 from raytrain.runs.records import Records
 from raytrain.storage.artifact import Artifact, open_artifact
+from raytrain.storage.location import Location
 
 KIND = "retrain"
 
@@ -76,3 +81,36 @@ def settled(loop: Loop, order_id: str, release: Release, records: Records) -> Re
         StepResult(**{**one, "run_ids": tuple(one["run_ids"]), "was_known": True}) for one in told["steps"]
     ]
     return Retrained(order_id, told["outcome"], told["why"], steps, told["version"], record)
+
+
+def given_up(loop: Loop, order_id: str, why: str, release: Release, records: Records) -> None:
+    """An order has failed for good: so its record says, and it is settled. Rows that it had not written down yet are
+    free for the next."""
+    folder = retrainings_of(release) / order_id
+    plan = fresh_rows.open_plan(folder / "rows")
+    if plan is None:
+        InteractionPool(records.engine).release(order_id)
+    store = TriggerStore(records.engine)
+    try:
+        _write_failed(loop, store.order(order_id).order, plan, why, folder / "record", records)
+    except PlatformError as error:  # as of a full disk, of which the order may have died
+        why = f"{why}; it has no record: {error.line}"
+    store.settle(loop.triggers, order_id, "failed", why)
+
+
+def _write_failed(
+    loop: Loop, order: Order, plan: RowsPlan | None, why: str, place: Location, records: Records
+) -> None:
+    try:
+        run = records.get_run(order.id)
+    except ConfigError:
+        run = None  # its job has never come so far
+    began_at = order.time if run is None else run.created_at
+    steps = [] if run is None else recalled(order.id, records)
+    chain = Chain(order, loop.section.loop, loop.section.release, began_at, steps, plan)
+    chain.version = None if run is None else candidate_of(order.id, records)
+    record = write_record(place, chain, "failed", why, records)
+    if run is not None:
+        records.add_artifact(
+            order.id, "record", "written", record.kind, record.digest, str(place), record.manifest.parents
+        )

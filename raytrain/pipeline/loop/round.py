@@ -23,11 +23,12 @@ from raytrain.monitoring.triggers.observing import look
 from raytrain.monitoring.triggers.state import Seen
 from raytrain.monitoring.triggers.store import Ordered, TriggerStore
 from raytrain.monitoring.triggers.telling import alerts_of
+from raytrain.pipeline.loop.canary import lost_trial
 from raytrain.pipeline.loop.carrying_out import APPROVAL
 from raytrain.pipeline.loop.guarding import guard
-from raytrain.pipeline.loop.planning import given_up, num_waiting
+from raytrain.pipeline.loop.planning import num_waiting
 from raytrain.pipeline.loop.production import find_production
-from raytrain.pipeline.loop.retraining import settled
+from raytrain.pipeline.loop.retraining import given_up, settled
 from raytrain.pipeline.loop.section import Loop
 from raytrain.pipeline.loop.telling import ended_badly
 from raytrain.pipeline.steps import Release
@@ -172,7 +173,11 @@ class Looker:
     def _decide(self, done: Round, now: float) -> None:
         num_new = InteractionPool(self.records.engine).num_free(self.release.name)
         num_new += num_waiting(self.loop, self.release, self.records)
-        seen = look(self.loop.triggers, self.records, now, Seen(new_rows=num_new))
+        lost = None
+        if "canary_loss" in {one.name for one in self.loop.triggers.when.leaves()}:
+            lost = lost_trial(self.loop, self.release, self.records, now)
+        losses = frozenset(() if lost is None else (lost,))
+        seen = look(self.loop.triggers, self.records, now, Seen(new_rows=num_new, canary_losses=losses))
         decision = TriggerStore(self.records.engine).decide(self.loop.triggers, seen, now)
         for alert in alerts_of(self.loop.triggers, decision, now):
             raise_alert(alert)

@@ -14,13 +14,14 @@ from loops import NAME, POLICY, STAGED, Site, make_site, pooled, written_plan
 from queued import a_job
 from trial_rows import pairs, written
 
-from raytrain.errors import RefusedError
+from raytrain.errors import RefusedError, StorageError
 from raytrain.monitoring.learning.pool import InteractionPool
 from raytrain.monitoring.triggers.section import TriggersSection
 from raytrain.monitoring.triggers.store import Ordered, TriggerStore
 from raytrain.pipeline.loop import retraining
 from raytrain.pipeline.loop.carrying_out import AwaitsApprovalError, Carrying, NoGain
-from raytrain.pipeline.loop.retraining import Retrained, retrain
+from raytrain.pipeline.loop.opening import retrainings_of
+from raytrain.pipeline.loop.retraining import Retrained, given_up, retrain
 from raytrain.pipeline.loop.round import Looker
 from raytrain.pipeline.recipe import StepResult
 from raytrain.release.gate.about import about_bundle
@@ -208,8 +209,31 @@ def test_production_that_moved_meanwhile_is_not_replaced(
     one = ordered(site)
     made_by(monkeypatch, site, lambda: site.promote("1.1.0"))
     monkeypatch.setattr(Carrying, "_was_promoted", lambda *_: None)
-    with pytest.raises(RefusedError, match=r"1\.0\.0 is not in production any more"):
+    with pytest.raises(RefusedError, match=r"1\.0\.0 is not in production any more") as caught:
         carried(site, one)
+    given_up(site.loop, ORDER, caught.value.line, site.release, records)
+    told = json.loads((retrainings_of(site.release) / ORDER / "record" / "record.json").read_bytes())
+    assert (told["outcome"], told["why"], told["version"]) == ("failed", caught.value.line, "1.1.0")
+    assert [(step["name"], step["was_known"]) for step in told["steps"]] == [("rows", True)]
+    assert told["production"]["version"] == "1.0.0" and told["rows"]["num_fresh"] == 4
+    written = {one.role: one.digest for one in records.artifacts(ORDER) if one.direction == "written"}
+    assert written["record"] and TriggerStore(records.engine).order(ORDER).outcome == "failed"
+
+
+def test_an_order_whose_record_cannot_be_written_is_settled_all_the_same(
+    tmp_path: Path, records: Records, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site = make_site(tmp_path, records)
+    ordered(site)
+
+    def full(*_: Any) -> Any:
+        raise StorageError("the disk is full", why="no space is left", fix="free some")
+
+    monkeypatch.setattr(retraining, "write_record", full)
+    given_up(site.loop, ORDER, "it died", site.release, records)
+    settled = TriggerStore(records.engine).order(ORDER)
+    assert settled.outcome == "failed" and settled.why is not None
+    assert settled.why.startswith("it died; it has no record: the disk is full")
 
 
 def test_a_user_who_is_forgotten_during_the_training_keeps_it_out_of_production(

@@ -21,8 +21,9 @@ from raytrain.monitoring.triggers.store import TriggerStore
 from raytrain.pipeline.loop import planning
 from raytrain.pipeline.loop.fresh_rows import RowsPlan
 from raytrain.pipeline.loop.opening import retrainings_of
-from raytrain.pipeline.loop.planning import given_up, num_waiting, plan_rows
+from raytrain.pipeline.loop.planning import num_waiting, plan_rows
 from raytrain.pipeline.loop.production import Production
+from raytrain.pipeline.loop.retraining import given_up
 from raytrain.release.registry.versions import Version
 from raytrain.runs.records import Records
 from raytrain.storage.manifest import digest_of

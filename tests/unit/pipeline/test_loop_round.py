@@ -17,6 +17,7 @@ from raytrain.monitoring.learning.pool import InteractionPool
 from raytrain.monitoring.triggers.section import SpendingSection
 from raytrain.monitoring.triggers.store import Ordered, TriggerStore
 from raytrain.pipeline.loop.carrying_out import AwaitsApprovalError
+from raytrain.pipeline.loop.opening import retrainings_of
 from raytrain.pipeline.loop.round import Looker
 from raytrain.runs.ownership import Owner
 from raytrain.runs.queue.job import Job
@@ -76,6 +77,8 @@ def test_a_job_that_nobody_goes_on_with_settles_its_order(
     assert done.settled == ["grow-000001"]
     (order, *_) = reversed(TriggerStore(records.engine).orders())
     assert order.outcome == "failed" and "cancelled" in str(order.why)
+    told = (retrainings_of(site.release) / "grow-000001" / "record" / "record.md").read_bytes().decode()
+    assert told.startswith("# grow-000001: failed") and "cancelled" in told and "no rows" in told
     assert "grow-000001 has failed" in titles(home)
 
 
