@@ -161,7 +161,7 @@ class ToldBackend:
 class ToldOperations:
     """Two replicas on which everything succeeds."""
 
-    async def load(self, reference: str) -> tuple[Target, list[Loaded]]:
+    async def load(self, reference: str, *, keep: bool = True) -> tuple[Target, list[Loaded]]:
         return Target(reference, "1" * 64), [Loaded(one, False, 0.1, 0.2, 0.3) for one in ("a", "b")]
 
     async def unload(self, reference: str) -> tuple[Target, list[Unloaded]]:

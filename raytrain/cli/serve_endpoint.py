@@ -16,6 +16,9 @@ KeyOption = Annotated[
     str | None, typer.Option("--api-key", envvar="RAYTRAIN_API_KEY", help="An operator's key.")
 ]
 DEFAULT_URL = "http://127.0.0.1:8000"
+LOAD = "/operate/load"
+LOAD_TIMEOUT_S = 660.0
+"""The service itself gives up before."""
 _TIMEOUT_S = 10.0
 _KINDS: dict[str, type[PlatformError]] = {
     "model_not_found": NotRegisteredError,

@@ -9,11 +9,9 @@ import typer
 
 from raytrain.cli.output import JsonOption, VerboseOption, emit, stderr_console
 from raytrain.cli.registry_place import ReferenceArgument, show_rows
-from raytrain.cli.serve_endpoint import DEFAULT_URL, KeyOption, UrlOption, ask
+from raytrain.cli.serve_endpoint import DEFAULT_URL, LOAD, LOAD_TIMEOUT_S, KeyOption, UrlOption, ask
 from raytrain.errors import EndpointError
 
-_LOAD_TIMEOUT_S = 660.0
-"""The service itself gives up before."""
 _ASKED_EVERY_S = 0.5
 
 
@@ -30,7 +28,7 @@ def load(
     as_json: JsonOption = False,
 ) -> None:
     """Verify a version and load it on every replica, before anybody asks for it; it stays until `unload`."""
-    _, found = ask(url, "/operate/load", api_key, {"model": reference}, timeout_s=_LOAD_TIMEOUT_S)
+    _, found = ask(url, LOAD, api_key, {"model": reference}, timeout_s=LOAD_TIMEOUT_S)
 
     def show(console: Any) -> None:
         print(f"{found['model']} is loaded on all {len(found['replicas'])} replicas: {found['digest']}")

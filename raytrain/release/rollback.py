@@ -41,6 +41,11 @@ class Hangar:
     tell: Callable[[str], None] = lambda _: None
 
 
+HaveLoaded = Callable[[str, str], str]
+"""Has a version (NAME@1.2.0, and its bundle's digest) loaded somewhere, and says in words where. Raises a PlatformError
+where that does not load it, or loads something else."""
+
+
 @dataclass(frozen=True)
 class RollbackOptions:
     """How one goes back."""
@@ -56,6 +61,8 @@ class RollbackOptions:
     load: bool = False
     """Load it for real, in a fresh process, before the switch. That takes longer than a rollback should: most of it is
     the import of torch and transformers."""
+    have_loaded: HaveLoaded | None = None
+    """Who serves loads it for real before the switch, where it is going to answer: torch is there already."""
     why: str = ""
 
 
@@ -70,7 +77,7 @@ class Rollback:
     fits: list[Fit] = field(default_factory=list)
     weights: str = ""
     loaded: bool = False
-    """It was loaded for real, and has answered."""
+    """It was loaded for real: in a fresh process, where it has answered, or by who serves."""
     notes: list[str] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
     """Of each step, in their order."""
@@ -123,6 +130,10 @@ def roll_back(hangar: Hangar, name: str, key: SigningKey, options: RollbackOptio
         _compare(hangar, done, description, options)
     with _timed(hangar, done, "weights"):
         done.weights = check_weights(folder, description, hangar.cache)
+    if options.have_loaded is not None:
+        with _timed(hangar, done, "load where it is served"):
+            done.notes.append(options.have_loaded(f"{name}@{to}", admitted.about.bundle))
+            done.loaded = True
     if options.load:
         with _timed(hangar, done, "load"):
             done.notes.append(load_in_fresh_process(folder, description, hangar.cache))

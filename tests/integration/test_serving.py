@@ -184,6 +184,49 @@ def test_operated_from_the_command_line(server: Server) -> None:
     assert [one["kept"] for one in run("drain", "--undo")["replicas"]] == [["sums@1.1.0"]] * 2
 
 
+def test_a_rollback_has_every_replica_load_it_before_the_switch(server: Server) -> None:
+    releases, name = server.releases, "back"
+    digests = [releases.release(name, version, seed=7 + n) for n, version in enumerate(("1.0.0", "1.1.0"))]
+    for version in ("1.0.0", "1.1.0"):
+        releases.promote(f"{name}@{version}")
+    places = (
+        "--registry",
+        str(releases.registry.place),
+        "--ring",
+        str(releases.ring.folder),
+        "--key",
+        "release",
+    )
+
+    def back(*words: str) -> Any:
+        return server.bench.run("rollback", name, "--service", server.url, *places, *words, "--json")
+
+    def in_production() -> object:
+        return server.ready()["production"].get(name)
+
+    wait_until(lambda: in_production() == digests[1], 30, lambda: str(server.ready()))
+    drill = back("--rehearse")
+    assert drill.code == 0 and drill.object["loaded"] and not drill.object["moved"], drill.told()
+    assert f"loaded on all 2 replicas at {server.url}" in drill.object["notes"]
+    done = back()
+    assert done.code == 0 and done.object["loaded"] and done.object["moved"], done.told()
+    assert list(done.object["seconds"]) == [
+        "verify", "compatible", "weights", "load where it is served", "record", "switch",
+    ]  # fmt: skip
+    wait_until(lambda: in_production() == digests[0], 30, lambda: str(server.ready()))
+
+    other = Releases(releases.folder / "elsewhere", releases.base)
+    for n, version in enumerate(("1.0.0", "1.1.0")):
+        other.release(name, version, seed=17 + n)
+        other.promote(f"{name}@{version}")
+    places = ("--registry", str(other.registry.place), "--ring", str(other.ring.folder), "--key", "release")
+    refused = back()
+    assert refused.code == 5 and "does not serve from this registry" in refused.error["what"], refused.told()
+    assert str(other.registry.state(name).aliases["production"]) == "1.1.0"
+    standing = server.bench.run("serve", "drain", "--undo", "--url", server.url, "--json").object
+    assert not any(name in kept for one in standing["replicas"] for kept in one["kept"]), standing
+
+
 def test_a_candidate_beside_production(server: Server) -> None:
     """All callers of one name get it, and of the other production's answer while it is asked as well."""
     releases, folder = server.releases, server.releases.folder / "rows"

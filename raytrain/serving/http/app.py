@@ -25,7 +25,7 @@ from raytrain.serving.http.health import health_routes
 from raytrain.serving.http.limits import Doorkeeper
 from raytrain.serving.http.metrics import Metrics
 from raytrain.serving.http.models import model_routes
-from raytrain.serving.http.operate import OPERATE, DrainBody, VersionBody, operate_routes
+from raytrain.serving.http.operate import OPERATE, DrainBody, LoadBody, VersionBody, operate_routes
 from raytrain.serving.http.page import page_routes
 from raytrain.serving.http.record import record_of
 from raytrain.serving.http.request_log import RequestLog
@@ -174,7 +174,7 @@ async def _refuse_route(request: Request, error: Exception) -> Response:
 def _complete_openapi(app: FastAPI) -> None:
     """Adds what bodies and refusals are, and that a key is needed."""
     written = app.openapi()
-    models = (CompletionBody, ChatBody, ClassifyBody, FeedbackBody, VersionBody, DrainBody)
+    models = (CompletionBody, ChatBody, ClassifyBody, FeedbackBody, VersionBody, LoadBody, DrainBody)
     bodies: list[Any] = [(one, "validation") for one in models]
     schemas = written.setdefault("components", {}).setdefault("schemas", {})
     schemas |= models_json_schema(bodies, ref_template=_REF)[1]["$defs"]

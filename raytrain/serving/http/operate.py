@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import asdict
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 from fastapi import APIRouter, Request
 from pydantic import Field
@@ -37,6 +37,16 @@ class VersionBody(Body):
 
     model: Annotated[str, Field(min_length=1, max_length=200)]
     """NAME@VERSION, or NAME@ALIAS for the version that it names now."""
+
+
+class LoadBody(VersionBody):
+    """Which version, and for how long."""
+
+    keep: bool = True
+    """Until it is unloaded; else until others need the room, as one that somebody has asked for."""
+
+
+VersionT = TypeVar("VersionT", bound=VersionBody)
 
 
 class DrainBody(Body):
@@ -90,20 +100,20 @@ def operate_routes(operations: Operations, section: HttpSection) -> APIRouter:
     """For operators' keys; the gate sees to that."""
     routes = APIRouter(tags=["operation"], prefix=OPERATE.rstrip("/"))
 
-    @routes.post("/load", response_model=None, **_described(VersionBody, LoadAnswer))
+    @routes.post("/load", response_model=None, **_described(LoadBody, LoadAnswer))
     async def load(request: Request) -> Response:
         """Lets a version answer on every replica, before anybody asks for it, and keeps it there."""
-        model = await _model_of(request, section)
+        body = await _body_of(request, section, LoadBody)
         async with _refusals():
-            target, found = await operations.load(model)
+            target, found = await operations.load(body.model, keep=body.keep)
         return JSONResponse(_told(target, [_without_fault(one) for one in found]))
 
     @routes.post("/unload", response_model=None, **_described(VersionBody, UnloadAnswer))
     async def unload(request: Request) -> Response:
         """Keeps a version no longer."""
-        model = await _model_of(request, section)
+        body = await _body_of(request, section, VersionBody)
         async with _refusals():
-            target, found = await operations.unload(model)
+            target, found = await operations.unload(body.model)
         return JSONResponse(_told(target, [asdict(one) for one in found]))
 
     @routes.post("/drain", response_model=None, **_described(DrainBody, StandingAnswer))
@@ -131,15 +141,16 @@ def _described(body: type[Body], answer: Any) -> dict[str, Any]:
     }
 
 
-async def _model_of(request: Request, section: HttpSection) -> str:
-    model = (await read_body(request, VersionBody, section)).model
+async def _body_of(request: Request, section: HttpSection, form: type[VersionT]) -> VersionT:
+    body = await read_body(request, form, section)
+    model = body.model
     if not is_model_name(model):
         raise ApiError(400, "`model` takes NAME@VERSION or NAME@ALIAS", code="invalid_value", param="model")
     record = record_of(request)
     record.model = model
     if not record.may_use(model):
         raise ApiError(403, f"this API key may not use `{model}`", code="model_not_in_scope", param="model")
-    return model
+    return body
 
 
 def _without_fault(one: Loaded) -> dict[str, Any]:

@@ -64,8 +64,9 @@ class InProduction(RefusedError):
 class Operations(Protocol):
     """Of one service."""
 
-    async def load(self, reference: str) -> tuple[Target, list[Loaded]]:
+    async def load(self, reference: str, *, keep: bool = True) -> tuple[Target, list[Loaded]]:
         """Verify a version and let it answer on every replica, and keep it there. On all, or it is kept on none.
+        keep: else it goes when others need the room, as one does that somebody has asked for.
 
         reference: NAME@VERSION, or NAME@ALIAS for the version that it names now. Raises NotRegisteredError where
         there is none, RefusedError or IntegrityError where it may not be served or there is no room, StorageError where

@@ -29,15 +29,16 @@ class RemoteOperations:
         """handle: of the deployment of `ReplicaProcess`."""
         self._handle, self._wanted = handle, Wanted()
 
-    async def load(self, reference: str) -> tuple[Target, list[Loaded]]:
+    async def load(self, reference: str, *, keep: bool = True) -> tuple[Target, list[Loaded]]:
         """See `Operations`."""
         target = await self._find(reference)
         await self._exchange()
-        was_kept = target.model in self._wanted.loaded
-        self._wanted = self._wanted.loading(target.model, is_on=True)
+        is_new = keep and target.model not in self._wanted.loaded
+        if is_new:
+            self._wanted = self._wanted.loading(target.model, is_on=True)
         found: list[Loaded] = await self._all("load", self._wanted, target, timeout_s=_LOAD_TIMEOUT_S)
         if any(one.fault is not None for one in found):
-            if not was_kept:
+            if is_new:
                 self._wanted = self._wanted.loading(target.model, is_on=False)
                 await self._exchange()
             raise _not_everywhere(target, found)

@@ -115,7 +115,10 @@ def test_approvals_and_an_override(told: Told, tmp_path: Path, capsys: pytest.Ca
     )
     assert run(["adapter", "rollback", "sums", "--why", "it was not"]) == 0
     out = capsys.readouterr().out
-    assert "sums@production is 1.0.0 now" in out and "; no model was built of them (--load does)" in out
+    assert (
+        "sums@production is 1.0.0 now" in out
+        and "; no model was built of them (--service or --load does)" in out
+    )
     other = ["promote", "sums@1.1.0", "--to", "production"]
     code, found = told(*other)
     assert code == 5 and "under another policy than default 1" in found["error"]["what"]

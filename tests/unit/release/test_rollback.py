@@ -216,6 +216,26 @@ def test_one_that_moved_meanwhile_stays_where_it_was_moved(hangar: Hangar) -> No
     assert str(hangar.registry.state("sums").aliases["production"]) == "1.0.0"
 
 
+def test_who_serves_has_loaded_it_before_the_switch(hangar: Hangar) -> None:
+    asked: list[tuple[str, str, str]] = []
+
+    def load(reference: str, digest: str) -> str:
+        now = str(hangar.registry.state("sums").aliases["production"])
+        asked.append((reference, digest, now))
+        if len(asked) == 1:
+            raise RefusedError("no replica loads it", why="there is no room", fix="make some")
+        return "loaded on both"
+
+    with pytest.raises(RefusedError, match="no replica loads it"):
+        back(hangar, RollbackOptions(have_loaded=load))
+    assert str(hangar.registry.state("sums").aliases["production"]) == "1.2.0"
+    options = RollbackOptions(have_loaded=load)
+    done = roll_back(hangar, "sums", hangar.ring.signing_key("release"), options)
+    assert done.moved and done.loaded and "loaded on both" in done.notes
+    digest = hangar.registry.find(f"sums@{done.after}").digest
+    assert asked == [(f"sums@{done.after}", digest, "1.2.0")] * 2
+
+
 @pytest.mark.slow
 def test_who_asks_for_it_sees_it_load_before_the_switch(tiny_llama: Path, tmp_path: Path) -> None:
     ring, registry = KeyRing(tmp_path / "keys"), Registry(tmp_path / "registry")

@@ -42,7 +42,7 @@ _ANSWERING = {
         ("v1/chat/completions", "ChatBody"),
         ("v1/classify", "ClassifyBody"),
         ("v1/feedback", "FeedbackBody"),
-        ("operate/load", "VersionBody"),
+        ("operate/load", "LoadBody"),
         ("operate/unload", "VersionBody"),
         ("operate/drain", "DrainBody"),
     )

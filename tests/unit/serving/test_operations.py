@@ -124,6 +124,18 @@ def test_loaded_on_all_before_anybody_asks_and_kept(releases: Releases, start: S
     assert all(one.was_loaded and one.read_s == 0 for one in again)
 
 
+def test_loaded_on_all_before_a_switch_and_kept_by_nobody(releases: Releases, start: Start) -> None:
+    replicas = Replicas(start(), start())
+    operations = RemoteOperations(replicas)
+    target, found = asyncio.run(operations.load("sums@1.1.0", keep=False))
+    assert target.digest == digest_of(releases, "1.1.0") and len(found) == 2
+    assert [one.kept for one in asyncio.run(operations.standing())] == [(), ()]
+    for replica in replicas.all:
+        loads = replica.residents.loads
+        assert asyncio.run(answered(replica, "sums@1.1.0")) == _expected(releases, target.digest)
+        assert replica.residents.loads == loads, "nothing was read for the request"
+
+
 def _expected(releases: Releases, digest: str) -> list[int]:
     from transformers import AutoTokenizer
 
