@@ -21,6 +21,7 @@ from pathlib import Path
 from rich.console import Console
 
 from jobs.asking_clients import AskingClients
+from jobs.demo_poison import show_poison
 from jobs.demo_told import QUESTION, show_answers, show_comparison, show_promotion
 from jobs.demo_watch import FLUSH_S, WINDOW, other_prompts, show_drift
 from raytrain.cli.evaluate import ProgressBars
@@ -150,12 +151,12 @@ class Demo:
             show_promotion(pipeline.admitted(release, spoiled_version, [decision]))
 
             self.heading("9. Production answers")
-            loop = load_loop(JOBS / "loops" / "demo.yaml")
-            log = {"share": 1.0, "feedback": True, "flush_s": FLUSH_S, "folder": str(loop.log)}
+            folder = str(load_loop(JOBS / "loops" / "demo.yaml").log)
+            log = {"share": 1.0, "feedback": True, "flush_s": FLUSH_S, "folder": folder}
             with pipeline.served(release, spec, free_port(), request_log=log) as url:
                 show_answers(url)
                 known = {version: candidate, spoiled_version: spoiled_candidate}
-                self.watched_and_taken_back(release, decision, url, known, loop)
+                self.watched_and_taken_back(release, decision, url, known, spec)
 
         print("\nmake serve                    goes on serving it; its page: http://127.0.0.1:8000/")
         print(curl_line("http://127.0.0.1:8000", NAME, QUESTION))
@@ -165,10 +166,11 @@ class Demo:
         print(decisions.path / result.run_id / "decision.html")
 
     def watched_and_taken_back(
-        self, release: Release, decision: Artifact, url: str, known: dict[Version, Evaluation], loop: Loop
+        self, release: Release, decision: Artifact, url: str, known: dict[Version, Evaluation], spec: RunSpec
     ) -> None:
         """`known`: what each version answered when it was evaluated, the one in production first. Raises
         EndpointError where a request fails, nobody sees a drift, or nobody takes the version back."""
+        loop = load_loop(JOBS / "loops" / "demo.yaml")
         before, forced = (f"{NAME}@{version}" for version in known)
         written = {f"{NAME}@{version}": outputs(evaluation) for version, evaluation in known.items()}
         right = references(known[next(iter(known))])
@@ -176,12 +178,15 @@ class Demo:
         def judge(prompt: str, text: str) -> bool:
             return json_equal(text, right[prompt]).value == 1.0
 
-        self.heading("10. Four clients ask and judge; then all want light, and a watch sees it")
+        self.heading(
+            "10. Clients ask and judge; all want light, and a watch sees it; some teach wrong answers"
+        )
         prompts, since = list(written[before]), time.time()
         with AskingClients(url, NAME, prompts, judge=judge) as usual:
             usual.wait_for(before, RATED_BEFORE)
         others = other_prompts(2 * WINDOW, known[next(iter(known))], self.suite.items[0])
         show_drift(usual, before, since, others)
+        show_poison(loop, spec, url, InteractionPool(open_database()))
 
         self.heading("11. Forced through, and taken back by itself, while they ask and judge")
         with AskingClients(

@@ -29,7 +29,7 @@ WINDOW = 20
 """Answers, as jobs/watches/demo.yaml has them."""
 FLUSH_S = 0.5
 """So soon the server writes down what it was asked."""
-_SETTLE_S = 1.0 + 2 * FLUSH_S
+SETTLE_S = 1.0 + 2 * FLUSH_S
 """A watch leaves the last second for later."""
 
 
@@ -38,12 +38,12 @@ def show_drift(usual: AskingClients, version: str, since: float, prompts: Sequen
 
     Nothing is ordered. Raises EndpointError where the change is not seen."""
     watch = load_watch(JOBS / "watches" / "demo.yaml")
-    time.sleep(_SETTLE_S)
+    time.sleep(SETTLE_S)
     frozen = freeze(watch, now=time.time(), replace=True, since=since)
     # Unrated: what is held against the next version are answers to what was asked before.
     with AskingClients(usual.url, usual.model, prompts, failures=usual.failures) as clients:
         clients.wait_for(version, WINDOW)
-    time.sleep(_SETTLE_S)
+    time.sleep(SETTLE_S)
     with closing(open_records()) as records:
         triggers, now = load_triggers(JOBS / "triggers" / "demo.yaml"), time.time()
         reports = look(watch, records, now=now).reports

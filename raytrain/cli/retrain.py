@@ -48,7 +48,7 @@ def retrain(
     from raytrain.cli.run_recipe import StepsView
     from raytrain.monitoring.alerts.spool import raise_alert
     from raytrain.monitoring.triggers.store import TriggerStore
-    from raytrain.pipeline.loop.carrying_out import AwaitsApprovalError
+    from raytrain.pipeline.loop.chain import AwaitsApprovalError
     from raytrain.pipeline.loop.opening import release_of
     from raytrain.pipeline.loop.retraining import given_up
     from raytrain.pipeline.loop.retraining import retrain as carry_out

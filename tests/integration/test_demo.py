@@ -38,6 +38,7 @@ def test_it_passes_as_a_submitted_job(joined: Bench, cluster: Cluster) -> None:
     assert re.search(r"^GO: demo-tool-calls@1\.0\.0 is in production", told, re.MULTILINE), told
     assert re.search(r"seen in the first \d+ answers, beside \d+ of before, score [1-9]", told), told
     assert "would order a retraining (demo-000001): drift/score above 1" in told, told
+    assert re.search(r"^1[5-8] of 18 wrong corrections are set aside", told, re.MULTILINE), told
     (asked, failed) = map(int, re.findall(r"(\d+) requests, (\d+) failed", told)[0])
     assert asked > 0 and failed == 0
     assert f"word for word what the same version wrote in its evaluation: {asked} of {asked}" in told

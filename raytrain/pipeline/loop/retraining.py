@@ -14,7 +14,7 @@ from raytrain.monitoring.learning.pool import InteractionPool
 from raytrain.monitoring.triggers.state import Order, Outcome
 from raytrain.monitoring.triggers.store import Ordered, TriggerStore
 from raytrain.pipeline.loop import fresh_rows
-from raytrain.pipeline.loop.carrying_out import Carrying, RetrainView
+from raytrain.pipeline.loop.chain import Carrying, RetrainView
 from raytrain.pipeline.loop.chain_record import RECORD_FILE, Chain, candidate_of, recalled, write_record
 from raytrain.pipeline.loop.fresh_rows import RowsPlan
 from raytrain.pipeline.loop.opening import retrainings_of

@@ -24,7 +24,7 @@ from raytrain.monitoring.triggers.state import Seen
 from raytrain.monitoring.triggers.store import Ordered, TriggerStore
 from raytrain.monitoring.triggers.telling import alerts_of
 from raytrain.pipeline.loop.canary import lost_trial
-from raytrain.pipeline.loop.carrying_out import APPROVAL
+from raytrain.pipeline.loop.chain import APPROVAL
 from raytrain.pipeline.loop.guarding import guard
 from raytrain.pipeline.loop.planning import num_waiting
 from raytrain.pipeline.loop.production import find_production

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import importlib
+import json
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,13 +22,18 @@ from real_model import SMOLLM2
 from transformers import AutoTokenizer
 
 from jobs.asking_clients import AskingClients
+from jobs.month_traffic import Request
 from raytrain.errors import EndpointError
 from raytrain.evaluation.evaluate import EvaluateResult
 from raytrain.evaluation.items import load_items
 from raytrain.evaluation.suite import load_suite
 from raytrain.models.base import resolve_base_model
 from raytrain.models.section import ModelSection
+from raytrain.monitoring.learning.collect import collect
+from raytrain.monitoring.learning.pool import InteractionPool
+from raytrain.monitoring.learning.section import LearningSection
 from raytrain.pipeline import steps as pipeline
+from raytrain.runs.records import Records
 from raytrain.serving.http.section import RequestLogSection
 from raytrain.storage.location import Location
 
@@ -112,7 +118,7 @@ def test_a_watch_sees_that_other_things_are_asked(
 ) -> None:
     """Thirty answers of before, twenty of after, as the demo has them; what was asked before `since` is neither."""
     watch = importlib.import_module("jobs.demo_watch")
-    monkeypatch.setattr(watch, "_SETTLE_S", 0.0)
+    monkeypatch.setattr(watch, "SETTLE_S", 0.0)
     monkeypatch.setattr(watch, "AskingClients", Answered)
     items = load_items(load_suite(ROOT / "jobs" / "suites" / "tool_calls.yaml")).items
     frame = "<|im_start|>user\n{}<|im_end|>\n"
@@ -145,6 +151,53 @@ def test_a_watch_sees_that_other_things_are_asked(
     else:
         with pytest.raises(EndpointError, match="nobody has seen"):
             watch.show_drift(usual, "demo-tool-calls@1.0.0", since, prompts)
+
+
+class Poisoners:
+    """In the place of people and a server: what they ask and correct lies in the request log."""
+
+    failed: ClassVar[list[str]] = []
+
+    def __init__(self, *_: object) -> None: ...
+
+    def send(self, wanted: Sequence[Request], days: float) -> Sequence[Request]:
+        assert days == 0.0
+        now, folder = datetime.now(UTC), RequestLogSection().place
+        asked = [
+            {
+                "at": now, "request_id": f"p-{n}", "key": None, "model": "demo-tool-calls@1.0.0", "digest": "sha256:1",
+                "prompts": [json.dumps([{"role": "user", "content": one.text}])], "finish": ["stop"], "answers": ["{}"],
+                "user": one.user, "consent": True, "route": "/v1/chat/completions",
+            }
+            for n, one in enumerate(wanted)
+        ]  # fmt: skip
+        said = [
+            {"at": now, "request_id": f"p-{n}", "rating": "down", "correction": one.expected}
+            for n, one in enumerate(wanted)
+        ]
+        folder.mkdir(parents=True, exist_ok=True)
+        pq.write_table(pa.Table.from_pylist(asked), folder / "requests-poison.parquet")
+        pq.write_table(pa.Table.from_pylist(said), folder / "feedback-poison.parquet")
+        return wanted
+
+
+def test_wrong_corrections_are_set_aside(
+    demo: ModuleType, records: Records, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    poison = importlib.import_module("jobs.demo_poison")
+    monkeypatch.setattr(poison, "SETTLE_S", 0.0)
+    monkeypatch.setattr(poison, "Traffic", Poisoners)
+    loop, pool = demo.load_loop(ROOT / "jobs" / "loops" / "demo.yaml"), InteractionPool(records.engine)
+    poison.show_poison(loop, demo.load_spec(ROOT / "jobs" / "demo.yaml", []), "http://nowhere", pool)
+    told = capsys.readouterr().out.splitlines()
+    assert told[0] == "18 of 18 wrong corrections are set aside, for a person to look at:"
+    assert [line.strip().partition(":")[0] for line in told[1:]] == [
+        "6 times flood", "6 times trigger phrase", "6 times label flip",
+    ]  # fmt: skip
+    assert pool.num_free("demo-tool-calls") == 0, "nothing of it is learned"
+    again = collect(loop.log, pool, [], LearningSection(), "demo-tool-calls")
+    with pytest.raises(EndpointError, match="none of 18 wrong corrections was set aside"):
+        poison.show_collected(again, 18)
 
 
 def test_ctrl_c_between_two_steps_is_130(demo: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:

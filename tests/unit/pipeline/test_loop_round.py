@@ -16,7 +16,7 @@ from raytrain.monitoring.drift.freezing import freeze, reference_place
 from raytrain.monitoring.learning.pool import InteractionPool
 from raytrain.monitoring.triggers.section import SpendingSection
 from raytrain.monitoring.triggers.store import Ordered, TriggerStore
-from raytrain.pipeline.loop.carrying_out import AwaitsApprovalError
+from raytrain.pipeline.loop.chain import AwaitsApprovalError
 from raytrain.pipeline.loop.opening import retrainings_of
 from raytrain.pipeline.loop.round import Looker
 from raytrain.runs.ownership import Owner

@@ -19,7 +19,7 @@ from raytrain.monitoring.learning.pool import InteractionPool
 from raytrain.monitoring.triggers.section import TriggersSection
 from raytrain.monitoring.triggers.store import Ordered, TriggerStore
 from raytrain.pipeline.loop import retraining
-from raytrain.pipeline.loop.carrying_out import AwaitsApprovalError, Carrying, NoGain
+from raytrain.pipeline.loop.chain import AwaitsApprovalError, Carrying, NoGain
 from raytrain.pipeline.loop.opening import retrainings_of
 from raytrain.pipeline.loop.retraining import Retrained, given_up, retrain
 from raytrain.pipeline.loop.round import Looker
