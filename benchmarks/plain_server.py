@@ -1,6 +1,6 @@
 """What a team writes first: FastAPI, PEFT, `generate`. benchmarks.serving starts it, with a user's usual care.
 
-    python -m benchmarks.plain_server MODEL PORT THREADS NAME=ADAPTER [...]
+    python -m benchmarks.plain_server MODEL PORT THREADS DTYPE NAME=ADAPTER [...]
 
 The model is asked by one request at a time, as PEFT's `set_adapter` is for the whole model.
 """
@@ -18,9 +18,9 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 
-def build(place: str, adapters: dict[str, str]) -> FastAPI:
+def build(place: str, dtype: str, adapters: dict[str, str]) -> FastAPI:
     tokenizer = AutoTokenizer.from_pretrained(place)
-    model: Any = AutoModelForCausalLM.from_pretrained(place, dtype=torch.float32)
+    model: Any = AutoModelForCausalLM.from_pretrained(place, dtype=getattr(torch, dtype))
     for name, folder in adapters.items():
         if isinstance(model, PeftModel):
             model.load_adapter(folder, adapter_name=name)
@@ -52,7 +52,7 @@ def build(place: str, adapters: dict[str, str]) -> FastAPI:
 
 
 if __name__ == "__main__":
-    place, port, threads, *pairs = sys.argv[1:]
+    place, port, threads, dtype, *pairs = sys.argv[1:]
     torch.set_num_threads(int(threads))
     named = dict(pair.split("=", 1) for pair in pairs)
-    uvicorn.run(build(place, named), host="127.0.0.1", port=int(port), log_level="warning")
+    uvicorn.run(build(place, dtype, named), host="127.0.0.1", port=int(port), log_level="warning")

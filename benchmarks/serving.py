@@ -1,14 +1,14 @@
 """Tokens a second over HTTP, against the servers that a user would choose instead, and what serving adds to a request.
 
-    python -m benchmarks.serving [--threads 1] [--rounds 3] [--rays-proxy] [--overhead] [--memory] [--quick]
-        [--json FILE]
+    python -m benchmarks.serving [--threads 1] [--rounds 3] [--dtype bfloat16] [--rays-proxy]
+        [--contest | --overhead | --memory] [--quick] [--json FILE]
 
-SmolLM2-135M in float32. Each server has the same number of threads to compute with, and one more core is there for the
-clients, which are threads of this process, and for what is beside the model in each server (HTTP; Ray's own processes).
-The servers take turns, in another order each round; who has no turn is stopped, but for raytrain, whose Ray goes on.
-`plain` is benchmarks/plain_server.py (FastAPI, PEFT, `generate`), asked with an adapter as raytrain is; `transformers
-serve` knows no adapters and is asked for the base model, as raytrain is there: without continuous batching, with it,
-and with it at a small cache, which on a CPU may be faster than its default.
+SmolLM2-135M in float32, or in what `--dtype` says. Each server has the same number of threads to compute with, and one
+more core is there for the clients, which are threads of this process, and for what is beside the model in each server
+(HTTP; Ray's own processes). The servers take turns, in another order each round; who has no turn is stopped, but for
+raytrain, whose Ray goes on. `plain` is benchmarks/plain_server.py (FastAPI, PEFT, `generate`), asked with an adapter as
+raytrain is; `transformers serve` knows no adapters and is asked for the base model, as raytrain is there: without
+continuous batching, with it, and with it at a small cache, which on a CPU may be faster than its default.
 """
 
 from __future__ import annotations
@@ -57,15 +57,23 @@ def main() -> None:
     parser.add_argument(
         "--rays-proxy", action="store_true", help="ours behind Ray Serve's own proxy, not HAProxy"
     )
+    parser.add_argument(
+        "--dtype", choices=("float32", "bfloat16"), default="float32", help="of all servers; with --contest"
+    )
+    parser.add_argument(
+        "--contest", action="store_true", help="only tokens a second, beside the other servers"
+    )
     parser.add_argument("--overhead", action="store_true", help="only what a request costs beside the engine")
     parser.add_argument("--memory", action="store_true", help="only what adapters and merged models weigh")
     arguments = parser.parse_args()
+    if arguments.dtype != "float32" and not arguments.contest:
+        parser.error("--dtype is for --contest: the other figures are of float32")
     if arguments.quick:
         arguments.rounds = 1
     torch.set_num_threads(arguments.threads)
     with tempfile.TemporaryDirectory() as folder:
         figures = Bench(arguments, Path(folder)).run()
-    title = f"serving SmolLM2-135M, {arguments.threads} thread(s), {arguments.rounds} round(s)"
+    title = f"serving SmolLM2-135M in {arguments.dtype}, {arguments.threads} thread(s), {arguments.rounds} round(s)"
     report(figures, title, arguments.json)
 
 
@@ -87,12 +95,15 @@ class Bench:
                 self._overhead(ours)
                 self._health(ours)
             return self.figures
-        self.figures += memory_figures(self.base, list(self.releases.adapters.values())[:NUM_ADAPTERS])
+        is_contest: bool = self.arguments.contest
+        if not is_contest:
+            self.figures += memory_figures(self.base, list(self.releases.adapters.values())[:NUM_ADAPTERS])
         if self.arguments.memory:
             return self.figures
-        self.figures += engine_figures(
-            self.base, self.releases.adapters, self.arguments.threads, quick=self.arguments.quick
-        )
+        if not is_contest:
+            self.figures += engine_figures(
+                self.base, self.releases.adapters, self.arguments.threads, quick=self.arguments.quick
+            )
         with ExitStack() as stack:
             ours = stack.enter_context(self._ours())
             for name, seconds in zip(_COLD_START, ours.started_s, strict=True):
@@ -101,9 +112,10 @@ class Bench:
             for one in peers:
                 one.pause()
             self._contest(ours, peers)
-            self._overhead(ours)
-            self._health(ours)
-            self._swap(ours)
+            if not is_contest:
+                self._overhead(ours)
+                self._health(ours)
+                self._swap(ours)
         self._draw()
         return self.figures
 
@@ -132,6 +144,7 @@ class Bench:
         port, threads = free_port(), self.arguments.threads
         config = {
             "base_model": str(self.base),
+            "dtype": self.arguments.dtype,
             "releases": {"registry": str(self.folder / "registry"), "keys": str(self.folder / "keys")},
             "engine": {"max_rows": 16},
             "replicas": {"cpus_per_replica": threads},
@@ -147,6 +160,7 @@ class Bench:
         first = next(iter(self.releases.adapters.values()))
         port = free_port()
         plain = [sys.executable, "-m", "benchmarks.plain_server", str(self.base), str(port), str(threads)]
+        plain.append(self.arguments.dtype)
         log = self.folder / "plain.log"
         found = [Server(PLAIN, [*plain, f"a0={first}"], port, log, ready=("/health",), threads=threads)]
         batching = ["--continuous-batching", "--attn-implementation", "sdpa"]
@@ -160,7 +174,7 @@ class Bench:
         port, threads = free_port(), self.arguments.threads
         program = str(Path(sys.executable).parent / "transformers")
         command = [program, "serve", str(self.base), "--port", str(port), "--host", "127.0.0.1"]
-        command += ["--device", "cpu", "--dtype", "float32", *flags]
+        command += ["--device", "cpu", "--dtype", self.arguments.dtype, *flags]
         log = self.folder / f"{name}.log"
         return Server(name, command, port, log, ready=("/health",), threads=threads)
 

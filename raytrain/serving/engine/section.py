@@ -23,5 +23,5 @@ class EngineSection(Section):
     adapter_mib: int = Field(default=512, ge=1)
     """For adapters that can answer at once."""
     onednn_weights: bool = True
-    """Keep float32 weights on a CPU a second time, as oneDNN lays them out: products take two thirds of the time where
+    """Keep weights on a CPU a second time, as oneDNN lays them out: products take two thirds of the time where
     several answers are written at a time, for twice the memory of the base model."""

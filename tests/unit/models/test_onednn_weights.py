@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from raytrain.models import onednn_weights as module_under_test
+from raytrain.models.machine import has_bfloat16
 from raytrain.models.onednn_weights import FEWEST_ROWS, can_use_onednn, onednn_bytes, onednn_weights
 
 pytestmark = pytest.mark.skipif(not can_use_onednn(), reason="this PyTorch has no oneDNN")
@@ -66,10 +67,27 @@ def test_other_dtypes_and_kinds_of_modules_are_left_alone() -> None:
     class Own(nn.Linear):
         """Might keep its weight in another way."""
 
-    model = nn.Sequential(nn.Linear(2, 2).bfloat16(), Own(2, 2), nn.Linear(2, 3))
+    model = nn.Sequential(nn.Linear(2, 2).half(), Own(2, 2), nn.Linear(2, 3))
     assert onednn_bytes(model) == 2 * 3 * 4
     with onednn_weights(model):
         assert ["forward" in vars(module) for module in model] == [False, False, True]
+
+
+@pytest.mark.skipif(not has_bfloat16(), reason="this processor has no instructions for bfloat16")
+@pytest.mark.parametrize("num_rows", [1, 3, 4, 11, 64])
+def test_in_bfloat16_outputs_are_the_same_to_a_rounding(num_rows: int) -> None:
+    model = nn.Sequential(nn.Linear(576, 1536), nn.Linear(1536, 576, bias=False)).bfloat16()
+    inputs = torch.randn(num_rows, 576).bfloat16()
+    with torch.inference_mode():
+        wanted = model(inputs)
+        with onednn_weights(model):
+            assert all("forward" in vars(module) for module in model)
+            torch.testing.assert_close(model(inputs), wanted, rtol=2**-7, atol=2**-7)
+
+
+def test_where_the_processor_lacks_bfloat16_it_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module_under_test, "has_bfloat16", lambda: False)
+    assert onednn_bytes(nn.Linear(2, 3).bfloat16()) == 0
 
 
 def test_where_memory_is_short_they_stay_as_they_are_and_it_is_told(
