@@ -5,11 +5,7 @@ One thread does all of it, beside the one that writes: its modules are its own, 
 
 from __future__ import annotations
 
-import logging
-import threading
-from collections import Counter, deque
-from collections.abc import Callable, Sequence
-from concurrent.futures import Future
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from raytrain.errors import ConfigError, RefusedError
@@ -17,17 +13,14 @@ from raytrain.serving.backend import AnswerFailed, ReplicaLost
 from raytrain.serving.classification.passes import Passes
 from raytrain.serving.classification.waiting import Asked, Found, Text, Waiting
 from raytrain.serving.engine.request import Overloaded
+from raytrain.serving.engine.turns import Turns
 
 if TYPE_CHECKING:
     from raytrain.models.classifier import ClassifierTrunk
     from raytrain.serving.adapters.weights import ClassifierWeights
     from raytrain.serving.classification.section import ClassificationSection
 
-_log = logging.getLogger(__name__)
 _MIB = 1 << 20
-_FAULTS_IN_A_ROW = 3
-"""Passes that may fail one after another before the engine gives up: whoever watches it then starts another."""
-
 _RETRY_AFTER_S = 1.0
 
 
@@ -37,16 +30,9 @@ class ClassifyingEngine:
     def __init__(self, trunk: ClassifierTrunk, section: ClassificationSection) -> None:
         self._trunk, self._section = trunk, section
         self._passes = Passes(trunk, section.adapter_mib * _MIB)
-        self._turn_wanted = threading.Condition()
         self._waiting = Waiting()
-        self._num_texts: Counter[str] = Counter()  # of each adapter, that wait or are read
-        self._adapters: dict[str, int] = {}
-        self._leaving: set[str] = set()
-        self._commands: deque[tuple[Callable[[], None], Future[None]]] = deque()
-        self._faults = 0
-        self._is_closed = False
-        self._thread = threading.Thread(target=self._run, name="classifying", daemon=True)
-        self._thread.start()
+        self._turns = Turns("classifying", self._run)
+        self._turns.start()
 
     def submit(self, texts: Sequence[tuple[int, ...]], adapter: str) -> Found:
         """Queue texts, each of at least one token. Their answers come in their order; cancelling takes what still waits
@@ -56,16 +42,16 @@ class ClassifyingEngine:
         """
         assert texts and all(texts), "a text has a token"
         asked = Asked(adapter, len(texts))
-        with self._turn_wanted:
-            if self._is_closed:
+        with self._turns.wanted:
+            if self._turns.is_closed:
                 raise Overloaded(0, _RETRY_AFTER_S)
-            if adapter not in self._adapters or adapter in self._leaving:
+            if not self._turns.can_answer(adapter):
                 raise KeyError(adapter)
             if len(self._waiting) + len(texts) > self._section.max_waiting:
                 raise Overloaded(len(self._waiting), _RETRY_AFTER_S)
-            self._num_texts[adapter] += len(texts)
+            self._turns.users[adapter] += len(texts)
             self._waiting.add(asked, texts)
-            self._turn_wanted.notify()
+            self._turns.wanted.notify()
         return asked.found
 
     def load(self, digest: str, weights: ClassifierWeights) -> None:
@@ -77,25 +63,19 @@ class ClassifyingEngine:
             raise RefusedError(error.what, why=error.why, fix=error.fix) from error
 
         def put() -> None:
-            size = self._passes.put(digest, weights.lora, head)
-            with self._turn_wanted:
-                self._leaving.discard(digest)
-                self._adapters[digest] = size
+            self._turns.put(digest, self._passes.put(digest, weights.lora, head))
 
-        self._command(put)
+        self._turns.command(put)
 
     def unload(self, digest: str) -> None:
         """No request is accepted for it any more; its memory is freed once those that were accepted have ended."""
-        with self._turn_wanted:
-            if digest in self._adapters:
-                self._leaving.add(digest)
-                self._turn_wanted.notify()
+        self._turns.unload(digest)
 
     def numbers(self) -> dict[str, Any]:
         """What it has done, and what waits now."""
         stats = self._passes.stats
-        with self._turn_wanted:
-            held = {one: size for one, size in self._adapters.items() if one not in self._leaving}
+        with self._turns.wanted:
+            held = self._turns.held()
             waiting = len(self._waiting)
         return {
             "classify_waiting": waiting,
@@ -109,65 +89,39 @@ class ClassifyingEngine:
     @property
     def is_alive(self) -> bool:
         """Whether it still takes turns."""
-        return self._thread.is_alive() and not self._is_closed
+        return self._turns.is_alive
 
     def close(self) -> None:
         """What waits ends with ReplicaLost. Returns when nothing runs."""
-        with self._turn_wanted:
-            self._is_closed = True
-            self._turn_wanted.notify()
-        self._thread.join()
-
-    def _command(self, act: Callable[[], None]) -> None:
-        done: Future[None] = Future()
-        with self._turn_wanted:
-            if self._is_closed:
-                raise RuntimeError("the engine is closed")
-            self._commands.append((act, done))
-            self._turn_wanted.notify()
-        done.result()
+        self._turns.close()
 
     def _run(self) -> None:
         import torch
 
         try:
             with torch.inference_mode():
-                while self._wait():
+                while self._turns.wait(lambda: len(self._waiting)):
                     self._turn()
         finally:
             self._end_all()
 
-    def _wait(self) -> bool:
-        """Until there is something to do; False once the engine is closed."""
-        with self._turn_wanted:
-            while not (self._is_closed or self._commands or self._waiting or self._leaving_now()):
-                self._turn_wanted.wait()
-            return not self._is_closed
-
-    def _leaving_now(self) -> list[str]:
-        return [digest for digest in self._leaving if not self._num_texts[digest]]
-
     def _turn(self) -> None:
-        self._obey()
-        with self._turn_wanted:
+        self._turns.obey(self._passes.drop)
+        with self._turns.wanted:
             over = self._waiting.take_over()
             # Where a model lets no row be read beside another, a pass has room for none but the first.
             texts = self._waiting.take_together(0 if self._trunk.is_alone else self._section.tokens_per_pass)
         if texts:
             self._answer(texts)
-        with self._turn_wanted:
-            self._num_texts.subtract(one.asked.adapter for one in [*over, *texts])
+        with self._turns.wanted:
+            self._turns.users.subtract(one.asked.adapter for one in [*over, *texts])
 
     def _answer(self, texts: Sequence[Text]) -> None:
         try:
             answers = self._passes.read(texts)
-            self._faults = 0
+            self._turns.succeeded()
         except Exception:  # noqa: BLE001 - a text's or memory's fault: who asked is told, others go on
-            _log.exception("a pass over texts failed")
-            self._faults += 1
-            if self._faults >= _FAULTS_IN_A_ROW:
-                _log.critical("%d passes failed one after another: the engine ends", self._faults)
-                self._is_closed = True
+            self._turns.failed("a pass over texts")
             answers = [None] * len(texts)
         for text, answer in zip(texts, answers, strict=True):
             if answer is None:
@@ -175,26 +129,8 @@ class ClassifyingEngine:
             else:
                 text.asked.take(text.place, answer)
 
-    def _obey(self) -> None:
-        with self._turn_wanted:
-            commands, self._commands = self._commands, deque()
-            leaving = self._leaving_now()
-            for digest in leaving:
-                self._leaving.discard(digest)
-                del self._adapters[digest]
-        for digest in leaving:
-            self._passes.drop(digest)
-        for act, done in commands:
-            try:
-                done.set_result(act())
-            except Exception as error:  # noqa: BLE001 - whoever gave the command is told
-                done.set_exception(error)
-
     def _end_all(self) -> None:
-        with self._turn_wanted:
-            self._is_closed = True
+        with self._turns.wanted:
+            self._turns.end()
             for text in self._waiting.take_all():
                 text.asked.fail(ReplicaLost())
-            for _, done in self._commands:
-                done.set_exception(RuntimeError("the engine is closed"))
-            self._commands.clear()

@@ -7,13 +7,11 @@ token for each answer that is being written. Any number of prompt tokens in a tu
 
 from __future__ import annotations
 
-import logging
-import threading
-from collections import Counter, deque
-from collections.abc import Callable
+from collections import deque
 from concurrent.futures import Future
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from raytrain.errors import ConfigError
@@ -24,14 +22,11 @@ from raytrain.serving.engine.answer import Answer
 from raytrain.serving.engine.json_texts import JsonTexts
 from raytrain.serving.engine.memory import check_memory
 from raytrain.serving.engine.request import EngineStats, GenerationRequest, Overloaded, Tell
+from raytrain.serving.engine.turns import Turns
 
 if TYPE_CHECKING:
     from raytrain.serving.engine.batch import Batch
     from raytrain.serving.engine.section import EngineSection
-
-_log = logging.getLogger(__name__)
-_FAULTS_IN_A_ROW = 3
-"""Turns that may fail one after another before the engine gives up: whoever watches it then starts another."""
 
 
 class ContinuousEngine:
@@ -45,20 +40,13 @@ class ContinuousEngine:
         self._json = JsonTexts(loaded.tokenizer, num_logits, sorted(self._end_tokens))
         self.max_context_tokens = _context_of(loaded, section)
         check_memory(loaded.model, section, self.max_context_tokens)
-        self._turn_wanted = threading.Condition()
         self._waiting: deque[Answer] = deque()
         self._answers: dict[str, Answer] = {}
-        self._users: Counter[str] = Counter()
-        self._adapters: dict[str, int] = {}
-        self._leaving: set[str] = set()
-        self._commands: deque[tuple[Callable[[Batch], Any], Future[Any]]] = deque()
         self._stats = EngineStats()
-        self._faults = 0
-        self._is_closed = False
-        ready: Future[None] = Future()
-        self._thread = threading.Thread(target=self._run, args=(loaded, ready), name="engine", daemon=True)
-        self._thread.start()
-        ready.result()
+        ready: Future[Batch] = Future()
+        self._turns = Turns("engine", partial(self._run, loaded, ready))
+        self._turns.start()
+        self._batch = ready.result()
 
     def submit(self, request: GenerationRequest, tell: Tell) -> None:
         num_tokens = len(request.prompt) + request.sampling.max_new_tokens
@@ -67,43 +55,38 @@ class ContinuousEngine:
         answer = Answer(request, tell, self._tokenizer)
         if request.sampling.json_schema is not None:
             answer.json = self._json.begin(request.sampling.json_schema)
-        with self._turn_wanted:
-            if self._is_closed:
+        with self._turns.wanted:
+            if self._turns.is_closed:
                 raise Overloaded(0, 1.0)
-            if request.adapter is not None and not self._can_answer(request.adapter):
+            if request.adapter is not None and not self._turns.can_answer(request.adapter):
                 raise KeyError(request.adapter)
             if len(self._waiting) >= self._section.max_waiting + self._num_free():
                 raise Overloaded(len(self._waiting), self._retry_after_s())
-            self._users[request.adapter or ""] += 1
+            self._turns.users[request.adapter or ""] += 1
             self._answers[request.id] = answer
             self._waiting.append(answer)
-            self._turn_wanted.notify()
+            self._turns.wanted.notify()
 
     def cancel(self, request_id: str) -> None:
-        with self._turn_wanted:
+        with self._turns.wanted:
             answer = self._answers.get(request_id)
             if answer is not None:
                 answer.is_cancelled = True
-                self._turn_wanted.notify()
+                self._turns.wanted.notify()
 
     def load(self, digest: str, weights: AdapterWeights) -> None:
-        def put(batch: Batch) -> None:
-            batch.bank.put(digest, weights)
-            with self._turn_wanted:
-                self._leaving.discard(digest)
-                self._adapters[digest] = batch.bank.num_bytes(digest)
+        def put() -> None:
+            self._batch.bank.put(digest, weights)
+            self._turns.put(digest, self._batch.bank.num_bytes(digest))
 
-        self._command(put)
+        self._turns.command(put)
 
     def unload(self, digest: str) -> None:
-        with self._turn_wanted:
-            if digest in self._adapters:
-                self._leaving.add(digest)
-                self._turn_wanted.notify()
+        self._turns.unload(digest)
 
     def stats(self) -> EngineStats:
-        with self._turn_wanted:
-            adapters = {one: size for one, size in self._adapters.items() if one not in self._leaving}
+        with self._turns.wanted:
+            adapters = self._turns.held()
             waiting = len(self._waiting)
             running = len(self._answers) - waiting
             return replace(self._stats, waiting=waiting, running=running, adapters=adapters)
@@ -111,20 +94,14 @@ class ContinuousEngine:
     @property
     def is_alive(self) -> bool:
         """Whether it still takes turns."""
-        return self._thread.is_alive() and not self._is_closed
+        return self._turns.is_alive
 
     def close(self) -> None:
-        with self._turn_wanted:
-            self._is_closed = True
-            self._turn_wanted.notify()
-        self._thread.join()
+        self._turns.close()
 
     def check_schema(self, schema: dict[str, Any]) -> None:
         """ConfigError where answers cannot be held to it."""
         self._json.check(schema)
-
-    def _can_answer(self, digest: str) -> bool:
-        return digest in self._adapters and digest not in self._leaving
 
     def _num_free(self) -> int:
         return max(0, self._section.max_rows - (len(self._answers) - len(self._waiting)))
@@ -132,16 +109,7 @@ class ContinuousEngine:
     def _retry_after_s(self) -> float:
         return max(1.0, len(self._waiting) / self._section.max_rows)
 
-    def _command(self, act: Callable[[Batch], Any]) -> Any:
-        done: Future[Any] = Future()
-        with self._turn_wanted:
-            if self._is_closed:
-                raise RuntimeError("the engine is closed")
-            self._commands.append((act, done))
-            self._turn_wanted.notify()
-        return done.result()
-
-    def _run(self, loaded: LoadedModel, ready: Future[None]) -> None:
+    def _run(self, loaded: LoadedModel, ready: Future[Batch]) -> None:
         import torch
 
         from raytrain.models.packed_reading import reading
@@ -152,8 +120,8 @@ class ContinuousEngine:
                 reader = stack.enter_context(reading(loaded.model, has_room=self._section.onednn_weights))
                 stack.enter_context(torch.inference_mode())
                 batch = Batch(reader, self._section, self._end_tokens, self.max_context_tokens)
-                ready.set_result(None)
-                while self._wait(batch):
+                ready.set_result(batch)
+                while self._turns.wait(lambda: self._waiting or batch.is_busy):
                     self._turn(batch)
         except BaseException as error:
             if not ready.done():
@@ -163,69 +131,35 @@ class ContinuousEngine:
         finally:
             self._end_all()
 
-    def _wait(self, batch: Batch) -> bool:
-        """Until there is something to do; False once the engine is closed."""
-        with self._turn_wanted:
-            while not (
-                self._is_closed or self._commands or self._waiting or self._leaving_now() or batch.is_busy
-            ):
-                self._turn_wanted.wait()
-            return not self._is_closed
-
-    def _leaving_now(self) -> list[str]:
-        return [digest for digest in self._leaving if not self._users[digest]]
-
     def _turn(self, batch: Batch) -> None:
-        self._obey(batch)
+        self._turns.obey(batch.forget)
         joining: list[Answer] = []
         try:
-            with self._turn_wanted:
+            with self._turns.wanted:
                 for answer in [one for one in self._waiting if one.is_cancelled]:
                     self._waiting.remove(answer)
                     answer.end("cancelled")
                 joining = batch.choose_joining(self._waiting)
             told = batch.turn(joining)
-            self._faults = 0
+            self._turns.succeeded()
         except Exception:  # noqa: BLE001 - a prompt's or memory's fault: who was being answered is told, others go on
-            _log.exception("a turn of the engine failed")
+            self._turns.failed("a turn of the engine")
             told = batch.fail(joining)
-            self._faults += 1
-            if self._faults >= _FAULTS_IN_A_ROW:
-                _log.critical("%d turns failed one after another: the engine ends", self._faults)
-                self._is_closed = True
         self._forget_ended(told)
 
-    def _obey(self, batch: Batch) -> None:
-        with self._turn_wanted:
-            commands, self._commands = self._commands, deque()
-            leaving = self._leaving_now()
-            for digest in leaving:
-                self._leaving.discard(digest)
-                del self._adapters[digest]
-        for digest in leaving:
-            batch.forget(digest)
-        for act, done in commands:
-            try:
-                done.set_result(act(batch))
-            except Exception as error:  # noqa: BLE001 - whoever gave the command is told
-                done.set_exception(error)
-
     def _forget_ended(self, told: EngineStats) -> None:
-        with self._turn_wanted:
+        with self._turns.wanted:
             self._stats = told
             for key in [key for key, answer in self._answers.items() if answer.is_ended]:
-                self._users[self._answers.pop(key).request.adapter or ""] -= 1
+                self._turns.users[self._answers.pop(key).request.adapter or ""] -= 1
 
     def _end_all(self) -> None:
-        with self._turn_wanted:
-            self._is_closed = True
+        with self._turns.wanted:
+            self._turns.end()
             for answer in self._answers.values():
                 answer.end("cancelled")
             self._answers.clear()
             self._waiting.clear()
-            for _, done in self._commands:
-                done.set_exception(RuntimeError("the engine is closed"))
-            self._commands.clear()
 
 
 def _context_of(loaded: LoadedModel, section: EngineSection) -> int:

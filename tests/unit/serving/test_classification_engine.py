@@ -233,7 +233,7 @@ def test_what_nobody_waits_for_is_not_read(start: Start, made: Callable[[str], M
     engine.unload("b")
     held.gate.set()
     assert first.result(30)
-    wait_until(lambda: "b" not in engine._adapters, "what left the queue holds no classifier")
+    wait_until(lambda: "b" not in engine._turns._adapters, "what left the queue holds no classifier")
     assert engine.numbers()["classify_texts"] == 1
 
 
