@@ -38,7 +38,9 @@ test: $(DEMO_MODEL)
 thorough: $(DEMO_MODEL)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -c constraints.txt kubernetes-validate  # its schemas
 	npm install --silent --no-audit --no-fund --prefix .venv azurite || true  # Azure's storage; its tests say when it lacks
-	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest tests/unit -m thorough --timeout=1200
+	$(BIN)/python -m venv .venv/mlflow && .venv/mlflow/bin/pip install --quiet --disable-pip-version-check mlflow || true  # its pages
+	HF_HUB_OFFLINE=1 RAYTRAIN_MLFLOW=$$(ls $(CURDIR)/.venv/mlflow/bin/mlflow 2>/dev/null) \
+		$(BIN)/python -m pytest tests/unit -m thorough --timeout=1200
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest tests/integration -m thorough --timeout=1200
 
 unit: $(INSTALLED)

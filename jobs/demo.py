@@ -137,7 +137,7 @@ class Demo:
             )
             print(f"\n{NAME}@{version}: held against what was trained, scanned, signed")
             self.heading("7. The gate to production")
-            show_promotion(pipeline.admitted(release, version, [decision]))
+            show_promotion(pipeline.admitted(release, version, [decision]), is_let_in=True)
 
             self.heading("8. Another adapter: a few steps on answers to other questions")
             worse = load_spec(JOBS / "demo.yaml", [*overrides, *made_worse(spec)])
@@ -148,7 +148,7 @@ class Demo:
             spoiled_version = pipeline.released(
                 release, str(spoiled.artifact), spoiled_candidate, prompts, "worse on purpose"
             )
-            show_promotion(pipeline.admitted(release, spoiled_version, [decision]))
+            show_promotion(pipeline.admitted(release, spoiled_version, [decision]), is_let_in=False)
 
             self.heading("9. Production answers")
             folder = str(load_loop(JOBS / "loops" / "demo.yaml").log)
@@ -193,9 +193,10 @@ class Demo:
             url, NAME, prompts, judge=judge, answers=usual.answers, failures=usual.failures
         ) as clients:
             why = "to show what an override leaves behind"
-            show_promotion(
-                pipeline.admitted(release, [*known][1], [decision], override_as="release-lead", why=why)
+            forced_in = pipeline.admitted(
+                release, [*known][1], [decision], override_as="release-lead", why=why
             )
+            show_promotion(forced_in, is_let_in=True)
             clients.wait_for(forced)
             self.taken_back(release, loop)
             clients.wait_for(before)

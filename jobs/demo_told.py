@@ -5,6 +5,7 @@ from __future__ import annotations
 import openai
 from rich.console import Console
 
+from raytrain.errors import RefusedError
 from raytrain.evaluation.decision.decide import Comparison
 from raytrain.evaluation.decision.headline import action, evidence, headline, outcome
 from raytrain.evaluation.decision.turns import turns_of
@@ -62,8 +63,8 @@ def show_comparison(comparison: Comparison) -> None:
         console.print()
 
 
-def show_promotion(done: Promotion) -> None:
-    """What each rule said, and what became of it."""
+def show_promotion(done: Promotion, *, is_let_in: bool) -> None:
+    """What each rule said, and what became of it. Raises RefusedError where that is not what the story goes on with."""
     facts, outcome_ = done.judged.facts, done.judged.outcome
     override = done.judged.override
     for rule in outcome_.held_by if override else outcome_.rules:
@@ -74,3 +75,9 @@ def show_promotion(done: Promotion) -> None:
     version = f"{facts.name}@{facts.version}"
     now = f"{version} is in production" if done.judged.released else f"{version} stays out of production"
     print(f"{outcome_.verdict}{', set aside' if override else ''}: {now}")
+    if done.judged.released is not is_let_in:
+        raise RefusedError(
+            f"the demo ends here: {now}, and it was to {'go there' if is_let_in else 'be held'}",
+            why="; ".join(f"{one.name}: {one.value}" for one in outcome_.held_by) or "every rule passed",
+            fix="leave its recipe as it is: other rows, fewer steps or another model tell another story",
+        )

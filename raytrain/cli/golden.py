@@ -42,6 +42,9 @@ def golden(
         list[str] | None,
         typer.Option(help="A category of which none may be lost; may be given several times."),
     ] = None,
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Ask the model again, also where it was asked before.")
+    ] = False,
     place: PlaceOption = None,
     ring: RingOption = None,
     as_json: JsonOption = False,
@@ -63,7 +66,7 @@ def golden(
     suites = load_suites(suite or _suite_files(frozen))
     asked = find_runnable(model, registry_of(place), ring_of(ring))
     with redirect_stdout(sys.stderr), ProgressBars(stderr_console(), quiet=as_json) as bars:
-        result = evaluate(find_model(asked.reference), suites, settings, on_progress=bars.show)
+        result = evaluate(find_model(asked.reference), suites, settings, fresh=fresh, on_progress=bars.show)
     if result.evaluation is None:
         emit(result.as_dict(), as_json, lambda console: console.print(f"stopped by {result.stopped_by}"))
         return exit_code_when_stopped(result.stopped_by)

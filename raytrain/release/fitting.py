@@ -113,6 +113,8 @@ def _check_base(folder: Path, modules: Shapes, description: BundleDescription, c
     for name, shape in modules.items():
         # A base without a head, as many encoders are published, leaves out the name of its body.
         weight = shapes.get(f"{name}.weight") or shapes.get(f"{name.partition('.')[2]}.weight")
+        if weight is None and "." not in name and shape in shapes.values():
+            continue  # a head that is tied to the embedding is not stored
         if weight is None:
             raise unloadable(folder, f"the base model has no {name}")
         if sorted(weight) != sorted(shape):

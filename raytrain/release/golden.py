@@ -183,10 +183,16 @@ def find_drift(golden: Evaluation, now: Evaluation, limits: GoldenLimits) -> Dri
 def golden_place(
     storage: Location, subject: str, golden: Evaluation, now: Evaluation, limits: GoldenLimits
 ) -> Location:
-    """Where the report on these lies: the same question has one place for its answer, and by other limits it is another
-    one."""
-    question = [subject, golden.artifact.digest, now.artifact.digest, asdict(limits)]
+    """Where the report on these lies: the same question has one place for its answer. By other limits it is another
+    one, and so it is when the model was asked again, though it answered the same."""
+    question = [subject, golden.artifact.digest, now.artifact.digest, evaluated_at(now), asdict(limits)]
     return storage / "golden" / short_digest(digest_of(question))
+
+
+def evaluated_at(now: Evaluation) -> str | None:
+    """When the model was asked, as the evaluation's manifest says."""
+    told: str | None = now.artifact.manifest.provenance.get("created_at")
+    return told
 
 
 def write_golden_report(
@@ -201,7 +207,7 @@ def write_golden_report(
         (writer.path / "report.md").write_text(_markdown(drift), encoding="utf-8")
         lines = (storable(json.dumps(asdict(one), ensure_ascii=False)) for one in drift.changes)
         (writer.path / "items.jsonl").write_text("".join(f"{one}\n" for one in lines), encoding="utf-8")
-        return writer.commit(collect_provenance(), replace=True)
+        return writer.commit(collect_provenance(evaluated_at=evaluated_at(now)), replace=True)
 
 
 def _markdown(drift: Drift) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -24,9 +25,9 @@ Reader = Callable[[Artifact, About, TargetSection], Reading | str]
 read."""
 
 
-def time_of(artifact: Artifact) -> tuple[float | None, str]:
+def time_of(artifact: Artifact, of: str = "created_at") -> tuple[float | None, str]:
     """When it was made, by its manifest: in seconds since 1970, and as it stands there."""
-    text = artifact.manifest.provenance.get("created_at")
+    text = artifact.manifest.provenance.get(of)
     try:
         return datetime.fromisoformat(str(text)).timestamp(), str(text)
     except ValueError:
@@ -144,7 +145,11 @@ def _drift(artifact: Artifact, about: About, target: TargetSection) -> Reading |
         if unknown
         else "find out what was lost (items.jsonl of the report), or freeze another golden set",
     )
-    return _reading(artifact, "drift", "passed" if passed else "failed", told)
+    reading = _reading(artifact, "drift", "passed" if passed else "failed", told)
+    asked, asked_text = time_of(artifact, "evaluated_at")
+    # A report of today on answers of last year is of last year.
+    is_older = asked is not None and reading.made is not None and asked < reading.made
+    return replace(reading, made=asked, made_text=asked_text) if is_older else reading
 
 
 READERS: Mapping[str, Reader] = {

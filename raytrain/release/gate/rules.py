@@ -225,6 +225,11 @@ def _reports(target: TargetSection, facts: Facts) -> list[Reading]:
     return [one for one in facts.readings if one.thing in target.reports]
 
 
+_ANEW = (
+    "make these anew, of new answers: `raytrain evaluate` and `raytrain check golden` ask again with --fresh"
+)
+
+
 def _fresh(target: TargetSection, facts: Facts) -> Rule:
     """By what manifests say; a signature is what keeps somebody from saying otherwise. What lies in the bundle has no
     age: made again it has the same digest, and a version's first copy stays."""
@@ -255,7 +260,7 @@ def _fresh(target: TargetSection, facts: Facts) -> Rule:
             tuple(o[1] for o in made),
         )
     told = "; ".join(text for _, text in stale)
-    return Rule("fresh", "failed", value, limit, told, tuple(d for d, _ in stale), "make these anew")
+    return Rule("fresh", "failed", value, limit, told, tuple(d for d, _ in stale), _ANEW)
 
 
 def _signed_evidence(target: TargetSection, facts: Facts) -> Rule:

@@ -44,11 +44,12 @@ def unpack(file: Path, folder: Path) -> None:
             for member in tar:
                 _check_member(file, member, seen)
                 place = folder / member.name
-                place.parent.mkdir(parents=True, exist_ok=True)
                 source = tar.extractfile(member)
                 assert source is not None, "a regular file has content"
-                with translated_errors(place, "write"), place.open("wb") as stream:
-                    shutil.copyfileobj(source, stream)
+                with translated_errors(place, "write"):
+                    place.parent.mkdir(parents=True, exist_ok=True)
+                    with place.open("wb") as stream:
+                        shutil.copyfileobj(source, stream)
     except PlatformError:
         raise
     except (tarfile.TarError, OSError, EOFError, ValueError) as error:

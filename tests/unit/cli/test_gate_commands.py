@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import time
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from raytrain.models.base import resolve_base_model
 from raytrain.models.section import ModelSection
 from raytrain.storage.artifact import ArtifactWriter, open_artifact
 from raytrain.storage.location import Location
+from raytrain.storage.manifest import read_manifest
 
 pytestmark = pytest.mark.whole
 
@@ -217,6 +219,15 @@ def test_an_adapter_is_tested_against_production_and_its_golden_set(
     code, found = told("check", "golden", "sums@production")
     assert code == 0 and found["passed"] and found["subject"] == Trained("good").subject
     assert (Path(found["report"]) / "items.jsonl").read_text() == ""
+    first = read_manifest(Location(found["report"])).provenance
+    assert told("check", "golden", "sums@production")[1]["report"] == found["report"], (
+        "nobody was asked again"
+    )
+    time.sleep(1.1)  # times are of whole seconds
+    _, again = told("check", "golden", "sums@production", "--fresh")
+    newest = read_manifest(Location(again["report"])).provenance
+    assert again["digest"] == found["digest"] and again["report"] != found["report"]
+    assert newest["evaluated_at"] > first["evaluated_at"] and newest["created_at"] > first["created_at"]
     code, found = told("check", "golden", other, "--max-lost", "0")
     assert code == 5 and found["num_lost"] > 0 and "has drifted" in found["error"]["what"]
     lost = (Path(found["report"]) / "items.jsonl").read_text().splitlines()

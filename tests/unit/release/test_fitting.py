@@ -17,6 +17,7 @@ from raytrain.models.base import resolve_base_model
 from raytrain.models.section import ModelSection
 from raytrain.release.bundle.description import FORMAT_FOLDERS, read_description
 from raytrain.release.fitting import check_weights
+from raytrain.release.weight_files import shapes_in
 from raytrain.storage.location import Location
 
 
@@ -60,6 +61,32 @@ def test_weights_are_held_against_their_rank_and_their_base(tiny_llama: Path, tm
     weights.unlink()
     with pytest.raises(IntegrityError, match="cannot be loaded"):
         check_weights(tmp_path, description, cache)
+
+
+def test_a_head_that_is_tied_to_the_embedding_is_held_against_that(tiny_llama: Path, tmp_path: Path) -> None:
+    cache = Location(str(tmp_path / "cache"))
+    found = resolve_base_model(ModelSection(base_model=str(tiny_llama)), cache)
+    plain = read_description(make_release(tmp_path / "bundle", Trained()).path)
+    base = replace(plain.base_model, reference=str(tiny_llama), digest=found.digest)
+    description = replace(plain, base_model=base)
+    write_adapter(tmp_path / "adapter")
+    weights = shapes_in(Path(found.path))
+    assert "lm_head.weight" not in weights
+    num_tokens, size = weights["model.embed_tokens.weight"]
+    for name, num_out, is_there in (
+        ("lm_head", num_tokens, True),
+        ("lm_head", num_tokens + 1, False),
+        ("a.head", num_tokens, False),
+    ):
+        halves = {"lora_A": torch.ones(2, size), "lora_B": torch.ones(num_out, 2)}
+        tensors = {f"base_model.model.{name}.{half}.weight": value for half, value in halves.items()}
+        save_file(tensors, tmp_path / "adapter" / "adapter_model.safetensors")
+        if is_there:
+            assert "all fit the base model" in check_weights(tmp_path, description, cache)
+        else:
+            with pytest.raises(IntegrityError) as caught:
+                check_weights(tmp_path, description, cache)
+            assert f"the base model has no {name}" in caught.value.why
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16, torch.bfloat16])

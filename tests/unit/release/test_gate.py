@@ -218,6 +218,14 @@ def test_stale_evidence_holds_it(desk: Desk, evidence: Evidence) -> None:
     assert held(desk, wanted(evidence))["fresh"] == "evaluation does not say when it was made"
 
 
+def test_a_report_of_today_on_answers_of_last_year_is_of_last_year(desk: Desk, evidence: Evidence) -> None:
+    place = evidence.place_of("drift").path / "manifest.json"
+    told = json.loads(place.read_text())
+    told["provenance"]["evaluated_at"] = "2020-01-01T00:00:00+00:00"
+    place.write_text(json.dumps(told))
+    assert held(desk, wanted(evidence))["fresh"] == "drift is of 2020-01-01T00:00:00+00:00"
+
+
 def test_what_is_no_evidence_or_damaged_is_an_error(desk: Desk, evidence: Evidence, tmp_path: Path) -> None:
     before = desk.registry.entries("sums")
     (tmp_path / "empty").mkdir()

@@ -21,7 +21,7 @@ from raytrain.release.registry.mirror import follow
 from raytrain.release.registry.mlflow_mirror import MlflowMirror
 from raytrain.release.registry.registry import Registry
 
-PROGRAM = os.environ.get("RAYTRAIN_MLFLOW")
+PROGRAM = os.environ.get("RAYTRAIN_MLFLOW") or None
 pytestmark = [
     pytest.mark.thorough,
     pytest.mark.skipif(PROGRAM is None, reason="RAYTRAIN_MLFLOW names no mlflow program with its pages"),

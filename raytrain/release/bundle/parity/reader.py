@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,8 @@ from typing import Any
 def main() -> int:
     """Reads the job from the file that is named; a line of JSON on stdout for each prompt, its logits in a file."""
     job: dict[str, Any] = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)  # what a library prints is no answer
     import numpy as np
 
     loader = _import_file(Path(job["loader"]))
@@ -26,8 +29,8 @@ def main() -> int:
         if ids == one["ids"]:
             np.save(Path(job["out"]) / f"{number}.npy", generator.logits([*ids, *one["continuation"]]))
             line["tokens"] = generator.generate(ids, job["max_new_tokens"], 0.0)
-        sys.stdout.write(json.dumps(line) + "\n")
-        sys.stdout.flush()
+        answers.write(json.dumps(line) + "\n")
+        answers.flush()
     foreign = sorted(name for name in sys.modules if name.partition(".")[0] == "raytrain")
     if foreign:
         sys.stderr.write(f"{foreign[0]} was imported: this is no stranger's process\n")
