@@ -202,7 +202,7 @@ def test_a_large_package_on_a_slow_line(tmp_path: Path) -> None:
             return
         length, found = int(handler.headers["Content-Length"]), bytearray()
         while len(found) < length:
-            time.sleep(0.1)
+            time.sleep(0.4)
             found += handler.rfile.read(min(length - len(found), 2**21))
         received["body"] = bytes(found)
         say(handler, 200, {})
@@ -215,7 +215,7 @@ def test_a_large_package_on_a_slow_line(tmp_path: Path) -> None:
         a_cluster({"/api/packages": packages, "/api/jobs": jobs}) as url,
         pytest.MonkeyPatch.context() as patch,
     ):
-        patch.setattr(bounded_client, "_ANSWER_S", 0.6)
+        patch.setattr(bounded_client, "_ANSWER_S", 3.0)
         client = connect_jobs(url)
         submit_command(client, ["runs"], submission_id="a", package=str(package), environment={}, metadata={})
     assert received["body"] == package.read_bytes()
