@@ -53,6 +53,8 @@ class Round:
     """Answers that a new reference still waits for."""
     collected: dict[str, Any] | None = None
     guarded: dict[str, Any] | None = None
+    lost_trial: str | None = None
+    """Candidate that is surely worse than production, where the triggers ask for that."""
     decision: dict[str, Any] | None = None
     queued: str | None = None
     """Order whose job waits since this look."""
@@ -80,6 +82,7 @@ class Looker:
             ("collect", self._collect),
             ("guard", self._guard),
             ("settle", self._settle_dead),
+            ("compare", self._compare),
             ("decide", self._decide),
             ("queue", self._queue),
         ]
@@ -170,13 +173,14 @@ class Looker:
         except ConfigError:
             return None  # its job has never come so far
 
+    def _compare(self, done: Round, now: float) -> None:
+        if any(one.name == "canary_loss" for one in self.loop.triggers.when.leaves()):
+            done.lost_trial = lost_trial(self.loop, self.release, self.records, now)
+
     def _decide(self, done: Round, now: float) -> None:
         num_new = InteractionPool(self.records.engine).num_free(self.release.name)
         num_new += num_waiting(self.loop, self.release, self.records)
-        lost = None
-        if "canary_loss" in {one.name for one in self.loop.triggers.when.leaves()}:
-            lost = lost_trial(self.loop, self.release, self.records, now)
-        losses = frozenset(() if lost is None else (lost,))
+        losses = frozenset(() if done.lost_trial is None else (done.lost_trial,))
         seen = look(self.loop.triggers, self.records, now, Seen(new_rows=num_new, canary_losses=losses))
         decision = TriggerStore(self.records.engine).decide(self.loop.triggers, seen, now)
         for alert in alerts_of(self.loop.triggers, decision, now):

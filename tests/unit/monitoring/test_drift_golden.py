@@ -32,7 +32,7 @@ def check(
     """As `raytrain check golden` leaves it, on another day."""
     real = golden.collect_provenance
     moment = (START + timedelta(days=day)).isoformat(timespec="seconds")
-    monkeypatch.setattr(golden, "collect_provenance", lambda: {**real(), "created_at": moment})
+    monkeypatch.setattr(golden, "collect_provenance", lambda **more: {**real(**more), "created_at": moment})
     after = evaluation_of(folder / f"now-{day}", {"sums": records_with(scores)})
     drift = find_drift(frozen, after, GoldenLimits())
     write_golden_report(

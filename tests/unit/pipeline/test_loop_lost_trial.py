@@ -81,6 +81,16 @@ def test_what_lost_to_an_earlier_production_orders_nothing(site: Site) -> None:
     assert ordered(site) is None
 
 
+def test_a_log_that_cannot_be_compared_keeps_nobody_from_deciding(site: Site) -> None:
+    site.loop.log.mkdir()
+    (site.loop.log / "trials-0.parquet").write_bytes(b"PAR1 torn")
+    (site.loop.log / "requests-0.parquet").write_bytes(b"PAR1 torn")
+    TriggerStore(site.records.engine).request(site.loop.triggers, "ada", "a try")
+    looked = Looker(site.loop, site.release, site.records, lambda one: a_job(one.order.id)).look(2e9)
+    assert looked.decision is not None and looked.decision["order"] == "lost-000001"
+    assert looked.lost_trial is None
+
+
 def test_an_orders_own_candidate_is_the_orders_business(site: Site) -> None:
     """While the order decides on it, and afterwards."""
     TriggerStore(site.records.engine).request(site.loop.triggers, "ada", "a try")
