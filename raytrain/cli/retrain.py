@@ -77,8 +77,8 @@ def retrain(
             raise
         except _FINAL as error:
             why = error.line
-            given_up(loaded, order, why, release, records)
-            raise_alert(ended_badly(order, f"{why}\nfix: {error.fix}", time.time()))
+            if given_up(loaded, order, why, release, records) == "failed":
+                raise_alert(ended_badly(order, f"{why}\nfix: {error.fix}", time.time()))
             raise
     if done.outcome is not None:
         raise_alert(ended_well(done, time.time()))

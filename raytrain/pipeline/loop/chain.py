@@ -17,10 +17,11 @@ from raytrain.monitoring.triggers.state import Outcome
 from raytrain.monitoring.triggers.store import Ordered
 from raytrain.pipeline.loop import evidence, fresh_rows
 from raytrain.pipeline.loop.canary import wait_for_trial
-from raytrain.pipeline.loop.chain_record import Chain, note_candidate, note_step, recalled
+from raytrain.pipeline.loop.chain_record import Chain, candidate_of, note_candidate, note_step, recalled
 from raytrain.pipeline.loop.fresh_rows import RowsPlan
 from raytrain.pipeline.loop.opening import retrainings_of
 from raytrain.pipeline.loop.planning import plan_rows, recipe_of
+from raytrain.pipeline.loop.production import when_promoted
 from raytrain.pipeline.loop.section import Loop
 from raytrain.pipeline.recipe import PipelineView, StepResult, run_recipe
 from raytrain.pipeline.section import PipelineRecipe
@@ -86,12 +87,12 @@ class Carrying:
             made = self._made(plan, recipe)
             version, decision = self._released(recipe, made)
             note_candidate(self.ordered.order.id, version, self.records)
-            there = self._was_promoted(version)
+            there = when_promoted(self.release.desk.registry, self.release.name, version)
             if there is not None:  # by a call that was killed afterwards: what came of it since is not undone
                 gone_through = {one.name for one in self.chain.steps} | {PRODUCTION}
                 earlier = recalled(self.ordered.order.id, self.records)
                 self.chain.steps += [one for one in earlier if one.name not in gone_through]
-                self._done(StepResult(PRODUCTION, there, True))
+                self._done(StepResult(PRODUCTION, f"it was put there at {there}", True))
             else:
                 self._let_in(plan, recipe, made, version, decision)
         except NoGain as end:
@@ -126,7 +127,10 @@ class Carrying:
     def _planned(self) -> RowsPlan:
         self.view.begin("rows")
         known = fresh_rows.open_plan(self.folder / "rows")
-        if known is not None:
+        if (
+            known is not None
+            and promoted_candidate(self.ordered.order.id, self.release, self.records) is None
+        ):
             self._refuse_forgotten(known)
         plan = known or plan_rows(self.folder, self.loop, self.ordered.order, self.release, self.records)
         self.chain.plan = plan
@@ -225,15 +229,6 @@ class Carrying:
         if refusal is not None:
             raise NoGain(told)
 
-    def _was_promoted(self, version: Version) -> str | None:
-        """When, by an earlier call."""
-        for one in self.release.desk.registry.entries(self.release.name):
-            told = one.details
-            is_it = one.moves(PRODUCTION) and told["version"] == str(version)
-            if is_it and told["before"] != str(version):
-                return f"it was put there at {one.time}"
-        return None
-
     def _tried_online(self, plan: RowsPlan, version: Version) -> None:
         """Raises NoGain where the candidate is surely worse in anything."""
         self.view.begin("canary")
@@ -273,6 +268,14 @@ class Carrying:
         self.chain.steps.append(step)
         note_step(self.ordered.order.id, step, self.records)
         self.view.done(step)
+
+
+def promoted_candidate(order_id: str, release: Release, records: Records) -> tuple[Version, str] | None:
+    """What the order has released, and when it was put into production; None where it has not come so far."""
+    found = candidate_of(order_id, records)
+    version = None if found is None else Version.parse(found)
+    there = None if version is None else when_promoted(release.desk.registry, release.name, version)
+    return None if version is None or there is None else (version, there)
 
 
 class _Following:

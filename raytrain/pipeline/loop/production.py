@@ -74,3 +74,12 @@ def _all_sources(sources: list[SourceSection]) -> list[SourceSection]:
         )
         found += [each for each in told if each not in found]
     return found
+
+
+def when_promoted(registry: Registry, name: str, version: Version) -> str | None:
+    """When a version was put into production, by the journal; None where it never was."""
+    for one in registry.entries(name):
+        told = one.details
+        if one.moves(PRODUCTION) and told["version"] == str(version) and told["before"] != str(version):
+            return str(one.time)
+    return None

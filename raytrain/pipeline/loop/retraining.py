@@ -14,7 +14,7 @@ from raytrain.monitoring.learning.pool import InteractionPool
 from raytrain.monitoring.triggers.state import Order, Outcome
 from raytrain.monitoring.triggers.store import Ordered, TriggerStore
 from raytrain.pipeline.loop import fresh_rows
-from raytrain.pipeline.loop.chain import Carrying, RetrainView
+from raytrain.pipeline.loop.chain import Carrying, RetrainView, promoted_candidate
 from raytrain.pipeline.loop.chain_record import RECORD_FILE, Chain, candidate_of, recalled, write_record
 from raytrain.pipeline.loop.fresh_rows import RowsPlan
 from raytrain.pipeline.loop.opening import retrainings_of
@@ -83,24 +83,44 @@ def settled(loop: Loop, order_id: str, release: Release, records: Records) -> Re
     return Retrained(order_id, told["outcome"], told["why"], steps, told["version"], record)
 
 
-def given_up(loop: Loop, order_id: str, why: str, release: Release, records: Records) -> None:
-    """An order has failed for good: so its record says, and it is settled. Rows that it had not written down yet are
-    free for the next."""
+def given_up(loop: Loop, order_id: str, why: str, release: Release, records: Records) -> Outcome:
+    """An order's run will not go on: its record says so, and it is settled. It has failed, unless what it released was
+    put into production: then it has succeeded all the same, and its rows are used. Of one that failed, rows that it
+    had not written down yet are free for the next.
+
+    Raises StorageError where the record of one that succeeded cannot be written; it stays open then.
+    """
     folder = retrainings_of(release) / order_id
     plan = fresh_rows.open_plan(folder / "rows")
+    store = TriggerStore(records.engine)
+    order = store.order(order_id).order
+    promoted = promoted_candidate(order_id, release, records)
+    if promoted is not None:
+        version, there = promoted
+        why = f"{release.name}@{version} was put into production at {there}; afterwards: {why}"
+        _write_end(loop, order, plan, ("succeeded", why), folder / "record", records)
+        records.set_state(order_id, "succeeded", f"succeeded: {why}")
+        store.settle(loop.triggers, order_id, "succeeded", why)
+        return "succeeded"
     if plan is None:
         InteractionPool(records.engine).release(order_id)
-    store = TriggerStore(records.engine)
     try:
-        _write_failed(loop, store.order(order_id).order, plan, why, folder / "record", records)
+        _write_end(loop, order, plan, ("failed", why), folder / "record", records)
     except PlatformError as error:  # as of a full disk, of which the order may have died
         why = f"{why}; it has no record: {error.line}"
     store.settle(loop.triggers, order_id, "failed", why)
+    return "failed"
 
 
-def _write_failed(
-    loop: Loop, order: Order, plan: RowsPlan | None, why: str, place: Location, records: Records
+def _write_end(
+    loop: Loop,
+    order: Order,
+    plan: RowsPlan | None,
+    end: tuple[Outcome, str],
+    place: Location,
+    records: Records,
 ) -> None:
+    """end: what came of it, and why."""
     try:
         run = records.get_run(order.id)
     except ConfigError:
@@ -109,7 +129,7 @@ def _write_failed(
     steps = [] if run is None else recalled(order.id, records)
     chain = Chain(order, loop.section.loop, loop.section.release, began_at, steps, plan)
     chain.version = None if run is None else candidate_of(order.id, records)
-    record = write_record(place, chain, "failed", why, records)
+    record = write_record(place, chain, *end, records)
     if run is not None:
         records.add_artifact(
             order.id, "record", "written", record.kind, record.digest, str(place), record.manifest.parents

@@ -30,7 +30,7 @@ from raytrain.pipeline.loop.planning import num_waiting
 from raytrain.pipeline.loop.production import find_production
 from raytrain.pipeline.loop.retraining import given_up, settled
 from raytrain.pipeline.loop.section import Loop
-from raytrain.pipeline.loop.telling import ended_badly
+from raytrain.pipeline.loop.telling import ended_badly, ended_well
 from raytrain.pipeline.steps import Release
 from raytrain.release.registry.state import PRODUCTION
 from raytrain.runs.queue.job import Job
@@ -159,13 +159,17 @@ class Looker:
             if job is None or job.state not in ("failed", "cancelled"):
                 continue
             run = self._run_of(one.order.id)
-            if run is not None and run.state == "succeeded":
-                settled(self.loop, one.order.id, self.release, self.records)
-            elif run is None or not _goes_on(run):
-                why = f"job {job.id} {job.state}: {job.exit_reason or 'see its log'}"
-                given_up(self.loop, one.order.id, why, self.release, self.records)
+            if run is not None and run.state != "succeeded" and _goes_on(run):
+                continue
+            why, has_failed = f"job {job.id} {job.state}: {job.exit_reason or 'see its log'}", False
+            if run is None or run.state != "succeeded":
+                outcome = given_up(self.loop, one.order.id, why, self.release, self.records)
+                has_failed = outcome == "failed"
+            if has_failed:
                 raise_alert(ended_badly(one.order.id, why, now))
-                done.settled.append(one.order.id)
+            else:
+                raise_alert(ended_well(settled(self.loop, one.order.id, self.release, self.records), now))
+            done.settled.append(one.order.id)
 
     def _run_of(self, order_id: str) -> RunRecord | None:
         try:

@@ -177,7 +177,7 @@ def _orders(loop: Loop, records: Records) -> Iterator[Event]:
         yield Event(order.time, "order", f"{order.id}: {'; '.join(order.reasons)}", digest)
         if one.outcome is not None and one.settled_at is not None:
             made = [use.digest for use in _uses(records, order.id) if use.kind == CHAIN_KIND]
-            # One that failed has left no record; then what is proven is what was said of it.
+            # One that failed on a full disk has left no record; then what is proven is what was said of it.
             made = made or [digest_of({"order": digest, "outcome": one.outcome, "why": one.why})]
             told = f"{order.id} {one.outcome.replace('_', ' ')}: {one.why}"
             yield Event(one.settled_at, "outcome", told, made[-1])

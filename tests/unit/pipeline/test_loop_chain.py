@@ -18,7 +18,7 @@ from raytrain.errors import RefusedError, StorageError
 from raytrain.monitoring.learning.pool import InteractionPool
 from raytrain.monitoring.triggers.section import TriggersSection
 from raytrain.monitoring.triggers.store import Ordered, TriggerStore
-from raytrain.pipeline.loop import retraining
+from raytrain.pipeline.loop import chain, retraining
 from raytrain.pipeline.loop.chain import AwaitsApprovalError, Carrying, NoGain
 from raytrain.pipeline.loop.opening import retrainings_of
 from raytrain.pipeline.loop.retraining import Retrained, given_up, retrain
@@ -208,16 +208,63 @@ def test_production_that_moved_meanwhile_is_not_replaced(
     site = make_site(tmp_path, records, policy=STAGED)
     one = ordered(site)
     made_by(monkeypatch, site, lambda: site.promote("1.1.0"))
-    monkeypatch.setattr(Carrying, "_was_promoted", lambda *_: None)
-    with pytest.raises(RefusedError, match=r"1\.0\.0 is not in production any more") as caught:
+    monkeypatch.setattr(chain, "when_promoted", lambda *_: None)
+    with pytest.raises(RefusedError, match=r"1\.0\.0 is not in production any more"):
         carried(site, one)
-    given_up(site.loop, ORDER, caught.value.line, site.release, records)
-    told = json.loads((retrainings_of(site.release) / ORDER / "record" / "record.json").read_bytes())
-    assert (told["outcome"], told["why"], told["version"]) == ("failed", caught.value.line, "1.1.0")
-    assert [(step["name"], step["was_known"]) for step in told["steps"]] == [("rows", True)]
-    assert told["production"]["version"] == "1.0.0" and told["rows"]["num_fresh"] == 4
-    written = {one.role: one.digest for one in records.artifacts(ORDER) if one.direction == "written"}
-    assert written["record"] and TriggerStore(records.engine).order(ORDER).outcome == "failed"
+
+
+def record_of(site: Site) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(
+        (retrainings_of(site.release) / ORDER / "record" / "record.json").read_bytes()
+    )
+    return found
+
+
+def test_what_fails_after_production_has_succeeded_and_is_trained_by_nobody_again(
+    tmp_path: Path, records: Records, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The disk is full where the record is written, at every try; then the job is given up."""
+    site = make_site(tmp_path, records, policy=STAGED)
+    one = ordered(site)
+    made_by(monkeypatch, site)
+
+    def full(*_: Any) -> Any:
+        raise StorageError("the disk is full", why="no space is left", fix="free some")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(retraining, "write_record", full)
+        with pytest.raises(StorageError):
+            carried(site, one)
+        with pytest.raises(StorageError):
+            given_up(site.loop, ORDER, "it died", site.release, records)
+        assert TriggerStore(records.engine).order(ORDER).is_open, "the next look tries again"
+    QueueStore(records.engine).cancel(ORDER)
+    looked = Looker(site.loop, site.release, records, lambda one: a_job(one.order.id)).look(2.0)
+    assert looked.settled == [ORDER] and looked.blind == []
+    settled = TriggerStore(records.engine).order(ORDER)
+    assert settled.outcome == "succeeded" and f"{NAME}@1.1.0 was put into production" in str(settled.why)
+    assert InteractionPool(records.engine).counts()["used"] == 4
+    assert looked.decision is not None and looked.decision["order"] is None, "its rows are nothing new"
+    told = record_of(site)
+    assert (told["outcome"], told["version"]) == ("succeeded", "1.1.0")
+    assert [step["name"] for step in told["steps"]] == ["rows", "staging", "production"]
+
+
+def test_who_is_forgotten_after_production_does_not_undo_the_order(
+    tmp_path: Path, records: Records, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site = make_site(tmp_path, records, policy=STAGED)
+    one = ordered(site)
+    made_by(monkeypatch, site)
+
+    def killed(*_: Any) -> Any:
+        raise Killed
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(retraining, "write_record", killed)
+        carried(site, one)
+    InteractionPool(records.engine).forget("u2")
+    assert carried(site, one).outcome == "succeeded" and site.production() == "1.1.0"
 
 
 def test_an_order_whose_record_cannot_be_written_is_settled_all_the_same(
@@ -245,6 +292,13 @@ def test_a_user_who_is_forgotten_during_the_training_keeps_it_out_of_production(
     with pytest.raises(RefusedError, match="1 of the rows of grow-000001 may not be learned from") as caught:
         carried(site, one)
     assert "forgotten" in caught.value.why and site.production() == "1.0.0"
+    assert given_up(site.loop, ORDER, caught.value.line, site.release, records) == "failed"
+    told = record_of(site)
+    assert (told["outcome"], told["why"], told["version"]) == ("failed", caught.value.line, "1.1.0")
+    assert [(step["name"], step["was_known"]) for step in told["steps"]] == [("rows", True)]
+    assert told["production"]["version"] == "1.0.0" and told["rows"]["num_fresh"] == 4
+    written = {one.role: one.digest for one in records.artifacts(ORDER) if one.direction == "written"}
+    assert written["record"] and TriggerStore(records.engine).order(ORDER).outcome == "failed"
 
 
 def approve(site: Site, version: str) -> None:
