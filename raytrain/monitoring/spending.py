@@ -22,6 +22,16 @@ class Spending:
     money: dict[str, float] = field(default_factory=dict)
     num_unpriced: int = 0
 
+    def unseen(self, currency: str) -> str | None:
+        """What a limit in this currency does not see, in words; None where it sees all."""
+        told = [f"{self.num_unpriced} runs of this month have no price"] if self.num_unpriced else []
+        told += [
+            f"{used:.2f} {one} are not counted"
+            for one, used in self.money.items()
+            if one != currency and used
+        ]
+        return "; ".join(told) or None
+
 
 def month_of(now: float) -> str:
     return datetime.fromtimestamp(now, UTC).strftime("%Y-%m")

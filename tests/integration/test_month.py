@@ -80,6 +80,7 @@ def check_record(home: Path, story: dict[str, Any]) -> None:
     assert (content["outcome"], content["version"]) == ("succeeded", "1.1.0"), content
     steps = {step["name"]: step["digest"] for step in content["steps"]}
     assert all(steps[name] for name in ("rows", "prepare", "train", "evaluate", "compare")), content
+    assert {"release", "staging", "canary", "production"} <= steps.keys(), content
     assert content["cost"]["cpu_hours"] > 0.0, content
 
 

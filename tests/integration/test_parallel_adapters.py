@@ -92,9 +92,12 @@ def test_eight_at_once_each_get_their_turn_and_become_what_they_become_alone(
     )
     jobs = [over(joined, job["id"], job["run_id"], num) for job, num in zip(submitted, WORKERS, strict=True)]
 
-    for one in jobs:
-        beside = [other for other in jobs if other.started_at <= one.started_at < other.ended_at - LOOK_S]
-        assert sum(other.num_workers for other in beside) <= NUM_CPUS, told(jobs)
+    besides = [
+        [other for other in jobs if other.started_at <= one.started_at < other.ended_at - LOOK_S]
+        for one in jobs
+    ]
+    assert all(sum(one.num_workers for one in beside) <= NUM_CPUS for beside in besides), told(jobs)
+    assert max(map(len, besides)) > 1, f"they learn in parallel: {told(jobs)}"
     for num_workers in set(WORKERS):
         alike = [one for one in jobs if one.num_workers == num_workers]
         assert alike == sorted(alike, key=lambda one: one.started_at), told(jobs)

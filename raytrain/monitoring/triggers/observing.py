@@ -27,7 +27,9 @@ def look(section: TriggersSection, records: Records, now: float, beside: Seen) -
     if section.watch is not None:
         seen = with_windows(seen, section.watch, records)
     if seen.new_rows is None and "new_rows" in asked:
-        seen = replace(seen, new_rows=InteractionPool(records.engine).counts()["free"])
+        pool = InteractionPool(records.engine)
+        free = pool.counts()["free"] if section.release is None else pool.num_free(section.release)
+        seen = replace(seen, new_rows=free)
     if seen.trained_at is None and "age" in asked and section.release is not None:
         trained = when_trained(section.release, section.registry, records)
         seen = replace(seen, trained_at=trained.at, notes=_with(seen.notes, trained.note))
@@ -35,7 +37,14 @@ def look(section: TriggersSection, records: Records, now: float, beside: Seen) -
         origins = origins_of(Path(section.recipe))
         seen = replace(seen, sources=origins.names, notes=_with(seen.notes, origins.note))
     if section.budget is not None:
-        seen = replace(seen, spending=spent_in_month(records, now))
+        spending = spent_in_month(records, now)
+        unseen = None if section.budget.money is None else spending.unseen(section.budget.currency)
+        note = (
+            None
+            if unseen is None
+            else f"the month's {section.budget.currency}: {unseen} (raytrain runs cost)"
+        )
+        seen = replace(seen, spending=spending, notes=_with(seen.notes, note))
     return seen
 
 

@@ -127,6 +127,11 @@ class LoopSection(Section):
             raise ValueError(
                 "`storage` is not on this machine: bundles are made and signed here, and travel afterwards"
             )
+        budget = None if self.search is None else self.search.budget
+        if budget is not None and budget.hours is budget.gpu_hours is budget.cost is None:
+            raise ValueError(
+                "`search` has no limit, and nobody is there to end it: give `search.budget` hours, gpu_hours or cost"
+            )
         if self.fresh_suite is not None and not self.rows.held_out:
             raise ValueError("`fresh_suite` needs rows that are held out: `rows.held_out` is 0")
         return self

@@ -352,6 +352,7 @@ def test_shares_of_a_month_are_told(money: float, gpu_hours: float, told: list[s
     alerts = alerts_of_month(section, Spending(gpu_hours, {"EUR": money, "USD": 1e6}), 1_700_000_000.0)
     assert [f"{one.severity} {one.subject}" for one in alerts] == told
     assert len({one.event for one in alerts}) == len(alerts)
+    assert all(("1000000.00 USD are not counted" in one.text) == ("money" in one.subject) for one in alerts)
 
 
 # All together

@@ -13,6 +13,7 @@ import pytest
 from commands import Told
 from releases import Trained, make_release
 
+from raytrain.monitoring.learning.pool import InteractionPool, PooledRow
 from raytrain.monitoring.triggers.observing import look
 from raytrain.monitoring.triggers.production import when_trained
 from raytrain.monitoring.triggers.section import TriggersSection
@@ -22,6 +23,7 @@ from raytrain.release.registry.next_version import register_next
 from raytrain.release.registry.registry import Registry
 from raytrain.release.registry.versions import Version
 from raytrain.release.signing import sign
+from raytrain.runs.ownership import Owner
 from raytrain.runs.record_types import ArtifactUse
 from raytrain.runs.records import Records, open_records
 
@@ -270,6 +272,34 @@ def test_sources_that_cannot_be_read_are_told_and_start_nothing(told: Told, sour
     )
     recipe.unlink()
     assert told("triggers", "check", sourced)[0] == 2
+
+
+def test_what_a_limit_of_money_does_not_see_is_said(records: Records) -> None:
+    asked = {"triggers": "loop", "when": {"manual": True}, "budget": {"money": 300, "currency": "EUR"}}
+    priced = {"cost": {"cpu_hour": 1.0, "currency": "EUR"}}
+    dear = {"cost": {"cpu_hour": 2.0, "currency": "USD"}}
+    for name, cost in (("priced", priced), ("unpriced", {}), ("other", dear)):
+        config = {"scaling": {"num_workers": 1}, **cost}
+        records.create_run(name, kind="train", name="n", config=config, created_at=1_000.0)
+        records.claim_run(name, Owner.current(), now=1_000.0)
+        records.set_state(name, "succeeded", now=1_000.0 + 3600.0)
+        found = look(TriggersSection.model_validate(asked), records, 10_000.0, Seen())
+        if name == "priced":
+            assert found.notes == () and found.spending is not None and found.spending.money == {"EUR": 1.0}
+    unseen = "1 runs of this month have no price; 2.00 USD are not counted"
+    assert found.notes == (f"the month's EUR: {unseen} (raytrain runs cost)",)
+    asked["budget"] = {"gpu_hours": 3}
+    assert look(TriggersSection.model_validate(asked), records, 10_000.0, Seen()).notes == ()
+
+
+def test_rows_are_counted_of_the_name_that_is_released(records: Records) -> None:
+    prompt = ({"role": "user", "content": "?"},)
+    for number, model in enumerate(("sums@1.0.0", "words@1.0.0", "words@1.1.0")):
+        row = PooledRow(str(number), 1.0, None, model, None, prompt, "!", "answer", 1.0, "ready")
+        InteractionPool(records.engine).add([row])
+    for release, num_rows in (("sums", 1), ("words", 2), (None, 3)):
+        asked = {"triggers": "loop", "when": {"new_rows": {}}, "release": release}
+        assert look(TriggersSection.model_validate(asked), records, 9.0, Seen()).new_rows == num_rows
 
 
 def test_what_no_rule_asks_about_is_not_looked_for(records: Records, tmp_path: Path) -> None:

@@ -23,6 +23,10 @@ from raytrain.pipeline.loop.section import check_metrics, load_loop
         ({"triggers": "nowhere.yaml"}, "nowhere.yaml: there is no such triggers file"),
         ({"suites": []}, "suites"),
         ({"fresh_suite": "texts.yaml", "rows": {"held_out": 0}}, "needs rows that are held out"),
+        (
+            {"search": {"space": {"train.learning_rate": {"type": "float", "low": 1e-4, "high": 1e-2}}}},
+            "has no limit",
+        ),
         ({"canary": {"hours": 1}}, "lets nothing into 'staging'"),
         ({"fall": {"signals": ["approvl"]}}, "approvl"),
         ({"search": {"space": {}}}, "search.space"),

@@ -33,18 +33,22 @@ def alerts_of_month(section: MonthSection, spent: Spending, now: float) -> list[
     for what, (amount, limit, unit) in used.items():
         reached = [one for one in section.tell_at if limit is not None and amount >= one * limit]
         if limit is not None and reached:
-            alerts.append(_alert(what, max(reached), (amount, limit, unit), month_of(now), now))
+            unseen = spent.unseen(section.currency) if what == "money" else None
+            alerts.append(_alert(what, max(reached), (amount, limit, unit), month_of(now), now, unseen))
     return alerts
 
 
-def _alert(what: str, share: float, used: tuple[float, float, str], month: str, now: float) -> Alert:
+def _alert(
+    what: str, share: float, used: tuple[float, float, str], month: str, now: float, unseen: str | None
+) -> Alert:
     amount, limit, unit = used
+    beside = "" if unseen is None else f"\nbeside that: {unseen}"
     return Alert(
         kind="budget",
         subject=f"{month} {what} {share:g}",
         severity="critical" if share >= 1 else "warning",
         title=f"{amount / limit:.0%} of the month's {unit} are used",
-        text=f"{amount:.2f} of {limit:g} {unit} in {month}\nlook: raytrain runs cost --by month",
+        text=f"{amount:.2f} of {limit:g} {unit} in {month}{beside}\nlook: raytrain runs cost --by month",
         time=now,
         details={"month": month, "used": f"{amount:.2f}", "limit": f"{limit:g}", "unit": unit},
         event=f"{month} {what} {share:g} of {limit:g}",
