@@ -35,6 +35,8 @@ def test_a_background_run_saves_makes_room_and_resumes(local: Bench, recipe: Pat
     wait_until(
         lambda: shown(local, background)["wish"] == "preempt", 60, lambda: str(shown(local, background))
     )
+    # The wish stands in the store first; the run makes steps until it has been told.
+    local.wait_for_event(run_id, "asked to stop", timeout_s=60)
     local.hold_at(None)
     outcome = worker.ended(500)
     assert outcome.code == 0, outcome.told()
