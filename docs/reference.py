@@ -131,7 +131,7 @@ def _keys(title: str, model: type[Section], first: list[list[str]]) -> list[str]
     parts = [f"## {title}", ""]
     required = set(schema.get("required", ())) - {"name"}  # a recipe's file gives it
     rows = [*first, *_rows(plain, schema, required)]
-    parts += _table(rows) if rows else []
+    parts += _table(rows)
     for name, prop in schema["properties"].items():
         for choice in [prop, *prop.get("anyOf", [])]:
             section = _section_of(choice, schema)
@@ -231,7 +231,7 @@ def _allowed(prop: dict[str, Any], schema: dict[str, Any]) -> str:
 
 
 def _table(rows: list[list[str]]) -> list[str]:
-    lines = ["| key | value | default | meaning |", "|---|---|---|---|"]
+    lines = ["| key | value | default | meaning |", "|---|---|---|---|"] if rows else []
     return lines + ["| " + " | ".join(_cell(text) for text in row) + " |" for row in rows]
 
 

@@ -59,7 +59,7 @@ def fill(registry: Registry, ring: KeyRing, folder: Path, name: str, *versions: 
             name, version, bundle, ring, made_from=made_from, why=f"number {i}", details=details
         )
         before = registry.state(name).aliases.get("production")
-        decision = f"sha256:d{i}"
+        decision = f"sha256:{i:064x}"
         registry.move(name, "production", version, expected=before, decision=decision, why="it passed")
     registry.tag(name, V1, added={"golden", "größer", "a/b"})
 
@@ -90,7 +90,7 @@ class MirrorContract:
         assert first["facts"]["raytrain.digest"] == registry.find("seen@1.0.0").digest
         assert first["facts"]["raytrain.tags"] == "a/b, golden, größer"
         assert first["why"] == "number 0" and first["entry"] == vars(registry.entries("seen")[0])
-        assert second["facts"]["decision.production"] == "sha256:d1"
+        assert second["facts"]["decision.production"] == f"sha256:{1:064x}"
         assert not any(key.startswith("decision.") for key in first["facts"])
         assert follow(mirror, registry, "seen") == [] and drift(mirror, registry, "seen") == []
         assert place.seen("seen") == found

@@ -19,12 +19,14 @@ import pytest
 from bundles import make_bundle
 from registry_places import Place
 
-from raytrain.errors import ConfigError, IntegrityError, NotRegisteredError, RefusedError
+from raytrain.errors import ConfigError, IntegrityError, NotRegisteredError, RefusedError, StorageError
 from raytrain.release.keys import KeyRing
 from raytrain.release.registry.findings import Fault, Orphan
 from raytrain.release.registry.following import Following
 from raytrain.release.registry.journal import Entry, Journal, content_of
 from raytrain.release.registry.registry import Registry
+from raytrain.release.registry.shelf import shelf_of
+from raytrain.release.registry.store import IsNeeded, Seal
 from raytrain.release.registry.versions import Version
 from raytrain.release.signing import sign, signature_place
 from raytrain.storage.artifact import copy_artifact
@@ -51,7 +53,7 @@ def of_another_day(bundle: Path, folder: Path, ring: KeyRing) -> Path:
     return folder
 
 
-def not_to_be_called(*_: object) -> None:
+def not_to_be_called(*_: object) -> Any:
     raise AssertionError("nothing is to be deleted")
 
 
@@ -348,6 +350,20 @@ class RegistryContract:
         now[0] += 31
         assert "staging" not in following.states(None)["sums"].aliases
 
+    def test_no_copy_stands_for_what_the_store_has_no_more(
+        self, registry: Registry, ring: KeyRing, bundles: list[Path], place: Place
+    ) -> None:
+        release(registry, ring, V1, bundles[0])
+        registry.verified("sums@1.0.0", ring)
+        there = registry.store.bundle_place("sums", registry.find("sums@1.0.0").digest[7:])
+        place.write(f"{there}/{MANIFEST_NAME}", None)
+        with pytest.raises(IntegrityError, match="is not an artifact") as told:
+            registry.verified("sums@1.0.0", ring)
+        assert there in told.value.what, "not the place of a copy"
+        place.write(f"{there}.sig", None)
+        with pytest.raises(RefusedError, match="is not signed"):
+            registry.verified("sums@1.0.0", ring)
+
     def test_of_many_promoters_one_wins_and_the_others_are_told(
         self, registry: Registry, ring: KeyRing, bundles: list[Path], place: Place
     ) -> None:
@@ -457,6 +473,55 @@ class RegistryContract:
         assert len(deleted) == 1
         assert faults_of(registry, ring) == [] and registry.orphans() == []
 
+    @pytest.mark.parametrize(
+        "when", ["before it is taken away", "before it is asked for", "before it is gone", "never"]
+    )
+    def test_what_is_registered_while_it_is_deleted_stays(
+        self, registry: Registry, ring: KeyRing, bundles: list[Path], place: Place, when: str
+    ) -> None:
+        """Who was killed before its entry left it; then somebody registers it at a moment of its deletion."""
+        digest = read_manifest(Location(str(bundles[0]))).digest[7:]
+        registry.store.put_bundle("sums", digest, bundles[0])
+        time.sleep(1.2)  # some services tell times in whole seconds
+        other = Registry(place.open())
+        delete = other.store.delete_bundle
+
+        def delete_bundle(name: str, digest: str, is_needed: IsNeeded) -> bool:
+            def asked(seal: Seal) -> bool:
+                if when == "before it is asked for":
+                    release(registry, ring, V1, bundles[0])
+                found = is_needed(seal)
+                if when == "before it is gone":
+                    release(registry, ring, V1, bundles[0])
+                return found
+
+            if when == "before it is taken away":
+                release(registry, ring, V1, bundles[0])
+            return delete(name, digest, asked)
+
+        other.store.delete_bundle = delete_bundle  # type: ignore[method-assign]
+        deleted = other.delete(other.orphans(), grace_s=0)
+        assert len(deleted) == (when in ("before it is gone", "never"))
+        if when == "never":
+            assert registry.names() == []
+        else:
+            assert registry.verified("sums@1.0.0", ring) and faults_of(registry, ring) == []
+        assert [one for one in registry.orphans() if one.digest] == []
+
+    def test_what_cannot_be_asked_for_is_put_back(
+        self, registry: Registry, ring: KeyRing, bundles: list[Path]
+    ) -> None:
+        release(registry, ring, V1, bundles[0])
+        digest = registry.find("sums@1.0.0").digest[7:]
+        seal = registry.store.seal("sums", digest)
+
+        def unanswered(_: Seal) -> bool:
+            raise StorageError("nobody answers", why="a test", fix="wait")
+
+        with pytest.raises(StorageError, match="nobody answers"):
+            registry.store.delete_bundle("sums", digest, unanswered)
+        assert registry.store.seal("sums", digest) == seal and faults_of(registry, ring) == []
+
     def test_what_was_left_long_ago_is_young_again_once_somebody_registers_it(
         self, registry: Registry, ring: KeyRing, bundles: list[Path], place: Place
     ) -> None:
@@ -548,6 +613,33 @@ class RegistryContract:
             with pytest.raises(IntegrityError, match="entry 2"):
                 registry.state("sums")
             place.write(registry.store.entry_place("sums", 2), None)
+
+    def test_what_is_no_digest_becomes_no_path(
+        self, registry: Registry, ring: KeyRing, bundles: list[Path], place: Place
+    ) -> None:
+        release(registry, ring, V1, bundles[0])
+        store, journal = registry.store, Journal(registry.store, "sums")
+        calls: list[Callable[[str], object]] = [
+            lambda one: store.open_bundle("sums", one),
+            lambda one: store.seal("sums", one),
+            lambda one: store.put_bundle("sums", one, bundles[0]),
+            lambda one: store.put_signature("sums", one, b""),
+            lambda one: store.age_s("sums", one),
+            lambda one: store.delete_bundle("sums", one, not_to_be_called),
+            lambda one: shelf_of(registry, "sums", "records").get(one, ring),
+        ]
+        for odd in ("../../../victim", "sha256:../victim", "", ".", "a\0b", "A" * 64, "it's", 7):
+            register = {"version": "2.0.0", "digest": odd, "made_from": {}}
+            moved = {"alias": "production", "version": "1.0.0", "before": None, "decision": odd}
+            for action, details in (("register", register), ("move", moved)):
+                assert journal.append(journal.read(), action, details, "") is not None
+                with pytest.raises(IntegrityError, match="entry 2"):
+                    registry.find("sums@production")
+                place.write(store.entry_place("sums", 2), None)
+            for call in calls:
+                with pytest.raises(IntegrityError, match="no digest"):
+                    call(str(odd))
+        assert faults_of(registry, ring) == [] and registry.orphans() == []
 
     def test_the_second_writer_of_a_number_is_told(
         self, registry: Registry, ring: KeyRing, bundles: list[Path]

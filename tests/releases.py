@@ -80,8 +80,27 @@ def _scan(subject: str, files: Mapping[str, str]) -> Any:
     return {"subject": subject, "passed": True, "files": scanned}
 
 
+def export_check(subject: str, _: Mapping[str, str] | None = None, **differences: float) -> Any:
+    """One that has passed, by limits that allow these differences."""
+    found = {
+        "max_difference": 1e-4,
+        "mean_difference": 1e-5,
+        "max_kl": 1e-9,
+        "num_near_ties": 0,
+        **differences,
+    }
+    limits = {"max_difference": 1e30, "mean_difference": 1e30, "max_kl": 1e30, "near_tie": 1e30}
+    return {
+        "subject": subject,
+        "passed": True,
+        "dtype": "float32",
+        "limits": limits,
+        "formats": {"adapter": {"passed": True, **found}},
+    }
+
+
 DOCUMENTS: Documents = {
-    "reports/export_check.json": lambda subject, _: {"subject": subject, "passed": True},
+    "reports/export_check.json": export_check,
     "sbom.cdx.json": _sbom,
     "provenance.intoto.json": _provenance,
     "reports/scan.json": _scan,

@@ -179,7 +179,7 @@ def approve(
     keys = ring_of(ring)
     signing_key = keys.signing_key(key)
     about = about_bundle(registry.verified(reference, keys).artifact)
-    statement = statement_of(about, asked, to, role, signing_key, why)
+    statement = statement_of(name, about, asked, to, role, signing_key, why)
     written = write_approval(shelf_of(registry, name, "approvals"), statement, signing_key, keys)
     told = {
         "approval": {"place": str(written.location), "digest": written.digest},

@@ -4,7 +4,7 @@ read, and no model is built."""
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,6 +38,16 @@ def compatible(serving: BundleDescription, wanted: BundleDescription) -> list[Fi
         Fit("base model", serving.base_model.digest, wanted.base_model.digest),
         Fit("tokenizer", serving.tokenizer, wanted.tokenizer),
         Fit("kind", serving.kind, wanted.kind),
+    ]
+
+
+def compatible_by_origin(serving: Mapping[str, str], wanted: Mapping[str, str]) -> list[Fit]:
+    """Where the one that serves cannot be read: by what the journal says of the origin of both, as far as it does."""
+    things = {"base model": "base_model", "tokenizer": "tokenizer"}
+    return [
+        Fit(thing, serving[role], wanted[role])
+        for thing, role in things.items()
+        if role in serving and role in wanted
     ]
 
 

@@ -7,7 +7,6 @@ beside it lies a file for each private key that this machine has, readable for i
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import json
 import os
 from collections.abc import Iterator
@@ -15,12 +14,13 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, get_args
 
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from raytrain.errors import ConfigError, IntegrityError, RefusedError
+from raytrain.release.pem import id_of, loaded_public, public_pem
 from raytrain.storage.home import raytrain_home
 from raytrain.storage.location import Location, translated_errors, write_atomically
 
@@ -28,9 +28,9 @@ PASSWORD_VARIABLE = "RAYTRAIN_KEY_PASSWORD"
 """Where the password of private keys is, for those who want one."""
 
 _RING, _LOCK = "ring.json", ".lock"
-_CURVES = ("secp256r1", "secp384r1", "secp521r1")
 
 State = Literal["active", "retired", "revoked"]
+_STATES: tuple[State, ...] = get_args(State)
 """active signs; what retired keys have signed still counts; what revoked ones have signed does not, whenever it was."""
 
 
@@ -76,12 +76,12 @@ class KeyRing:
         if not place.exists():
             return []
         try:
-            keys = [PublicKey(**one) for one in json.loads(place.read_text(encoding="utf-8"))["keys"]]
-            changed = [one.short_id for one in keys if _id_of(one.pem) != one.id]
-        except (ValueError, KeyError, TypeError, OSError) as error:
+            keys = [_known(one) for one in json.loads(place.read_text(encoding="utf-8"))["keys"]]
+            twice = [one.short_id for one in keys if sum(one.id == other.id for other in keys) > 1]
+            if twice:
+                raise ValueError(f"key {twice[0]} is in it twice")
+        except (ValueError, LookupError, TypeError, OSError, RecursionError) as error:
             raise _unreadable(place, str(error)) from error
-        if changed:
-            raise _unreadable(place, f"key {changed[0]} is not the one that it says it is")
         return keys
 
     def find(self, key_id: str) -> PublicKey | None:
@@ -137,9 +137,9 @@ class KeyRing:
     def trust(self, pem: str, name: str) -> PublicKey:
         """From now on another's signatures count. Raises ConfigError where the text is no public key of a known curve,
         or one that was revoked here."""
-        pem = _public_pem(_loaded_public(pem))
+        pem = public_pem(loaded_public(pem))
         with self._changing() as keys:
-            known = next((one for one in keys if one.id == _id_of(pem)), None)
+            known = next((one for one in keys if one.id == id_of(pem)), None)
             if known is not None and known.state == "revoked":
                 raise ConfigError(
                     f"key {known.short_id} was revoked",
@@ -149,7 +149,7 @@ class KeyRing:
             if known is None:
                 _check_name(name)
                 # Its owner signs with it: here it is never the one that signs for this name.
-                known = PublicKey(_id_of(pem), name, pem, "retired", _now())
+                known = PublicKey(id_of(pem), name, pem, "retired", _now())
                 keys.append(known)
             return known
 
@@ -179,7 +179,7 @@ class KeyRing:
                 why=str(error),
                 fix=f"give its password in {PASSWORD_VARIABLE}, or unset that where it has none",
             ) from error
-        if _public_pem(private.public_key()) != public.pem:
+        if public_pem(private.public_key()) != public.pem:
             raise IntegrityError(
                 f"{place} is another key than the ring says",
                 why=f"it should be {public.short_id}",
@@ -193,8 +193,8 @@ class KeyRing:
     def _new(self, name: str) -> PublicKey:
         _check_name(name)
         private = ec.generate_private_key(ec.SECP256R1())
-        pem = _public_pem(private.public_key())
-        key = PublicKey(_id_of(pem), name, pem, "active", _now())
+        pem = public_pem(private.public_key())
+        key = PublicKey(id_of(pem), name, pem, "active", _now())
         password = _password()
         content = private.private_bytes(
             serialization.Encoding.PEM,
@@ -225,6 +225,19 @@ class KeyRing:
                 write_atomically(self.folder / _RING, content)
         finally:
             os.close(lock)
+
+
+def _known(told: dict[str, Any]) -> PublicKey:
+    """Raises ValueError or TypeError where a ring says of a key what it cannot say: then none of it is believed, for a
+    state that was mistyped may have meant that nothing by this key counts."""
+    key = PublicKey(**told)
+    if key.state not in _STATES:
+        raise ValueError(f"the state of key {key.id} is {key.state!r}, not active, retired or revoked")
+    if not all(isinstance(one, str) for one in told.values()):
+        raise TypeError("a key is described by texts alone")
+    if id_of(key.pem) != key.id:
+        raise ValueError(f"key {key.short_id} is not the one that it says it is")
+    return key
 
 
 def _active(keys: list[PublicKey], name: str) -> PublicKey | None:
@@ -261,33 +274,6 @@ def _check_mode(place: Path) -> None:
 
 def _password() -> bytes | None:
     return (os.environ.get(PASSWORD_VARIABLE) or "").encode() or None
-
-
-def _loaded_public(pem: str) -> ec.EllipticCurvePublicKey:
-    try:
-        key = serialization.load_pem_public_key(pem.encode())
-    except (ValueError, TypeError) as error:
-        raise ConfigError(
-            "this is no public key", why=str(error), fix="give the PEM file that `raytrain keys show` prints"
-        ) from error
-    if not isinstance(key, ec.EllipticCurvePublicKey) or key.curve.name not in _CURVES:
-        raise ConfigError(
-            "this key cannot be used for signatures of models",
-            why=f"known are keys on the curves {', '.join(_CURVES)}",
-            fix="ask for one of these: raytrain keys generate makes one",
-        )
-    return key
-
-
-def _public_pem(key: object) -> str:
-    assert isinstance(key, ec.EllipticCurvePublicKey), "only such keys are made and loaded"
-    return key.public_bytes(
-        serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
-    ).decode()
-
-
-def _id_of(pem: str) -> str:
-    return hashlib.sha256(pem.encode()).hexdigest()
 
 
 def _unreadable(place: Path, why: str) -> IntegrityError:

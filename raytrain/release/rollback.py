@@ -11,14 +11,15 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from raytrain.errors import ConfigError, IntegrityError, PlatformError, RefusedError
+from raytrain.errors import ConfigError, IntegrityError, RefusedError
 from raytrain.release.bundle.description import BundleDescription, read_description
-from raytrain.release.fitting import Fit, check_weights, compatible, refuse_unfit
+from raytrain.release.fitting import Fit, check_weights, compatible, compatible_by_origin, refuse_unfit
 from raytrain.release.fresh_load import load_in_fresh_process
 from raytrain.release.gate.enforce import require_released
 from raytrain.release.gate.record import PROMOTION_KIND, ROLLBACK_KIND
 from raytrain.release.gate.recorded import kind_of_move
 from raytrain.release.gate.succession import last_promotion
+from raytrain.release.gate.turn import Follows, follows_now
 from raytrain.release.keys import KeyRing, SigningKey
 from raytrain.release.registry.journal import Entry
 from raytrain.release.registry.registry import Registry
@@ -108,7 +109,8 @@ def roll_back(hangar: Hangar, name: str, key: SigningKey, options: RollbackOptio
     in by the gate, was withdrawn, does not fit or does not load, and where somebody else moved production meanwhile.
     """
     registry = hangar.registry
-    way = _way_of(registry, name, options.to)
+    entries = registry.entries(name)
+    way = _way_of(registry, name, entries, options.to)
     now, to = way.now, way.to
     if options.expected not in (None, now):
         raise RefusedError(
@@ -142,22 +144,22 @@ def roll_back(hangar: Hangar, name: str, key: SigningKey, options: RollbackOptio
         return done
     why = options.why or f"rolled back from {now}"
     with _timed(hangar, done, "record"):
-        done.record = _write_record(hangar, done, admitted.about.bundle, key, why)
+        follows = follows_now(entries, PRODUCTION)
+        done.record = _write_record(hangar, done, (admitted.about.bundle, follows), key, why)
     with _timed(hangar, done, "switch"):
-        registry.move(name, PRODUCTION, to, expected=now, decision=done.record.digest, why=why)
+        registry.move(
+            name, PRODUCTION, to, expected=now, decision=done.record.digest, why=why, follows=follows.entry
+        )
     done.moved = True
     return done
 
 
-def _way_of(registry: Registry, name: str, to: Version | None) -> Way:
-    entries = registry.entries(name)
-
+def _way_of(registry: Registry, name: str, entries: list[Entry], to: Version | None) -> Way:
     def is_promotion(move: Entry) -> bool:
         return kind_of_move(registry, name, move) == PROMOTION_KIND
 
     def is_overridden(version: Version) -> bool:
-        own = (one for one in entries if one.details.get("version") == str(version))
-        let_in = last_promotion(registry, name, PRODUCTION, own)
+        let_in = last_promotion(registry, name, PRODUCTION, entries, version=str(version))
         return let_in is not None and let_in.override is not None
 
     return choose_target(entries, name, to, is_promotion, is_overridden)
@@ -178,26 +180,37 @@ def _refuse_standing(hangar: Hangar, name: str, now: Version) -> None:
 
 
 def _compare(hangar: Hangar, done: Rollback, wanted: BundleDescription, options: RollbackOptions) -> None:
-    """With what serves now; one that is damaged is no reason to stay with it."""
+    """With what serves now; that it is damaged, or its signature counts no more, is no reason to stay with it.
+
+    Raises StorageError where it cannot be read for the moment: then nobody knows what it is.
+    """
     registry = hangar.registry
     try:
         serving = registry.verified(f"{done.name}@{done.before}", hangar.ring).artifact
         done.fits = compatible(read_description(serving.path), wanted)
-    except PlatformError as error:
-        done.notes.append(
-            f"{done.before}, which serves now, cannot be read ({error.what}): not compared with it"
-        )
-        return
+    except (IntegrityError, RefusedError) as error:
+        versions = registry.state(done.name).versions
+        done.fits = compatible_by_origin(versions[done.before].made_from, versions[done.after].made_from)
+        how = "not compared with it"
+        if done.fits:
+            things = " and ".join(one.thing for one in done.fits)
+            how = f"compared by what the journal says they were made from: {things}"
+        done.notes.append(f"{done.before}, which serves now, cannot be read ({error.what}): {how}")
     if not options.other_base:
         refuse_unfit(done.fits, str(done.after))
 
 
-def _write_record(hangar: Hangar, done: Rollback, bundle: str, key: SigningKey, why: str) -> Artifact:
+def _write_record(
+    hangar: Hangar, done: Rollback, about: tuple[str, Follows], key: SigningKey, why: str
+) -> Artifact:
+    """about: the bundle, and the entry after which it was decided."""
+    bundle, follows = about
     content = {
         "name": done.name,
         "before": str(done.before),
         "after": str(done.after),
         "bundle": bundle,
+        "follows": asdict(follows),
         "fits": [asdict(one) for one in done.fits],
         "weights": done.weights,
         "loaded": done.loaded,

@@ -97,10 +97,13 @@ class ArtifactWriter:
             with translated_errors(self.destination, "write"):
                 raise error
 
-    def commit(self, provenance: dict[str, Any] | None = None, *, replace: bool = False) -> Artifact:
+    def commit(
+        self, provenance: dict[str, Any] | None = None, *, replace: bool = False, renew: bool = False
+    ) -> Artifact:
         """Sync, hash and publish the staged files.
 
-        An artifact with the same digest that is there and whole is kept, and returned. A damaged one is replaced. One
+        An artifact with the same digest that is there and whole is kept, and returned; with `renew` it gets this one's
+        provenance, for what is as old as its last making. A damaged one is replaced. One
         with another digest is an IntegrityError, or with `replace` is moved aside and dropped after the new one stands.
         """
         with translated_errors(self.destination, "write"):
@@ -115,9 +118,14 @@ class ArtifactWriter:
             existing = self._existing()
             if existing is not None and existing.digest == manifest.digest:
                 try:
-                    return open_artifact(self.destination)
+                    whole = open_artifact(self.destination)
                 except IntegrityError:
                     replace = True
+                else:
+                    if not renew:
+                        return whole
+                    (self.destination / MANIFEST_NAME).write_bytes(manifest.to_json())
+                    return Artifact(self.destination, manifest, whole.path)
             if not replace and (existing is not None or self.destination.children()):
                 there = (
                     "nothing whose manifest can be read"
@@ -239,8 +247,11 @@ def _fetch(location: Location, manifest: Manifest) -> Path:
         staging = Path(tempfile.mkdtemp(prefix=_STAGING_PREFIX, dir=target.parent))
         try:
             location.copy_files_to(Location(str(staging)))
-            if not target.exists():
+            try:
                 staging.rename(target)
+            except OSError:
+                if not target.is_dir():  # else somebody was as quick
+                    raise
         finally:
             shutil.rmtree(staging, ignore_errors=True)
     return target

@@ -6,6 +6,7 @@ import errno
 import os
 import re
 import shutil
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -207,7 +208,8 @@ class StoredFile:
 
 def write_atomically(path: Path, content: bytes) -> None:
     """Write beside `path`, fsync, then rename over it."""
-    staged = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    # Random: of two threads, or two containers with one disk, both may be the process of this number.
+    staged = path.with_name(f".{path.name}.{uuid.uuid4().hex[:16]}.tmp")
     try:
         with staged.open("wb") as stream:
             stream.write(content)

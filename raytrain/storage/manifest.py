@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path, PurePosixPath
@@ -18,6 +19,7 @@ from raytrain.storage.location import Location
 
 MANIFEST_NAME = "manifest.json"
 _FORMAT = 1
+_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 
 
 @dataclass(frozen=True)
@@ -93,6 +95,11 @@ def digest_of(value: object) -> str:
     """`sha256:` of a JSON value, independent of key order and spacing."""
     canonical = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
     return "sha256:" + hashlib.sha256(canonical.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def is_digest(text: object) -> bool:
+    """Whether it has the form of one: whatever names a folder is held against that before."""
+    return isinstance(text, str) and _DIGEST.fullmatch(text) is not None
 
 
 def digest_hex(digest: str) -> str:

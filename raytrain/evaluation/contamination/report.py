@@ -58,7 +58,7 @@ def write_report(
         (writer.path / "report.md").write_text(storable(render(audit, rescored)), encoding="utf-8")
         rows = [_row(one) for one in audit.findings]
         pq.write_table(pa.Table.from_pylist(rows, schema=_schema()), writer.path / "items.parquet")
-        return writer.commit(collect_provenance(config=config))
+        return writer.commit(collect_provenance(config=config), renew=True)
 
 
 def render(audit: Audit, rescored: Rescored | None = None) -> str:

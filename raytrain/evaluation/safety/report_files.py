@@ -100,7 +100,7 @@ def write_report(
         with (writer.path / "outcomes.jsonl").open("w", encoding="utf-8") as stream:
             for one in report.outcomes:
                 stream.write(storable(json.dumps(asdict(one), ensure_ascii=False)) + "\n")
-        return writer.commit(collect_provenance())
+        return writer.commit(collect_provenance(), renew=True)
 
 
 def read_report(location: Location) -> SafetyReport:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from raytrain.errors import IntegrityError
 from raytrain.models.inference import TRAINING_RECORD
 from raytrain.release.bundle.description import BUNDLE_KIND, FORMAT_FOLDERS, read_description
+from raytrain.release.bundle.parity.section import ExportLimitsSection, LimitsSection
 from raytrain.release.gate.policy import Document
 from raytrain.release.gate.rules import Reading, Status
 from raytrain.release.inventory.provenance import PROVENANCE_FILE
@@ -26,6 +28,7 @@ DOCUMENT_FILES: Mapping[Document, str] = {
 }
 _SLSA = "https://slsa.dev/provenance/"
 _AGAIN = "export it again"
+_LIMITS = {"export_check": "passed, by the policy's limits", "scan": "passed, for this one"}
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,8 @@ class About:
     base_model: str
     dataset: str | None
     recipe: str | None
+    dtype: str
+    """In which its weights are held."""
 
 
 def about_bundle(artifact: Artifact) -> About:
@@ -64,6 +69,7 @@ def about_bundle(artifact: Artifact) -> About:
         description.base_model.digest,
         parents.get("dataset"),
         _recipe(artifact),
+        description.dtype,
     )
 
 
@@ -75,27 +81,32 @@ def _recipe(artifact: Artifact) -> str | None:
     return None
 
 
-def read_documents(artifact: Artifact, about: About) -> Iterator[Reading]:
-    """Those that the bundle has. They are under its signature; nothing of what they say is believed about another."""
+def read_documents(artifact: Artifact, about: About, limits: ExportLimitsSection) -> Iterator[Reading]:
+    """Those that the bundle has. They are under its signature; nothing of what they say is believed about another.
+
+    limits: of the policy, for what the export check has measured.
+    """
+    readers: Mapping[str, _Reader] = {**_READERS, "export_check": partial(_export_check, limits)}
     for thing, name in DOCUMENT_FILES.items():
         entry = artifact.manifest.files.get(name)
         if entry is None:
             continue
         try:
-            status, value, why = _READERS[thing](read_json(artifact, name), about, artifact.manifest)
+            status, value, why = readers[thing](read_json(artifact, name), about, artifact.manifest)
         except (KeyError, TypeError, ValueError, AttributeError, RecursionError, IntegrityError) as error:
             status, value, why = (
                 "failed",
                 "cannot be read",
                 f"{type(error).__name__}: {error}".splitlines()[0],
             )
-        limit = "passed, for this one" if thing in ("export_check", "scan") else "names this one"
+        limit = _LIMITS.get(thing, "names this one")
         yield Reading(
             thing, f"sha256:{entry.sha256}", status, value, limit, why, f"{_AGAIN}: {name} is not as asked"
         )
 
 
 Told = tuple[Status, str, str]
+_Reader = Callable[[dict[str, Any], About, Manifest], Told]
 
 
 def _scan(content: dict[str, Any], about: About, manifest: Manifest) -> Told:
@@ -103,6 +114,36 @@ def _scan(content: dict[str, Any], about: About, manifest: Manifest) -> Told:
     if others:
         return "failed", f"{len(others)} files besides", f"{others[0]} is not as it was scanned"
     return _judged(content, about, manifest)
+
+
+def _export_check(
+    limits: ExportLimitsSection, content: dict[str, Any], about: About, manifest: Manifest
+) -> Told:
+    """By the policy's own limits; those that the check was made with do not count."""
+    told = _judged(content, about, manifest)
+    if told[0] != "passed":
+        return told
+    if content["dtype"] != about.dtype:
+        return "failed", str(content["dtype"]), f"the bundle's weights are held in {about.dtype}"
+    far = list(_too_far(content, limits.limits(about.dtype)))
+    if far or not content["formats"]:
+        return "failed", "too far from the trained model", "; ".join(far[:3]) or "it names no format"
+    return told
+
+
+def _too_far(content: dict[str, Any], limits: LimitsSection) -> Iterator[str]:
+    for form, found in content["formats"].items():
+        for key in ("max_difference", "mean_difference", "max_kl"):
+            value, allowed = float(found[key]), getattr(limits, key)
+            if not value <= allowed:
+                yield f"{key} of {form} is {value:g}, the policy allows {allowed:g}"
+        num_parted = found["num_near_ties"]
+        lead = float(content["limits"]["near_tie"]) if num_parted else 0.0
+        if not lead <= limits.near_tie:
+            yield (
+                f"{num_parted} answers of {form} part, by a lead of at most {lead:g}, "
+                f"the policy allows {limits.near_tie:g}"
+            )
 
 
 def _judged(content: dict[str, Any], about: About, _: Manifest) -> Told:
@@ -155,8 +196,7 @@ def _names(value: object, digest: str) -> bool:
     return isinstance(value, str) and digest.removeprefix("sha256:") in value
 
 
-_READERS: Mapping[str, Callable[[dict[str, Any], About, Manifest], Told]] = {
-    "export_check": _judged,
+_READERS: Mapping[str, _Reader] = {
     "scan": _scan,
     "sbom": _sbom,
     "provenance": _provenance,

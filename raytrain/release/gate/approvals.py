@@ -20,12 +20,15 @@ from raytrain.storage.manifest import short_digest
 
 APPROVAL_KIND = "approval"
 _FILE = "statement.json"
+_UNNAMED = ""
 
 
 @dataclass(frozen=True)
 class Statement:
     """What is signed: for nothing else than this does the approval count."""
 
+    name: str
+    """Of the release."""
     bundle: str
     subject: str
     target: str
@@ -38,13 +41,13 @@ class Statement:
 
 
 def statement_of(
-    about: About, policy: Policy, target: str, role: str, key: SigningKey, why: str
+    name: str, about: About, policy: Policy, target: str, role: str, key: SigningKey, why: str
 ) -> Statement:
     """Raises ConfigError where policy, target or role do not fit, RefusedError where the key does not speak for the
     role."""
     policy.target(target)
     check_speaks_for(policy, role, key.public)
-    return Statement(about.bundle, about.subject, target, policy.digest, role, key.public.id, why)
+    return Statement(name, about.bundle, about.subject, target, policy.digest, role, key.public.id, why)
 
 
 def write_approval(shelf: Shelf, statement: Statement, key: SigningKey, ring: KeyRing) -> Artifact:
@@ -91,7 +94,8 @@ def _read(folder: Path, ring: KeyRing, wanted: Statement) -> Approval | _NotCoun
     name = folder.name[:12]
     try:
         signed = verify(folder, ring)
-        statement = Statement(**json.loads((folder / _FILE).read_text(encoding="utf-8")))
+        told = json.loads((folder / _FILE).read_text(encoding="utf-8"))
+        statement = Statement(**{"name": _UNNAMED, **told})
     except PlatformError as error:
         return _NotCounted(Refused(name, error.why))
     except (OSError, ValueError, TypeError, RecursionError) as error:
@@ -104,6 +108,11 @@ def _read(folder: Path, ring: KeyRing, wanted: Statement) -> Approval | _NotCoun
         if theirs != ours:
             why = f"{words}: {short_digest(str(theirs))}, not {short_digest(ours)}"
             return _NotCounted(Refused(f"{name} by {key.name}", why), elsewhere=field in ("bundle", "target"))
+    if statement.name != wanted.name:
+        why = "an older raytrain wrote it, without the name of what it is for: approve again"
+        if statement.name != _UNNAMED:
+            why = f"it is about another name: {statement.name}, not {wanted.name}"
+        return _NotCounted(Refused(f"{name} by {key.name}", why))
     return Approval(statement.role, key.id, key.name, signed.artifact.digest, statement.why)
 
 

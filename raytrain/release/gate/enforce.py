@@ -14,8 +14,10 @@ from raytrain.release.gate.recorded import (
     check_own_policy,
     kind_of_move,
     read_record,
+    read_turn,
 )
 from raytrain.release.gate.succession import check_succession, last_promotion
+from raytrain.release.gate.turn import Turn, turn_of, unlike
 from raytrain.release.keys import KeyRing
 from raytrain.release.registry.journal import Entry
 from raytrain.release.registry.registry import Registry
@@ -48,8 +50,8 @@ def require_released(
     policies: Collection[str] | None = None,
 ) -> Admitted:
     """The bundle of NAME@ALIAS or NAME@VERSION, where its signature counts, it is the bundle that was released, and a
-    signed record that the journal names let it become that alias. alias: of NAME@VERSION; None = any. Where the alias
-    came back to it by a rollback, that record is asked for as well.
+    signed record let it become that alias by the very move for which the journal names it. alias: of NAME@VERSION; None
+    = any. Where the alias came back to it by a rollback, that record is asked for as well.
 
     policies: digests of those that count; None = any. What the record says of documents in the bundle is looked at
     again, and so are both signers, by the record's own policy. Raises RefusedError or IntegrityError that says which of
@@ -69,16 +71,16 @@ def require_released(
     if not moves:
         raise _refused(reference, "the journal has no entry that lets it become one", "raytrain promote")
     if wanted in ALIASES and kind_of_move(registry, name, moves[-1]) == ROLLBACK_KIND:
-        _check_rollback(reference, _record(registry, name, moves[-1], ring), about)
+        back = _record(registry, name, moves[-1], ring)
+        _check_rollback(reference, back, about, turn_of(name, moves[-1], entries))
     let_in = next(
         (one for one in reversed(moves) if kind_of_move(registry, name, one) != ROLLBACK_KIND), None
     )
     if let_in is None:
         raise _refused(reference, "it came back by a rollback, and was never promoted", "raytrain promote")
     record = _record(registry, name, let_in, ring)
-    earlier = (one for one in entries if one.number < let_in.number)
-    before = last_promotion(registry, name, let_in.details["alias"], earlier)
-    admitted = _admitted(reference, (record, before), let_in, signed, about)
+    before = last_promotion(registry, name, let_in.details["alias"], entries[: let_in.number - 1])
+    admitted = _admitted(reference, (record, before), turn_of(name, let_in, entries), signed, about)
     if policies is not None and admitted.policy not in policies:
         why = f"it was let in by another policy than {', '.join(short_digest(one) for one in policies)}"
         raise _refused(reference, why, "promote it under one of these")
@@ -93,14 +95,26 @@ def _record(registry: Registry, name: str, move: Entry, ring: KeyRing) -> Signed
     return shelf_of(registry, name, "records").get(digest, ring)
 
 
-def _check_rollback(reference: str, record: Signed, about: About) -> None:
+def _check_rollback(reference: str, record: Signed, about: About, turn: Turn) -> None:
     if record.artifact.manifest.parents.get("bundle") != about.bundle:
         why = f"the rollback {record.artifact.digest} is about another bundle"
         raise _refused(reference, why, "roll back again")
+    _check_turn(reference, record.artifact.digest, read_turn(record.artifact), turn)
+
+
+def _check_turn(reference: str, record: str, told: Turn, taken: Turn) -> None:
+    why = unlike(told, taken)
+    if why:
+        fix = f"raytrain promote {taken.name}@{taken.version} --to {taken.alias}"
+        raise _refused(
+            reference,
+            f"the record {record}: {why}",
+            fix if told.follows is None else f"{fix}; find out who moved it",
+        )
 
 
 def _admitted(
-    reference: str, records: tuple[Signed, Recorded | None], move: Entry, signed: Signed, about: About
+    reference: str, records: tuple[Signed, Recorded | None], turn: Turn, signed: Signed, about: About
 ) -> Admitted:
     """records: what let it in, and the promotion to the same alias before."""
     record, before = records
@@ -111,19 +125,20 @@ def _admitted(
     held = {
         "bundle": (told.bundle, about.bundle),
         "subject": (told.subject, about.subject),
-        "alias": (told.target, move.details["alias"]),
     }
     for thing, (theirs, ours) in held.items():
         if theirs != ours:
             why = f"the record {told.digest} is about another {thing}: {theirs}, not {ours}"
             raise _refused(reference, why, "raytrain promote; find out who moved it")
+    _check_turn(reference, told.digest, told.turn, turn)
     try:
         check_own_policy(told, record.key)
         check_succession(before, told, record.key)
         check_bundle_signer(told, signed.key)
     except RefusedError as error:
         raise _refused(reference, error.line, error.fix) from error
-    for one in read_documents(signed.artifact, about):
+    limits = told.policy.target(told.target).export_limits
+    for one in read_documents(signed.artifact, about, limits):
         if one.thing.replace("_", " ") in told.passed and one.status != "passed":
             raise _refused(reference, f"{one.thing} of the bundle: {one.why}", "export and promote again")
     return Admitted(signed, about, told.digest, told.override is not None, told.policy.digest)

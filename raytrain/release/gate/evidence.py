@@ -81,8 +81,9 @@ def open_evidence(places: Sequence[str], ring: KeyRing) -> list[Found]:
     """Every artifact at these places or, where a place is a folder of artifacts, in it; its files and, where it has
     one, its signature are verified.
 
-    Raises ConfigError where a place holds none, IntegrityError or RefusedError where one is damaged or its signature
-    does not count.
+    Of copies of one, which differ in what no digest is over, as their time, the signed one is taken whole, of several
+    the first. Raises ConfigError where a place holds none, IntegrityError or RefusedError where one is damaged or its
+    signature does not count.
     """
     found = []
     for text in dict.fromkeys(places):
@@ -96,12 +97,12 @@ def open_evidence(places: Sequence[str], ring: KeyRing) -> list[Found]:
                 fix="give the place that the command printed which made the report",
             )
         found += [_opened(one, ring, by_name=whole) for one in ([place] if whole else inside)]
-    merged: dict[str, Found] = {}
+    taken: dict[str, Found] = {}
     for one in found:
-        other = merged.get(one.artifact.digest, one)
-        by_name, signed_by = one.by_name or other.by_name, one.signed_by or other.signed_by
-        merged[one.artifact.digest] = replace(other, by_name=by_name, signed_by=signed_by)
-    return list(merged.values())
+        other = taken.get(one.artifact.digest, one)
+        better = one if one.signed_by and not other.signed_by else other
+        taken[one.artifact.digest] = replace(better, by_name=one.by_name or other.by_name)
+    return list(taken.values())
 
 
 def _has_signature(place: Location) -> bool:

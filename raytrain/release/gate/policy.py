@@ -13,6 +13,7 @@ from raytrain.config.recipe import build, load_recipe
 from raytrain.config.section import Section
 from raytrain.errors import ConfigError, NotRegisteredError
 from raytrain.evaluation.decision.contract import ContractSection, default_contract, load_contract
+from raytrain.release.bundle.parity.section import ExportLimitsSection
 from raytrain.storage.manifest import digest_of
 
 POLICY = Form("gate policy", "policy and targets", "jobs/gates/", "docs/gate-reference.md")
@@ -57,6 +58,8 @@ class TargetSection(Section):
     """Reports that must be at hand and have passed."""
     documents: list[Document] = Field(default_factory=lambda: list(DOCUMENTS))
     """Documents in the bundle that must name the same trained artifact, and have passed where they judge."""
+    export_limits: ExportLimitsSection = ExportLimitsSection()
+    """How far the exported model may lie from the trained one, as the export check has measured it."""
     signed_by: list[Name] = Field(default_factory=list)
     """Keys that may have signed the bundle, as in `roles`; empty = any of the ring that was not revoked. A bundle
     without a signature that counts never passes."""

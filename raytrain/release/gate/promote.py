@@ -16,9 +16,9 @@ from raytrain.release.gate.enforce import require_released
 from raytrain.release.gate.evidence import Finder, Shelves, gather, open_evidence
 from raytrain.release.gate.policy import Policy
 from raytrain.release.gate.record import Judged, Override, record_of, write_record
-from raytrain.release.gate.recorded import Recorded
 from raytrain.release.gate.rules import Facts, decide
 from raytrain.release.gate.succession import changed_policy, last_promotion
+from raytrain.release.gate.turn import follows_now, turn_of
 from raytrain.release.keys import KeyRing, PublicKey, SigningKey
 from raytrain.release.registry.registry import Registry
 from raytrain.release.registry.shelf import shelf_of
@@ -104,7 +104,7 @@ def judge(desk: Desk, wanted: Wanted) -> Judged:
     desk.tell("reading the evidence")
     given = open_evidence(desk.shelves.places(wanted.evidence, about.bundle), desk.ring)
     found = gather(given, about, wanted.policy, target, Finder(desk.shelves, desk.ring))
-    statement = Statement(about.bundle, about.subject, wanted.target, wanted.policy.digest, "", "", "")
+    statement = Statement(name, about.bundle, about.subject, wanted.target, wanted.policy.digest, "", "", "")
     approvals, refused = read_approvals(
         shelf_of(desk.registry, name, "approvals").about(about.bundle),
         [one.path for one in found.approvals],
@@ -120,7 +120,7 @@ def judge(desk: Desk, wanted: Wanted) -> Judged:
         signer_id=signed.key.id,
         signer_name=signed.key.name,
         now=desk.clock(),
-        readings=(*read_documents(signed.artifact, about), *found.readings),
+        readings=(*read_documents(signed.artifact, about, target.export_limits), *found.readings),
         strays=found.strays,
         approvals=approvals,
         refused_approvals=refused,
@@ -150,11 +150,15 @@ def consider(desk: Desk, wanted: Wanted, speaker: PublicKey | None, insisted: In
     """
     if speaker is not None:
         check_promotes(wanted.policy, wanted.target, speaker)
-    before = _last_promotion(desk, wanted)
+    wanted.policy.target(wanted.target)
+    name = wanted.reference.partition("@")[0]
+    entries = desk.registry.entries(name)
+    before = last_promotion(desk.registry, name, wanted.target, entries)
     said = (insisted.change_policy_as, wanted.why)
     change = changed_policy(before, wanted.policy, wanted.target, speaker, said)
     override = None if insisted.override_as is None else _override(wanted, speaker, insisted.override_as)
-    judged = replace(judge(desk, wanted), policy_change=change)
+    follows = follows_now(entries, wanted.target)
+    judged = replace(judge(desk, wanted), policy_change=change, follows=follows)
     is_held = judged.outcome.verdict != "GO"
     return replace(judged, override=override) if is_held else judged
 
@@ -183,21 +187,28 @@ def promote(desk: Desk, wanted: Wanted, key: SigningKey, insisted: Insisted = NO
     name = wanted.reference.partition("@")[0]
     before = desk.registry.state(name).aliases.get(wanted.target)
     judged = consider(desk, wanted, key.public, insisted)
+    version = Version.parse(judged.facts.version)
+    stands = judged.released and before == version and _stands(desk, f"{name}@{wanted.target}", judged)
+    if stands:
+        judged = _as_it_stands(desk, judged)
     record = write_record(shelf_of(desk.registry, name, "records"), judged, key, desk.ring)
     desk.shelves.note(judged.evidence)
-    version = Version.parse(judged.facts.version)
-    moved = judged.released and (before != version or not _stands(desk, f"{name}@{wanted.target}", judged))
+    moved = judged.released and not stands
     if moved:
         desk.tell(f"moving {name}@{wanted.target} to {version}")
-        why = _why(judged, wanted.why)
-        desk.registry.move(name, wanted.target, version, expected=before, decision=record.digest, why=why)
+        why, follows = _why(judged, wanted.why), None if judged.follows is None else judged.follows.entry
+        desk.registry.move(
+            name, wanted.target, version, expected=before, decision=record.digest, why=why, follows=follows
+        )
     return Promotion(judged, before, record, moved)
 
 
-def _last_promotion(desk: Desk, wanted: Wanted) -> Recorded | None:
-    wanted.policy.target(wanted.target)
-    name = wanted.reference.partition("@")[0]
-    return last_promotion(desk.registry, name, wanted.target, desk.registry.entries(name))
+def _as_it_stands(desk: Desk, judged: Judged) -> Judged:
+    """Decided once more, for the move that was: the same record where the facts are the same, and for no other move."""
+    facts = judged.facts
+    entries = desk.registry.entries(facts.name)
+    move = next(one for one in reversed(entries) if one.moves(facts.target))
+    return replace(judged, follows=turn_of(facts.name, move, entries).follows)
 
 
 def _stands(desk: Desk, reference: str, judged: Judged) -> bool:

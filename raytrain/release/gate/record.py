@@ -12,6 +12,7 @@ import yaml
 from raytrain.release.gate.checklist import render_checklist
 from raytrain.release.gate.policy import Policy
 from raytrain.release.gate.rules import Facts, Outcome
+from raytrain.release.gate.turn import Follows
 from raytrain.release.keys import KeyRing, SigningKey
 from raytrain.release.registry.shelf import Shelf
 from raytrain.storage.artifact import Artifact
@@ -20,7 +21,7 @@ from raytrain.storage.manifest import short_digest
 PROMOTION_KIND, ROLLBACK_KIND = "promotion", "rollback"
 RECORD_FILE, CHECKLIST_FILE = "record.json", "checklist.md"
 POLICY_FILE, CONTRACT_FILE = "policy.yaml", "contract.yaml"
-FORMAT = 1
+FORMAT = 2
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,8 @@ class Judged:
     outcome: Outcome
     override: Override | None = None
     policy_change: PolicyChange | None = None
+    follows: Follows | None = None
+    """After which move it was decided; None where nothing is to be moved by it."""
     evidence: tuple[Artifact, ...] = ()
     """What was given, where it lay. No record says that: it may lie elsewhere tomorrow."""
 
@@ -86,6 +89,7 @@ def record_of(judged: Judged) -> dict[str, Any]:
         "target": facts.target,
         "bundle": facts.bundle,
         "subject": facts.subject,
+        "follows": None if judged.follows is None else asdict(judged.follows),
         "policy": {"name": section.policy, "version": section.version, "digest": policy.digest},
         "contract": {"name": contract.contract, "version": contract.version, "digest": contract.digest},
         "verdict": judged.outcome.verdict,

@@ -13,11 +13,20 @@ from raytrain.errors import IntegrityError, RefusedError
 from raytrain.evaluation.decision.contract import ContractSection
 from raytrain.release.gate.authority import check_promotes, check_speaks_for
 from raytrain.release.gate.policy import Policy, PolicySection, is_among
-from raytrain.release.gate.record import CONTRACT_FILE, POLICY_FILE, RECORD_FILE, Override, PolicyChange
+from raytrain.release.gate.record import (
+    CONTRACT_FILE,
+    POLICY_FILE,
+    RECORD_FILE,
+    ROLLBACK_KIND,
+    Override,
+    PolicyChange,
+)
+from raytrain.release.gate.turn import Follows, Turn
 from raytrain.release.keys import PublicKey
 from raytrain.release.registry.journal import Entry
 from raytrain.release.registry.registry import Registry
 from raytrain.release.registry.shelf import shelf_of
+from raytrain.release.registry.state import PRODUCTION
 from raytrain.storage.artifact import Artifact
 from raytrain.storage.location import Location, translated_errors
 from raytrain.storage.manifest import digest_of, read_manifest
@@ -29,6 +38,8 @@ class Recorded:
 
     digest: str
     """Of the record."""
+    turn: Turn
+    """The move that it is for."""
     bundle: str
     subject: str
     target: str
@@ -59,6 +70,7 @@ def read_record(artifact: Artifact) -> Recorded:
         override, change = told["override"], told["policy_change"]
         return Recorded(
             artifact.digest,
+            _turn(told, artifact.kind),
             str(told["bundle"]),
             str(told["subject"]),
             str(told["target"]),
@@ -70,12 +82,37 @@ def read_record(artifact: Artifact) -> Recorded:
             None if change is None else PolicyChange(**change),
             frozenset(one["name"] for one in told["rules"] if one["status"] == "passed"),
         )
-    except (ValueError, LookupError, TypeError, RecursionError, yaml.YAMLError) as error:
-        raise IntegrityError(
-            f"{place} cannot be read as the record of a promotion",
-            why=f"{type(error).__name__}: {error}"[:300],
-            fix="promote again; find out who wrote there",
-        ) from error
+    except (*_NOT_AS_WRITTEN, yaml.YAMLError) as error:
+        raise _unreadable(place, "promotion", error) from error
+
+
+def read_turn(artifact: Artifact) -> Turn:
+    """The move that a record is for, of a promotion or a rollback. Raises as `read_record`."""
+    place = artifact.path / RECORD_FILE
+    try:
+        return _turn(json.loads(_text(place)), artifact.kind)
+    except _NOT_AS_WRITTEN as error:
+        raise _unreadable(place, artifact.kind, error) from error
+
+
+_NOT_AS_WRITTEN = (ValueError, LookupError, TypeError, RecursionError)
+
+
+def _unreadable(place: Path, kind: str, error: Exception) -> IntegrityError:
+    return IntegrityError(
+        f"{place} cannot be read as the record of a {kind}",
+        why=f"{type(error).__name__}: {error}"[:300],
+        fix="promote again; find out who wrote there",
+    )
+
+
+def _turn(told: dict[str, Any], kind: str) -> Turn:
+    alias, version = (
+        (PRODUCTION, told["after"]) if kind == ROLLBACK_KIND else (told["target"], told["version"])
+    )
+    follows = told.get("follows")
+    after = None if follows is None else Follows(int(follows["entry"]), str(follows["hash"]))
+    return Turn(str(told["name"]), str(alias), str(version), after)
 
 
 def _yaml(place: Path) -> dict[str, Any]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 from raytrain.errors import ConfigError, IntegrityError, RefusedError
 from raytrain.release.gate.authority import check_speaks_for
 from raytrain.release.gate.policy import Policy
 from raytrain.release.gate.record import PROMOTION_KIND, PolicyChange
 from raytrain.release.gate.recorded import Recorded, kind_of_move, read_record
+from raytrain.release.gate.turn import OLDER, turn_of, unlike
 from raytrain.release.keys import PublicKey
 from raytrain.release.registry.journal import Entry
 from raytrain.release.registry.registry import Registry
@@ -18,24 +19,38 @@ from raytrain.storage.location import Location, translated_errors
 from raytrain.storage.manifest import short_digest
 
 
-def last_promotion(registry: Registry, name: str, alias: str, entries: Iterable[Entry]) -> Recorded | None:
-    """By which the alias last came somewhere through the gate: its policy is the alias's. One that is damaged or gone
-    is passed over, for `raytrain registry audit` to tell; whose key signed it is asked where something is loaded.
+def last_promotion(
+    registry: Registry, name: str, alias: str, entries: Sequence[Entry], *, version: str | None = None
+) -> Recorded | None:
+    """By which the alias last came somewhere, or to this version, through the gate: its policy is the alias's. One that
+    is damaged, gone or for another move is passed over, for `raytrain registry audit` to tell; whose key signed it is
+    asked where something is loaded.
 
-    Raises StorageError where one cannot be read: that it was no promotion is not known then.
+    entries: of the journal, from the first on. Raises StorageError where one cannot be read: that it was no promotion
+    is not known then.
     """
     shelf = shelf_of(registry, name, "records")
-    moves = [one for one in entries if one.moves(alias)]
-    for move in reversed(moves):
+    for move in reversed(entries):
+        if not move.moves(alias) or (version is not None and move.details["version"] != version):
+            continue
         if kind_of_move(registry, name, move) == PROMOTION_KIND:
             digest = str(move.details["decision"])
             try:
                 with translated_errors(Location(shelf.place), "read"):
                     place = shelf.store.open_bundle(shelf.name, digest.removeprefix("sha256:"))
-                    return read_record(open_artifact(Location(str(place))))
+                    found = read_record(open_artifact(Location(str(place))))
             except IntegrityError:
                 continue
+            if _is_for(found, name, move, entries):
+                return found
     return None
+
+
+def _is_for(found: Recorded, name: str, move: Entry, entries: Sequence[Entry]) -> bool:
+    """An older record lets nothing in, but under which policy the alias was is known by it, once."""
+    why = unlike(found.turn, turn_of(name, move, entries))
+    earlier = (one.details.get("decision") for one in entries[: move.number - 1])
+    return not why or (why == OLDER and move.details["decision"] not in earlier)
 
 
 def changed_policy(

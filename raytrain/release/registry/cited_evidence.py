@@ -15,7 +15,7 @@ from raytrain.release.signing import signature_place, verify
 from raytrain.storage.artifact import Artifact, copy_artifact, open_artifact
 from raytrain.storage.home import raytrain_home
 from raytrain.storage.location import Location, translated_errors, write_atomically
-from raytrain.storage.manifest import digest_hex, read_manifest
+from raytrain.storage.manifest import MANIFEST_NAME, digest_hex, read_manifest
 
 Find = Callable[[str], Location | None]
 """Where an artifact of this digest is said to lie; None where nobody knows."""
@@ -109,13 +109,18 @@ def read_evidence(
 
 
 def keep_evidence(folders: Iterable[Path], bundle: str) -> None:
-    """Each whole or not at all, with its signature. One that is there already is written anew."""
+    """Each whole or not at all, with its signature. Of one that is there already the manifest and the signature, which
+    belong together, are written anew; a signed one does not give way to one that is not."""
     for one in folders:
         place = arrived_folder(bundle) / one.name
-        copy_artifact(Location(str(one)), Location(str(place)))
         signature, beside = signature_place(one), signature_place(place)
+        if beside.is_file() and not signature.is_file():
+            continue
+        copy_artifact(Location(str(one)), Location(str(place)))
         with translated_errors(Location(str(beside)), "write"):
+            manifest = (one / MANIFEST_NAME).read_bytes()
+            if (place / MANIFEST_NAME).read_bytes() != manifest:
+                beside.unlink(missing_ok=True)  # it was over the other
+                write_atomically(place / MANIFEST_NAME, manifest)
             if signature.is_file():
                 write_atomically(beside, signature.read_bytes())
-            else:
-                beside.unlink(missing_ok=True)

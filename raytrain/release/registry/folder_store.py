@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from raytrain.release.registry.store import IsNeeded, Seal, checked, has_digest_form
 from raytrain.release.signing import SIGNATURE_SUFFIX, signature_place
 from raytrain.storage.artifact import copy_artifact
 from raytrain.storage.location import (
@@ -79,7 +80,7 @@ class FolderStore:
                 Path(place).hardlink_to(staged)
             except FileExistsError:
                 # A network file system asks again where an answer was lost: what it meets then may be our own link.
-                is_ours = _content(place) == content
+                is_ours = _read_whole(place) == content
             finally:
                 staged.unlink(missing_ok=True)
             if is_ours:
@@ -92,10 +93,10 @@ class FolderStore:
     def bundles(self, name: str) -> list[str]:
         with translated_errors(self._bundles(name), "read"):
             there = _listed(self._bundles(name))
-        return sorted({one.removesuffix(SIGNATURE_SUFFIX) for one in there if not one.startswith(".")})
+        return sorted(filter(has_digest_form, {one.removesuffix(SIGNATURE_SUFFIX) for one in there}))
 
     def put_bundle(self, name: str, digest: str, bundle: Path) -> bool:
-        place = self._bundles(name) / digest
+        place = self._bundle(name, digest)
         if place.exists():
             copy_artifact(Location(str(bundle)), Location(str(place)))  # what is whole stays
         else:
@@ -107,7 +108,7 @@ class FolderStore:
 
     def _put_first(self, bundle: Path, place: Path) -> None:
         """Of several who put the same digest, one: a folder takes no other's place that has anything in it."""
-        staged = place.with_name(f"{_STAGED}{place.name[:12]}-{os.getpid()}-{uuid.uuid4().hex[:8]}")
+        staged = _beside(place)
         try:
             copy_artifact(Location(str(bundle)), Location(str(staged)))
             with translated_errors(place, "write"):
@@ -118,31 +119,44 @@ class FolderStore:
             shutil.rmtree(staged, ignore_errors=True)
 
     def put_signature(self, name: str, digest: str, content: bytes) -> None:
-        place = signature_place(self._bundles(name) / digest)
+        place = signature_place(self._bundle(name, digest))
         with translated_errors(place, "write"):
             write_atomically(place, content)
 
-    def seal(self, name: str, digest: str) -> tuple[bytes | None, bytes | None]:
-        place = self._bundles(name) / digest
+    def seal(self, name: str, digest: str) -> Seal:
+        place = self._bundle(name, digest)
         with translated_errors(place, "read"):
-            return _content_if_there(place / MANIFEST_NAME), _content_if_there(signature_place(place))
+            return _seal(place)
 
     def open_bundle(self, name: str, digest: str, scratch: Path | None = None) -> Path:  # noqa: ARG002
-        return self._bundles(name) / digest
+        return self._bundle(name, digest)
 
-    def drop_copy(self, digest: str) -> bool:  # noqa: ARG002
+    def drop_copy(self, folder: Path) -> bool:  # noqa: ARG002
         return False
 
     def bundle_place(self, name: str, digest: str) -> str:
         return str(self._bundles(name) / digest)
 
-    def delete_bundle(self, name: str, digest: str) -> None:
-        place = self._bundles(name) / digest
-        Location(str(signature_place(place))).delete()
-        Location(str(place)).delete()
+    def delete_bundle(self, name: str, digest: str, is_needed: IsNeeded) -> bool:
+        place = self._bundle(name, digest)
+        aside = _beside(place)
+        with translated_errors(place, "delete"):
+            for there, away in ((signature_place(place), signature_place(aside)), (place, aside)):
+                with suppress(FileNotFoundError):
+                    there.rename(away)
+            seal = _seal(aside)
+        was_needed = True
+        try:
+            was_needed = is_needed(seal)
+        finally:
+            if was_needed:
+                _put_back(place, aside)
+        Location(str(signature_place(aside))).delete()
+        Location(str(aside)).delete()
+        return not was_needed
 
     def age_s(self, name: str, digest: str) -> float:
-        place = self._bundles(name) / digest
+        place = self._bundle(name, digest)
         with translated_errors(place, "read"):
             return _age_s(place, signature_place(place))
 
@@ -159,6 +173,9 @@ class FolderStore:
     def _journal(self, name: str) -> Path:
         return self.folder / name / "journal"
 
+    def _bundle(self, name: str, digest: str) -> Path:
+        return self._bundles(name) / checked(digest, self.place)
+
     def _bundles(self, name: str) -> Path:
         return self.folder / name / "bundles"
 
@@ -169,6 +186,27 @@ def _listed(folder: Path | str, *, folders: bool = False) -> list[str]:
             return sorted(one.name for one in found if not folders or one.is_dir())
     except FileNotFoundError:
         return []
+
+
+def _beside(place: Path) -> Path:
+    """For what is not there yet, or no more."""
+    return place.with_name(f"{_STAGED}{place.name[:12]}-{os.getpid()}-{uuid.uuid4().hex[:8]}")
+
+
+def _seal(place: Path) -> Seal:
+    return _content_if_there(place / MANIFEST_NAME), _content_if_there(signature_place(place))
+
+
+def _put_back(place: Path, aside: Path) -> None:
+    """Unless somebody has put it there anew."""
+    manifest = _seal(aside)[0]
+    with translated_errors(place, "write"):
+        with _unless_taken(), suppress(FileNotFoundError):
+            aside.rename(place)
+        if _seal(place)[0] == manifest:
+            with suppress(FileNotFoundError, FileExistsError):
+                signature_place(place).hardlink_to(signature_place(aside))
+        sync_folder(place.parent)
 
 
 @contextmanager
@@ -199,6 +237,14 @@ def _content_if_there(file: Path) -> bytes | None:
 
 
 def _content(path: str) -> bytes:
+    """Empty, as no entry is, where a folder or a link to nothing has the name of one."""
+    try:
+        return _read_whole(path)
+    except (IsADirectoryError, FileNotFoundError):
+        return b""
+
+
+def _read_whole(path: str) -> bytes:
     descriptor = os.open(path, os.O_RDONLY)
     try:
         content = b""

@@ -130,7 +130,7 @@ def content_hash(content: bytes) -> str:
 def _parsed(content: bytes, place: Callable[[int], str], number: int) -> Entry:
     try:
         found = json.loads(content)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise broken(place(number), f"it cannot be read: {error}") from error
     if not isinstance(found, dict) or {key: type(one) for key, one in found.items()} != _KINDS:
         raise broken(place(number), f"it is no entry, which has {', '.join(_KINDS)}")

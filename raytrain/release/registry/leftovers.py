@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Collection, Iterable
 
 from raytrain.release.registry.findings import Orphan, Tell, passed_over
-from raytrain.release.registry.store import Store
+from raytrain.release.registry.store import Seal, Store
 from raytrain.storage.location import Location
 from raytrain.storage.manifest import Manifest
 
@@ -42,17 +42,21 @@ def delete(store: Store, orphans: Iterable[Orphan], named: Named, grace_s: float
             continue
         if one.digest is None:
             store.delete_stray(one.name, one.place)
-        elif _is_needed(store, one.name, one.digest, named):
+        elif not _delete_bundle(store, one.name, one.digest, named):
             continue
-        else:
-            store.delete_bundle(one.name, one.digest)
         deleted.append(one)
     return deleted
 
 
-def _is_needed(store: Store, name: str, digest: str, named: Named) -> bool:
-    """What lies on a shelf no entry has to name: it was put there to its end where a signature stands beside it."""
-    return None not in store.seal(name, digest) if _is_shelf(name) else digest in named(name)
+def _delete_bundle(store: Store, name: str, digest: str, named: Named) -> bool:
+    """Asked twice: somebody may register it while it is taken away, and an entry that is written later than that finds
+    it gone, for whoever wrote it looks."""
+
+    def is_needed(seal: Seal) -> bool:
+        """What lies on a shelf no entry has to name: it was put there to its end where a signature is beside it."""
+        return None not in seal if _is_shelf(name) else digest in named(name)
+
+    return not is_needed(store.seal(name, digest)) and store.delete_bundle(name, digest, is_needed)
 
 
 def _is_shelf(name: str) -> bool:

@@ -86,6 +86,11 @@ class MlflowFiles:
         self._repository(run.info.run_id)
         return run.info.run_id, run.info.artifact_uri
 
+    def source(self, run_id: str) -> str:
+        """Where a run's files are."""
+        with self._server.told("read a run"):
+            return str(self._client.get_run(run_id).info.artifact_uri)
+
     def upload(self, run_id: str, bundle: Path) -> None:
         """Every file of an artifact, its manifest last."""
         artifact = open_artifact(Location(str(bundle)), verify=False)

@@ -20,6 +20,7 @@ from raytrain.release.registry.entry_copies import EntryCopies
 from raytrain.release.registry.mlflow_claims import Claim, Claims
 from raytrain.release.registry.mlflow_client import MlflowServer
 from raytrain.release.registry.mlflow_files import MlflowFiles
+from raytrain.release.registry.store import IsNeeded, Seal, checked, has_digest_form
 from raytrain.release.signing import signature_place
 from raytrain.storage.manifest import MANIFEST_NAME
 
@@ -95,12 +96,13 @@ class MlflowStore:
     def bundles(self, name: str) -> list[str]:
         bundles = self._bundles(name)
         claimed = {bundles.what(one) for one in bundles.read()}
-        return sorted(claimed | {one.digest for one in self._files.runs(name)})
+        found = claimed | {one.digest for one in self._files.runs(name)}
+        return sorted(filter(has_digest_form, found))
 
     def put_bundle(self, name: str, digest: str, bundle: Path) -> bool:
         self._files.check_names(bundle)
         ours = (bundle / MANIFEST_NAME).read_bytes()
-        claim = self._bundles(name).first(digest)
+        claim = self._standing(name, digest)
         if claim is not None and not self._files.is_there(claim.run_id, deleted_too=False):
             self._bundles(name).delete(claim.number)  # its run was deleted in MLflow
             claim = None
@@ -135,42 +137,48 @@ class MlflowStore:
     def put_signature(self, name: str, digest: str, content: bytes) -> None:
         """Nothing happens where the bundle is not there."""
         bundles = self._bundles(name)
-        claim = bundles.first(digest)
+        claim = self._standing(name, digest)
         if claim is not None:
             bundles.change(claim, f"{name} {digest}, signed", SIGNATURE, content.decode())
 
-    def seal(self, name: str, digest: str) -> tuple[bytes | None, bytes | None]:
-        claim = self._bundles(name).first(digest)
-        if claim is None:
-            return None, None
-        return self._files.manifest(claim.run_id), signature_of(claim)
+    def seal(self, name: str, digest: str) -> Seal:
+        return self._seal(self._standing(name, digest))
 
     def open_bundle(self, name: str, digest: str, scratch: Path | None = None) -> Path:
-        claim = self._bundles(name).first(digest)
-        if claim is None:
-            return open_copy(digest, None, scratch, lambda _: None)
-        return open_copy(
-            digest,
-            signature_of(claim),
-            scratch,
-            lambda folder: self._files.download(claim.run_id, folder),
-        )
+        claim = self._standing(name, digest)
 
-    def drop_copy(self, digest: str) -> bool:
-        return drop_copy(digest)
+        def fetch(folder: Path) -> None:
+            assert claim is not None, "it has a manifest"
+            self._files.download(claim.run_id, folder)
+
+        return open_copy(self.bundle_place(name, digest), digest, self._seal(claim), scratch, fetch)
+
+    def drop_copy(self, folder: Path) -> bool:
+        return drop_copy(folder)
 
     def bundle_place(self, name: str, digest: str) -> str:
         return f"{self.place}/{_BUNDLES}{name}/{digest}"
 
-    def delete_bundle(self, name: str, digest: str) -> None:
+    def delete_bundle(self, name: str, digest: str, is_needed: IsNeeded) -> bool:
         bundles = self._bundles(name)
-        for claim in reversed(list(bundles.read(digest))):  # until the last is gone the same one stands
+        claims = list(bundles.read(checked(digest, self.place)))
+        seal, runs = self._seal(claims[0] if claims else None), self._files.runs(name, digest)
+        for claim in reversed(claims):  # until the last is gone the same one stands
             bundles.delete(claim.number)
-        for run in self._files.runs(name, digest):
+        was_needed = True
+        try:
+            was_needed = is_needed(seal)
+        finally:
+            if was_needed and claims and seal[0] is not None:
+                tags = {} if seal[1] is None else {SIGNATURE: seal[1].decode()}
+                run_id = claims[0].run_id
+                bundles.make(digest, tags, self._files.source(run_id), run_id)
+        for run in [] if was_needed else runs:
             self._delete_run(name, run.run_id)
+        return not was_needed
 
     def age_s(self, name: str, digest: str) -> float:
-        written = [one.changed_s for one in self._bundles(name).read(digest)]
+        written = [one.changed_s for one in self._bundles(name).read(checked(digest, self.place))]
         written += [one.started_s for one in self._files.runs(name, digest)]
         return max(0.0, time.time() - max(written, default=0.0))
 
@@ -199,6 +207,15 @@ class MlflowStore:
             self._files.delete_files(run_id)
         else:
             self._files.mark_deleted(run_id, deleted=False)
+
+    def _seal(self, claim: Claim | None) -> Seal:
+        if claim is None:
+            return None, None
+        return self._files.manifest(claim.run_id), signature_of(claim)
+
+    def _standing(self, name: str, digest: str) -> Claim | None:
+        """The one that has this digest."""
+        return self._bundles(name).first(checked(digest, self.place))
 
     def _journal(self, name: str) -> Claims:
         about = f"raytrain's journal of {name}, a version an entry; `raytrain registry log {name}` reads it."

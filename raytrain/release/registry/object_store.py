@@ -11,14 +11,17 @@ pyarrow's file systems cannot ask for that, obstore can; it is the only client h
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from raytrain.errors import IntegrityError
 from raytrain.release.registry.bundle_copies import drop_copy, open_copy
 from raytrain.release.registry.entry_copies import EntryCopies
 from raytrain.release.registry.object_client import ObjectClient
+from raytrain.release.registry.store import IsNeeded, Seal, checked, has_digest_form
 from raytrain.release.signing import SIGNATURE_SUFFIX, signature_place
 from raytrain.storage.artifact import open_artifact
 from raytrain.storage.location import Location
@@ -100,10 +103,10 @@ class ObjectStore:
     def bundles(self, name: str) -> list[str]:
         folders, files = self._listed(f"bundles/{name}")
         found = {PurePosixPath(one).name for one in [*folders, *files]}
-        return sorted({one.removesuffix(SIGNATURE_SUFFIX) for one in found})
+        return sorted(filter(has_digest_form, {one.removesuffix(SIGNATURE_SUFFIX) for one in found}))
 
     def put_bundle(self, name: str, digest: str, bundle: Path) -> bool:
-        key = f"bundles/{name}/{digest}"
+        key = self._bundle_key(name, digest)
         artifact = open_artifact(Location(str(bundle)), verify=False)
         for one in sorted(artifact.manifest.files):
             with self._client.told("write a bundle"):
@@ -116,35 +119,63 @@ class ObjectStore:
 
     def put_signature(self, name: str, digest: str, content: bytes) -> None:
         with self._client.told("write a signature"):
-            self._store.put(f"bundles/{name}/{digest}{SIGNATURE_SUFFIX}", content)
+            self._store.put(f"{self._bundle_key(name, digest)}{SIGNATURE_SUFFIX}", content)
 
-    def seal(self, name: str, digest: str) -> tuple[bytes | None, bytes | None]:
-        key = f"bundles/{name}/{digest}"
+    def seal(self, name: str, digest: str) -> Seal:
+        key = self._bundle_key(name, digest)
         return self._get(f"{key}/{MANIFEST_NAME}"), self._get(f"{key}{SIGNATURE_SUFFIX}")
 
     def open_bundle(self, name: str, digest: str, scratch: Path | None = None) -> Path:
-        key = f"bundles/{name}/{digest}"
-        signature = self._get(f"{key}{SIGNATURE_SUFFIX}")
-        return open_copy(digest, signature, scratch, lambda folder: self._fetch(key, folder))
+        key = self._bundle_key(name, digest)
+        source = f"{self.bundle_place(name, digest)} {self._client.endpoint}"
+        return open_copy(
+            source, digest, self.seal(name, digest), scratch, lambda folder: self._fetch(key, folder)
+        )
 
-    def drop_copy(self, digest: str) -> bool:
-        return drop_copy(digest)
+    def drop_copy(self, folder: Path) -> bool:
+        return drop_copy(folder)
 
     def bundle_place(self, name: str, digest: str) -> str:
         return f"{self._client.place}/bundles/{name}/{digest}"
 
-    def delete_bundle(self, name: str, digest: str) -> None:
-        key = f"bundles/{name}/{digest}"
+    def delete_bundle(self, name: str, digest: str, is_needed: IsNeeded) -> bool:
+        """Without its manifest it is nothing, whatever becomes of the rest."""
+        key = self._bundle_key(name, digest)
+        its_seal = f"{key}/{MANIFEST_NAME}", f"{key}{SIGNATURE_SUFFIX}"
+        before, seal = self._written(key), self.seal(name, digest)
+        self._delete(its_seal)
+        was_needed = True
+        try:
+            was_needed = is_needed(seal)
+        finally:
+            if was_needed:
+                self._put_back(its_seal, seal)
+        if not was_needed:
+            now = self._written(key).items() - {(its_seal[0], before.get(its_seal[0]))}
+            self._delete(sorted(one for one, written in now if before.get(one) == written))
+        return not was_needed
+
+    def _written(self, key: str) -> dict[str, Any]:
+        """Each file of a bundle, and when it was written."""
+        with self._client.told("list"):
+            found = [one for part in self._store.list(f"{key}/") for one in part]
+        return {one["path"]: one["last_modified"] for one in found}
+
+    def _delete(self, keys: Iterable[str]) -> None:
         with self._client.told("delete a bundle"):
-            inside = [one["path"] for part in self._store.list(f"{key}/") for one in part]
-            # Without its manifest it is nothing, whatever becomes of the rest.
-            inside.sort(key=lambda one: one != f"{key}/{MANIFEST_NAME}")
-            for one in [*inside, f"{key}{SIGNATURE_SUFFIX}"]:
+            for one in keys:
                 with suppress(FileNotFoundError):
                     self._store.delete(one)
 
+    def _put_back(self, keys: tuple[str, str], seal: Seal) -> None:
+        """Unless another manifest stands there by now."""
+        with self._client.told("write a manifest"):
+            for key, content in zip(keys, seal, strict=True):
+                if content is None or not self._create(key, content):
+                    return
+
     def age_s(self, name: str, digest: str) -> float:
-        key = f"bundles/{name}/{digest}"
+        key = self._bundle_key(name, digest)
         with self._client.told("list"):
             found = [one for part in self._store.list(f"{key}/") for one in part]
             with suppress(FileNotFoundError):
@@ -174,6 +205,9 @@ class ObjectStore:
             with file.open("wb") as stream, self._client.told("read a bundle"):
                 for part in self._store.get(one).stream():
                     stream.write(part)
+
+    def _bundle_key(self, name: str, digest: str) -> str:
+        return f"bundles/{name}/{checked(digest, self.place)}"
 
     def _entry(self, name: str, number: int) -> bytes | None:
         return self._get(_entry_key(name, number))

@@ -151,11 +151,14 @@ class Registry:
         expected: Version | None,
         decision: str | None,
         why: str,
+        follows: int | None = None,
     ) -> Entry:
         """Let an alias name this version, if it names `expected` until then (None: nothing yet).
 
-        decision: digest of the record that allows it. Raises RefusedError where the alias is elsewhere by now
-        or the version was withdrawn, NotRegisteredError where version or alias is not known.
+        decision: digest of the record that allows it. follows: number of the entry after which that was decided, where
+        nobody may have moved the alias since, to and fro neither; None = whatever happened. Raises RefusedError where
+        the alias is elsewhere by now or the version was withdrawn, NotRegisteredError where version or alias is not
+        known.
         """
         if alias not in ALIASES or alias == PREVIOUS:
             error = ConfigError if alias == PREVIOUS else NotRegisteredError
@@ -174,12 +177,13 @@ class Registry:
 
         def check(state: State) -> None:
             state.refuse_withdrawn(name, version)
-            now = state.aliases.get(alias)
-            if now != expected:
-                by = state.moved.get(alias)
+            now, by = state.aliases.get(alias), state.moved.get(alias)
+            is_late = follows is not None and by is not None and by.number > follows
+            if now != expected or is_late:
+                not_so = "again" if now == expected else f"not {expected or 'nothing'}"
                 raise RefusedError(
                     f"{name}@{alias} was not moved",
-                    why=f"it is {now or 'nothing'}, not {expected or 'nothing'}"
+                    why=f"it is {now or 'nothing'}, {not_so}"
                     + (f": moved {by.time} by {by.who}, {by.why}" if by else ""),
                     fix="look at what it is now, and decide again",
                 )

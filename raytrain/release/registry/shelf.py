@@ -98,7 +98,7 @@ class Shelf:
         try:
             open_artifact(Location(str(place)))
         except IntegrityError:
-            if self.store.drop_copy(digest):
+            if self.store.drop_copy(place):
                 return self.store.open_bundle(self.name, digest)
         return place
 

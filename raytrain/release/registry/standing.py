@@ -15,7 +15,7 @@ from pathlib import Path
 
 from raytrain.errors import IntegrityError, PlatformError, RefusedError
 from raytrain.release.keys import KeyRing
-from raytrain.release.registry.store import Store
+from raytrain.release.registry.store import Seal, Store
 from raytrain.release.signing import Signed, may_be_replaced, signature_place, verify
 from raytrain.storage.manifest import MANIFEST_NAME, digest_hex
 
@@ -45,11 +45,11 @@ class Standing:
         """Anything of it."""
         return self._short in self.store.bundles(self.name)
 
-    def seal(self) -> tuple[bytes | None, bytes | None]:
+    def seal(self) -> Seal:
         """Manifest and signature as they stand there."""
         return self.store.seal(self.name, self._short)
 
-    def renewed(self) -> tuple[bytes | None, bytes | None]:
+    def renewed(self) -> Seal:
         """The seal, its signature written once more: whoever deletes what nobody names spares what is young."""
         manifest, signature = self.seal()
         if signature is not None:
@@ -61,17 +61,20 @@ class Standing:
 
         scratch: a folder, for who wants what lies there and no copy of this machine.
         """
+        self.ring.known()  # one that is damaged says nothing of what stands here
+        folder = self._opened(scratch)
         try:
-            return self._verified(scratch)
+            return self._verified(folder)
         except IntegrityError:
-            if scratch is not None or not self.store.drop_copy(self._short):
+            if not self.store.drop_copy(folder):
                 raise
-            return self._verified(None)  # only the copy was damaged
+            return self._verified(self._opened(None))  # where only the copy was damaged
 
     def check(self) -> None:
         """Where it lies, not in a copy of this machine."""
+        self.ring.known()
         with tempfile.TemporaryDirectory(prefix="raytrain-") as scratch:
-            self._verified(Path(scratch))
+            self._verified(self._opened(Path(scratch)))
 
     def keep(self, bundle: Path, is_named: Callable[[], bool]) -> None:
         """Let it stand there and verify, if need be by this artifact, whose signature lies beside it.
@@ -113,9 +116,8 @@ class Standing:
             raise _refused(
                 self, fault, "sign the copy that `raytrain registry export` makes of it, and add that"
             )
-        self.store.delete_bundle(self.name, self._short)  # whoever was at it was killed
-        self.store.drop_copy(self._short)
-        self.store.put_bundle(self.name, self._short, bundle)
+        if self.store.delete_bundle(self.name, self._short, lambda _: is_named()):  # who was at it was killed
+            self.store.put_bundle(self.name, self._short, bundle)
 
     def _is_signed_soon(self) -> bool:
         end = time.monotonic() + _PATIENCE_S
@@ -132,11 +134,15 @@ class Standing:
             return fault
         return None
 
-    def _verified(self, scratch: Path | None) -> Signed:
+    def _opened(self, scratch: Path | None) -> Path:
+        return self.store.open_bundle(self.name, self._short, scratch)
+
+    def _verified(self, folder: Path) -> Signed:
         try:
-            signed = verify(self.store.open_bundle(self.name, self._short, scratch), self.ring)
+            signed = verify(folder, self.ring)
         except IntegrityError as error:
-            raise IntegrityError(error.what, why=error.why, fix=_mended_by(self.name)) from error
+            what, why = (one.replace(str(folder), self.place) for one in (error.what, error.why))
+            raise IntegrityError(what, why=why, fix=_mended_by(self.name)) from error
         if signed.artifact.digest != self.digest:
             raise IntegrityError(
                 f"{self.place} is not what was put there",

@@ -11,6 +11,7 @@ from typing import Any, Final
 from raytrain.errors import IntegrityError, RefusedError
 from raytrain.release.registry.journal import Entry
 from raytrain.release.registry.versions import Version
+from raytrain.storage.manifest import is_digest
 
 PRODUCTION: Final = "production"
 PREVIOUS: Final = "previous"
@@ -79,7 +80,7 @@ def _take(state: State, entry: Entry, details: dict[str, Any]) -> None:
         if version in state.versions:
             raise ValueError(f"{version} is there already")
         made_from = {str(role): str(digest) for role, digest in details["made_from"].items()}
-        state.versions[version] = Released(version, str(details["digest"]), made_from, entry)
+        state.versions[version] = Released(version, _digest(details["digest"]), made_from, entry)
         state.tags[version] = set(map(str, details.get("tags", ())))
     elif entry.action == "move":
         alias, version = str(details["alias"]), state.versions[Version.parse(details["version"])].version
@@ -88,6 +89,8 @@ def _take(state: State, entry: Entry, details: dict[str, Any]) -> None:
             raise ValueError(f"it moves {alias} from {details['before']}, and that is {before}")
         if version in state.withdrawn:
             raise ValueError(f"it moves {alias} to {version}, which was withdrawn")
+        if details.get("decision") is not None:
+            _digest(details["decision"])
         if alias == PRODUCTION and before not in (None, version):
             state.aliases[PREVIOUS], state.moved[PREVIOUS] = before, entry
         state.aliases[alias], state.moved[alias] = version, entry
@@ -103,6 +106,12 @@ def _take(state: State, entry: Entry, details: dict[str, Any]) -> None:
             del state.aliases[PREVIOUS], state.moved[PREVIOUS]
     else:
         raise ValueError("no such action is known")
+
+
+def _digest(text: object) -> str:
+    if not is_digest(text):
+        raise ValueError(f"{text!r:.120} is no digest")
+    return str(text)
 
 
 def is_tag(text: str) -> bool:

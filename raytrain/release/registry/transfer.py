@@ -228,7 +228,7 @@ def _read(file: Path, folder: Path) -> tuple[dict[str, Any], list[Entry]]:
         is_known = told["format"] == _FORMAT
         str(told["name"]), Version.parse(told["version"]), str(told["digest"])
         contents = (folder / JOURNAL).read_bytes().splitlines(keepends=True)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise broken(file, f"it does not say what it holds: {type(error).__name__}: {error}") from error
     if not is_known:
         raise broken(file, f"its format is {told['format']!r}, known is {_FORMAT}")

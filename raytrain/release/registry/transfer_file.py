@@ -16,6 +16,7 @@ VERSION, JOURNAL, KEY, BUNDLE, PROOF = "version.json", "journal.jsonl", "key.pem
 EVIDENCE = "evidence"
 _BESIDE = re.compile(rf"({PROOF}/({'|'.join(SHELVES)})|{EVIDENCE})/[0-9a-f]{{64}}(\.sig|/.+)")
 _LARGEST_DOCUMENT = 1 << 28
+_LONGEST_NAME = 255
 
 
 def add_signed(tar: tarfile.TarFile, name: str, folder: Path) -> None:
@@ -38,11 +39,11 @@ def member_of(name: str, size: int) -> tarfile.TarInfo:
 def unpack(file: Path, folder: Path) -> None:
     if not file.exists():
         raise ConfigError(f"there is no file {file}", why="nothing is there", fix="check the path")
-    seen: set[str] = set()
+    seen, folders = set[str](), set[str]()
     try:
         with tarfile.open(file, mode="r:") as tar:
             for member in tar:
-                _check_member(file, member, seen)
+                _check_member(file, member, seen, folders)
                 place = folder / member.name
                 source = tar.extractfile(member)
                 assert source is not None, "a regular file has content"
@@ -60,7 +61,8 @@ def unpack(file: Path, folder: Path) -> None:
         ) from error
 
 
-def _check_member(file: Path, member: tarfile.TarInfo, seen: set[str]) -> None:
+def _check_member(file: Path, member: tarfile.TarInfo, seen: set[str], folders: set[str]) -> None:
+    """seen, folders: what was before it, and the folders that this is in."""
     name = PurePosixPath(member.name)
     known = (VERSION, JOURNAL, KEY, BUNDLE + SIGNATURE_SUFFIX)
     if not member.isreg():
@@ -71,9 +73,15 @@ def _check_member(file: Path, member: tarfile.TarInfo, seen: set[str]) -> None:
         raise broken(file, f"{member.name!r} does not belong there")
     if member.name in seen or member.name == BUNDLE:
         raise broken(file, f"{member.name!r} is there twice")
+    above = {str(one) for one in name.parents}
+    if member.name in folders or above & seen:
+        raise broken(file, f"{member.name!r} is a file and a folder")
+    if max(len(part.encode(errors="surrogateescape")) for part in name.parts) > _LONGEST_NAME:
+        raise broken(file, f"{member.name[:80]!r}… is a longer name than any disk takes")
     if member.name in known and member.size > _LARGEST_DOCUMENT:
         raise broken(file, f"{member.name!r} has {member.size} bytes")
     seen.add(member.name)
+    folders |= above
 
 
 def broken(file: Path, why: str) -> IntegrityError:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from raytrain.errors import IntegrityError, RefusedError
 from raytrain.release.gate.enforce import require_released
 from raytrain.release.gate.policy import Policy
 from raytrain.release.gate.promote import Desk, promote
+from raytrain.release.gate.turn import follows_now
 from raytrain.release.keys import KeyRing
 from raytrain.release.registry.shelf import shelf_of
 from raytrain.release.registry.versions import Version
@@ -29,6 +31,7 @@ Change = Callable[[dict[str, Any]], object]
 def forged(desk: Desk, source: Path, signer: str, change: Change) -> None:
     """A record as somebody with a key of the ring may write it past the gate, and move the alias by it."""
     told = json.loads((source / "record.json").read_text())
+    told["follows"] = asdict(follows_now(desk.registry.entries("sums"), "production"))
     change(told)
 
     def write(place: Path) -> None:

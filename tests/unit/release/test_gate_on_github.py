@@ -71,7 +71,7 @@ class Site:
         about = about_bundle(self.registry.verified("sums@1.0.0", self.ring).artifact)
         policy = load_policy(self.repository.tree / "releases" / "gate.yaml")
         key = self.ring.signing_key("ada")
-        statement = statement_of(about, policy, "production", "reviewer", key, "I read the flips")
+        statement = statement_of("sums", about, policy, "production", "reviewer", key, "I read the flips")
         write_approval(shelf_of(self.registry, "sums", "approvals"), statement, key, self.ring)
 
 

@@ -40,7 +40,7 @@ def approve(
 ) -> Path:
     about = about_bundle(desk.registry.verified(f"sums@{version}", desk.ring).artifact)
     key = desk.ring.signing_key(who)
-    statement = statement_of(about, policy, target, "reviewer", key, "I looked")
+    statement = statement_of("sums", about, policy, target, "reviewer", key, "I looked")
     return write_approval(shelf_of(desk.registry, "sums", "approvals"), statement, key, desk.ring).path
 
 
@@ -244,7 +244,7 @@ def test_what_a_revoked_key_let_in_is_promoted_anew(
     reviewers.revoke(next(one.id for one in reviewers.known() if one.name == "ada"), "a laptop was lost")
     with pytest.raises(RefusedError, match="revoked"):
         require_released(registry, "sums@production", reviewers)
-    assert not promoted(desk, asked).moved, "the same record, signed anew"
+    assert promoted(desk, asked).moved, "to where it is, by a record of another key"
     require_released(registry, "sums@production", reviewers)
     done = promoted(desk, replace(asked, policy=team_policy(), why="ours"), Insisted(change_policy_as=""))
     assert done.moved and done.before == V2
@@ -261,7 +261,7 @@ def test_an_approval_of_another_form_does_not_count(
     policy = team_policy(approvals=[{"role": "reviewer"}])
     about = about_bundle(desk.registry.verified("sums@1.0.0", reviewers).artifact)
     key = reviewers.signing_key("ada")
-    plain = statement_of(about, policy, "production", "reviewer", key, "")
+    plain = statement_of("sums", about, policy, "production", "reviewer", key, "")
     shelf = shelf_of(desk.registry, "sums", "approvals")
     write_approval(shelf, replace(plain, policy=5), key, reviewers)  # type: ignore[arg-type]
     write_approval(shelf, replace(plain, key="k"), key, reviewers)

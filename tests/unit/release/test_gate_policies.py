@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -15,6 +15,7 @@ from raytrain.release.gate.enforce import require_released
 from raytrain.release.gate.policy import Policy, default_policy
 from raytrain.release.gate.promote import Desk, Insisted, Promotion, consider, promote
 from raytrain.release.gate.record import checklist_of, record_of
+from raytrain.release.gate.turn import follows_now
 from raytrain.release.keys import KeyRing
 from raytrain.release.registry.shelf import shelf_of
 from raytrain.release.registry.versions import Version
@@ -114,7 +115,12 @@ def test_a_record_that_hides_another_policy_is_not_loaded(
     source = done.record.path
 
     def forge(signer: str, change: object) -> None:
-        told = {**json.loads((source / "record.json").read_text()), "policy_change": change}
+        follows = asdict(follows_now(desk.registry.entries("sums"), "production"))
+        told = {
+            **json.loads((source / "record.json").read_text()),
+            "policy_change": change,
+            "follows": follows,
+        }
 
         def write(place: Path) -> None:
             for name in ("policy.yaml", "contract.yaml"):

@@ -94,7 +94,7 @@ def test_of_a_baseline_that_lies_there_twice_the_signed_one_counts(
     assert held(desk, wanted(evidence, team_policy(signed_evidence=True), evidence=places)) == {}
 
 
-def test_of_one_report_in_two_places_what_is_known_of_either_counts(
+def test_of_one_report_in_two_places_the_signed_one_counts(
     desk: Desk, evidence: Evidence, ring: KeyRing, tmp_path: Path
 ) -> None:
     copies = tmp_path / "copies"
@@ -103,3 +103,23 @@ def test_of_one_report_in_two_places_what_is_known_of_either_counts(
         sign(copies / name, ring.signing_key("release"))
     asked = wanted(evidence, team_policy(signed_evidence=True), evidence=(*evidence.places, str(copies)))
     assert held(desk, asked) == {}
+
+
+@pytest.mark.parametrize("is_forged_first", [True, False])
+def test_a_copy_that_nobody_signed_makes_no_report_younger(
+    desk: Desk, evidence: Evidence, ring: KeyRing, tmp_path: Path, *, is_forged_first: bool
+) -> None:
+    """No digest is over a time: whoever promotes may write today's into a copy of what was signed long ago."""
+    copies, names = tmp_path / "copies", (*REPORTS, "candidate", "frozen")
+    for name in names:
+        shutil.copytree(evidence.folder / name, copies / name)
+        manifest = evidence.folder / name / "manifest.json"
+        told = json.loads(manifest.read_text())
+        times = told["provenance"].keys() & {"created_at", "evaluated_at"}
+        told["provenance"] |= dict.fromkeys(times, "2020-01-01T00:00:00+00:00")
+        manifest.write_text(json.dumps(told))
+    sign_all(evidence.folder, ring, *names)
+    places = [[str(copies / name) for name in names], evidence.places]
+    asked = wanted(evidence, team_policy(signed_evidence=True, max_age_days=7))
+    given = places if is_forged_first else places[::-1]
+    assert list(held(desk, replace(asked, evidence=(*given[0], *given[1])))) == ["fresh"]

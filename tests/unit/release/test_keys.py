@@ -11,15 +11,18 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from killed_at_a_change import run_until
+from releases import Trained, release
 
 from raytrain.cli.main import run
 from raytrain.errors import ConfigError, IntegrityError, RefusedError
 from raytrain.release.keys import PASSWORD_VARIABLE, KeyRing
+from raytrain.release.registry.registry import Registry
 
 
 @pytest.fixture
@@ -183,3 +186,51 @@ def test_killed_while_keys_change_the_ring_is_the_old_or_the_new(what: str, tmp_
             if one.state == "active":
                 assert ring.signing_key(one.name).public == one, point
     assert point > 3 and len(states_after) == (1 if what == "generate" else 2)
+
+
+@pytest.mark.parametrize("state", ["Revoked", "REVOKED", "revoked ", "expired", "", None, True, ["revoked"]])
+def test_a_state_that_is_none_lets_no_key_count(state: object, ring: KeyRing) -> None:
+    """Who writes a ring by hand means to take a key away."""
+    _changed(ring, lambda keys: keys[0].update(state=state))
+    with pytest.raises(IntegrityError, match="cannot be read") as caught:
+        ring.known()
+    assert "active, retired or revoked" in caught.value.why
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda keys: keys[0].update(pem=None),
+        lambda keys: keys[0].update(name=None),
+        lambda keys: keys[0].update(reason=1),
+        lambda keys: keys[0].pop("name"),
+        lambda keys: keys.append(None),
+        lambda keys: keys.append({**keys[0], "state": "revoked"}),
+    ],
+)
+def test_a_ring_of_another_form_is_told_as_damaged(
+    change: Callable[[list[Any]], object], ring: KeyRing
+) -> None:
+    _changed(ring, change)
+    with pytest.raises(IntegrityError, match="cannot be read"):
+        ring.known()
+
+
+def test_a_damaged_ring_is_not_told_as_a_damaged_bundle(ring: KeyRing, tmp_path: Path) -> None:
+    ring.generate("release")
+    registry = Registry(tmp_path / "registry")
+    release(registry, ring, tmp_path / "bundle", Trained(), "1.0.0")
+    (ring.folder / "ring.json").write_text("{")
+    with pytest.raises(IntegrityError, match=r"ring\.json cannot be read") as caught:
+        registry.verified("sums@1.0.0", ring)
+    assert caught.value.fix == "put back a copy of it that is whole"
+    ((_, (fault,)),) = registry.audit(ring)
+    assert "ring.json cannot be read" in fault.what
+
+
+def _changed(ring: KeyRing, change: Callable[[list[Any]], object]) -> None:
+    place = ring.folder / "ring.json"
+    ring.generate("one")
+    told = json.loads(place.read_text())
+    change(told["keys"])
+    place.write_text(json.dumps(told))

@@ -38,6 +38,7 @@ from raytrain.errors import ConfigError, StorageError
 from raytrain.release.keys import KeyRing
 from raytrain.release.registry.mlflow_store import MlflowStore
 from raytrain.release.registry.registry import Registry
+from raytrain.release.registry.shelf import shelf_of
 from raytrain.release.registry.store import open_store
 from raytrain.release.signing import sign
 from raytrain.storage.artifact import ArtifactWriter
@@ -105,6 +106,8 @@ class TestEssentials:
     test_manifests = RegistryContract.test_of_two_manifests_of_one_digest_the_first_stays
     test_following = RegistryContract.test_whoever_looks_often_reads_what_is_new
     test_orphans = RegistryContract.test_orphans_are_found_and_nothing_else_is_deleted
+    test_deleting = RegistryContract.test_what_is_registered_while_it_is_deleted_stays
+    test_no_digest = RegistryContract.test_what_is_no_digest_becomes_no_path
     test_damaged_shelf = ShelfContract.test_what_is_damaged_is_put_anew
 
 
@@ -325,7 +328,7 @@ def test_whoever_deletes_what_is_written_and_whoever_writes_it_see_each_other(
 
     def upload_and_be_deleted(run_id: str, bundle: Path) -> None:
         upload(run_id, bundle)
-        other.delete_bundle("sums", digest)
+        assert other.delete_bundle("sums", digest, lambda _: False)
 
     store._files.upload = upload_and_be_deleted  # type: ignore[method-assign]
     with pytest.raises(StorageError, match="was deleted while it was written"):
@@ -362,6 +365,18 @@ def test_a_bundle_whose_run_was_deleted_in_mlflow_is_put_anew(
     assert faults_of(registry, ring) == [], "MLflow keeps its files until `mlflow gc`"
     assert registry.store.put_bundle("sums", digest, bundles[0])
     assert faults_of(registry, ring) == [] and registry.orphans() == []
+
+
+def test_a_tag_that_is_a_path_is_no_bundle(place: OnMlflow, home: Path) -> None:
+    """Anybody may write one; the gate, which lists approvals, reads nothing by it and writes nothing."""
+    odd = "../../../../victim"
+    run_id = place.client.create_run("0", tags={"raytrain.name": "_approvals.sums", "raytrain.bundle": odd})
+    model = "_bundles._approvals.sums"
+    place.client.create_registered_model(model)
+    tags = {"raytrain.bundle": odd, "raytrain.signature": "text"}
+    place.client.create_model_version(model, "x://y/z", run_id.info.run_id, tags=tags)
+    assert shelf_of(Registry(place.open()), "sums", "approvals").about("sha256:" + "0" * 64) == []
+    assert not list(home.parent.rglob("victim*"))
 
 
 @pytest.mark.parametrize("odd", ["a b", "50%", "a+b", "ü'&=", "x..y", "sub/a#b", "a?b", "a%20b"])

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 from killed_at_a_change import run_until
-from releases import Trained, release
+from releases import Trained, make_release, release
 
-from raytrain.errors import ConfigError, IntegrityError, RefusedError
+from raytrain.errors import ConfigError, IntegrityError, RefusedError, StorageError
 from raytrain.models.base import resolve_base_model
 from raytrain.models.section import ModelSection
 from raytrain.release.gate.enforce import require_released
@@ -25,6 +25,7 @@ from raytrain.release.registry.registry import Registry
 from raytrain.release.registry.shelf import shelf_of
 from raytrain.release.registry.versions import Version
 from raytrain.release.rollback import Hangar, RollbackOptions, roll_back
+from raytrain.release.signing import sign
 from raytrain.storage.location import Location
 
 pytestmark = pytest.mark.whole
@@ -189,6 +190,68 @@ def test_a_version_whose_key_was_revoked_is_not_gone_back_to(hangar: Hangar, tmp
 def test_damage_of_what_serves_now_is_no_reason_to_stay(hangar: Hangar) -> None:
     (bundle_of(hangar, "1.2.0") / "bundle.json").write_text("{")
     done = roll_back(hangar, "sums", hangar.ring.signing_key("release"), PLAIN)
+    assert done.moved and [one.thing for one in done.fits] == ["base model"]
+    assert "cannot be read" in done.notes[0] and "made from: base model" in done.notes[0]
+
+
+@pytest.fixture
+def over_another_base(hangar: Hangar, tmp_path: Path) -> Trained:
+    """Of 2.0.0, which serves now."""
+    trained = Trained(base_model="sha256:" + "b" * 64)
+    release(hangar.registry, hangar.ring, tmp_path / "major", trained, "2.0.0")
+    let_in(hangar.registry, hangar.ring, "2.0.0")
+    return trained
+
+
+def revoke_its_key(hangar: Hangar) -> None:
+    key = hangar.ring.generate("second")
+    sign(bundle_of(hangar, "2.0.0"), hangar.ring.signing_key("second"))
+    hangar.ring.revoke(key.id, "a laptop was lost")
+
+
+def damage_it(hangar: Hangar) -> None:
+    (bundle_of(hangar, "2.0.0") / "bundle.json").write_text("{")
+
+
+@pytest.mark.parametrize("spoil", [revoke_its_key, damage_it])
+def test_what_serves_now_and_does_not_verify_is_compared_by_the_journal(
+    spoil: Callable[[Hangar], None], hangar: Hangar, over_another_base: Trained
+) -> None:
+    spoil(hangar)
+    with pytest.raises(RefusedError, match="does not fit what serves now") as caught:
+        back(hangar)
+    assert over_another_base.base_model in caught.value.why and Trained().base_model in caught.value.why
+    assert back(hangar, RollbackOptions(other_base=True)) == "1.2.0"
+
+
+def test_a_store_that_does_not_answer_is_no_damage_of_what_serves_now(
+    hangar: Hangar, over_another_base: Trained, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, serving = hangar.registry.store, hangar.registry.find("sums@2.0.0").digest[7:]
+    real = store.open_bundle
+
+    def opened(name: str, digest: str, scratch: Path | None = None) -> Path:
+        if (name, digest) == ("sums", serving):
+            raise StorageError("cannot read a bundle", why="503 Slow Down", fix="try again")
+        return real(name, digest, scratch)
+
+    monkeypatch.setattr(store, "open_bundle", opened)
+    before = hangar.registry.entries("sums")
+    with pytest.raises(StorageError, match="cannot read a bundle"):
+        back(hangar)
+    assert hangar.registry.entries("sums") == before
+
+
+def test_where_nothing_says_what_serves_now_was_made_from_that_is_said(
+    hangar: Hangar, tmp_path: Path
+) -> None:
+    registry, ring = hangar.registry, hangar.ring
+    make_release(tmp_path / "bare", Trained(dataset="sha256:bare"))
+    sign(tmp_path / "bare", ring.signing_key("release"))
+    registry.register("sums", Version(1, 3, 0), tmp_path / "bare", ring, made_from={}, why="a test")
+    let_in(registry, ring, "1.3.0")
+    (bundle_of(hangar, "1.3.0") / "bundle.json").write_text("{")
+    done = roll_back(hangar, "sums", ring.signing_key("release"), PLAIN)
     assert done.moved and done.fits == [] and "not compared with it" in done.notes[0]
 
 

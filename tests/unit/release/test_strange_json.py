@@ -18,6 +18,8 @@ from raytrain.release.gate.promote import Desk, judge
 from raytrain.release.inventory.sbom import SBOM_FILE, read_sbom
 from raytrain.release.keyless import Identity, verify_keyless
 from raytrain.release.keys import KeyRing
+from raytrain.release.registry.journal import chained
+from raytrain.release.registry.registry import Registry
 from raytrain.release.signing import sign, signature_place, verify
 from raytrain.storage.artifact import ArtifactWriter, open_artifact
 from raytrain.storage.location import Location
@@ -30,6 +32,8 @@ READERS: dict[str, tuple[str, Callable[[Path, KeyRing], object]]] = {
     "keyless signature": ("../bundle.sig", lambda folder, _: verify_keyless(folder, Identity("a", "b"))),
     "manifest": ("manifest.json", lambda folder, _: open_artifact(Location(str(folder)))),
     "description": ("bundle.json", lambda folder, _: read_description(folder)),
+    "ring": ("../keys/ring.json", lambda _, ring: ring.known()),
+    "journal": ("bundle.json", lambda folder, _: chained([(folder / "bundle.json").read_bytes()], str)),
     "inventory": (SBOM_FILE, lambda folder, _: read_sbom(folder)),
 }
 
@@ -84,3 +88,24 @@ def test_a_spare_inventory_is_shown(tmp_path: Path, capsys: pytest.CaptureFixtur
     (tmp_path / SBOM_FILE).write_text(json.dumps({**spare, "components": components}))
     assert run(["sbom", str(tmp_path)]) == 0
     assert "numpy" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("what", ["nested too deep", "a folder", "a link to nothing"])
+def test_one_journal_that_is_no_journal_hides_no_other_name(
+    what: str, tmp_path: Path, ring: KeyRing, capsys: pytest.CaptureFixture[str]
+) -> None:
+    registry = Registry(tmp_path / "registry")
+    for name in ("sums", "words"):
+        release(registry, ring, tmp_path / name, Trained(), "1.0.0", name=name)
+    place = tmp_path / "registry" / "words" / "journal" / "00000002.json"
+    if what == "a folder":
+        place.mkdir()
+    elif what == "a link to nothing":
+        place.symlink_to(tmp_path / "nowhere")
+    else:
+        place.write_text(DEEP)
+    for command in ("list", "audit", "gc"):
+        assert run(["registry", command, "--registry", str(tmp_path / "registry")]) == 5
+        told = capsys.readouterr()
+        assert "a fault in raytrain" not in told.err + told.out, command
+        assert "words" in told.err + told.out and (command == "gc" or "sums" in told.out + told.err)

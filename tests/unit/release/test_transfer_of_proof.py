@@ -30,7 +30,7 @@ def exported(desk: Desk, evidence: Evidence, reviewers: KeyRing, tmp_path: Path)
     policy = team_policy(approvals=[{"role": "reviewer"}])
     about = about_bundle(desk.registry.verified("sums@1.0.0", reviewers).artifact)
     key = reviewers.signing_key("ada")
-    statement = statement_of(about, policy, "production", "reviewer", key, "looked at it")
+    statement = statement_of("sums", about, policy, "production", "reviewer", key, "looked at it")
     write_approval(shelf_of(desk.registry, "sums", "approvals"), statement, key, reviewers)
     assert promoted(desk, wanted(evidence, policy)).moved
     export_version(desk.registry, "sums@1.0.0", tmp_path / "sums.tar", reviewers)

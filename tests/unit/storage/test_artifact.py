@@ -60,8 +60,11 @@ def test_an_existing_artifact_is_kept_or_refused_or_replaced(place: Location) ->
     first = write(place / "a", {"x": "1"})
     again = write(place / "a", {"x": "1"})
     assert again.manifest.provenance == first.manifest.provenance, "the one that stands is kept"
+    renewed = write(place / "a", {"x": "1"}, renew=True)
+    assert renewed.digest == first.digest and renewed.manifest.provenance != first.manifest.provenance
+    assert open_artifact(place / "a").manifest == renewed.manifest, "what is as old as its last making"
     with pytest.raises(IntegrityError, match="already holds another"):
-        write(place / "a", {"x": "2"})
+        write(place / "a", {"x": "2"}, renew=True)
     assert open_artifact(place / "a").digest == first.digest
     replaced = write(place / "a", {"x": "2"}, replace=True)
     assert open_artifact(place / "a").digest == replaced.digest

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from raytrain.errors import StorageError
-from raytrain.storage.location import Location, translated_errors
+from raytrain.storage.location import Location, translated_errors, write_atomically
 
 
 def test_paths_become_absolute_and_uris_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -36,6 +36,23 @@ def test_read_write_list_delete(tmp_path: Path) -> None:
     (folder / "y").delete()
     folder.delete()
     assert not folder.exists()
+
+
+def test_two_who_write_one_file_at_once_are_both_through(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two threads, or two containers, have the same process number."""
+    sync = os.fsync
+
+    def another_writes(descriptor: int) -> None:
+        monkeypatch.setattr(os, "fsync", sync)
+        sync(descriptor)
+        write_atomically(tmp_path / "file", b"another")
+
+    monkeypatch.setattr(os, "fsync", another_writes)
+    write_atomically(tmp_path / "file", b"ours")
+    assert (tmp_path / "file").read_bytes() == b"ours"
+    assert [one.name for one in tmp_path.iterdir()] == ["file"]
 
 
 def test_what_a_folder_takes(tmp_path: Path) -> None:

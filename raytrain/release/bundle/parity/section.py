@@ -56,8 +56,8 @@ class Bfloat16LimitsSection(LimitsSection):
     """Answers may part where the likeliest token leads the next one by no more."""
 
 
-class ExportCheckSection(Section):
-    """The comparison of every format with the trained model."""
+class ExportLimitsSection(Section):
+    """How far an exported model may lie from the trained one, as the export check has measured it."""
 
     float32: LimitsSection = LimitsSection()
     """Where weights are held in float32."""
@@ -65,6 +65,15 @@ class ExportCheckSection(Section):
     """Where they are held in bfloat16."""
     float16: Float16LimitsSection = Float16LimitsSection()
     """Where they are held in float16."""
+
+    def limits(self, dtype: str) -> LimitsSection:
+        found: LimitsSection = getattr(self, dtype)
+        return found
+
+
+class ExportCheckSection(ExportLimitsSection):
+    """The comparison of every format with the trained model."""
+
     max_new_tokens: Annotated[int, Field(ge=1, le=1024)] = 8
     """Tokens that each format writes by itself, always the likeliest, and that must be the trained model's."""
     max_prompt_tokens: Annotated[int, Field(ge=1)] = 256
@@ -73,10 +82,6 @@ class ExportCheckSection(Section):
     """Prompts out of the rows that training held out, where they are at hand; the packaged ones come on top."""
     evaluation_items: Annotated[int, Field(ge=1, le=1000)] = 16
     """Prompts out of an evaluation that `--prompts` names, as many of each of its suites."""
-
-    def limits(self, dtype: str) -> LimitsSection:
-        found: LimitsSection = getattr(self, dtype)
-        return found
 
 
 class ExportSettings(Section):
