@@ -179,7 +179,7 @@ def _show(done: Round, console: Console) -> None:
 
 def _show_decision(done: Round, say: Any) -> None:
     for one in done.settled:
-        say(f"{one} has failed for good")
+        say(f"{one}: its job has ended, and so has the order (raytrain triggers orders)")
     decision = done.decision
     if decision is not None:
         for one in decision["notes"]:

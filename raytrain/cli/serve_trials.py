@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from raytrain.evaluation.statistics.pairs import Interval
-    from raytrain.serving.trials.comparison import Measured, OnlineComparison, Share
+    from raytrain.serving.trials.comparison import OnlineComparison
+    from raytrain.serving.trials.measures import Measured, Share
 
 
 def compare(
@@ -100,15 +101,14 @@ def _show(console: Console, found: OnlineComparison) -> None:
         console.print(line, markup=False, highlight=False, soft_wrap=True)
 
     say(f"{kept.mode} of {kept.name}: {_short(found, 'candidate')} beside {_short(found, 'production')}")
-    if kept.mode == "shadow":
-        say(f"{found.num_pairs:,} of {kept.horizon:,} pairs")
-        if found.waits_until is not None:
-            until = datetime.fromtimestamp(found.waits_until, UTC)
-            say(
-                f"no verdict before {until:%H:%M:%S} UTC: an ingress may still write pairs of before the last of these"
-            )
-        elif not found.is_complete:
-            say("no verdict before all of them are there: looking early finds differences that are none")
+    say(f"{found.size}, of {kept.horizon:,}")
+    if found.waits_until is not None:
+        until = datetime.fromtimestamp(found.waits_until, UTC)
+        say(
+            f"no verdict before {until:%H:%M:%S} UTC: an ingress may still write what belongs before the last of these"
+        )
+    elif not found.is_complete:
+        say("no verdict before all of them are there: looking early finds differences that are none")
     for one in found.measured:
         say(f"  {one.measure.name}: {_sentence(one)}")
     for side, shares in found.shares.items():
@@ -116,8 +116,6 @@ def _show(console: Console, found: OnlineComparison) -> None:
             low, high = 100 * share.interval.low, 100 * share.interval.high
             told = f"{100 * share.num / share.num_of:.1f} % of {share.num_of:,}"
             say(f"  {side}, {share.name}: {told} (95 % interval {low:.1f} to {high:.1f})")
-    if kept.mode == "canary":
-        say("each caller counts once; its sides answered other requests, so that no verdict rests on them")
     if kept.num_left_out:
         say(f"left out: {kept.num_left_out:,} rows of other trials of {kept.name}, or other versions")
 

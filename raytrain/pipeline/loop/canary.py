@@ -15,10 +15,10 @@ from raytrain.release.registry.state import PRODUCTION
 from raytrain.release.registry.versions import Version
 from raytrain.runs.records import Records
 from raytrain.serving.trials.comparison import OnlineComparison, compare_online
-from raytrain.serving.trials.rows import Kept, read_kept
+from raytrain.serving.trials.rows import Kept, read_kept, read_rows
+from raytrain.serving.trials.sides import ARMS
 
 _STAGING = "staging"
-ARMS = ("production", "candidate")
 
 
 def wait_for_trial(
@@ -29,7 +29,8 @@ def wait_for_trial(
     tell: Callable[[str], None],
     still: Callable[[], None],
 ) -> OnlineComparison:
-    """By the log alone, so that who is killed while he waits goes on waiting: the hours are those of one call.
+    """By the log alone, so that who is killed while he waits goes on waiting: the hours are those of one call. Of a
+    shadow or a canary, as the serving config has it.
 
     still: raises where there is nothing to wait for any more; asked before each look.
     Raises DataError where the pairs that the serving config asks for have not come in time, RefusedError where
@@ -50,11 +51,11 @@ def wait_for_trial(
         is_settling = found is not None and found.waits_until is not None
         if num_pairs != told:
             told = num_pairs
-            tell(f"{num_pairs} pairs of the trial" + (f": {why}" if why else ""))
+            tell(f"the trial has {_size(found)}" + (f": {why}" if why else ""))
         if clock.time() > since + section.hours * 3600 and not is_settling:
             raise DataError(
                 f"the trial of {release.name}@{version} has not come to an end",
-                why=f"in {section.hours:g} h {num_pairs} pairs came; {why or 'the serving config asks for more'}",
+                why=f"in {section.hours:g} h {_size(found)} came; {why or 'the serving config asks for more'}",
                 fix=f"serve with `trials: [{{name: {release.name}, candidate: {_STAGING}}}]`, a greater share, or "
                 "fewer pairs; or give it more canary.hours",
             )
@@ -67,15 +68,15 @@ def lost_trial(loop: Loop, release: Release, records: Records, now: float) -> st
     order still decides on it."""
     try:
         kept = read_kept(loop.log, release.name)
+        found = _comparison(loop, kept, now)
     except DataError:
         return None
     production, candidate = _sides(kept)
     state = release.desk.registry.state(release.name)
     digests = {version: one.digest for version, one in state.versions.items()}
     in_production = state.aliases.get(PRODUCTION)
-    if kept.mode != "shadow" or in_production is None or digests[in_production] != production:
+    if in_production is None or digests[in_production] != production:
         return None
-    found = compare_online(kept, (), loop.policy.contract.overall, now)
     if not found.is_complete or not found.is_worse:
         return None
     version = next((str(one) for one, digest in digests.items() if digest == candidate), str(candidate))
@@ -83,6 +84,10 @@ def lost_trial(loop: Loop, release: Release, records: Records, now: float) -> st
         if candidate_of(one.order.id, records) == version:
             return None if one.is_open else one.order.id
     return f"{release.name}@{version}"
+
+
+def _size(found: OnlineComparison | None) -> str:
+    return "0 pairs" if found is None else found.size
 
 
 def _sides(kept: Kept) -> tuple[str | None, str | None]:
@@ -107,11 +112,16 @@ def _compared(
     """None, and why, where the log knows nothing of these two."""
     try:
         kept = read_kept(loop.log, name)
+        found = _comparison(loop, kept, now)
     except DataError as error:
         return None, error.why
-    if kept.mode != "shadow":
-        return None, "the trial is a canary, of which nothing can be said with certainty: take mode: shadow"
     if _sides(kept) != digests:
         return None, "the newest rows are of other versions"
-    found = compare_online(kept, (), loop.policy.contract.overall, now)  # of shadows nobody sees an answer
     return found, "" if found.waits_until is None else "an ingress may still write some of before the last"
+
+
+def _comparison(loop: Loop, kept: Kept, now: float) -> OnlineComparison:
+    feedback = (
+        read_rows(loop.log, "feedback") if kept.mode == "canary" else ()
+    )  # of shadows nobody sees an answer
+    return compare_online(kept, feedback, loop.policy.contract.overall, now)

@@ -235,7 +235,7 @@ class Carrying:
         still = partial(self._refuse_outdated, plan)
         found = wait_for_trial(self.loop, self.release, plan, version, self.view.tell, still)
         worse = [one for one in found.measured if one.verdict is not None and one.verdict.word == "worse"]
-        told = f"{found.num_pairs} pairs: " + (
+        told = f"{found.size}: " + (
             "; ".join(f"{one.measure.name} is worse" for one in worse)
             or "the candidate is worse in nothing that was measured"
         )

@@ -18,13 +18,13 @@ from raytrain.data.rows import RowFault
 from raytrain.data.section import SourceSection
 from raytrain.data.sources import open_sources
 from raytrain.errors import DataError, PlatformError
+from raytrain.monitoring.learning.pool import ROWS_KIND
 from raytrain.pipeline.loop.section import RowsSection
 from raytrain.storage.artifact import Artifact, ArtifactWriter, open_artifact
 from raytrain.storage.location import Location
 from raytrain.storage.manifest import MANIFEST_NAME, read_manifest
 from raytrain.storage.provenance import collect_provenance
 
-KIND = "retraining_rows"
 FRESH, HELD_OUT, PLAN = "fresh.jsonl", "held_out.jsonl", "plan.json"
 
 Row = dict[str, Any]
@@ -86,7 +86,7 @@ def plan_beside(path: str) -> RowsPlan | None:
     """The plan in whose folder a file of rows lies; None where it is of nobody's plan."""
     folder = Location.parse(path).parent
     try:
-        is_one = (folder / MANIFEST_NAME).exists() and read_manifest(folder).kind == KIND
+        is_one = (folder / MANIFEST_NAME).exists() and read_manifest(folder).kind == ROWS_KIND
         return RowsPlan(open_artifact(folder)) if is_one else None
     except PlatformError as error:
         raise DataError(
@@ -98,7 +98,7 @@ def plan_beside(path: str) -> RowsPlan | None:
 
 def open_plan(place: Location) -> RowsPlan | None:
     """None where none was written."""
-    return RowsPlan(open_artifact(place, kind=KIND)) if (place / MANIFEST_NAME).exists() else None
+    return RowsPlan(open_artifact(place, kind=ROWS_KIND)) if (place / MANIFEST_NAME).exists() else None
 
 
 def write_plan(
@@ -129,7 +129,7 @@ def write_plan(
     learned_from = {
         f"learned_{number}": one.artifact.digest for number, one in enumerate(plans.values(), start=1)
     }
-    with ArtifactWriter(place, kind=KIND, parents={**parents, **learned_from}) as writer:
+    with ArtifactWriter(place, kind=ROWS_KIND, parents={**parents, **learned_from}) as writer:
         _write(writer.path / FRESH, learned)
         _write(writer.path / HELD_OUT, held_out)
         own = SourceSection(path=str(place / FRESH), layout="chat", name=f"fresh-{place.parent.name}")

@@ -75,14 +75,14 @@ def _taken_back(release: Release, found: Guarded, before: str) -> Guarded:
         if release.desk.registry.state(release.name).aliases.get(PRODUCTION) != version:
             return found  # somebody was faster
         text = f"{why}\nIt could not be taken back: {error.what}\nwhy: {error.why}\nfix: {error.fix}"
-        _tell(release, found, f"{name} answers worse, and is still in production", text)
+        _tell(release, found, f"{name} answers worse, and is still in production", text, "in production")
         raise
     text = f"{why}\n{release.name}@{PRODUCTION} is {done.after} again."
-    _tell(release, found, f"{name} answers worse than {before}: taken back", text)
+    _tell(release, found, f"{name} answers worse than {before}: taken back", text, "taken back")
     return Guarded(found.version, found.falls, done)
 
 
-def _tell(release: Release, found: Guarded, title: str, text: str) -> None:
+def _tell(release: Release, found: Guarded, title: str, text: str, state: str) -> None:
     raise_alert(
         Alert(
             kind="serving_health",
@@ -92,6 +92,7 @@ def _tell(release: Release, found: Guarded, title: str, text: str) -> None:
             text=text,
             time=release.desk.clock(),
             details={one.signal: one.told() for one in found.fell},
+            state=state,
         )
     )
 

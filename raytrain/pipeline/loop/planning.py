@@ -82,7 +82,8 @@ def _rows(pool: InteractionPool, loop: Loop, order: Order, earlier: Sequence[Row
     before = {row["id"]: row for plan in earlier for row in plan.rows()}
     usable = pool.ready(before)
     most = max(0, loop.section.rows.most - len(usable))
-    own = [row.as_chat() for row in pool.take(order.id, most, loop.section.release)]
+    taken = pool.take(order.id, most, loop.section.release)
+    own = [row.as_chat() for row in taken if row.id not in before]
     return [*(row for name, row in before.items() if name in usable), *own]
 
 
@@ -102,7 +103,7 @@ def num_waiting(loop: Loop, release: Release, records: Records) -> int:
     failed = [one.order.id for one in _came_to_nothing(loop, records) if one.outcome == "failed"]
     plans = [plan for one in failed if (plan := fresh_rows.open_plan(folder / one / "rows")) is not None]
     return len(
-        InteractionPool(records.engine).ready({str(row["id"]) for plan in plans for row in plan.rows()})
+        InteractionPool(records.engine).kept({str(row["id"]) for plan in plans for row in plan.rows()})
     )
 
 

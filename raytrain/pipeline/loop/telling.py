@@ -17,6 +17,7 @@ def ended_badly(order_id: str, why: str, now: float) -> Alert:
         title=f"{order_id} has failed",
         text=why,
         time=now,
+        state="failed",
         event=f"{order_id} failed",
     )
 
@@ -33,6 +34,7 @@ def ended_well(done: Retrained, now: float) -> Alert:
         ),
         time=now,
         details={step.name: step.digest for step in done.steps if step.digest is not None},
+        state=done.outcome,
         event=f"{done.order_id} {done.outcome}",
     )
 

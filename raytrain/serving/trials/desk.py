@@ -70,6 +70,14 @@ class TrialDesk:
             self._mirrored.add(task)
             task.add_done_callback(self._mirrored.discard)
 
+    def failed(self, part: Part, record: Record, error: Exception) -> None:
+        """A canary's answer came to no end by a fault of the server's; whose version it was may not be known."""
+        if part.trial.mode != "canary" or (record.served is not None and record.served.arm is None):
+            return  # of a shadow its candidate's count alone; or the trial does not go on
+        told, code = refusal_of(error, lambda _: False), _fault_of(error)
+        if code is not None and (told is None or told.status >= 500):
+            self._log.put(part, record, error=code)
+
     async def close(self) -> None:
         """What candidates have not answered by now is given up."""
         for task in self._mirrored:
@@ -84,18 +92,15 @@ class TrialDesk:
         beside = Part(part.trial, part.caller, "candidate", Sample(asks, part.sample.user), time.monotonic())
         try:
             await self._ask(beside, other)
-        except (Overloaded, ReplicaLost, Draining, Undecided):
-            self.counts["dropped"] += 1
-            return
         except Exception as error:  # noqa: BLE001 - whatever it is, it is the candidate's, and nobody waits
             told = refusal_of(error, lambda _: False)
             if told is not None and told.code == "model_not_found":
                 return  # the trial has ended meanwhile
-            if told is not None and told.code in ("cancelled", "model_changed"):
-                self.counts["dropped"] += 1  # the server's own end
+            code = _fault_of(error)
+            if code is None:
+                self.counts["dropped"] += 1
                 return
             self.counts["failed"] += 1
-            code = "internal_error" if told is None or told.code is None else told.code
             _log.warning("the candidate of %s has no answer (%s): %s", part.trial.name, record.id, code)
             self._log.put(part, record, error=code)
             return
@@ -124,6 +129,16 @@ class TrialDesk:
             part.ended_at = time.monotonic()
         finally:
             await answers.close()
+
+
+def _fault_of(error: Exception) -> str | None:
+    """What went wrong with an answer; None where that is nothing of who answered, but a busy or ending server's."""
+    if isinstance(error, Overloaded | ReplicaLost | Draining | Undecided):
+        return None
+    told = refusal_of(error, lambda _: False)
+    if told is not None and told.code in ("cancelled", "model_changed"):
+        return None
+    return "internal_error" if told is None or told.code is None else told.code
 
 
 def _mirrored(ask: Ask, place: int, model: str | None) -> Ask:

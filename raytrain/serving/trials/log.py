@@ -60,9 +60,10 @@ class TrialLog:
     def put(
         self, part: Part, record: Record, *, agrees: bool | None = None, error: str | None = None
     ) -> None:
-        """error: of the candidate, where it had no answer to what production had answered."""
+        """error: of a shadow's candidate, where it had no answer to what production had answered; of either side of a
+        canary, where an answer came to no end."""
         served, sample, trial = record.served, part.sample, part.trial
-        assert served is not None, "who answered is known"
+        assert served is not None or error is not None, "who answered is known"
         texts = [sample.written[place].text for place in sorted(sample.written)]
         finishes = [record.finishes[place] for place in sorted(record.finishes)]
         sampling = sample.asks[0].sampling
@@ -78,21 +79,22 @@ class TrialLog:
                 "pair": pair_of(sample.asks),
                 "request_id": record.id,
                 "caller": part.caller,
-                "arm": served.arm,
-                "model": served.model,
-                "digest": served.digest,
-                "base_digest": served.base_digest,
+                "arm": part.arm if served is None else served.arm,
+                "model": None if served is None else served.model,
+                "digest": None if served is None else served.digest,
+                "base_digest": None if served is None else served.base_digest,
                 "is_greedy": sampling.temperature == 0.0,
                 "agrees": agrees,
                 "is_valid": None if schema is None else lambda: all(fits(one, schema) for one in texts),
                 "is_refusal": lambda: any(behaviour_by_rules([], one) == "refused" for one in texts),
                 "is_whole": all(one.reason == "stop" for one in finishes),
                 "tokens": sum(one.num_new_tokens for one in finishes),
-                "first_token_s": finishes[0].first_token_s,
+                "first_token_s": finishes[0].first_token_s if finishes else None,
                 "seconds": None if part.ended_at is None else part.ended_at - part.asked_at,
                 "error": error,
                 **self._written_by,
-            }
+            },
+            sum(map(len, texts)),
         )
 
     def close(self) -> None:

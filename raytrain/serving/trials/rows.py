@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -65,8 +66,8 @@ def read_kept(folder: Path, name: str) -> Kept:
         )
     trial = rows[-1]["trial"]
     of_trial = [one for one in rows if one["trial"] == trial]
-    last = {arm: _last_digest(of_trial, arm) for arm in ("production", "candidate")}
-    kept = tuple(one for one in of_trial if one["digest"] == last[one["arm"]])
+    spans = {arm: _span_of_last(of_trial, arm) for arm in ("production", "candidate")}
+    kept = tuple(one for one in of_trial if spans[one["arm"]].has(one))
     first = kept[0]
     slower_by = first.get("slower_by") or TrialSection.model_fields["slower_by"].default  # older rows lack it
     return Kept(name, kept[-1]["mode"], first["pairs"], slower_by, kept, len(rows) - len(kept))
@@ -96,5 +97,25 @@ def first_of_callers(rows: Iterable[Row]) -> list[Row]:
     return list(seen.values())
 
 
-def _last_digest(rows: Sequence[Row], arm: str) -> str | None:
-    return next((one["digest"] for one in reversed(rows) if one["arm"] == arm), None)
+@dataclass(frozen=True)
+class _Span:
+    """Of one side: the digest that answered last, and when it did first and last."""
+
+    digest: str | None
+    first: datetime | None = None
+    last: datetime | None = None
+
+    def has(self, row: Row) -> bool:
+        """What failed before it was known who was to answer is the version's that answered before and after it."""
+        if row["digest"] is not None or self.first is None or self.last is None:
+            return bool(row["digest"] == self.digest)
+        return bool(self.first <= row["at"] <= self.last)
+
+
+def _span_of_last(rows: Sequence[Row], arm: str) -> _Span:
+    own = [one for one in rows if one["arm"] == arm and one["digest"] is not None]
+    if not own:
+        return _Span(None)
+    digest = own[-1]["digest"]
+    times = [one["at"] for one in own if one["digest"] == digest]
+    return _Span(digest, times[0], times[-1])

@@ -27,9 +27,10 @@ class TrialSection(Section):
     share: float = Field(default=0.1, gt=0.0, le=1.0)
     """Of callers: as `user` in a request names them, else of requests by their id."""
     pairs: int = Field(default=1000, ge=20)
-    """Of a shadow, how many requests are compared: as many, and the first, whenever one looks."""
+    """Of a shadow, how many requests are compared: as many, and the first, whenever one looks. Of a canary, how many
+    callers each side must have: what came until then is compared."""
     slower_by: float = Field(default=0.25, gt=0.0, le=10.0)
-    """A shadow's candidate counts as slower where its times are surely longer by more than this share. It answers after
+    """A candidate counts as slower where its times are surely longer by more than this share. A shadow's answers after
     production, beside other requests: a smaller difference may be theirs."""
 
     @field_validator("candidate")

@@ -27,6 +27,11 @@ def waits_until(last: Pair, rows: Sequence[Row], now: float) -> float | None:
     others = [one for ingress, one in latest.items() if ingress != by]
     if len(latest) >= num_ingresses and all(one > at for one in others):
         return None
+    return side_waits_until(at, rows, now)
+
+
+def side_waits_until(at: datetime, rows: Sequence[Row], now: float) -> float | None:
+    """The same of all that belongs before `at`, thumbs among it, which are written when it is time for it alone."""
     flush_s = max(one.get("flush_s") or RequestLogSection().flush_s for one in rows)
     until = float(at.timestamp()) + flush_s + _MARGIN_S
     return until if now < until else None

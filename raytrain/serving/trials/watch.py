@@ -17,7 +17,8 @@ from raytrain.release.registry.state import PREVIOUS, PRODUCTION
 from raytrain.serving.adapters.opening import Servable
 from raytrain.serving.adapters.residents import Residents
 from raytrain.serving.backend import Arm, TrialState
-from raytrain.serving.routes import Routes, Table
+from raytrain.serving.routes import Routes
+from raytrain.serving.table import Table
 from raytrain.serving.trials.section import TrialSection
 
 _log = logging.getLogger(__name__)

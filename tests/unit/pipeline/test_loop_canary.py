@@ -76,7 +76,7 @@ def test_it_waits_for_what_another_ingress_may_still_write_and_no_longer(
     loop, plan = replace(site.loop, section=section), written_plan(site)
     found = wait_for_trial(loop, site.release, plan, Version(1, 1, 0), told.append, lambda: None)
     assert found.is_complete and clock.now == START.timestamp() + 19 + 30 + 10
-    assert told == ["20 pairs of the trial: an ingress may still write some of before the last"]
+    assert told == ["the trial has 20 pairs: an ingress may still write some of before the last"]
 
 
 def test_feedback_that_cannot_be_read_ends_nothing(site: Site) -> None:
@@ -89,7 +89,7 @@ def test_pairs_that_do_not_come_are_told_and_end_it_after_the_hours(site: Site) 
     told: list[str] = []
     with pytest.raises(DataError, match="has not come to an end") as caught:
         waited(site, told)
-    assert len(told) == 1 and told[0].startswith("0 pairs of the trial")
+    assert len(told) == 1 and told[0].startswith("the trial has 0 pairs")
     assert "canary.hours" in str(caught.value.fix)
 
 
@@ -100,11 +100,30 @@ def test_a_trial_of_other_versions_is_none(site: Site) -> None:
     assert "the newest rows are of other versions" in caught.value.why
 
 
-def test_a_trial_that_users_see_gives_no_verdict(site: Site) -> None:
-    log_trial(site, mode="canary")
+def test_a_canary_ends_it_too_and_its_thumbs_count(site: Site) -> None:
+    """20 callers of each side, who rate what they got: 1.1.0's never like it."""
+    digests = {"production": site.digest("1.0.0"), "candidate": site.digest("1.1.0")}
+    rows = [
+        {**one, "caller": f"{one['arm']}{one['caller']}", "request_id": f"{one['arm']}{one['request_id']}",
+         "digest": digests[one["arm"]]}
+        for one in pairs(range(20), pairs=20, name=NAME, mode="canary")
+    ]  # fmt: skip
+    written(site.loop.log, rows)
+    told = [
+        {**{key: one[key] for key in ("at", "request_id", "digest")},
+         "rating": "up" if one["arm"] == "production" else "down"}
+        for one in rows
+    ]  # fmt: skip
+    written(site.loop.log, told, "feedback")
+    found = waited(site)
+    assert found.is_complete and found.size == "20 callers of each side" and found.is_worse
+    assert [one.measure.name for one in found.measured if one.verdict and one.verdict.word == "worse"] == [
+        "thumbs up"
+    ]
+    (site.loop.log / "feedback-half.parquet").write_bytes(b"PAR1 half a file")
     with pytest.raises(DataError) as caught:
         waited(site)
-    assert "take mode: shadow" in caught.value.why
+    assert "feedback-half.parquet cannot be read" in caught.value.why or "half" in caught.value.why
 
 
 def test_staging_that_somebody_else_took_ends_it_at_once(site: Site) -> None:

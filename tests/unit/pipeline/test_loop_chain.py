@@ -305,7 +305,7 @@ def approve(site: Site, version: str) -> None:
     desk, policy = site.release.desk, site.loop.policy
     about = about_bundle(desk.registry.verified(f"{NAME}@{version}", desk.ring).artifact)
     key = desk.ring.signing_key("release")
-    statement = statement_of(about, policy, "production", "reviewer", key, "I looked")
+    statement = statement_of(NAME, about, policy, "production", "reviewer", key, "I looked")
     write_approval(shelf_of(desk.registry, NAME, "approvals"), statement, key, desk.ring)
 
 

@@ -67,12 +67,17 @@ def test_it_orders_a_retraining_once(site: Site) -> None:
 
 @pytest.mark.parametrize(
     "trial",
-    [{"num": 19}, {"change": lambda _: {}}, {"mode": "canary"}],
-    ids=["not done", "no worse", "a canary"],
+    [{"num": 19}, {"change": lambda _: {}}, {"num": 19, "mode": "canary"}],
+    ids=["not done", "no worse", "a canary that is not done"],
 )
 def test_what_did_not_surely_lose_orders_nothing(site: Site, trial: dict[str, Any]) -> None:
     tried(site, **trial)
     assert ordered(site) is None
+
+
+def test_a_lost_canary_orders_one_too(site: Site) -> None:
+    tried(site, mode="canary")
+    assert f"yes: lost trials: {NAME}@1.1.0" in str(ordered(site))
 
 
 def test_what_lost_to_an_earlier_production_orders_nothing(site: Site) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import random
 import time
-from datetime import UTC, datetime
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,9 @@ from trial_rows import START, pairs, row, written
 from raytrain.evaluation.decision.contract import OverallSection
 from raytrain.evaluation.statistics.gains import judge_gain
 from raytrain.evaluation.statistics.pairs import pair
+from raytrain.evaluation.statistics.samples import judge_samples, samples, samples_test
 from raytrain.serving.trials.comparison import OnlineComparison, compare_online
-from raytrain.serving.trials.rows import read_kept, read_rows
+from raytrain.serving.trials.rows import Kept, read_kept, read_rows
 
 pytestmark = pytest.mark.whole
 
@@ -168,31 +170,126 @@ def test_another_trial_or_version_begins_anew(tmp_path: Path) -> None:
     assert (found.num_pairs, found.kept.horizon, found.is_complete) == (10, 20, False)
 
 
+def canary(
+    num: int, candidate: Callable[[int], Mapping[str, Any]] = lambda _: {}, first: int = 0, **more: Any
+) -> list[dict[str, Any]]:
+    """Every fourth caller is the candidate's; so many requests, each of another caller."""
+    return [
+        row(n, "production", mode="canary", **more)
+        if n % 4
+        else row(n, "candidate", mode="canary", **{**more, **candidate(n)})
+        for n in range(first, first + num)
+    ]
+
+
+def thumbs(told: Mapping[int, bool], digest: str = "candidate", late_s: float = 0.5) -> list[dict[str, Any]]:
+    """By the request's number whether it is up; given so long after."""
+    return [
+        {
+            "at": START + timedelta(seconds=n + late_s),
+            "request_id": f"r{n}",
+            "rating": "up" if is_up else "down",
+            "digest": digest,
+        }
+        for n, is_up in told.items()
+    ]
+
+
 def test_a_canary_s_sides_are_told_each_by_itself(tmp_path: Path) -> None:
-    rows = [
-        row(
-            n,
-            "candidate" if n % 4 == 0 else "production",
-            mode="canary",
-            caller=f"c{n % 40}",
-            is_refusal=n % 40 == 0,
-        )
-        for n in range(400)
-    ]
-    up = [
-        {"request_id": f"r{n}", "rating": "up" if n % 8 else "down", "digest": "candidate"}
-        for n in (0, 4, 12, 40)
-    ]
-    foreign = [{"request_id": "r4", "rating": "down", "digest": None}]
+    rows = [{**one, "caller": f"c{n % 40}", "is_refusal": n % 40 == 0} for n, one in enumerate(canary(400))]
+    up = thumbs({0: False, 4: True, 12: True, 40: True})
+    foreign = [{**one, "digest": None} for one in thumbs({4: False})]
     written(tmp_path, [*up, *foreign], "feedback")
     found = compared(written(tmp_path, rows))
-    assert found.measured == () and not found.is_worse
+    assert found.num_pairs == 10 and found.size == "10 callers of each side"
+    assert not found.is_complete and not found.is_worse and set(verdicts(found).values()) == {None}
     told = {
         side: {one.name: (one.num, one.num_of) for one in shares} for side, shares in found.shares.items()
     }
     assert told["candidate"]["refusals"] == (1, 10), "each caller counts once"
     assert told["candidate"]["thumbs up"] == (2, 3)
     assert told["production"]["refusals"] == (0, 30) and "thumbs up" not in told["production"]
+
+
+def test_a_canary_s_verdict_is_on_what_came_until_each_side_had_its_callers(tmp_path: Path) -> None:
+    """20 callers of each side: the candidate's 20th is request 76, when production has 57."""
+    rows = canary(100, lambda n: {"is_valid": n % 8 > 0 or n > 76}, is_valid=True, pairs=20)
+    early = compared(written(tmp_path / "early", rows[:76]))
+    assert early.num_pairs == 19 and set(verdicts(early).values()) == {None}
+    found = compared(written(tmp_path / "all", rows))
+    assert found.is_complete and found.is_worse and verdicts(found)["format"] == "worse"
+    (format_,) = [one for one in found.measured if one.measure.name == "format"]
+    expected = judge_samples(each := samples([1.0] * 57, [float(n % 8 > 0) for n in range(0, 80, 4)]),
+                             samples_test(each), margin=0.01)  # fmt: skip
+    assert format_.interval == expected.interval and format_.num_pairs == 20
+    later = compared(written(tmp_path / "later", [*rows, *canary(400, first=100, pairs=20)]))
+    assert later.measured == found.measured
+
+
+def test_a_canary_s_verdict_waits_for_what_is_not_written_yet(tmp_path: Path) -> None:
+    folder = written(tmp_path, canary(77, pairs=20))
+    now = START.timestamp() + 76
+    for after, waits in ((39.9, now + 40), (40.1, None)):
+        found = compare_online(read_kept(folder, "sums"), (), OverallSection(), now + after)
+        assert found.num_pairs == 20 and found.waits_until == waits and found.is_complete is (waits is None)
+
+
+def test_people_s_thumbs_decide_on_a_canary(tmp_path: Path) -> None:
+    rows = canary(400, pairs=100)  # the candidate's hundredth caller is request 396
+    good = thumbs({n: True for n in range(400) if n % 4 and n % 10 < 5}, "production")
+    bad = thumbs({n: n % 8 > 0 for n in range(0, 400, 4)})
+    folder = written(tmp_path / "log", rows)
+    written(folder, [*good, *bad], "feedback")
+    found = compared(folder, since_last=1e6)
+    assert verdicts(found)["thumbs up"] == "worse" and found.is_worse
+    late = written(tmp_path / "late", rows)
+    written(late, [*good, *thumbs(dict.fromkeys(range(0, 400, 4), False), late_s=400.0)], "feedback")
+    found = compared(late, since_last=1e6)
+    assert "thumbs up" not in verdicts(found), "what comes later changes nothing"
+
+
+def test_answers_that_came_to_no_end_count_against_a_canary_s_side(tmp_path: Path) -> None:
+    rows = canary(400, lambda n: {"error": "engine_error"} if n % 16 == 0 else {}, pairs=100)
+    found = compared(written(tmp_path, rows), since_last=1e6)
+    assert verdicts(found)["answered"] == "worse"
+    (answered,) = [one for one in found.measured if one.measure.name == "answered"]
+    assert (answered.production, answered.candidate) == (1.0, 0.75)
+
+
+def test_what_failed_before_it_was_known_who_answers_is_the_sides(tmp_path: Path) -> None:
+    """Between the first and the last answer of the version; not what failed before it was there."""
+    lost = {"error": "engine_error", "digest": None, "model": None}
+    rows = canary(420, lambda n: lost if n % 16 == 0 else {}, pairs=100)
+    found = compared(written(tmp_path, rows), since_last=1e6)
+    (answered,) = [one for one in found.measured if one.measure.name == "answered"]
+    assert verdicts(found)["answered"] == "worse" and found.kept.num_left_out == 2
+    assert answered.candidate == pytest.approx(0.75, abs=0.02)
+
+
+def test_a_slower_canary_is_worse_by_so_much(tmp_path: Path) -> None:
+    noise = random.Random(5)
+    rows = canary(400, lambda _: {"seconds": 1.4 * noise.uniform(0.9, 1.1)}, pairs=100)
+    rows = [one if one["arm"] == "candidate" else {**one, "seconds": noise.uniform(0.9, 1.1)} for one in rows]
+    found = compared(written(tmp_path, rows), since_last=1e6)
+    (time,) = [one for one in found.measured if one.measure.name == "time per token"]
+    assert time.verdict is not None and time.verdict.word == "worse"
+    assert time.interval is not None and time.interval.low < -0.3365 < time.interval.high, "log(1.4)"
+
+
+def test_a_canary_without_a_difference_is_seldom_called_worse() -> None:
+    """All measures together: 5 % at most, of either word."""
+    draw, worse = random.Random(1), 0
+    for _ in range(200):
+        rows = [
+            {**one, "is_valid": draw.random() < 0.9, "is_refusal": draw.random() < 0.1,
+             "is_whole": draw.random() < 0.8, "seconds": draw.lognormvariate(0.0, 0.5)}
+            for one in canary(240, pairs=60)
+        ]  # fmt: skip
+        kept = Kept("sums", "canary", 60, 0.25, tuple(rows), 0)
+        found = compare_online(kept, (), OverallSection(), 1e12)
+        assert found.is_complete
+        worse += found.is_worse
+    assert worse <= 10, "P(more than 10 of 200 at 2.5 %) is 1 in 100"
 
 
 def test_the_command(tmp_path: Path, told: Told, capsys: pytest.CaptureFixture[str]) -> None:
@@ -209,7 +306,7 @@ def test_the_command(tmp_path: Path, told: Told, capsys: pytest.CaptureFixture[s
     assert {one["name"]: one["verdict"] for one in found["measures"]}["no refusal"] == "worse"
     assert run(["serve", "compare", "sums", "--log", str(folder)]) == 5
     shown = capsys.readouterr().out
-    assert "200 of 200 pairs" in shown and "no refusal: worse: -33.5 points" in shown
+    assert "200 pairs, of 200" in shown and "no refusal: worse: -33.5 points" in shown
     fresh = written(
         tmp_path / "fresh", [{**one, "at": datetime.now(UTC), "num_ingresses": 2} for one in rows]
     )

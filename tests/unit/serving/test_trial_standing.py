@@ -14,8 +14,8 @@ from raytrain.serving.adapters.opening import Servable
 from raytrain.serving.backend import Arm, Ask, Served
 from raytrain.serving.engine.request import Finish, Overloaded, Piece, Sampling
 from raytrain.serving.replica import Replica
-from raytrain.serving.routes import Table
 from raytrain.serving.section import ServingSection
+from raytrain.serving.table import Table
 from raytrain.serving.trials.section import TrialSection
 from raytrain.serving.trials.watch import standing_of
 

@@ -17,6 +17,7 @@ from answering_backends import BASE_DIGEST, CARDS, listening, wait_until
 
 from raytrain.evaluation.safety.redaction import pseudonym
 from raytrain.serving.backend import (
+    AnswerFailed,
     Ask,
     BadPrompt,
     Draining,
@@ -51,6 +52,8 @@ class TwoVersions:
     )
     refusal: Exception | None = None
     """Of the candidate."""
+    break_off: Exception | None = None
+    """The same, once it has begun to answer."""
     candidate_takes_s: float = 0.0
     asks: list[Ask] = field(default_factory=list)
 
@@ -69,6 +72,8 @@ class TwoVersions:
             arm,
         )
         yield Piece(self.texts[side])
+        if arm == "candidate" and self.break_off is not None:
+            raise self.break_off
         yield Piece("", (), Finish("stop", 5, 2, 3, 0.001, 0.002))
 
     async def models(self) -> list[ModelCard]:
@@ -246,6 +251,33 @@ def test_a_candidate_that_fails_harms_no_client(
         assert lost in requests.get(f"{url}/metrics", timeout=9).text
     assert [(one["arm"], one["error"]) for one in rows(tmp_path)] == (
         [("production", error)] if error else []
+    )
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (AnswerFailed("nan"), "engine_error"),
+        (RuntimeError("the engine"), "internal_error"),
+        (Overloaded(40, 1.0), None),
+        (ReplicaLost("x"), None),
+        (BadPrompt("the chat template refuses it", "messages"), None),
+    ],
+)
+@pytest.mark.parametrize("way", ["before it is known who answers", "whole", "streamed"])
+def test_what_a_canary_s_candidate_could_not_answer_is_kept(
+    tmp_path: Path, error: Exception, code: str | None, way: str
+) -> None:
+    backend = TwoVersions()
+    setattr(backend, "refusal" if way.startswith("before") else "break_off", error)
+    app = build_app(
+        backend, section_of(tmp_path), trials=[TrialSection(name="helper", mode="canary", share=1.0)]
+    )
+    with listening(app) as url:
+        assert "error" in post(url, stream=way == "streamed").text
+    known = None if way.startswith("before") else NEW
+    assert [(one["arm"], one["digest"], one["error"]) for one in rows(tmp_path)] == (
+        [("candidate", known, code)] if code else []
     )
 
 
