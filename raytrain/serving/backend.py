@@ -11,6 +11,9 @@ from raytrain.serving.engine.request import Piece, Sampling
 Message = dict[str, str]
 """Of a conversation: role and content."""
 
+Prompt = str | tuple[int, ...] | tuple[Message, ...]
+"""A text, its token ids, or messages for the chat template."""
+
 Arm = Literal["candidate", "production"]
 """On which side of a trial a request is answered."""
 
@@ -23,12 +26,13 @@ class Ask:
     """Of the HTTP request, and told in logs; one request with n answers makes n of these, with `-K` behind."""
     model: str
     """The base model's name, `name`, `name@alias` or `name@1.2.0`."""
-    prompt: str | tuple[int, ...] | tuple[Message, ...]
-    """A text, its token ids, or messages for the chat template."""
+    prompt: Prompt
     sampling: Sampling
     """With 0 max_new_tokens the answer may fill the context."""
     is_streamed: bool = True
     """Whether anybody reads along; where not, the answer comes as one piece."""
+    is_one_of_several: bool = False
+    """Whether other answers of its request wait to know who answers: that is told before the answer is there."""
     arm: Arm | None = None
     """Of the trial of `model`, where the request takes part in one and that still goes on."""
     is_mirror: bool = False
@@ -113,7 +117,8 @@ class Readiness:
     """Of one replica, or of all."""
 
     is_ready: bool
-    """The base model is loaded, and every production adapter is verified and can answer."""
+    """The base model is loaded, and every name in production can answer: with the version that the registry names, or,
+    where that is refused, with the one before it."""
     base: str
     production: dict[str, str]
     """Digest of each adapter in production that can answer, by its name."""

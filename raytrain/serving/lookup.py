@@ -45,7 +45,7 @@ class Lookup:
         if found is not None:
             return found
         if reference in table.refused:
-            raise Undecided(model) if self._routes.undecided(reference) else RefusedModel(model)
+            raise Undecided(model) if table.undecided(reference) else RefusedModel(model)
         name, _, wanted = reference.partition("@")
         served = {one.partition("@")[0] for one in table.aliases}
         if name not in served or not wanted[:1].isdigit():
@@ -89,5 +89,5 @@ def await_registry(routes: Routes) -> None:
 
 def _complaint_of(routes: Routes) -> str | None:
     table = routes.table
-    unread = [one for one in table.refused if one.endswith(f"@{PRODUCTION}") and routes.undecided(one)]
-    return routes.complaint or next((f"{one}: {table.refused[one]}" for one in unread), None)
+    unread = [one for one in table.unread - table.aliases.keys() if one.endswith(f"@{PRODUCTION}")]
+    return routes.complaint or next((f"{one}: {table.refused[one]}" for one in sorted(unread)), None)

@@ -7,11 +7,19 @@ from typing import Any
 
 from raytrain.models.text_generation import ids_of
 from raytrain.serving.adapters.opening import Servable
-from raytrain.serving.backend import Ask, BadPrompt, PromptTooLong
+from raytrain.serving.backend import Ask, BadPrompt, Message, Prompt, PromptTooLong
 from raytrain.serving.engine.request import Engine, GenerationRequest
 
 _CHARACTERS_PER_TOKEN = 32
-"""No tokenizer's tokens are so long on average: longer prompts are refused without being read."""
+"""No tokenizer's tokens are so long on average: longer prompts are refused without being read. A message counts as a
+token beside its content: no template tells one from the next by less."""
+
+
+def num_characters(prompt: Prompt) -> int:
+    """That there are to be read, or as good as; none of token ids."""
+    if isinstance(prompt, str):
+        return len(prompt)
+    return sum(len(one["content"]) + _CHARACTERS_PER_TOKEN for one in prompt if not isinstance(one, int))
 
 
 class Prompts:
@@ -27,6 +35,7 @@ class Prompts:
         prompt = ask.prompt
         most = self._engine.max_context_tokens
         if prompt and isinstance(prompt[0], int):
+            _refuse_more(len(prompt), most)
             ids = tuple(int(one) for one in prompt)  # type: ignore[arg-type]
         else:
             ids = self._encoded(prompt, route, most)  # type: ignore[arg-type]
@@ -36,12 +45,8 @@ class Prompts:
             )
         if not ids:
             raise BadPrompt("the prompt is empty", "prompt")
+        _refuse_more(len(ids), most)
         room = most - len(ids)
-        if room < 1:
-            raise PromptTooLong(
-                f"the prompt has {len(ids)} tokens, and the model's context is {most} with the answer",
-                "prompt",
-            )
         wanted = ask.sampling.max_new_tokens
         if wanted > room:
             raise PromptTooLong(
@@ -54,13 +59,13 @@ class Prompts:
         return GenerationRequest(ask.id, ids, sampling, None if route is None else route.digest)
 
     def _encoded(
-        self, prompt: str | tuple[dict[str, str], ...], route: Servable | None, most: int
+        self, prompt: str | tuple[Message, ...], route: Servable | None, most: int
     ) -> tuple[int, ...]:
-        tokenizer = self._tokenizer
+        tokenizer, num_read = self._tokenizer, num_characters(prompt)
+        if num_read > most * _CHARACTERS_PER_TOKEN:
+            raise PromptTooLong(_too_long(prompt, num_read, most), "prompt")
         if isinstance(prompt, str):
-            _refuse_long(len(prompt), most)
             return tuple(ids_of(tokenizer, prompt))
-        _refuse_long(sum(len(one["content"]) for one in prompt), most)
         template = (route.chat_template if route is not None else None) or tokenizer.chat_template
         if not template:
             raise BadPrompt("the model has no chat template: ask /v1/completions", "messages")
@@ -75,9 +80,16 @@ class Prompts:
         return tuple(tokenizer(str(text), add_special_tokens=False)["input_ids"])
 
 
-def _refuse_long(num_characters: int, most_tokens: int) -> None:
-    if num_characters > most_tokens * _CHARACTERS_PER_TOKEN:
+def _refuse_more(num_tokens: int, most: int) -> None:
+    if num_tokens >= most:
         raise PromptTooLong(
-            f"the prompt has {num_characters} characters, and the model's context is {most_tokens} tokens",
-            "prompt",
+            f"the prompt has {num_tokens} tokens, and the model's context is {most} with the answer", "prompt"
         )
+
+
+def _too_long(prompt: str | tuple[Message, ...], num_read: int, most: int) -> str:
+    what = f"{num_read} characters"
+    if not isinstance(prompt, str):
+        written = num_read - len(prompt) * _CHARACTERS_PER_TOKEN
+        what = f"{len(prompt)} messages of {written} characters"
+    return f"the prompt has {what}, and the model's context is {most} tokens"

@@ -60,7 +60,7 @@ class RemoteBackend:
     async def generate(self, ask: Ask) -> AsyncGenerator[Served | Piece]:
         """See `Backend`. Raises ReplicaLost where the replica died twice, or once and another one writes another
         answer."""
-        if not ask.is_streamed:
+        if not (ask.is_streamed or ask.is_one_of_several):
             for one in await self._asked(self._handle.answer, ask):
                 yield one
             return

@@ -8,6 +8,7 @@ import threading
 from collections.abc import AsyncGenerator
 from contextlib import ExitStack, aclosing
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -39,9 +40,10 @@ from raytrain.serving.engine.continuous import ContinuousEngine
 from raytrain.serving.engine.request import Engine, Overloaded, Piece
 from raytrain.serving.engine.telling import Telling
 from raytrain.serving.engines import Engines, NoEngine
+from raytrain.serving.long_texts import LongTexts
 from raytrain.serving.lookup import Lookup, NotServed, await_registry
 from raytrain.serving.operations.wishes import Wishes
-from raytrain.serving.prompts import Prompts
+from raytrain.serving.prompts import Prompts, num_characters
 from raytrain.serving.routes import Routes
 from raytrain.serving.section import ServingSection
 from raytrain.serving.trials.watch import Trials
@@ -95,6 +97,8 @@ class Replica:
             begun.callback(self.routes.stop)
             self._lookup = Lookup(self.routes)
             begun.callback(self._lookup.close)
+            self._texts = LongTexts()
+            begun.callback(self._texts.close)
             tokenizer, embeddings = self._loaded.tokenizer, self._loaded.model.get_input_embeddings()
             num_embeddings = int(getattr(embeddings, "num_embeddings", len(tokenizer)))
             self._prompts = Prompts(tokenizer, self.engine, num_embeddings)
@@ -126,7 +130,9 @@ class Replica:
         self._check_task(route, WRITES)
         if route is not None:
             route, arm = self.trials.choose(ask.model, ask.arm, route)
-        request = self._prompts.request(ask, route)
+        request = await self._texts.read(
+            num_characters(ask.prompt), partial(self._prompts.request, ask, route)
+        )
         told = Telling(is_streamed=ask.is_streamed)
         async with _Entered(self.residents, route):
             self.engine.submit(request, told)
@@ -156,7 +162,7 @@ class Replica:
         route = await self._route(ask.model)
         self._check_task(route, CLASSIFIES)
         assert route is not None, "the base model by itself classifies nothing"
-        texts = self.classifier.encoded(ask)
+        texts = await self._texts.read(sum(map(len, ask.texts)), partial(self.classifier.encoded, ask))
         async with _Entered(self.residents, route):
             answers = await self.classifier.classify(texts, route.digest)
         return Classified(self._served(route), route.labels, answers)
@@ -194,6 +200,7 @@ class Replica:
         problems = [f"{reference}: {why}" for reference, why in sorted(table.refused.items())]
         problems += [f"{reference}: {why}" for reference, why in sorted(self.routes.slow.items())]
         problems += [f"{name} is in production and not loaded" for name in cold]
+        problems += [f"{name} is in production and nothing answers as it" for name in table.unanswered]
         complaint = self.routes.complaint
         problems += [f"the registry cannot be read: {complaint}"] if complaint else []
         problems += self.wishes.problems
@@ -212,7 +219,7 @@ class Replica:
             "kept": len(self.wishes.kept),
             "answering": self.answering,
         }
-        is_ready = self.is_alive and not cold and not is_draining
+        is_ready = self.is_alive and not cold and not table.unanswered and not is_draining
         return Readiness(is_ready, self.base, production, tuple(problems), numbers, self.trials.states())
 
     @property
@@ -224,6 +231,7 @@ class Replica:
         self.routes.stop()
         self.trials.stop()
         self._lookup.close()
+        self._texts.close()
         self.wishes.close()
         self.engine.close()
         self.classifier.close()

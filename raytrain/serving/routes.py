@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 from raytrain.errors import StorageError, line_of
 from raytrain.release.registry.following import Following
@@ -19,6 +19,7 @@ from raytrain.release.registry.state import PREVIOUS, PRODUCTION
 from raytrain.serving.adapters.bank import NoRoomError
 from raytrain.serving.adapters.opening import Door, OtherBaseError, Servable
 from raytrain.serving.adapters.residents import Residents
+from raytrain.serving.table import Table
 
 _log = logging.getLogger(__name__)
 _VERSION_COUNTS_S = 5.0
@@ -35,27 +36,6 @@ _READ_WITHIN_S = 60.0
 minutes: nothing else follows from it. An object store's own client gives up after 30 s in which nothing came."""
 
 _PRODUCTION = f"@{PRODUCTION}"
-
-
-@dataclass(frozen=True)
-class Table:
-    """All routes at one moment."""
-
-    aliases: dict[str, Servable] = field(default_factory=dict)
-    """By `name@alias`."""
-    refused: dict[str, str] = field(default_factory=dict)
-    """Why what an alias names now is not served."""
-    complaint: str | None = None
-    """Why the registry could not be asked."""
-
-    @property
-    def production(self) -> dict[str, Servable]:
-        """By name."""
-        return {
-            key.removesuffix(_PRODUCTION): one
-            for key, one in self.aliases.items()
-            if key.endswith(_PRODUCTION)
-        }
 
 
 class Routes:
@@ -126,11 +106,6 @@ class Routes:
             )
         return admitted
 
-    def undecided(self, reference: str) -> bool:
-        """Whether it is refused for a reason that may pass, and nothing answers in its place."""
-        table = self.table
-        return reference in table.refused and reference not in table.aliases and reference not in self._seen
-
     def refresh(self) -> None:
         """Ask the registry once, and read all that it names; never raises."""
         if self._ask():
@@ -149,22 +124,25 @@ class Routes:
             return False
         with self._lock:
             self._wanted = wanted
-            aliases, refused = dict(self.table.aliases), dict(self.table.refused)
-            for gone in (aliases.keys() | refused.keys() | self._seen.keys()) - wanted.keys():
-                aliases.pop(gone, None)
-                refused.pop(gone, None)
-                self._seen.pop(gone, None)
-            self._show(Table(aliases, refused))
+            for gone in self._seen.keys() - wanted.keys():
+                del self._seen[gone]
+            self._show(self.table.naming(wanted))
         return True
 
     def _unread(self, is_production: bool) -> list[str]:
-        """Aliases that name another version than when they were last looked at."""
+        """Aliases that name another version than when they were last looked at, or one for which there was no room and
+        may be now."""
         with self._lock:
             return [
                 reference
                 for reference, version in self._wanted.items()
-                if reference.endswith(_PRODUCTION) == is_production and self._seen.get(reference) != version
+                if reference.endswith(_PRODUCTION) == is_production
+                and (self._seen.get(reference) != version or self._may_fit(reference))
             ]
+
+    def _may_fit(self, reference: str) -> bool:
+        digest, is_production = self.table.crowded.get(reference), reference.endswith(_PRODUCTION)
+        return digest is not None and self._residents.may_fit(digest, is_pinned=is_production)
 
     def _look_at(self, reference: str) -> None:
         """Read what an alias names and show it, unless by then it names another version, or keys have changed."""
@@ -194,22 +172,20 @@ class Routes:
 
     def _decide(self, reference: str, version: str, found: Servable | Exception) -> None:
         """With the lock."""
-        aliases, refused = dict(self.table.aliases), dict(self.table.refused)
-        before = aliases.get(reference)
-        may_pass = isinstance(found, StorageError | OSError | NoRoomError)  # room comes back as well
-        if not may_pass:
+        before = self.table.aliases.get(reference)
+        if not isinstance(found, StorageError | OSError):  # else it is looked at until it can be read
             self._seen[reference] = version
         if isinstance(found, Servable):
-            aliases[reference] = found
-            refused.pop(reference, None)
+            self._show(self.table.admitting(reference, found))
         elif isinstance(found, OtherBaseError) and self._names is None and before is None:
-            refused.pop(reference, None)  # it is nothing for this base model
+            self._show(self.table.passing_over(reference))
             _log.warning("%s is passed over: %s", reference, found.why)
         else:
-            refused[reference] = self._refuse(reference, found, before)
-            if not may_pass and before is not None and before.version == version:
-                del aliases[reference]  # it was good until now: a key was revoked, or a file has changed
-        self._show(replace(self.table, aliases=aliases, refused=refused))
+            self._tell_refused(reference, found, before)
+            # It was good until now: a key was revoked, or a file has changed.
+            was_good = before is not None and before.version == version
+            may_pass = isinstance(found, StorageError | OSError | NoRoomError)
+            self._show(self.table.refusing(reference, found, was_good=was_good and not may_pass))
 
     def _heed_keys(self) -> None:
         ring = tuple(self._door.ring.known())
@@ -244,12 +220,12 @@ class Routes:
             for alias, version in state.aliases.items()
         }
 
-    def _refuse(self, reference: str, error: Exception, before: Servable | None) -> str:
-        why = line_of(error)
-        if self.table.refused.get(reference) != why:  # what could not be read is tried at each look
+    def _tell_refused(self, reference: str, error: Exception, before: Servable | None) -> None:
+        why, table = line_of(error), self.table
+        still_crowded = isinstance(error, NoRoomError) and table.crowded.get(reference) == error.digest
+        if table.refused.get(reference) != why and not still_crowded:  # what may pass is tried again
             self.alarms += 1
             _log.error("ALARM %s is not served: %s; %s", reference, why, _instead(before))
-        return why
 
     def _show(self, table: Table) -> None:
         self.table = table

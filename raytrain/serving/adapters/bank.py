@@ -16,46 +16,18 @@ import torch
 from torch import Tensor, nn
 
 from raytrain.errors import RefusedError
+from raytrain.serving.adapters.ranges import Window, first_behind_gap, first_fit, windows_of
 from raytrain.serving.adapters.weights import AdapterWeights, Matrices
-
-_GAP = 64
-"""Ranks of others between two windows which it takes less time to multiply by zero than to begin another product."""
 
 
 class NoRoomError(RefusedError):
     """The banks are full."""
 
-
-@dataclass(frozen=True)
-class Window:
-    """A stretch of the banks in which a pass has adapters."""
-
-    start: int
-    stop: int
-    owners: frozenset[int]
-    """Numbers of the adapters in it that the pass uses."""
-
-
-def windows_of(ranges: Mapping[int, tuple[int, int]], gap: int = _GAP) -> list[Window]:
-    """The fewest windows over these adapters' ranges, of which none spans more than `gap` unused ranks in one place."""
-    found: list[Window] = []
-    for number, (start, stop) in sorted(ranges.items(), key=lambda one: one[1]):
-        if found and start - found[-1].stop <= gap:
-            last = found.pop()
-            found.append(Window(last.start, stop, last.owners | {number}))
-        else:
-            found.append(Window(start, stop, frozenset({number})))
-    return found
-
-
-def first_fit(taken: Sequence[tuple[int, int]], size: int, capacity: int) -> int | None:
-    """Where a range of this size begins; None where no gap is large enough."""
-    at = 0
-    for start, stop in sorted(taken):
-        if start - at >= size:
-            return at
-        at = stop
-    return at if capacity - at >= size else None
+    def __init__(self, what: str, *, why: str, fix: str, digest: str = "", left_ranks: int = 0) -> None:
+        """digest: whose; left_ranks: that all others together may keep where it is to fit. Neither is pickled."""
+        super().__init__(what, why=why, fix=fix)
+        self.digest = digest
+        self.left_ranks = left_ranks
 
 
 @dataclass
@@ -130,6 +102,10 @@ class AdapterBank:
     def _device(self) -> torch.device:
         return next(self._model.parameters()).device
 
+    @property
+    def _taken(self) -> int:
+        return sum(stop - start for start, stop in self._ranges.values())
+
     def __contains__(self, digest: str) -> bool:
         return digest in self._ranges
 
@@ -158,6 +134,19 @@ class AdapterBank:
         self._ranges[digest] = (at, at + weights.rank)
         self._numbers[digest] = number = next(self._count)
         self._owners[at : at + weights.rank] = number
+
+    def make_way(self, weights: AdapterWeights) -> bool:
+        """Move one adapter towards the beginning where that is needed to put this one; False once nothing is. `put`
+        moves what is left to be moved: who calls this before lets passes run between two of them."""
+        modules = {
+            **self._modules,
+            **{name: self._linear(name, one) for name, one in weights.modules.items()},
+        }
+        most = self._most_bytes // self._bytes_per_rank(modules)
+        if self._taken + weights.rank > most or self._gap(weights.rank, most) is not None:
+            return False
+        self._move_one()
+        return True
 
     def drop(self, digest: str) -> None:
         """Forget an adapter; its ranks are free."""
@@ -220,26 +209,46 @@ class AdapterBank:
         return banked
 
     def _make_room(self, digest: str, rank: int, modules: Mapping[str, nn.Linear | _BankedLinear]) -> int:
-        at = first_fit(list(self._ranges.values()), rank, self._num_ranks)
         most = self._most_bytes // self._bytes_per_rank(modules)
+        held = f"{self._most_bytes >> 20} MiB hold"
         if rank > most:
             raise RefusedError(
                 f"the adapter {digest} is too large",
-                why=f"it has rank {rank}, and {self._most_bytes >> 20} MiB hold {most} ranks in all",
+                why=f"it has rank {rank}, and {held} {most} ranks in all",
                 fix="give adapters more memory: engine.adapter_mib, for classifiers classification.adapter_mib",
             )
-        if at is None or self._num_ranks > most:
-            used = max((stop for _, stop in self._ranges.values()), default=0)
-            if used + rank > most:
-                raise NoRoomError(
-                    f"there is no room for the adapter {digest}",
-                    why=f"it has rank {rank}; {used} of {most} ranks are taken, which is all that "
-                    f"{self._most_bytes >> 20} MiB hold",
-                    fix="unload another, or give adapters more memory",
-                )
-            at = used
-            self._resize(min(most, max(used + rank, 2 * self._num_ranks)))
+        if self._taken + rank > most:
+            raise NoRoomError(
+                f"there is no room for the adapter {digest}",
+                why=f"it has rank {rank}; {self._taken} of {most} ranks are taken, which is all that {held}",
+                fix="unload another, or give adapters more memory",
+                digest=digest,
+                left_ranks=most - rank,
+            )
+        while (at := self._gap(rank, most)) is None:
+            self._move_one()
+        if not at + rank <= self._num_ranks <= most:
+            self._resize(min(most, max(at + rank, 2 * self._num_ranks)))
         return at
+
+    def _gap(self, rank: int, most: int) -> int | None:
+        """Where so many ranks are free in a row, of those that there may be."""
+        ranges = list(self._ranges.values())
+        used = max((stop for _, stop in ranges), default=0)
+        return first_fit(ranges, rank, most) if used <= most else None
+
+    def _move_one(self) -> None:
+        """The first adapter behind a gap to the beginning of that gap."""
+        digest, at = first_behind_gap(self._ranges)
+        start, stop = self._ranges[digest]
+        to = slice(at, at + stop - start)
+        for module in self._modules.values():
+            a, b = module.a[:, start:stop].clone(), module.b[start:stop].clone()  # the two may overlap
+            module.a[:, start:stop], module.b[start:stop] = 0, 0
+            module.a[:, to], module.b[to] = a, b
+        self._owners[start:stop] = -1
+        self._owners[to] = self._numbers[digest]
+        self._ranges[digest] = (to.start, to.stop)
 
     def _resize(self, num_ranks: int) -> None:
         for module in self._modules.values():

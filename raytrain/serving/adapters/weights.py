@@ -60,6 +60,11 @@ class ClassifierWeights:
     labels: tuple[str, ...]
     """In the order of their numbers."""
 
+    @property
+    def rank(self) -> int:
+        """The largest of any module."""
+        return self.lora.rank
+
 
 def read_adapter(folder: Path) -> AdapterWeights:
     """LoRA over linear modules. Raises RefusedError where the adapter is of another kind or holds what is no number,

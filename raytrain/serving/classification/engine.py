@@ -62,10 +62,14 @@ class ClassifyingEngine:
         except ConfigError as error:
             raise RefusedError(error.what, why=error.why, fix=error.fix) from error
 
-        def put() -> None:
+        def put() -> bool:
+            if self._passes.make_way(weights.lora):
+                return False
             self._turns.put(digest, self._passes.put(digest, weights.lora, head))
+            return True
 
-        self._turns.command(put)
+        while not self._turns.command(put):  # a turn is taken after each classifier that was moved
+            pass
 
     def unload(self, digest: str) -> None:
         """No request is accepted for it any more; its memory is freed once those that were accepted have ended."""

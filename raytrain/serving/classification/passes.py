@@ -48,6 +48,10 @@ class Passes:
         self._heads[digest] = head
         return self._bank.num_bytes(digest) + head.num_bytes
 
+    def make_way(self, lora: AdapterWeights) -> bool:
+        """As `AdapterBank.make_way`."""
+        return self._bank.make_way(lora)
+
     def drop(self, digest: str) -> None:
         self._bank.drop(digest)
         del self._heads[digest]

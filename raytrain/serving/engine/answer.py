@@ -11,6 +11,7 @@ from raytrain.serving.engine.choosing import Chooser, Chosen
 from raytrain.serving.engine.json_texts import JsonText
 from raytrain.serving.engine.request import Finish, FinishReason, GenerationRequest, Piece, Tell, Token
 from raytrain.serving.engine.text_stream import TextStream
+from raytrain.serving.engine.token_texts import TokenTexts
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -21,14 +22,20 @@ _log = logging.getLogger(__name__)
 class Answer:
     """From a request's arrival to its last piece. For the engine's thread, but for `is_cancelled`."""
 
-    def __init__(self, request: GenerationRequest, tell: Tell, tokenizer: PreTrainedTokenizerBase) -> None:
-        self.request, self._tell, self._tokenizer = request, tell, tokenizer
+    def __init__(
+        self,
+        request: GenerationRequest,
+        tell: Tell,
+        tokenizer: PreTrainedTokenizerBase,
+        token_texts: TokenTexts,
+    ) -> None:
+        self.request, self._tell, self._token_texts = request, tell, token_texts
         self.chooser = Chooser(request.sampling)
         self.json: JsonText | None = None
         self.is_cancelled = False
         self.is_ended = False
         self.num_cached = 0
-        self._stream = TextStream(tokenizer, request.sampling.stop)
+        self._stream = TextStream(tokenizer, request.sampling.stop, request.prompt)
         self._num_new = 0
         self._arrived = time.perf_counter()
         self._queue_s = self._first_token_s = 0.0
@@ -53,8 +60,8 @@ class Answer:
             if self._is_json_lost:
                 self.end("error")
                 return
-        text = self._stream.take(chosen.id)
         tokens = self._told(chosen)
+        text = self._stream.take(chosen.id)
         if self._stream.is_stopped or (self.json is not None and self.json.is_complete):
             self.end("stop", text, tokens)
         elif self._num_new >= self.request.sampling.max_new_tokens:
@@ -93,7 +100,9 @@ class Answer:
         if self.request.sampling.top_logprobs is None:
             return ()
         alternatives = tuple((token, self._text(token), logprob) for token, logprob in chosen.alternatives)
-        return (Token(chosen.id, self._text(chosen.id), chosen.logprob, alternatives),)
+        text, offset = self._text(chosen.id), self._stream.num_characters
+        return (Token(chosen.id, text, chosen.logprob, alternatives, offset),)
 
     def _text(self, token: int) -> str:
-        return str(self._tokenizer.decode([token]))
+        """Before the stream has taken it."""
+        return self._token_texts.of(token, is_first=self._stream.is_at_beginning)

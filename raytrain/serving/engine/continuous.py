@@ -22,6 +22,7 @@ from raytrain.serving.engine.answer import Answer
 from raytrain.serving.engine.json_texts import JsonTexts
 from raytrain.serving.engine.memory import check_memory
 from raytrain.serving.engine.request import EngineStats, GenerationRequest, Overloaded, Tell
+from raytrain.serving.engine.token_texts import TokenTexts
 from raytrain.serving.engine.turns import Turns
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ class ContinuousEngine:
     def __init__(self, loaded: LoadedModel, section: EngineSection) -> None:
         """Raises ConfigError where the model cannot answer several requests at a time, or memory cannot hold them."""
         self._tokenizer, self._section = loaded.tokenizer, section
+        self._token_texts = TokenTexts(loaded.tokenizer)
         self._end_tokens = frozenset(end_tokens_of(loaded.model, loaded.tokenizer))
         num_logits = int(loaded.model.get_output_embeddings().weight.shape[0])
         self._json = JsonTexts(loaded.tokenizer, num_logits, sorted(self._end_tokens))
@@ -52,7 +54,7 @@ class ContinuousEngine:
         num_tokens = len(request.prompt) + request.sampling.max_new_tokens
         assert request.prompt, "a prompt has a token"
         assert num_tokens <= self.max_context_tokens, "whoever asks has looked at max_context_tokens"
-        answer = Answer(request, tell, self._tokenizer)
+        answer = Answer(request, tell, self._tokenizer, self._token_texts)
         if request.sampling.json_schema is not None:
             answer.json = self._json.begin(request.sampling.json_schema)
         with self._turns.wanted:
@@ -75,11 +77,16 @@ class ContinuousEngine:
                 self._turns.wanted.notify()
 
     def load(self, digest: str, weights: AdapterWeights) -> None:
-        def put() -> None:
-            self._batch.bank.put(digest, weights)
-            self._turns.put(digest, self._batch.bank.num_bytes(digest))
+        def put() -> bool:
+            bank = self._batch.bank
+            if bank.make_way(weights):
+                return False
+            bank.put(digest, weights)
+            self._turns.put(digest, bank.num_bytes(digest))
+            return True
 
-        self._turns.command(put)
+        while not self._turns.command(put):  # a turn is taken after each adapter that was moved
+            pass
 
     def unload(self, digest: str) -> None:
         self._turns.unload(digest)

@@ -53,6 +53,8 @@ class Token:
     """Natural logarithm of its probability at temperature 1."""
     alternatives: tuple[tuple[int, str, float], ...] = ()
     """(id, text, logprob) of the likeliest tokens in its place, the chosen among them if it is one."""
+    offset: int = 0
+    """Characters of the answer before it; of the parts of one character those before that."""
 
 
 @dataclass(frozen=True)

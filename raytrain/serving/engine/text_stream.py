@@ -12,42 +12,92 @@ _UNFINISHED = "\ufffd"
 """What a part of a character is shown as until the rest of it is there."""
 
 _MOST_OF_A_CHARACTER = 4
-"""Bytes, and so tokens: after as many it will not be finished."""
+"""Bytes, and so tokens: of as many that are no character the first will be none."""
+
+_REREAD = 16
+"""Tokens before the last on which no character hangs: what goes on being none is not read from its beginning."""
+
+_PROMPT_TOKENS = 8
+"""Of a prompt's end, in which whole text is looked for."""
 
 
 class TextStream:
-    """Text is told once it cannot change: whole characters, and nothing that may begin a stop text."""
+    """Text is told once it cannot change: whole characters, and nothing that may begin a stop text.
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, stops: Sequence[str] = ()) -> None:
+    Tokens are read again with some before them: where a text begins, some tokenizers drop a space.
+    """
+
+    def __init__(
+        self, tokenizer: PreTrainedTokenizerBase, stops: Sequence[str] = (), prompt: Sequence[int] = ()
+    ) -> None:
+        """prompt: tokens that the answer goes on from."""
         self._tokenizer, self._stops = tokenizer, tuple(stops)
-        self._ids: list[int] = []
-        self._known = 0  # ids before this place have given all their text
-        self._before = 0  # from where they are read again: some tokens lose a space at a text's beginning
+        self._ids = self._end_of(prompt)
+        self._read = len(
+            self._decode(self._ids)
+        )  # characters of these ids that are the prompt's, or in `_text`
+        self._since = 0  # ids since all that there was had been read
+        self._unfinished = 0  # ids in a row after which the text was no whole one
         self._text = ""
         self._told = 0
         self.is_stopped = False
 
+    @property
+    def is_at_beginning(self) -> bool:
+        """Whether there is no text before the next token, of the prompt neither."""
+        return not self._read and not self._text
+
+    @property
+    def num_characters(self) -> int:
+        """Whole ones of the answer, whether they are told or held back."""
+        return len(self._text)
+
     def take(self, token: int) -> str:
         """What can be told after this token; sets `is_stopped` where a stop text is complete."""
         self._ids.append(token)
-        before = self._decode(self._ids[self._before : self._known])
-        now = self._decode(self._ids[self._before :])
-        is_unfinished = now.endswith(_UNFINISHED) and len(self._ids) - self._known < _MOST_OF_A_CHARACTER
-        if is_unfinished or len(now) <= len(before):
+        self._since += 1
+        now = self._decode(self._ids)
+        if not now.endswith(_UNFINISHED):
+            self._unfinished = 0
+            return self._read_all(now)
+        self._unfinished += 1
+        if self._unfinished < _MOST_OF_A_CHARACTER:
             return ""
-        self._before, self._known = self._known, len(self._ids)
-        return self._add(now[len(before) :])
+        new, self._read = now[self._read : -1], max(self._read, len(now) - 1)
+        if len(self._ids) > 2 * _REREAD:
+            self._reread_from(self._ids[-_REREAD:], num_left=1)
+        return self._add(new)
 
     def finish(self) -> str:
         """What was held back, unless a stop text ended it."""
         if self.is_stopped:
             return ""
-        before = self._decode(self._ids[self._before : self._known])
-        told = self._add(self._decode(self._ids[self._before :])[len(before) :])
+        told = self._add(self._decode(self._ids)[self._read :])
         if not self.is_stopped:
             told += self._text[self._told :]
             self._told = len(self._text)
         return told
+
+    def _end_of(self, prompt: Sequence[int]) -> list[int]:
+        """The fewest tokens that are whole text; none where there is none, as after a special token."""
+        for size in range(1, min(len(prompt), _PROMPT_TOKENS) + 1):
+            text = self._decode(prompt[-size:])
+            if text and _UNFINISHED not in text:
+                return list(prompt[-size:])
+        return []
+
+    def _read_all(self, now: str) -> str:
+        if len(now) <= self._read:
+            return ""
+        new = now[self._read :]
+        self._reread_from(self._ids[-self._since :], num_left=0)
+        self._since = 0
+        return self._add(new)
+
+    def _reread_from(self, ids: list[int], num_left: int) -> None:
+        """num_left: characters at their end that are still to be told."""
+        self._ids = ids
+        self._read = max(0, len(self._decode(ids)) - num_left)
 
     def _add(self, new: str) -> str:
         longest = max(map(len, self._stops), default=0)

@@ -8,9 +8,10 @@ import threading
 from collections import Counter, deque
 from collections.abc import Callable
 from concurrent.futures import Future
-from typing import Any
+from typing import Any, TypeVar
 
 _log = logging.getLogger(__name__)
+_T = TypeVar("_T")
 _FAULTS_IN_A_ROW = 3
 """Turns that may fail one after another before the engine gives up: whoever watches it then starts another."""
 
@@ -26,7 +27,7 @@ class Turns:
         self.is_closed = False
         self._adapters: dict[str, int] = {}
         self._leaving: set[str] = set()
-        self._commands: deque[tuple[Callable[[], None], Future[None]]] = deque()
+        self._commands: deque[tuple[Callable[[], Any], Future[Any]]] = deque()
         self._faults = 0
         self._thread = threading.Thread(target=run, name=name, daemon=True)
 
@@ -45,16 +46,16 @@ class Turns:
             self.wanted.notify()
         self._thread.join()
 
-    def command(self, act: Callable[[], None]) -> None:
-        """Have it done between two turns; returns, or raises what it raised, when it is. RuntimeError where the engine
-        is closed."""
-        done: Future[None] = Future()
+    def command(self, act: Callable[[], _T]) -> _T:
+        """Have it done between two turns; what it returned, or raises what it raised, when it is. RuntimeError where
+        the engine is closed."""
+        done: Future[_T] = Future()
         with self.wanted:
             if self.is_closed:
                 raise _closed()
             self._commands.append((act, done))
             self.wanted.notify()
-        done.result()
+        return done.result()
 
     def put(self, digest: str, num_bytes: int) -> None:
         """An adapter that can answer from now on."""
@@ -98,11 +99,11 @@ class Turns:
             drop(digest)
         for act, done in commands:
             try:
-                act()
+                told = act()
             except Exception as error:  # noqa: BLE001 - whoever gave the command is told
                 done.set_exception(error)
             else:
-                done.set_result(None)
+                done.set_result(told)
 
     def succeeded(self) -> None:
         """A turn has."""

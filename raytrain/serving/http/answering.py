@@ -19,7 +19,7 @@ from raytrain.evaluation.safety.redaction import pseudonym
 from raytrain.serving.backend import Backend
 from raytrain.serving.engine.request import Piece
 from raytrain.serving.http.answers import Answers, while_waited_for
-from raytrain.serving.http.asking import asks_of, is_model_name
+from raytrain.serving.http.asking import asks_of, is_model_name, top_logprobs_of
 from raytrain.serving.http.bodies import ChatBody, CompletionBody
 from raytrain.serving.http.chat import ChatWriter
 from raytrain.serving.http.completions import CompletionWriter
@@ -119,9 +119,8 @@ class _Request:
 
     @property
     def _writer(self) -> Writer:
-        if isinstance(self._body, ChatBody):
-            return ChatWriter(self._head, 0 if self._body.logprobs else None)
-        return CompletionWriter(self._head, self._body.logprobs)
+        writer = ChatWriter if isinstance(self._body, ChatBody) else CompletionWriter
+        return writer(self._head, top_logprobs_of(self._body))
 
     @property
     def headers(self) -> dict[str, str]:
@@ -134,14 +133,16 @@ class _Request:
         try:
             async with self._time_limit():
                 await self._answers.begin()
-        except BaseException:
+        except BaseException as error:
+            if isinstance(error, Exception):
+                self._fail(error)
             await self._answers.close()
             raise
         self._record.served = self._answers.served
         kind = "chatcmpl" if isinstance(self._body, ChatBody) else "cmpl"
         self._head = Head(f"{kind}-{self._record.id}", self._answers.served)
         if self._log is not None:
-            self._log.remember(self._record)
+            self._log.remember(self._record, self._body.user)
 
     async def whole(self) -> Response:
         await self.begin()
@@ -152,8 +153,8 @@ class _Request:
                     place, piece = told
                     self._note(place, piece)
                     written.setdefault(place, Written()).add(piece)
-        except Exception:
-            self._fail()
+        except Exception as error:
+            self._fail(error)
             raise
         finally:
             self._keep()
@@ -178,7 +179,7 @@ class _Request:
                 for chunk in [*chunks, *writer.chunks(place, piece)]:
                     yield _event(chunk)
         except Exception as error:  # noqa: BLE001 - whatever it is, the client is told that this is no end
-            self._fail()
+            self._fail(error)
             fault = refusal_of(error, self._record.may_use)
             if fault is None:
                 _log.error("a stream failed (%s): %s", self._record.id, type(error).__name__)
@@ -199,9 +200,11 @@ class _Request:
             if sample is not None:
                 sample.add(place, piece)
 
-    def _fail(self) -> None:
+    def _fail(self, error: Exception) -> None:
         if self._sample is not None:
             self._sample.fail()
+        if self._desk is not None and self._part is not None:
+            self._desk.failed(self._part, self._record, error)
 
     def _keep(self) -> None:
         """However it ended."""

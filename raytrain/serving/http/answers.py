@@ -23,17 +23,20 @@ class Answers:
     """`close` them, whatever happens: until then they take places of the engine."""
 
     def __init__(self, backend: Backend, asks: Sequence[Ask]) -> None:
-        self._backend, self._asks = backend, asks
+        self._backend = backend
+        self._asks = [replace(one, is_one_of_several=len(asks) > 1) for one in asks]
         self.served = Served("", "", "")
         self._open: list[_Open] = []
+        self._opening: list[asyncio.Future[Served]] = []
         self._reading: dict[asyncio.Future[Piece | None], int] = {}
         self._left: set[int] = set()
 
     async def begin(self) -> None:
         """Returns when it is known who answers. Raises what `Backend.generate` raises.
 
-        What the first answer is told to come from, the others are asked of by its version: an alias may move between.
-        Where another replica does not know that version, as while the base model is exchanged, all are asked once more.
+        What the first answer is told to come from, the others are asked of by its version, all at the same time: an
+        alias may move between. Where another replica does not know that version, as while the base model is exchanged,
+        all are asked once more.
         """
         try:
             await self._begin(self._asks)
@@ -45,17 +48,20 @@ class Answers:
             await self._begin([replace(one, id=f"{one.id}b") for one in self._asks])
 
     async def _begin(self, asks: Sequence[Ask]) -> None:
-        for place, ask in enumerate(asks):
-            named = replace(ask, model=self.served.model, arm=None) if place else ask
-            answer = self._backend.generate(named)
-            self._open.append(answer)
-            served = await anext(answer)
-            assert isinstance(served, Served), "who answers is told before the first piece"
-            if place and served.digest != self.served.digest:
+        self.served = await self._opened(asks[0])
+        others = [replace(one, model=self.served.model, arm=None) for one in asks[1:]]
+        self._opening = [asyncio.ensure_future(self._opened(one)) for one in others]
+        # The first fault is raised; `close` ends what has not begun by then.
+        for served in await asyncio.gather(*self._opening):
+            if served.digest != self.served.digest:
                 raise ApiError(503, "the model was replaced meanwhile", code="model_changed", retry_after_s=1)
-            if not place:
-                self.served = served
         self._left = set(range(len(asks)))
+
+    def _opened(self, ask: Ask) -> Coroutine[Any, Any, Served]:
+        """Open in the order in which they were asked for."""
+        answer = self._backend.generate(ask)
+        self._open.append(answer)
+        return _who_answers(answer)
 
     async def next(self) -> tuple[int, Piece] | None:
         """A piece and the place of its answer; None after the last. No more than one piece of each answer is held.
@@ -87,14 +93,21 @@ class Answers:
 
     async def close(self) -> None:
         """Whatever has not ended is cancelled."""
-        reading, self._reading = self._reading, {}
+        waiting: list[asyncio.Future[Any]] = [*self._opening, *self._reading]
+        self._opening, self._reading = [], {}
         opened, self._open, self._left = self._open, [], set()
-        for task in reading:
+        for task in waiting:
             task.cancel()
-        await asyncio.gather(*reading, return_exceptions=True)
+        await asyncio.gather(*waiting, return_exceptions=True)
         for fault in await asyncio.gather(*(one.aclose() for one in opened), return_exceptions=True):
             if isinstance(fault, Exception):
                 _log.error("an answer could not be closed: %s", type(fault).__name__)
+
+
+async def _who_answers(answer: _Open) -> Served:
+    served = await anext(answer)
+    assert isinstance(served, Served), "who answers is told before the first piece"
+    return served
 
 
 def _why_it_failed(ask: Ask) -> str:

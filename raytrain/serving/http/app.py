@@ -107,7 +107,7 @@ def build_app(
             CORSMiddleware,
             allow_origins=list(section.cors_origins),
             allow_methods=["GET", "POST"],
-            allow_headers=["authorization", "content-type", "x-request-id"],
+            allow_headers=["*"],  # OpenAI's client sends a dozen of its own, x-stainless-…
             expose_headers=["x-request-id", *_ORIGIN, "retry-after"],
         )
     _complete_openapi(app)

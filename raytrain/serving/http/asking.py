@@ -51,7 +51,7 @@ def asks_of(body: CompletionBody | ChatBody, request_id: str, max_answers: int) 
     own = f"{request_id}.{secrets.token_hex(4)}"
     return [
         Ask(f"{own}-{place * num + answer}", body.model, prompt, samplings[answer], bool(body.stream))
-        for place, prompt in enumerate(prompts)
+        for place, prompt in enumerate(map(_prompt, prompts))
         for answer in range(num)
     ]
 
@@ -63,15 +63,18 @@ def seed_of(seed: int, place: int) -> int:
     return int.from_bytes(hashlib.blake2b(f"{seed}-{place}".encode(), digest_size=8).digest(), "big")
 
 
-def _prompts(body: CompletionBody | ChatBody) -> Sequence[str | tuple[int, ...] | tuple[Message, ...]]:
+def _prompts(body: CompletionBody | ChatBody) -> Sequence[Any]:
+    """As they stand in the body: there may be far too many."""
     if isinstance(body, ChatBody):
-        return [tuple(_message(one) for one in body.messages)]
+        return [body.messages]
     prompt: Any = body.prompt
-    if isinstance(prompt, str):
-        return [prompt]
-    if isinstance(prompt[0], int):
-        return [tuple(prompt)]
-    return [one if isinstance(one, str) else tuple(one) for one in prompt]
+    return [prompt] if isinstance(prompt, str) or isinstance(prompt[0], int) else prompt
+
+
+def _prompt(told: Any) -> str | tuple[int, ...] | tuple[Message, ...]:
+    if isinstance(told, str):
+        return told
+    return tuple(told) if isinstance(told[0], int) else tuple(map(_message, told))
 
 
 def _message(body: MessageBody) -> Message:
@@ -87,7 +90,7 @@ def _sampling(body: CompletionBody | ChatBody, seed: int) -> Sampling:
         top_p=1.0 if body.top_p is None else body.top_p,
         seed=seed,
         stop=tuple(stop),
-        top_logprobs=_top_logprobs(body),
+        top_logprobs=top_logprobs_of(body),
         json_schema=_json_schema(body),
     )
 
@@ -107,7 +110,8 @@ def _max_tokens(body: CompletionBody | ChatBody) -> int:
     return newer or older or 0
 
 
-def _top_logprobs(body: CompletionBody | ChatBody) -> int | None:
+def top_logprobs_of(body: CompletionBody | ChatBody) -> int | None:
+    """As `Sampling` has it. Raises ApiError where the body contradicts itself."""
     if isinstance(body, CompletionBody):
         return body.logprobs
     if body.top_logprobs is not None and not body.logprobs:

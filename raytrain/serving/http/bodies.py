@@ -24,14 +24,17 @@ UNSUPPORTED = frozenset(
 _MOST_STOP_TEXTS = 4
 _StopText = Annotated[str, Field(min_length=1, max_length=256)]
 _TokenId = Annotated[int, Field(ge=0, lt=2**31)]
-_Tokens = Annotated[list[_TokenId], Field(min_length=1)]
+_Text = Annotated[str, Field(min_length=1)]
+_Texts = Annotated[list[_Text], Field(fail_fast=True, min_length=1)]
+_Tokens = Annotated[list[_TokenId], Field(fail_fast=True, min_length=1)]
 _Zero = Annotated[float, Field(ge=0, le=0)]
 _One = Annotated[int, Field(ge=1, le=1)]
-_Nothing = Annotated[list[Any], Field(max_length=0)]
+_Nothing = Annotated[list[Any], Field(fail_fast=True, max_length=0)]
 
 
 class Body(BaseModel):
-    """Strict: nothing is converted, and no field is passed over."""
+    """Strict: nothing is converted, and no field is passed over. Each of its lists has to be `fail_fast`: one fault is
+    told, and a list may hold a million."""
 
     model_config = ConfigDict(
         extra="forbid", strict=True, frozen=True, use_attribute_docstrings=True, protected_namespaces=()
@@ -79,7 +82,9 @@ class AnswerBody(Body):
     """Answers to each prompt."""
     seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] | None = None
     """Random where none is given. The first of n answers draws with it, each other with one that follows from it."""
-    stop: _StopText | Annotated[list[_StopText], Field(max_length=_MOST_STOP_TEXTS)] | None = None
+    stop: (
+        _StopText | Annotated[list[_StopText], Field(fail_fast=True, max_length=_MOST_STOP_TEXTS)] | None
+    ) = None
     max_tokens: Annotated[int, Field(ge=1, lt=2**31)] | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
@@ -98,12 +103,7 @@ class AnswerBody(Body):
 class CompletionBody(AnswerBody):
     """Of /v1/completions. `max_tokens` is 16 where none is given, as OpenAI's."""
 
-    prompt: (
-        Annotated[str, Field(min_length=1)]
-        | Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=1)]
-        | _Tokens
-        | Annotated[list[_Tokens], Field(min_length=1)]
-    )
+    prompt: _Text | _Texts | _Tokens | Annotated[list[_Tokens], Field(fail_fast=True, min_length=1)]
     """A text, texts, token ids, or lists of them: each is answered by itself."""
     logprobs: Annotated[int, Field(ge=0, le=5)] | None = None
     echo: Literal[False] | None = None
@@ -120,7 +120,7 @@ class MessageBody(Body):
     """A turn of a conversation. Chat templates know no developers: they are told to be the system."""
 
     role: Literal["system", "developer", "user", "assistant"]
-    content: str | Annotated[list[TextPart], Field(min_length=1)]
+    content: str | Annotated[list[TextPart], Field(fail_fast=True, min_length=1)]
     name: None = None
     refusal: None = None
     tool_calls: _Nothing | None = None
@@ -131,7 +131,7 @@ class MessageBody(Body):
 class ChatBody(AnswerBody):
     """Of /v1/chat/completions. An answer may fill the context where no limit is given, as OpenAI's."""
 
-    messages: Annotated[list[MessageBody], Field(min_length=1)]
+    messages: Annotated[list[MessageBody], Field(fail_fast=True, min_length=1)]
     max_completion_tokens: Annotated[int, Field(ge=1, lt=2**31)] | None = None
     """The newer name of max_tokens."""
     logprobs: bool | None = None
@@ -139,7 +139,9 @@ class ChatBody(AnswerBody):
     tools: _Nothing | None = None
     tool_choice: Literal["none", "auto"] | None = None
     parallel_tool_calls: bool | None = None
-    modalities: Annotated[list[Literal["text"]], Field(min_length=1, max_length=1)] | None = None
+    modalities: Annotated[list[Literal["text"]], Field(fail_fast=True, min_length=1, max_length=1)] | None = (
+        None
+    )
     service_tier: Literal["auto", "default"] | None = None
 
 
@@ -148,10 +150,7 @@ class ClassifyBody(Body):
 
     model: Annotated[str, Field(min_length=1, max_length=300)]
     """A classifier: `name`, `name@alias` or `name@1.2.0`."""
-    input: (
-        Annotated[str, Field(min_length=1)]
-        | Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=1)]
-    )
+    input: _Text | _Texts
     """A text, or texts: each is classified by itself."""
     user: str | None = None
     """The request log has a pseudonym in its place."""

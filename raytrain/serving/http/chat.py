@@ -25,6 +25,7 @@ class ChatWriter:
     """A `Writer`."""
 
     def __init__(self, head: Head, top_logprobs: int | None) -> None:
+        """top_logprobs: as `Sampling` has it; of alternatives beyond them, which the log asked for, nothing is told."""
         self._head, self._top_logprobs = head, top_logprobs
 
     def whole(self, answers: Sequence[Written], usage: Usage) -> ChatAnswer:
@@ -84,11 +85,11 @@ class ChatWriter:
     def _logprobs(self, tokens: Sequence[Token]) -> ChatLogprobs | None:
         if self._top_logprobs is None:
             return None
-        return {"content": [_told(one) for one in tokens], "refusal": None}
+        return {"content": [_told(one, self._top_logprobs) for one in tokens], "refusal": None}
 
 
-def _told(token: Token) -> TokenLogprob:
-    others = [_one(text, logprob) for _, text, logprob in token.alternatives]
+def _told(token: Token, most: int) -> TokenLogprob:
+    others = [_one(text, logprob) for _, text, logprob in token.alternatives[:most]]
     return {**_one(token.text, token.logprob), "top_logprobs": others}
 
 

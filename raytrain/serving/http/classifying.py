@@ -54,7 +54,7 @@ class Classifying:
     def _keep(self, record: Record, body: ClassifyBody, ask: ClassifyAsk, found: Classified) -> None:
         if self._log is None:
             return
-        self._log.remember(record)
+        self._log.remember(record, body.user)
         asks = [Ask(ask.id, ask.model, one, Sampling(0)) for one in ask.texts]
         sample = self._log.choose(asks, body.user, body.store)
         if sample is None:

@@ -19,8 +19,8 @@ class CompletionWriter:
     """A `Writer`. `text_offset` counts the characters of the answer alone."""
 
     def __init__(self, head: Head, top_logprobs: int | None) -> None:
+        """top_logprobs: as `Sampling` has it; of alternatives beyond them, which the log asked for, nothing is told."""
         self._head, self._top_logprobs = head, top_logprobs
-        self._offsets: dict[int, int] = {}
 
     def whole(self, answers: Sequence[Written], usage: Usage) -> CompletionAnswer:
         return self._answer(
@@ -62,28 +62,23 @@ class CompletionWriter:
         return {
             "index": place,
             "text": text,
-            "logprobs": None if self._top_logprobs is None else self._logprobs(place, tokens),
+            "logprobs": None if self._top_logprobs is None else self._logprobs(tokens, self._top_logprobs),
             "finish_reason": reason,
         }
 
-    def _logprobs(self, place: int, tokens: Sequence[Token]) -> CompletionLogprobs:
-        offset, offsets = self._offsets.get(place, 0), []
-        for token in tokens:
-            offsets.append(offset)
-            offset += len(token.text)
-        self._offsets[place] = offset
+    def _logprobs(self, tokens: Sequence[Token], most: int) -> CompletionLogprobs:
         return {
             "tokens": [one.text for one in tokens],
             "token_logprobs": [told_logprob(one.logprob) for one in tokens],
-            "top_logprobs": [_alternatives(one) for one in tokens] if self._top_logprobs else None,
-            "text_offset": offsets,
+            "top_logprobs": [_alternatives(one, most) for one in tokens] if most else None,
+            "text_offset": [one.offset for one in tokens],
         }
 
 
-def _alternatives(token: Token) -> dict[str, float]:
+def _alternatives(token: Token, most: int) -> dict[str, float]:
     """By text, the chosen token among them; of tokens that look alike the likeliest is told."""
     told: dict[str, float] = {}
-    for _, text, logprob in token.alternatives:
+    for _, text, logprob in token.alternatives[:most]:
         told.setdefault(text, told_logprob(logprob))
     told.setdefault(token.text, told_logprob(token.logprob))
     return told

@@ -17,14 +17,13 @@ from raytrain.serving.http.errors import ApiError, ClientGone, internal_error
 from raytrain.serving.http.limits import Doorkeeper
 from raytrain.serving.http.metrics import Metrics
 from raytrain.serving.http.operate import OPERATE
-from raytrain.serving.http.record import UNMATCHED, Record
+from raytrain.serving.http.record import UNMATCHED, Record, request_id_of
 from raytrain.serving.http.section import HttpSection, is_loopback
 
 _log = logging.getLogger(__name__)
 _OPEN = frozenset({"/", "/health", "/ready", "/version", "/openapi.json"})
 """Asked by probes and by those who have no key yet; they tell no more than that, and the page at / nothing at all."""
 _COUNTED = "/v1/"
-_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _HOST = re.compile(r"(?P<name>\[[0-9a-f:]+\]|[A-Za-z0-9.-]+)(:[0-9]+)?")
 _CLIENT_GONE = 499
 """Stands in log and metrics alone: nobody is there to be told."""
@@ -113,9 +112,9 @@ def _check_host(host: str) -> None:
 
 
 def _id_of(scope: Scope) -> str:
-    """The client's own if it is a plain word, else a new one."""
+    """A new one where the client has none."""
     asked = HTTPConnection(scope).headers.get("x-request-id", "")
-    return asked if _ID.fullmatch(asked) else f"req-{uuid.uuid4().hex}"
+    return request_id_of(asked) if asked else f"req-{uuid.uuid4().hex}"
 
 
 def _route_of(scope: Scope) -> str:

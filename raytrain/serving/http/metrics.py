@@ -97,6 +97,7 @@ class Metrics:
     def page(self, readiness: Readiness | None) -> bytes:
         """As Prometheus reads it. readiness: None where it cannot be told."""
         self._ready.set(0 if readiness is None else int(readiness.is_ready))
+        self._engine.clear()  # what nobody tells now is not known
         for name, value in engine_numbers({} if readiness is None else readiness.details).items():
             self._engine.labels(name).set(value)
         for outcome, number in self._mirrored.items():

@@ -19,8 +19,10 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 _MOST_WAITING = 4096
-_MOST_ROWS = 1024
+_MOST_ROWS, _MOST_CHARACTERS = 1024, 8 << 20
 """Of a file."""
+_MOST_CHARACTERS_WAITING = 32 << 20
+"""Which are one to four bytes each: clients choose how long rows are, and memory is for answers."""
 
 Row = Mapping[str, Any]
 
@@ -32,17 +34,23 @@ class ParquetLog:
         """flush_s: a row is in a file so soon after it was put, or when the file is full."""
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._folder, self._kind, self._schema, self._flush_s = folder, kind, schema, flush_s
-        self._rows: queue.Queue[Row | None] = queue.Queue(_MOST_WAITING)
+        self._rows: queue.Queue[tuple[Row, int] | None] = queue.Queue(_MOST_WAITING)
+        self._num_characters = 0
+        self._lock = threading.Lock()
         self.num_left_out = 0
         """For want of room, or because they could not be written."""
         self._thread = threading.Thread(target=self._run, name=f"{kind}-log", daemon=True)
         self._thread.start()
 
-    def put(self, row: Row) -> None:
-        """Never waits."""
+    def put(self, row: Row, num_characters: int) -> None:
+        """Never waits. num_characters: of the texts that the row keeps in memory until it is written."""
+        if not self._has_taken(num_characters):
+            self.num_left_out += 1
+            return
         try:
-            self._rows.put_nowait(row)
+            self._rows.put_nowait((row, num_characters))
         except queue.Full:
+            self._give_back(num_characters)
             self.num_left_out += 1
 
     def close(self) -> None:
@@ -50,21 +58,36 @@ class ParquetLog:
         self._rows.put(None)
         self._thread.join()
 
+    def _has_taken(self, num_characters: int) -> bool:
+        with self._lock:
+            if self._num_characters + num_characters > _MOST_CHARACTERS_WAITING:
+                return False
+            self._num_characters += num_characters
+            return True
+
+    def _give_back(self, num_characters: int) -> None:
+        with self._lock:
+            self._num_characters -= num_characters
+
     def _run(self) -> None:
         rows: list[Row] = []
+        num_characters = 0
         due = time.monotonic() + self._flush_s
         while True:
             try:
-                row = self._rows.get(timeout=max(0.0, due - time.monotonic()))
-                if row is None:
+                put = self._rows.get(timeout=max(0.0, due - time.monotonic()))
+                if put is None:
                     self._write(rows)
                     return
-                rows.append(row)
+                rows.append(put[0])
+                num_characters += put[1]
             except queue.Empty:
                 pass
-            if rows and (len(rows) >= _MOST_ROWS or time.monotonic() >= due):
+            is_full = len(rows) >= _MOST_ROWS or num_characters >= _MOST_CHARACTERS
+            if rows and (is_full or time.monotonic() >= due):
                 self._write(rows)
-                rows = []
+                self._give_back(num_characters)
+                rows, num_characters = [], 0
             if not rows:
                 due = time.monotonic() + self._flush_s
 

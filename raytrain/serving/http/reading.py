@@ -21,6 +21,8 @@ _MOST_DISCARDED_BYTES = 32 * 1024 * 1024
 """Of a body that is too long: read on and thrown away, so that whoever sends it gets to read the refusal."""
 _MOST_DEPTH = 64
 """Of lists and objects in one another."""
+_MOST_NAMES = 5000
+"""Of one object: each that is unknown would be a fault of its own, of which one is told."""
 _TAKES = {
     "prompt": "takes a text, a list of texts, token ids, or a list of lists of token ids; none may be empty",
     "input": "takes a text, or a list of texts; none may be empty",
@@ -66,7 +68,7 @@ async def _read(request: Request, most: int) -> bytes:
 
 
 def parse(content: bytes) -> Any:
-    """JSON as RFC 8259 has it: UTF-8, no NaN, no half of a surrogate pair, not too deep."""
+    """JSON as RFC 8259 has it: UTF-8, no NaN, no half of a surrogate pair, neither too deep nor too wide."""
     try:
         text = content.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -79,7 +81,7 @@ def parse(content: bytes) -> Any:
         raise _too_deep() from error
     except ValueError as error:
         raise _malformed("it holds NaN, Infinity, or a number of too many digits") from error
-    _check_depth(value)
+    _check_shape(value)
     if "\\u" in text:
         _check_surrogates(value)
     return value
@@ -89,9 +91,11 @@ def _refuse_constant(name: str) -> Any:
     raise ValueError(name)
 
 
-def _check_depth(value: Any) -> None:
+def _check_shape(value: Any) -> None:
     level: Sequence[Any] = [value]
     for _ in range(_MOST_DEPTH):
+        if any(isinstance(one, dict) and len(one) > _MOST_NAMES for one in level):
+            raise ApiError(400, f"an object holds more than {_MOST_NAMES} fields", code="invalid_json")
         level = [
             inner
             for one in level

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import re
 import time
 from dataclasses import dataclass, field
 
@@ -14,6 +16,15 @@ from raytrain.serving.http.shapes import Usage
 
 UNMATCHED = "unmatched"
 """The route of a path that leads nowhere: paths may be anything, and are not told."""
+_WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+
+
+def request_id_of(asked: str) -> str:
+    """What a request is called whose client calls it so: the same if it is a plain word, else one that follows from it.
+
+    Ray Serve tells clients their own id in any case, and they name the request by that.
+    """
+    return asked if _WORD.fullmatch(asked) else f"req-{hashlib.sha256(asked.encode()).hexdigest()[:32]}"
 
 
 @dataclass

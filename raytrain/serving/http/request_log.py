@@ -15,8 +15,8 @@ import pyarrow as pa
 
 from raytrain.evaluation.confidence import NUM_LIKELIEST, Confidence, confidence_of
 from raytrain.evaluation.safety.findings import build_detectors
-from raytrain.evaluation.safety.redaction import pseudonym, without_personal_data
-from raytrain.serving.backend import Ask
+from raytrain.evaluation.safety.redaction import number_of_token_ids, pseudonym, without_personal_data
+from raytrain.serving.backend import Ask, Prompt
 from raytrain.serving.engine.request import Piece, Sampling
 from raytrain.serving.http.parquet_log import ParquetLog
 from raytrain.serving.http.record import Record
@@ -25,6 +25,7 @@ from raytrain.serving.http.writing import Written
 
 _MOST_REMEMBERED = 10_000
 """Answers that feedback may still be tied to."""
+_CHARACTERS_OF_A_TOKEN = 256
 _TEXTS = pa.list_(pa.string())
 _WHO = [
     ("at", pa.timestamp("ms", tz="UTC")), ("request_id", pa.string()), ("key", pa.string()), ("model", pa.string()),
@@ -39,7 +40,7 @@ _REQUESTS = pa.schema(
         ("top_5", pa.float64()), ("entropy", pa.float64()),
     ]
 )  # fmt: skip
-_FEEDBACK = pa.schema([*_WHO, ("rating", pa.string()), ("correction", pa.string())])
+_FEEDBACK = pa.schema([*_WHO, ("rating", pa.string()), ("correction", pa.string()), ("user", pa.string())])
 
 
 @dataclass
@@ -90,9 +91,9 @@ class RequestLog:
         told = [one if one.sampling.top_logprobs else replace(one, sampling=_telling(one)) for one in asks]
         return Sample(told, None if user is None else pseudonym(user), bool(store))
 
-    def remember(self, record: Record) -> None:
-        """A request that somebody begins to answer, for its feedback."""
-        self._remembered[record.id] = _who(record)
+    def remember(self, record: Record, user: str | None) -> None:
+        """A request that somebody begins to answer, for its feedback, which is its user's as the request is."""
+        self._remembered[record.id] = {**_who(record), "user": None if user is None else pseudonym(user)}
         if len(self._remembered) > _MOST_REMEMBERED:
             self._remembered.popitem(last=False)
 
@@ -120,7 +121,8 @@ class RequestLog:
                 "top_1": lambda: _confidence(written).top_1,
                 "top_5": lambda: _confidence(written).top_5,
                 "entropy": lambda: _confidence(written).entropy,
-            }
+            },
+            sum(map(_num_characters, prompts)) + sum(map(_num_kept, written)),
         )
 
     def take_feedback(
@@ -130,18 +132,29 @@ class RequestLog:
         who = _who(record)
         found = self._remembered.get(request_id)
         is_known = found is not None and found["key"] == who["key"]
-        about = (
-            found if found is not None and is_known else {**who, "model": None, "digest": None, "arm": None}
-        )
+        nobody = {"model": None, "digest": None, "arm": None, "user": None}
+        about = found if found is not None and is_known else {**who, **nobody}
         cleaned = None if correction is None else lambda: without_personal_data(correction, self._detectors)
         self._feedback.put(
-            {**about, "at": who["at"], "request_id": request_id, "rating": rating, "correction": cleaned}
+            {**about, "at": who["at"], "request_id": request_id, "rating": rating, "correction": cleaned},
+            len(correction or ""),
         )
         return is_known
 
     def close(self) -> None:
         self._requests.close()
         self._feedback.close()
+
+
+def _num_characters(prompt: Prompt) -> int:
+    if isinstance(prompt, str):
+        return len(prompt)
+    return sum(1 if isinstance(one, int) else len(one["content"]) for one in prompt)
+
+
+def _num_kept(written: Written) -> int:
+    """In characters, what an answer takes in memory: each token knows its likeliest alternatives."""
+    return len(written.text) + _CHARACTERS_OF_A_TOKEN * len(written.tokens)
 
 
 def _telling(ask: Ask) -> Sampling:
@@ -160,11 +173,11 @@ def _confidence(written: Sequence[Written]) -> Confidence:
 
 
 def _text(prompt: Any) -> str:
-    """A text as it is, messages as JSON; of token ids their number: no detector reads them, and any tokenizer does."""
+    """A text as it is, messages as JSON; of token ids their number."""
     if isinstance(prompt, str):
         return prompt
     if isinstance(prompt[0], int):
-        return f"{len(prompt)} token ids"
+        return number_of_token_ids(prompt)
     return json.dumps(list(prompt), ensure_ascii=False)
 
 

@@ -8,7 +8,8 @@ from served_models import peft_logits, save_adapter
 
 from raytrain.errors import IntegrityError, RefusedError
 from raytrain.models.inference import LoadedModel
-from raytrain.serving.adapters.bank import AdapterBank, NoRoomError, Window, first_fit, windows_of
+from raytrain.serving.adapters.bank import AdapterBank, NoRoomError
+from raytrain.serving.adapters.ranges import Window, first_fit, windows_of
 from raytrain.serving.adapters.weights import AdapterWeights, Matrices, read_adapter
 
 ROWS = {None: [5, 9, 17], "a": [40, 41, 42, 43], "b": [7, 7], "c": [300, 2, 1, 90, 11], "d": [12]}
@@ -91,6 +92,57 @@ def test_what_has_no_room_is_refused_and_the_others_answer_on(
     assert "it has rank 8" in never.value.why and not isinstance(never.value, NoRoomError)
     (logits,) = logits_of(loaded, bank, [("a", ROWS["a"])])
     assert (logits - peft_logits(base, adapters["a"], ROWS["a"])).abs().max() < 1e-4
+
+
+def plain(rank: int) -> AdapterWeights:
+    """Of one module, whatever it adds."""
+    matrices = Matrices(torch.randn(rank, 32), torch.randn(rank, 32))
+    return AdapterWeights({"model.layers.0.self_attn.q_proj": matrices})
+
+
+def test_what_is_free_is_free_wherever_it_lies(
+    loaded: LoadedModel, base: Path, adapters: dict[str, Path]
+) -> None:
+    """After some of many ranks have gone."""
+    weights = {name: read_adapter(folder) for name, folder in adapters.items()}
+    per_rank = weights["a"].num_bytes // weights["a"].rank
+    bank = AdapterBank(loaded.model, 28 * per_rank)
+    for name in ("a", "b", "c", "d"):  # 4, 2, 8 and 5 ranks
+        bank.put(name, weights[name])
+    bank.put("five", plain(5))
+    bank.drop("a")
+    bank.drop("c")
+    with pytest.raises(NoRoomError) as full:
+        bank.put("large", plain(17))
+    assert "12 of 28 ranks are taken" in full.value.why and full.value.left_ranks == 11
+    bank.put("large", plain(16))
+    bank.drop("large")
+    for name in ("a", "c"):
+        bank.put(name, weights[name])
+    for (adapter, ids), logits in zip(ROWS.items(), logits_of(loaded, bank, list(ROWS.items())), strict=True):
+        assert (logits - peft_logits(base, adapters.get(adapter or ""), ids)).abs().max() < 1e-4, adapter
+
+
+def test_way_is_made_by_one_adapter_at_a_time_and_all_answer_between(
+    loaded: LoadedModel, base: Path, adapters: dict[str, Path]
+) -> None:
+    weights = {name: read_adapter(folder) for name, folder in adapters.items()}
+    per_rank = weights["a"].num_bytes // weights["a"].rank
+    bank = AdapterBank(loaded.model, 24 * per_rank)
+    for number, name in enumerate(("a", "b", "d")):
+        bank.put(f"gone-{number}", plain(4))
+        bank.put(name, weights[name])
+    for number in range(3):
+        bank.drop(f"gone-{number}")
+    assert not bank.make_way(plain(4)) and not bank.make_way(plain(14)), "it fits, and never will"
+    rows = [(name, ROWS[name]) for name in ("a", "b", "d")]
+    num_moved = 0
+    while bank.make_way(plain(13)):
+        num_moved += 1
+        for (adapter, ids), logits in zip(rows, logits_of(loaded, bank, rows), strict=True):
+            assert (logits - peft_logits(base, adapters[adapter], ids)).abs().max() < 1e-4, adapter
+    assert num_moved == 3
+    bank.put("large", plain(13))
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -114,6 +115,22 @@ def test_classifiers_and_what_writes_answer_side_by_side(releases: Releases, rep
     assert digest == digests["sums"]
     assert tokens == peft_answer(releases.base, releases.adapters[digest], ids, 6, ends=[2])
     assert alone == peft_answer(releases.base, None, ids, 6, ends=[2])
+
+
+def test_long_texts_let_nobody_else_wait_while_they_are_made_tokens(
+    replica: Replica, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoded, threads = replica.classifier.encoded, []
+
+    def encoded_somewhere(ask: ClassifyAsk) -> Any:
+        threads.append(threading.current_thread())
+        return encoded(ask)
+
+    monkeypatch.setattr(replica.classifier, "encoded", encoded_somewhere)
+    for texts in (TEXTS, ("two and three " * 20,) * 16):
+        assert len(asyncio.run(replica.classify(ClassifyAsk("r", "tools", texts))).answers) == len(texts)
+    short, long = threads
+    assert short is threading.main_thread() and long is not short
 
 
 def test_it_is_ready_and_lists_what_each_does(releases: Releases, replica: Replica) -> None:

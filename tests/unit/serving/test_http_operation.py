@@ -19,7 +19,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from raytrain.serving.backend import Readiness
 from raytrain.serving.http.access_log import ACCESS_LOG
 from raytrain.serving.http.app import build_app
-from raytrain.serving.http.metrics import engine_numbers
+from raytrain.serving.http.metrics import Metrics, engine_numbers
 from raytrain.serving.http.section import HttpSection, RequestLogSection
 
 pytestmark = pytest.mark.whole
@@ -91,6 +91,14 @@ def test_metrics_count_what_was_answered() -> None:
     assert told["raytrain_engine", "waiting"] == 3
     assert told["raytrain_ready",] == 1
     assert "1" * 12 not in page, "no digest makes a series of its own"
+
+
+def test_numbers_that_nobody_tells_any_more_are_not_told() -> None:
+    metrics = Metrics(1, {}, {})
+    replica = {"waiting": 6, "steps": 19_000}
+    assert b'raytrain_engine{number="waiting"} 6.0' in metrics.page(Readiness(True, "b", {}, details=replica))
+    silent = metrics.page(None)
+    assert b'raytrain_engine{number="replicas"} 0.0' in silent and b"waiting" not in silent
 
 
 def test_rows_that_the_log_lost_are_in_the_metrics(tmp_path: Path) -> None:
@@ -183,6 +191,14 @@ def test_web_pages_may_ask_only_from_origins_that_are_named() -> None:
     with listening(build_app(ToldBackend(), section)) as url:
         allowed = requests.options(f"{url}/v1/completions", headers=ask, timeout=30)
         assert allowed.headers["access-control-allow-origin"] == "https://app.example"
+        wants = "authorization,content-type,x-stainless-lang,x-stainless-retry-count"
+        clients = requests.options(
+            f"{url}/v1/completions", headers={**ask, "access-control-request-headers": wants}, timeout=30
+        )
+        assert (
+            clients.status_code == 200
+            and "x-stainless-lang" in clients.headers["access-control-allow-headers"]
+        )
         other = requests.options(
             f"{url}/v1/completions", headers={**ask, "origin": "https://other.example"}, timeout=30
         )

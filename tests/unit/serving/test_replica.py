@@ -232,8 +232,11 @@ def test_names_over_another_base_are_passed_over_unless_they_are_named(
         asked(quiet, "elsewhere")
     assert "sums" in unknown.value.known
     loud = start(releases={"names": ["sums", "elsewhere"]})
-    (problem,) = asyncio.run(loud.readiness()).problems
+    told = asyncio.run(loud.readiness())
+    assert asyncio.run(quiet.readiness()).is_ready and not told.is_ready
+    problem, consequence = told.problems
     assert "elsewhere@production" in problem and problem.count("sha256:") == 2
+    assert consequence == "elsewhere is in production and nothing answers as it"
 
 
 @pytest.mark.slow
@@ -303,7 +306,9 @@ def test_what_is_wrong_with_a_prompt_is_said(start: Start) -> None:
         ("", {}, "prompt", "empty"),
         (tuple([5] * 256), {}, "prompt", "256"),
         ((5, 5), {"max_new_tokens": 255}, "max_tokens", "exceed"),
-        ("long " * 10_000, {}, "prompt", "characters"),
+        ("long " * 10_000, {}, "prompt", "50000 characters"),
+        (({"role": "user", "content": ""},) * 300, {}, "prompt", "300 messages of 0 characters"),
+        (tuple([400] * 1000), {}, "prompt", "has 1000 tokens"),
         ((400,), {}, "prompt", "none of the 291"),
     ):
         with pytest.raises(BadPrompt) as bad:
@@ -315,6 +320,32 @@ def test_what_is_wrong_with_a_prompt_is_said(start: Start) -> None:
         asked(replica, "sums@../../etc/passwd")
     with pytest.raises(UnknownModel):
         asked(replica, "sums@9.9.9")
+
+
+def test_a_long_text_lets_nobody_else_wait_while_it_is_made_tokens(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    replica = start()
+    request, reading, may_go = replica._prompts.request, threading.Event(), threading.Event()
+
+    def slow(ask: Ask, route: Any) -> Any:
+        if len(ask.prompt) > 1000:
+            reading.set()
+            assert may_go.wait(60)
+        return request(ask, route)
+
+    monkeypatch.setattr(replica._prompts, "request", slow)
+
+    async def both() -> tuple[Told, BaseException | Told]:
+        waiting = asyncio.create_task(ask(replica, "sums", "two and three " * 400))
+        assert await asyncio.to_thread(reading.wait, 60)
+        short = await ask(replica, "sums")
+        may_go.set()
+        (late,) = await asyncio.gather(waiting, return_exceptions=True)
+        return short, late
+
+    short, late = asyncio.run(both())
+    assert short.tokens and isinstance(late, BadPrompt), "its tokens are more than the context"
 
 
 def test_messages_go_through_the_adapter_s_template(releases: Releases, start: Start) -> None:

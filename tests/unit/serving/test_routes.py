@@ -20,6 +20,7 @@ from raytrain.serving import replica as replicas
 from raytrain.serving import routes
 from raytrain.serving.adapters.opening import Door, Servable
 from raytrain.serving.replica import Replica
+from raytrain.serving.table import Table
 
 pytestmark = pytest.mark.whole
 
@@ -65,7 +66,7 @@ def shown(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
     shown: list[tuple[str, str]] = []
     show = routes.Routes._show
 
-    def show_and_keep(self: routes.Routes, table: routes.Table) -> None:
+    def show_and_keep(self: routes.Routes, table: Table) -> None:
         shown.extend((reference, one.version) for reference, one in table.aliases.items())
         show(self, table)
 
