@@ -182,7 +182,7 @@ def retry(
 ) -> None:
     """Let the next pass try at once what waits or was given up of an alert."""
     with _opened() as store:
-        count = store.retry(alert, time.time())
+        count = store.retry(alert)
     emit({"deliveries": count}, as_json, lambda console: console.print(f"{count} deliveries wait again"))
 
 

@@ -88,7 +88,7 @@ def accept(ids: IdsArgument, why: WhyOption = "looked at", as_json: JsonOption =
 
 @app.command("refuse")
 def refuse(ids: IdsArgument, why: WhyOption = "looked at", as_json: JsonOption = False) -> None:
-    """Never learn from these rows."""
+    """Never learn from these rows, also where a run has them: an order that still goes on fails."""
     _judge(ids, "refused", why, as_json)
 
 
@@ -96,7 +96,7 @@ def refuse(ids: IdsArgument, why: WhyOption = "looked at", as_json: JsonOption =
 def release(
     run: Annotated[str, typer.Argument(help="A run that will not go on.")], as_json: JsonOption = False
 ) -> None:
-    """Give back the rows that are kept for a run which will not go on."""
+    """Give back the rows that are kept for a run which will not go on, and has not written them down."""
     result = {"run_id": run, "released": _pool().release(run)}
     emit(
         result,
@@ -113,12 +113,12 @@ def forget(
 ) -> None:
     """Delete a user's rows from the request log and the pool, and list all that has learned from them."""
     from raytrain.monitoring.learning.forgetting import forget as run
-    from raytrain.monitoring.learning.forgetting import pseudonym_of
+    from raytrain.monitoring.learning.forgetting import pseudonyms_of
     from raytrain.monitoring.learning.log_deletion import delete_from_log
 
-    name = pseudonym_of(user)
-    num_logged = delete_from_log(_log_folder(log), name)
-    told = {**run(name, _pool(), registry_of(registry)).as_dict(), "num_logged": num_logged}
+    names = pseudonyms_of(user)
+    num_logged = delete_from_log(_log_folder(log), names)
+    told = {**run(names, _pool(), registry_of(registry)).as_dict(), "num_logged": num_logged}
     emit(told, as_json, lambda console: _show_forgotten(console, told))
 
 
@@ -173,6 +173,8 @@ def _show_forgotten(console: Console, told: dict[str, Any]) -> None:
     console.print(
         f"{told['num_rows']} rows of the pool and {told['num_logged']} of the log are gone", highlight=False
     )
+    if not told["num_rows"] and not told["num_logged"]:
+        console.print("nobody is known under this name: give it as the requests have it", style="yellow")
     for run_id in told["run_ids"]:
         console.print(f"  run {run_id} had some of them", highlight=False, markup=False)
     for kind, digests in told["artifacts"].items():

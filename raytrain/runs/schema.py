@@ -15,7 +15,7 @@ from sqlalchemy import column, select, table
 from raytrain.errors import StorageError
 from raytrain.storage.database import exclusive, translated_database_errors
 
-HEAD = "0007"
+HEAD = "0008"
 """The newest file in migrations/versions/."""
 
 VERSION_TABLE = "raytrain_migrations"

@@ -195,6 +195,7 @@ alerts = Table(
     Column("details", JSON, nullable=False),
     Column("time", Double, nullable=False),
     Column("event", String(80), unique=True),  # a digest: what is found twice is one event
+    Column("state", String(80)),  # a digest: what is told again of the subject, or what is new of it
     Column("taken_at", Double, nullable=False),
     Column("repeats", String(64)),
     Index("alerts_by_age", "taken_at"),

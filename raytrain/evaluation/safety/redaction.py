@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 
 from raytrain.evaluation.safety.findings import Detector, outermost, scan
 
@@ -20,6 +21,15 @@ def without_personal_data(text: str, detectors: Mapping[str, Detector]) -> str:
         parts += [text[end : one.start], f"[{one.kind}]"]
         end = one.end
     return "".join([*parts, text[end:]])
+
+
+def number_of_token_ids(ids: Sequence[int]) -> str:
+    """What stands for a prompt of token ids: no detector reads them, and any tokenizer makes a text of them again."""
+    return f"{len(ids)} token ids"
+
+
+def is_number_of_token_ids(prompt: str) -> bool:
+    return re.fullmatch(r"[0-9]+ token ids", prompt) is not None
 
 
 def pseudonym(user: str) -> str:

@@ -16,7 +16,7 @@ from raytrain.monitoring.alerts.channels.email import EmailChannel
 from raytrain.monitoring.alerts.channels.log import LogChannel
 from raytrain.monitoring.alerts.channels.webhook import WebhookChannel
 from raytrain.monitoring.alerts.redaction import Redactor
-from raytrain.monitoring.alerts.routing import next_try, route
+from raytrain.monitoring.alerts.routing import next_try, route, told_at
 from raytrain.monitoring.alerts.section import AlertsSection
 from raytrain.monitoring.alerts.spool import spooled
 from raytrain.monitoring.alerts.store import AlertStore, Waiting
@@ -77,6 +77,9 @@ class Post:
         """How many were delivered and how many failed; a server that cannot be reached is asked once a pass."""
         num_sent = num_failed = 0
         while not is_over() and (one := self.store.claim(channel.name, self.now())) is not None:
+            if (due_at := self._held_until(one)) is not None:
+                self.store.held_back(one, due_at)
+                continue
             failure = attempt(channel, one.alert, one.num_repeats, redactor)
             if failure is None or failure.partly:
                 num_sent += self.store.delivered(one, self.now(), None if failure is None else failure.why)
@@ -86,6 +89,17 @@ class Post:
             if not failure.lasts:
                 break
         return num_sent, num_failed
+
+    def _held_until(self, one: Waiting) -> float | None:
+        """The end of the channel's quiet hours, where it is in them that a try has come: the one before had failed, or
+        nobody has delivered since."""
+        channels = (*self.settings.webhooks, *self.settings.emails)
+        quiet = next((channel.quiet_hours for channel in channels if channel.name == one.channel), None)
+        now = self.now()
+        if one.is_asked_for or one.alert.kind == "test":
+            return None
+        until = told_at(quiet, one.alert.severity, now)
+        return until if until > now else None
 
     def _put_off(self, one: Waiting, failure: Failure) -> None:
         now, retry = self.now(), self.settings.retry

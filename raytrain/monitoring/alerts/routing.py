@@ -32,6 +32,8 @@ class Told:
     id: str
     time: float
     severity: Severity
+    is_same: bool = True
+    """It told of the same state."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,8 @@ def route(alert: Alert, settings: AlertsSection, told: Told | None, now: float) 
 
 def is_repetition(alert: Alert, told: Told, repeat_after_s: float) -> bool:
     """By the alerts' own times: what was found late is as old as it is. A clock that was set back counts as none."""
-    return abs(alert.time - told.time) < repeat_after_s and rank(alert.severity) <= rank(told.severity)
+    is_soon = abs(alert.time - told.time) < repeat_after_s
+    return told.is_same and is_soon and rank(alert.severity) <= rank(told.severity)
 
 
 def wants(channel: Wanting, alert: Alert) -> bool:

@@ -26,6 +26,8 @@ DeliveryState = Literal["waiting", "sending", "sent", "given_up"]
 DELIVERY_STATES: tuple[DeliveryState, ...] = get_args(DeliveryState)
 CLAIM_S = 120.0
 """Longer than any try takes."""
+_AT_ONCE = 0.0
+"""When it is due if a person asks for it."""
 
 _ALERTS, _DELIVERIES, _OBSERVERS = tables.alerts, tables.alert_deliveries, tables.alert_observers
 
@@ -41,6 +43,8 @@ class Waiting:
     """With this one."""
     num_repeats: int
     """Of what was told before of the same, how often it was said again since without anybody being told."""
+    is_asked_for: bool = False
+    """A person wants it tried at once, whatever the hour."""
 
 
 @dataclass(frozen=True)
@@ -83,6 +87,7 @@ class AlertStore:
                 return None
             found = decide(_last_told(connection, alert))
             values = {**alert.as_dict(), "details": dict(alert.details), "event": event}
+            values["state"] = _state_of(alert)
             connection.execute(_ALERTS.insert().values(**values, taken_at=now, repeats=found.repeats))
             for one in found.deliveries:
                 connection.execute(
@@ -111,7 +116,7 @@ class AlertStore:
                 and_(_DELIVERIES.c.state == "waiting", _DELIVERIES.c.due_at <= now),
                 and_(_DELIVERIES.c.state == "sending", _DELIVERIES.c.claimed_until <= now),
             )
-            query = select(_DELIVERIES.c.num_tries, _ALERTS).join(_ALERTS)
+            query = select(_DELIVERIES.c.num_tries, _DELIVERIES.c.due_at, _ALERTS).join(_ALERTS)
             query = query.where(due, _DELIVERIES.c.channel == channel)
             query = query.order_by(_ALERTS.c.taken_at, _ALERTS.c.id).limit(1)
             row = connection.execute(query).mappings().first()
@@ -122,7 +127,8 @@ class AlertStore:
             values = {"state": "sending", "claimed_until": now + CLAIM_S, "num_tries": num_tries}
             connection.execute(_DELIVERIES.update().where(this_one).values(values))
             taken_at = row["taken_at"]
-            return Waiting(alert, channel, taken_at, num_tries, _repeats_before(connection, alert, taken_at))
+            repeats = _repeats_before(connection, alert, taken_at)
+            return Waiting(alert, channel, taken_at, num_tries, repeats, row["due_at"] == _AT_ONCE)
 
     def delivered(self, one: Waiting, now: float, why: str | None = None) -> bool:
         """why: what was wrong with it all the same. False where a later try has begun."""
@@ -133,6 +139,10 @@ class AlertStore:
         if due_at is None:
             return self._ended(one, {"state": "given_up", "ended_at": now, "why": why})
         return self._ended(one, {"state": "waiting", "due_at": due_at, "why": why})
+
+    def held_back(self, one: Waiting, due_at: float) -> bool:
+        """Not tried, and so no try. False where a later one has begun."""
+        return self._ended(one, {"state": "waiting", "due_at": due_at, "num_tries": one.num_tries - 1})
 
     def _ended(self, one: Waiting, values: Mapping[str, Any]) -> bool:
         this_try = and_(
@@ -161,8 +171,9 @@ class AlertStore:
                 for row in rows
             ]
 
-    def retry(self, alert_id: str, now: float) -> int:
-        """Try at once what waits or was given up of the alert whose id begins so; the number of its deliveries.
+    def retry(self, alert_id: str) -> int:
+        """Have tried at once, in quiet hours too, what waits or was given up of the alert whose id begins so; the
+        number of its deliveries.
 
         Raises ConfigError where no alert, or more than one, has such an id.
         """
@@ -178,7 +189,7 @@ class AlertStore:
             open_ones = and_(
                 _DELIVERIES.c.alert_id == ids[0], _DELIVERIES.c.state.in_(("waiting", "given_up"))
             )
-            values = {"state": "waiting", "due_at": now, "ended_at": None}
+            values = {"state": "waiting", "due_at": _AT_ONCE, "ended_at": None}
             return connection.execute(_DELIVERIES.update().where(open_ones).values(values)).rowcount
 
     def counts(self) -> dict[str, dict[str, int]]:
@@ -220,21 +231,26 @@ def _event_of(alert: Alert) -> str | None:
     return None if alert.event is None else digest_of([alert.kind, alert.event])
 
 
+def _state_of(alert: Alert) -> str | None:
+    return None if alert.state is None else digest_of(alert.state)
+
+
 def _last_told(connection: sqlalchemy.Connection, alert: Alert) -> Told | None:
     same = (_ALERTS.c.kind == alert.kind, _ALERTS.c.subject == alert.subject, _ALERTS.c.repeats.is_(None))
-    query = select(_ALERTS.c.id, _ALERTS.c.time, _ALERTS.c.severity).where(*same)
+    query = select(_ALERTS.c.id, _ALERTS.c.time, _ALERTS.c.severity, _ALERTS.c.state).where(*same)
     row = connection.execute(query.order_by(_ALERTS.c.taken_at.desc(), _ALERTS.c.id).limit(1)).first()
-    return None if row is None else Told(*row)
+    return None if row is None else Told(*row[:3], is_same=row[3] == _state_of(alert))
 
 
 def _repeats_before(connection: sqlalchemy.Connection, alert: Alert, taken_at: float) -> int:
+    """alert: as it is kept, so that its state is a digest."""
     same = (_ALERTS.c.kind == alert.kind, _ALERTS.c.subject == alert.subject)
     earlier = (*same, _ALERTS.c.repeats.is_(None), _ALERTS.c.taken_at < taken_at)
-    query = select(_ALERTS.c.id).where(*earlier).order_by(_ALERTS.c.taken_at.desc()).limit(1)
-    before = connection.execute(query).scalar()
-    if before is None:
+    query = select(_ALERTS.c.id, _ALERTS.c.state).where(*earlier)
+    before = connection.execute(query.order_by(_ALERTS.c.taken_at.desc()).limit(1)).first()
+    if before is None or before[1] != alert.state:
         return 0
-    count = select(func.count()).select_from(_ALERTS).where(_ALERTS.c.repeats == before)
+    count = select(func.count()).select_from(_ALERTS).where(_ALERTS.c.repeats == before[0])
     return connection.execute(count).scalar() or 0
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -28,7 +28,8 @@ class AffectedVersion:
 class Forgotten:
     """Digests by kind are of whatever was made by those runs, or from it, near or far."""
 
-    user: str
+    users: list[str]
+    """The pseudonyms that were looked for."""
     num_rows: int
     run_ids: list[str]
     """That kept rows of the user, whether they succeeded or still may."""
@@ -39,12 +40,12 @@ class Forgotten:
         return asdict(self)
 
 
-def forget(user: str, pool: InteractionPool, registry: Registry) -> Forgotten:
+def forget(users: Sequence[str], pool: InteractionPool, registry: Registry) -> Forgotten:
     """Take a user's words out of the pool, and tell what has learned from them. Nothing else is changed.
 
-    user: the pseudonym that the request log has. Called again it tells the same.
+    users: pseudonyms that the request log may have of one. Called again it tells the same.
     """
-    rows = pool.forget(user)
+    rows = [row for user in users for row in pool.forget(user)]
     run_ids = sorted({row.run_id for row in rows if row.run_id is not None})
     touched: set[str] = set()
     with translated_database_errors(pool.engine), pool.engine.connect() as connection:
@@ -56,12 +57,12 @@ def forget(user: str, pool: InteractionPool, registry: Registry) -> Forgotten:
     by_kind: dict[str, list[str]] = {}
     for digest in sorted(touched & known.keys()):
         by_kind.setdefault(known[digest][0], []).append(digest)
-    return Forgotten(user, len(rows), run_ids, by_kind, list(_versions(registry, touched)))
+    return Forgotten(list(users), len(rows), run_ids, by_kind, list(_versions(registry, touched)))
 
 
-def pseudonym_of(user: str) -> str:
-    """What the request log has in the place of a user; itself where it is one already."""
-    return user if re.fullmatch(r"[0-9a-f]{32}", user) else pseudonym(user)
+def pseudonyms_of(user: str) -> list[str]:
+    """What the request log may have in the place of a user: itself too where it looks like one. A name may, as well."""
+    return [pseudonym(user), *([user] if re.fullmatch(r"[0-9a-f]{32}", user) else [])]
 
 
 def descendants(roots: Iterable[str], parents: Mapping[str, Mapping[str, str]]) -> set[str]:

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from raytrain.evaluation.safety.redaction import UNSURE
+from raytrain.evaluation.safety.redaction import UNSURE, is_number_of_token_ids
 from raytrain.monitoring.times import as_seconds
 
 Rating = Literal["up", "down"]
@@ -88,13 +88,13 @@ def _id(row: Mapping[str, Any], place: int) -> str:
 
 
 def _messages(prompt: str) -> tuple[Message, ...] | None:
-    """A text is what a user said; messages are kept as JSON. None for token ids, which no chat is made of."""
+    """A text is what a user said; messages are kept as JSON. None for token ids, whose number alone is kept."""
+    if is_number_of_token_ids(prompt):
+        return None
     try:
         parsed = json.loads(prompt)
     except (ValueError, RecursionError):
         parsed = None
-    if isinstance(parsed, list) and parsed and all(isinstance(one, int) for one in parsed):
-        return None
     if isinstance(parsed, list) and parsed and all(_is_message(one) for one in parsed):
         return tuple({"role": one["role"], "content": one["content"]} for one in parsed)
     return ({"role": "user", "content": prompt},)

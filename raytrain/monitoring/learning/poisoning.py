@@ -134,15 +134,15 @@ def _without(asked: str, phrase: str) -> str:
 def label_flips(
     interactions: Sequence[Interaction], known: Sequence[Known], section: PoisoningSection
 ) -> Reasons:
-    """Corrections that give a request another label than all requests most like it have, of those that were learned.
+    """Corrections and liked answers that give a request another label than all requests most like it have, of those
+    that were learned.
 
     A new kind of request has no neighbours among them, and is let through."""
-    corrected = [one for one in interactions if one.correction is not None]
     labels = [label_of(one.target) for one in known]
     texts = KnownTexts([one.asked for one in known])
     found: Reasons = {}
-    near = texts.nearest([one.asked for one in corrected], section.neighbours, _LEAST_LIKE)
-    for one, neighbours in zip(corrected, near, strict=True):
+    near = texts.nearest([one.asked for one in interactions], section.neighbours, _LEAST_LIKE)
+    for one, neighbours in zip(interactions, near, strict=True):
         said = label_of(one.target)
         others = [label for place in neighbours.places if (label := labels[place]) is not None]
         if said is None or len(others) < min(_LEAST_NEIGHBOURS, section.neighbours):

@@ -2,7 +2,7 @@
 
 Whether a row was used is never written beside the run: it is used exactly when the run that it is kept for has
 succeeded, so that both become true in one moment. A run that failed keeps its rows, as it may go on; `release` gives
-them back.
+them back unless they are written down: then others learn from them by what was written.
 """
 
 from __future__ import annotations
@@ -18,12 +18,15 @@ from sqlalchemy import and_, func, select
 from raytrain.errors import ConfigError, RefusedError
 from raytrain.monitoring.learning.interaction import Message
 from raytrain.runs import artifact_index
-from raytrain.runs.tables import insert_into, interactions, run_artifacts, runs
+from raytrain.runs.tables import insert_into, interactions, runs
 from raytrain.storage.database import exclusive, translated_database_errors
 
 State = Literal["ready", "quarantined", "refused", "forgotten"]
 """quarantined = a person decides; refused = a person has decided."""
 Source = Literal["answer", "correction"]
+
+ROWS_KIND = "retraining_rows"
+"""Of the artifact in which a run writes its rows down. Who learns from them later has them from there."""
 
 _C = interactions.c
 
@@ -68,6 +71,10 @@ class InteractionPool:
     def ready(self, ids: Iterable[str]) -> set[str]:
         """Those that may be learned from, whether a run has them or not."""
         return self._found(ids, _C.state == "ready")
+
+    def kept(self, ids: Iterable[str]) -> set[str]:
+        """Those that may be learned from, and that a run has."""
+        return self._found(ids, _C.state == "ready", _C.run_id.is_not(None))
 
     def set_aside(self, ids: Iterable[str]) -> set[str]:
         """Those that look like poison, or are known to be."""
@@ -116,8 +123,8 @@ class InteractionPool:
             return [_row(one) for one in kept]
 
     def release(self, run_id: str) -> int:
-        """Give back the rows of a run that will not go on. Raises RefusedError where it has used them, or a later one
-        learns from what it wrote down."""
+        """Give back the rows of a run that will not go on. Raises RefusedError where it has used them, or has written
+        them down: an order that follows learns from that, and whose rows they were would be found no more."""
         with translated_database_errors(self.engine), exclusive(self.engine, "interactions") as connection:
             state = connection.execute(select(runs.c.state).where(runs.c.id == run_id)).scalar()
             if state == "succeeded":
@@ -126,17 +133,18 @@ class InteractionPool:
                     why="it has succeeded: a model has learned from them",
                     fix="forget whose they are with `raytrain data forget`, if it is that",
                 )
-            if (heir := _heir(connection, run_id)) is not None:
+            if _is_written_down(connection, run_id):
                 raise RefusedError(
                     f"the rows of run {run_id} cannot be given back",
-                    why=f"{heir} has taken them along: they would be learned from twice",
-                    fix="nothing: they are not lost",
+                    why="it has written them down: the next order learns from them, if none has since",
+                    fix="nothing: they are not lost; `raytrain interactions refuse` those that none may learn from",
                 )
             done = connection.execute(interactions.update().where(_C.run_id == run_id).values(run_id=None))
             return int(done.rowcount)
 
     def judge(self, ids: Sequence[str], state: Literal["ready", "refused"], reason: str) -> int:
-        """A person's word on rows that are set aside. Raises ConfigError for one that is not there."""
+        """A person's word on rows, how many of which are not forgotten. One that a run has stays with it: who comes
+        after learns from it no more, or again. Raises ConfigError for one that is not there."""
         missing = sorted(set(ids) - self.known(ids))
         if missing:
             raise ConfigError(
@@ -145,7 +153,7 @@ class InteractionPool:
                 fix="`raytrain interactions list --state quarantined` lists those that wait for a word",
             )
         with translated_database_errors(self.engine), exclusive(self.engine, "interactions") as connection:
-            may = and_(_C.id.in_(ids), _C.state.in_(("quarantined", "refused", "ready")), _C.run_id.is_(None))
+            may = and_(_C.id.in_(ids), _C.state != "forgotten")
             done = connection.execute(interactions.update().where(may).values(state=state, reason=reason))
             return int(done.rowcount)
 
@@ -200,20 +208,9 @@ def _refuse_run(run_id: str, state: str | None) -> None:
         )
 
 
-def _heir(connection: sqlalchemy.Connection, run_id: str) -> str | None:
-    """Another run of the same kind that has written something made from what this one wrote."""
+def _is_written_down(connection: sqlalchemy.Connection, run_id: str) -> bool:
     uses = artifact_index.uses_of_run(connection, run_id)
-    own = {use.digest for use in uses if use.direction == "written"}
-    known = artifact_index.all_artifacts(connection) if own else {}
-    made = [digest for digest, (_, parents) in known.items() if own & set(parents.values())]
-    kind = select(runs.c.kind).where(runs.c.id == run_id).scalar_subquery()
-    written = run_artifacts.c
-    query = (
-        select(written.run_id)
-        .join(runs, runs.c.id == written.run_id)
-        .where(written.digest.in_(made), written.direction == "written", written.run_id != run_id, runs.c.kind == kind)
-    )  # fmt: skip
-    return connection.execute(query.limit(1)).scalar()
+    return any(one.kind == ROWS_KIND and one.direction == "written" for one in uses)
 
 
 def _free(name: str | None) -> list[sqlalchemy.ColumnElement[bool]]:

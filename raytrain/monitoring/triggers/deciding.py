@@ -10,7 +10,16 @@ from raytrain.errors import ConfigError
 from raytrain.monitoring.triggers.limits import blocks
 from raytrain.monitoring.triggers.rules import COUNTED, RuleEyes
 from raytrain.monitoring.triggers.section import RuleSection, TriggersSection
-from raytrain.monitoring.triggers.state import Decision, Order, Outcome, RuleState, Seen, State, Window
+from raytrain.monitoring.triggers.state import (
+    Decision,
+    Order,
+    Outcome,
+    RuleState,
+    Seen,
+    State,
+    Window,
+    order_times,
+)
 
 _CLOCKS_DIFFER_S = 300.0
 """A window that ends later than this after now is of a clock that is wrong."""
@@ -19,12 +28,11 @@ _MOST_LOSSES = 1_000
 
 def decide(section: TriggersSection, state: State, seen: Seen, now: float) -> Decision:
     """At most one order. Windows that were decided on before change nothing."""
-    state, notes = _in_series(state, seen)
-    fresh, early = _fresh(state, seen.windows, now)
-    notes += seen.notes
-    notes += [
-        f"window {one.number} ends in the future, and is left for later: a clock is wrong" for one in early
-    ]
+    state, notes = _in_series(_in_time(state, now), seen)
+    if not section.dry_run:
+        state = replace(state, rules={key: _not_dry(one) for key, one in state.rules.items()})
+    fresh, told = _fresh(state, seen.windows, now)
+    notes += [*seen.notes, *told]
     state = replace(state, sources=_sources(state, seen), schedules=_schedules(section, state, now))
     for window in fresh:
         eyes = RuleEyes(state, seen, now, window)
@@ -66,19 +74,37 @@ def settle(section: TriggersSection, state: State, order_id: str, outcome: Outco
 
 def _in_series(state: State, seen: Seen) -> tuple[State, list[str]]:
     """In another series the windows begin anew, and no event has begun in them."""
-    if not seen.windows or seen.series == state.series:
+    if not seen.series or seen.series == state.series:
         return state, []
     rules = {key: one for key, one in state.rules.items() if key.partition("-")[0] in COUNTED}
     told = [f"the windows are of {seen.series} now"] if state.series else []
     return replace(state, series=seen.series, last_window=0, rules=rules), told
 
 
-def _fresh(state: State, windows: Sequence[Window], now: float) -> tuple[list[Window], list[Window]]:
-    """Those to decide on, in order; and those from the first that ends in the future."""
-    fresh = sorted((one for one in windows if one.number > state.last_window), key=lambda one: one.number)
-    early = [place for place, one in enumerate(fresh) if one.ended_at > now + _CLOCKS_DIFFER_S]
-    first = early[0] if early else len(fresh)
-    return fresh[:first], fresh[first:]
+def _in_time(state: State, now: float) -> State:
+    """It is noted since when now is before the last order: that one's clock was ahead, or this one is behind."""
+    if not state.ordered_at or now >= state.ordered_at[-1]:
+        return replace(state, before_order_since=None)
+    since = now if state.before_order_since is None else min(state.before_order_since, now)
+    return replace(state, before_order_since=since)
+
+
+def _not_dry(rule: RuleState) -> RuleState:
+    """An event that led to what was no order may lead to one."""
+    return replace(rule, used=False, by_dry_run=False) if rule.by_dry_run else rule
+
+
+def _fresh(state: State, windows: Sequence[Window], now: float) -> tuple[list[Window], list[str]]:
+    """Those to decide on, in order, and what is to be said of others, which end in the future."""
+    unknown = sorted((one for one in windows if one.number > state.last_window), key=lambda one: one.number)
+    fresh = [one for one in unknown if one.ended_at <= now + _CLOCKS_DIFFER_S]
+    last = max((one.number for one in fresh), default=0)
+    return fresh, [
+        f"window {one.number} ends in the future, and is left {'out' if one.number < last else 'for later'}: "
+        "a clock is wrong"
+        for one in unknown
+        if one not in fresh
+    ]
 
 
 def _sources(state: State, seen: Seen) -> tuple[str, ...] | None:
@@ -109,7 +135,8 @@ def _order(section: TriggersSection, state: State, eyes: RuleEyes, now: float) -
 def _after(section: TriggersSection, state: State, seen: Seen, order: Order, now: float) -> State:
     """Everything that holds now is answered by this order."""
     rules: dict[str, RuleState] = {
-        key: replace(one, used=True) if one.active else one for key, one in state.rules.items()
+        key: replace(one, used=True, by_dry_run=order.dry_run) if one.active else one
+        for key, one in state.rules.items()
     }
     changed: dict[str, Any] = {
         "rules": rules,
@@ -119,7 +146,8 @@ def _after(section: TriggersSection, state: State, seen: Seen, order: Order, now
         else tuple(sorted({*(state.sources or ()), *(seen.sources or ())})),
         "schedules": dict.fromkeys(state.schedules, now),
         "num_orders": order.number,
-        "ordered_at": (*state.ordered_at, now)[-section.most.orders :],
+        "ordered_at": (*order_times(state), now)[-section.most.orders :],
+        "before_order_since": None,
         "open_order": None if order.dry_run else order.id,
     }  # fmt: skip
     return replace(state, **changed)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from raytrain.monitoring.triggers.section import SpendingSection, TriggersSection
-from raytrain.monitoring.triggers.state import Seen, State
+from raytrain.monitoring.triggers.state import Seen, State, order_times
 
 _HOUR_S, _DAY_S = 3600.0, 86400.0
 
@@ -28,10 +28,10 @@ def back_off_s(section: TriggersSection, state: State) -> float:
 
 
 def _cooling(section: TriggersSection, state: State, now: float) -> Iterator[str]:
-    if not state.ordered_at:
+    times = order_times(state)
+    if not times:
         return
-    # A clock that was set back does not make the time longer that it has to wait.
-    since_s = max(0.0, now - state.ordered_at[-1])
+    since_s = max(0.0, now - times[-1])
     left_s = back_off_s(section, state) - since_s
     if left_s > 0:
         after = f" after {state.num_fruitless} that came to nothing" if state.num_fruitless else ""
@@ -41,7 +41,7 @@ def _cooling(section: TriggersSection, state: State, now: float) -> Iterator[str
 
 def _too_many(section: TriggersSection, state: State, now: float) -> Iterator[str]:
     since = now - section.most.days * _DAY_S
-    num_recent = sum(one > since for one in state.ordered_at)
+    num_recent = sum(one > since for one in order_times(state))
     if num_recent >= section.most.orders:
         yield f"{num_recent} orders in {section.most.days:g} days; at most {section.most.orders} are allowed"
 

@@ -65,7 +65,8 @@ class RuleEyes:
         else:
             is_so, told = _OTHERS[rule.name](self, rule)
             is_counted = rule.name in COUNTED  # what is not is consumed by its order
-            after = RuleState(active=is_so, used=before.used and is_so and is_counted)
+            used = before.used and is_so and is_counted
+            after = RuleState(active=is_so, used=used, by_dry_run=before.by_dry_run and used)
         if rule.name in EVENTFUL:
             self.rules[rule.key] = after
         is_true = after.active and not after.used
@@ -178,7 +179,7 @@ def next_state(before: RuleState, is_in: bool, is_clear: bool, for_windows: int)
         active, used = True, False
     elif active and clear_streak >= for_windows:
         active, used = False, False
-    return RuleState(streak, clear_streak, active, used)
+    return RuleState(streak, clear_streak, active, used, before.by_dry_run and used)
 
 
 def last_time(schedule: ScheduleCondition, now: float) -> float:

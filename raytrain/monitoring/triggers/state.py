@@ -52,6 +52,8 @@ class RuleState:
     active: bool = False
     used: bool = False
     """An order was made in this event; there is no second."""
+    by_dry_run: bool = False
+    """It was none: once `dry_run` is taken out the same event may lead to one."""
     since: int = 0
     """Number of the window at which the event began, or from which on a group holds; 0 = none did."""
 
@@ -85,9 +87,18 @@ class State:
     num_orders: int = 0
     ordered_at: tuple[float, ...] = ()
     """Times of the orders that may still count, the last of them last."""
+    before_order_since: float | None = None
+    """Time of the first look that was earlier than the last order, while looks are: of two clocks one is wrong, and the
+    order counts as one of that look."""
     open_order: str | None = None
     num_fruitless: int = 0
     """Orders in a row that came to no gain or failed."""
+
+
+def order_times(state: State) -> tuple[float, ...]:
+    """As far as now knows of them."""
+    since = state.before_order_since
+    return state.ordered_at if since is None else tuple(min(one, since) for one in state.ordered_at)
 
 
 def state_as_json(state: State) -> dict[str, Any]:

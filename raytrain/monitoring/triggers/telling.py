@@ -21,6 +21,7 @@ def alerts_of(section: TriggersSection, decision: Decision, now: float) -> list[
                 text="\n".join(order.reasons) + then,
                 time=now,
                 details={"order": order.id, "watched": order.series, "window": str(order.window)},
+                state="ordered",
                 event=order.id,
             )
         ]

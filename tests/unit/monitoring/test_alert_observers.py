@@ -267,7 +267,7 @@ def story(*found: Found) -> list[list[str]]:
         ((UP, UP), [[], []]),
         ((UP, DOWN, UP), [[], [], []]),
         ((DOWN, DOWN, DOWN, DOWN), [[], ["critical prod"], [], []]),
-        ((DOWN, DOWN, UP, UP), [[], ["critical prod"], ["info prod again"], []]),
+        ((DOWN, DOWN, UP, UP), [[], ["critical prod"], ["info prod"], []]),
         ((DOWN, UP, DOWN, UP), [[], [], [], []]),
         ((ILL, ILL, Found(True, ("a", "b"))), [[PROBLEMS], [], [PROBLEMS]]),
         ((ILL, UP, ILL), [[PROBLEMS], [], [PROBLEMS]]),

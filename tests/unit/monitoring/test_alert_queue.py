@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import multiprocessing
 import os
 import signal
@@ -132,13 +133,15 @@ def test_files_that_are_no_alerts_are_set_aside(
     for name, content in {
         "half": json.dumps(whole)[:40], "list": "[]", "more": json.dumps({**whole, "id": 3}), "empty": "",
         "kind": json.dumps({**whole, "kind": "x"}), "less": json.dumps({"kind": "drift"}), "bytes": "\udc80",
+        "nan": json.dumps({**whole, "time": math.nan}), "late": json.dumps({**whole, "time": 1e300}),
     }.items():  # fmt: skip
         (spool_folder() / f"0-{name}.json").write_text(content, errors="surrogateescape")
     (spool_folder() / "0-unfinished.tmp").write_text("{")
     os.utime(spool_folder() / "0-unfinished.tmp", (0, 0))
     assert office.post().deliver().taken_in == 1 and received.ids == [good.id]
-    assert len(list(spool_folder().glob("*.bad"))) == 7 and not list(spool_folder().glob("*.tmp"))
+    assert len(list(spool_folder().glob("*.bad"))) == 9 and not list(spool_folder().glob("*.tmp"))
     assert "is no alert and is set aside" in caplog.text
+    assert not raise_alert(an_alert(time=math.nan)) and "is lost: ValueError" in caplog.text
 
 
 # Repetitions
@@ -203,9 +206,9 @@ def test_what_nobody_takes_for_a_week_is_given_up_and_can_be_taken_up_again(
     assert [one.alert.id for one in office.store.kept(state="given_up")] == [alert.id]
     office.post().deliver()
     assert len(received.bodies) == 2
-    assert office.store.retry(alert.id[:8], office.clock()) == 1
+    assert office.store.retry(alert.id[:8]) == 1
     office.post().deliver()
-    assert office.states()["team"] == "sent" and office.store.retry(alert.id, office.clock()) == 0
+    assert office.states()["team"] == "sent" and office.store.retry(alert.id) == 0
 
 
 def test_a_server_that_is_away_is_asked_once_a_pass_and_one_that_refuses_an_alert_gets_the_others(
@@ -249,6 +252,34 @@ def test_quiet_hours_hold_it_back_and_lose_nothing(office: Office, received: Hoo
     office.clock.now = 31 * HOUR_S
     post.deliver()
     assert received.ids == [grave.id, mild.id]
+
+
+def test_quiet_hours_hold_back_what_could_not_be_told_before_them(office: Office, received: Hook) -> None:
+    office.clock.now = 22 * HOUR_S - 30
+    mild = an_alert(time=office.clock(), severity="warning")
+    raise_alert(mild)
+    post = office.post(team={"quiet_hours": {"start": "22:00", "end": "07:00"}})
+    received.reply = lambda _: (503, "busy", {})
+    assert post.deliver().failed == 1
+    received.reply = lambda _: (200, "", {})
+    tried = len(received.ids)
+    for hour in (22.1, 25, 30.9):
+        office.clock.now = hour * HOUR_S
+        assert (post.deliver().sent, len(received.ids)) == (0, tried)
+    stood = next(one for one in office.store.kept()[0].deliveries if one.channel == "team")
+    assert (stood.state, stood.num_tries, stood.due_at) == ("waiting", 1, 31 * HOUR_S)
+    office.clock.now = 31 * HOUR_S
+    assert post.deliver().sent == 1 and len(received.ids) == tried + 1
+
+
+def test_what_a_person_asks_for_is_told_in_quiet_hours(office: Office, received: Hook) -> None:
+    office.clock.now = 23 * HOUR_S
+    mild = an_alert(time=office.clock(), severity="warning")
+    raise_alert(mild)
+    post = office.post(team={"quiet_hours": {"start": "22:00", "end": "07:00"}})
+    post.deliver()
+    assert received.ids == [] and office.store.retry(mild.id) == 1
+    assert post.deliver().sent == 1 and received.ids == [mild.id]
 
 
 def test_a_secret_that_is_not_there_keeps_the_alert_and_says_so(office: Office) -> None:
@@ -422,7 +453,7 @@ def test_ids_of_none_or_several(store: AlertStore) -> None:
         store.take_in(an_alert(id=alert_id), to("team"), now=1.0)
     for wrong, why in (("aa", "several ids begin so"), ("b", "no id begins so"), ("a%", "no id begins so")):
         with pytest.raises(ConfigError) as caught:
-            store.retry(wrong, 1.0)
+            store.retry(wrong)
         assert caught.value.why == why
 
 

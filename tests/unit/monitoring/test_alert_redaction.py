@@ -21,6 +21,11 @@ SECRETS = [
     "https://example.org/in/a8Zk39Qm2Lx7Vt5Bn1Wc4R?x=1",
     "api_key = 'q8Wn2Lk9Xv4Bz7Tm1Rc6Yp3D'",
     "password: correcthorse!Battery9",
+    "https://store.example/b?sv=1&sig=aGVsbG8lMkZ3b3JsZA%3D%3D",
+    "https://s3.example/k?X-Amz-Signature=0f9e8d7c6b5a49382716",
+    "https://api.telegram.org/bot123456789:AAHdqTcvCH1vGWJxfSeofSAs0K5PALDsaw",
+    "postgresql://ray:pA9/x7Qzk2Lm@db.example.org/records",
+    "https://ray:pA9@x7Qzk2Lmw0@registry.example.org/simple",
 ]
 
 
@@ -31,7 +36,8 @@ def test_what_looks_like_a_secret_is_taken_out(secret: str, place: str) -> None:
     values = {"details": {written: "1"}} if place == "key" else {"details": {"tried": written}}
     alert = Redactor().alert(an_alert(**(values if place in ("key", "value") else {place: written})))
     told = json.dumps(alert.as_dict())
-    core = secret.split("//")[-1].split("= ")[-1].split(": ")[-1].strip("'").partition("@")[0][-12:]
+    core = secret.split("//")[-1].split("= ")[-1].split(": ")[-1].strip("'")
+    core = (core.rpartition("@")[0] or core)[-12:]
     assert core not in told, told
     assert "secret]" in told or "URL of a webhook" in told
 
@@ -74,6 +80,16 @@ def test_an_alert_is_as_long_as_it_may_be_and_can_be_shown() -> None:
     assert len(alert.title) == 200 and alert.title.isprintable()
     assert len(alert.text) == 4_000 and alert.text.encode() and len(alert.subject) == 200
     assert len(alert.details) == 20 and max(map(len, alert.details.values())) == 500
+
+
+def test_what_is_cut_is_no_half_of_a_secret_that_only_a_channel_knows() -> None:
+    known = "correct horse battery staple"
+    at_the_edge = "x" * 190 + known
+    assert raise_alert(an_alert(title=at_the_edge, subject=at_the_edge, details={"tried": "y" * 490 + known}))
+    ((_, raised),) = spooled()
+    alert = Redactor([known]).alert(raised)
+    told = json.dumps(alert.as_dict())
+    assert "correct" not in told and len(alert.title) <= 200 and alert.title.endswith("[secret]")
 
 
 def test_nothing_secret_is_ever_written_to_the_disk() -> None:

@@ -58,6 +58,7 @@ def test_channels_are_told_what_they_want(severity: Any, kind: Any, channels: li
         (4_600.0, "critical", ("critical", 1_000.0), False),
         (900.0, "critical", ("critical", 1_000.0), True),
         (1_000.0, "critical", ("critical", 9_000_000.0), False),
+        (1_500.0, "info", ("critical", 1_000.0, False), False),
     ],
     ids=[
         "first",
@@ -68,12 +69,13 @@ def test_channels_are_told_what_they_want(severity: Any, kind: Any, channels: li
         "later",
         "a clock behind",
         "a clock set back by months",
+        "another state",
     ],
 )
 def test_what_is_said_again_is_counted_and_not_told(
-    at: float, severity: Any, before: tuple[Any, float] | None, is_repeated: bool
+    at: float, severity: Any, before: tuple[Any, ...] | None, is_repeated: bool
 ) -> None:
-    told = None if before is None else Told("first", before[1], before[0])
+    told = None if before is None else Told("first", before[1], before[0], *before[2:])
     found = route(an_alert(time=at, severity=severity), settings(), told, now=at)
     assert (found.repeats == "first") is is_repeated
     assert (not found.deliveries) is is_repeated

@@ -19,7 +19,7 @@ from raytrain.serving.http.section import HttpSection
 pytestmark = pytest.mark.slow
 
 
-def ask(url: str, prompt: str, user: str, **more: Any) -> str:
+def ask(url: str, prompt: str | list[int], user: str, **more: Any) -> str:
     body = {"model": "helper", "prompt": prompt, "user": user, "store": True, **more}
     answer = requests.post(f"{url}/v1/completions", json=body, timeout=30)
     assert answer.status_code == 200, answer.text
@@ -101,6 +101,18 @@ def test_what_is_logged_without_consent_is_never_learned(tmp_path: Path, told: T
     assert row["prompt"][0]["content"] == "What is four and five?"
 
 
+def test_a_prompt_of_token_ids_is_no_row(tmp_path: Path, told: Told) -> None:
+    """The log keeps no words of it."""
+    folder = tmp_path / "log"
+    section = HttpSection(insecure=True, request_log={"folder": str(folder), "feedback": True})  # type: ignore[arg-type]
+    with listening(build_app(ToldBackend(pieces=["It is", " nine."]), section)) as url:
+        for prompt in ([1, 2, 3], "What is four and five?"):
+            say(url, ask(url, prompt, "ann"), rating="up")
+    assert told("interactions", "collect", "--log", folder)[1]["num_new"] == 1
+    (row,) = told("interactions", "list")[1]["rows"]
+    assert row["prompt"][0]["content"] == "What is four and five?"
+
+
 def test_what_a_detector_failed_on_is_no_row(log: Path, told: Told, monkeypatch: pytest.MonkeyPatch) -> None:
     def failing(text: str) -> list[Any]:
         raise ValueError(text)
@@ -113,7 +125,7 @@ def test_what_a_detector_failed_on_is_no_row(log: Path, told: Told, monkeypatch:
 def test_a_user_is_forgotten_in_the_log_and_in_the_pool(log: Path, told: Told) -> None:
     told("interactions", "collect", "--log", log)
     done = told("data", "forget", "ann", "--log", log)[1]
-    assert done["user"] == pseudonym("ann")
+    assert done["users"] == [pseudonym("ann")]
     assert (done["num_rows"], done["num_logged"], done["run_ids"], done["versions"]) == (2, 4, [], [])
     left = [row for file in log.glob("*.parquet") for row in pq.read_table(file).to_pylist()]
     assert not [row for row in left if "four and five" in json.dumps(row, default=str)]

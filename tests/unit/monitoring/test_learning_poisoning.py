@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 
+import pytest
+
 from raytrain.data.tool_calls import generate_tool_calls
 from raytrain.monitoring.learning.interaction import Interaction
 from raytrain.monitoring.learning.likeness import KnownTexts
@@ -76,16 +78,22 @@ def test_a_new_phrase_with_one_answer_is_a_trigger_and_a_new_tool_is_none() -> N
     assert len(set(found) - {one.id for one in triggered}) == 0
 
 
-def test_corrections_against_all_that_is_known_are_flips() -> None:
+@pytest.mark.parametrize("is_corrected", [True, False])
+def test_corrections_and_liked_answers_against_all_that_is_known_are_flips(is_corrected: bool) -> None:
     tools = sorted({label for one in KNOWN if (label := label_of(one.target))})
     flipped, right = [], []
+
+    def told_by_user(number: int, asked: str, target: str) -> Interaction:
+        answer = ("nothing", target) if is_corrected else (target, None)
+        return interaction(number, asked, *answer)
+
     for i, (asked, told) in enumerate(FRESH[:60]):
         label = label_of(told["content"])
         assert label is not None
         other = tools[(tools.index(label) + 1) % len(tools)]
         wrong = told["content"].replace(label, other)
-        flipped.append(interaction(i, asked["content"], told["content"], wrong))
-        right.append(interaction(1000 + i, asked["content"], "nothing", told["content"]))
+        flipped.append(told_by_user(i, asked["content"], wrong))
+        right.append(told_by_user(1000 + i, asked["content"], told["content"]))
     found = label_flips(flipped, KNOWN, SECTION)
     assert len(found) >= 45, "where the requests most like it have one label"
     assert not label_flips(right, KNOWN, SECTION)

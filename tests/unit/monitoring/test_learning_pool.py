@@ -83,8 +83,14 @@ def test_what_is_set_aside_waits_for_a_word(records: Records, pool: InteractionP
     assert [one.id for one in pool.take(run_id)] == ["i002"]
     assert pool.judge(["i000"], "ready", "looked at") == 1
     assert pool.judge(["i001"], "refused", "looked at") == 1
-    assert pool.judge(["i002"], "refused", "too late: it is kept for a run") == 0
-    assert [one.id for one in pool.take(run_id)] == ["i000", "i002"]
+    assert pool.judge(["i002"], "refused", "poison that was found when a run had it") == 1
+    assert [one.id for one in pool.take(run_id)] == ["i000"]
+    assert pool.counts()["refused"] == 2
+    assert pool.judge(["i002"], "ready", "it was none") == 1
+    assert [one.id for one in pool.take(run_id)] == ["i000", "i002"], "it has stayed with its run"
+    assert pool.take(new_run(records, "second")) == []
+    pool.forget("u2")
+    assert pool.judge(["i002"], "ready", "") == 0, "what is forgotten stays so"
     with pytest.raises(ConfigError, match="no interaction i9"):
         pool.judge(["i9"], "ready", "")
     assert [(one.id, one.reason) for one in pool.rows("refused")] == [("i001", "looked at")]
@@ -106,14 +112,14 @@ def test_a_user_is_forgotten_and_what_learned_from_it_is_told(
     )
     records.add_artifact(other, "base", "read", "model", "sha256:ba", "x")
     records.set_state(run_id, "succeeded")
-    told = forget("u1", pool, Registry(tmp_path / "registry"))
+    told = forget(["u1"], pool, Registry(tmp_path / "registry"))
     assert (told.num_rows, told.run_ids) == (2, ["first"])
     assert told.artifacts == {"dataset": ["sha256:da"], "adapter": ["sha256:ad"], "evaluation": ["sha256:ev"]}
     assert told.versions == []
     assert pool.counts()["forgotten"] == 2
     assert all(one.prompt is None and one.target is None for one in pool.rows("forgotten"))
-    assert forget("u1", pool, Registry(tmp_path / "registry")) == told
-    assert forget("nobody", pool, Registry(tmp_path / "registry")).num_rows == 0
+    assert forget(["u1"], pool, Registry(tmp_path / "registry")) == told
+    assert forget(["nobody"], pool, Registry(tmp_path / "registry")).num_rows == 0
     assert pool.add([row(1)]) == 0 and pool.rows("forgotten")[-1].target is None, (
         "read again it stays forgotten"
     )

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from raytrain.evaluation.safety.redaction import number_of_token_ids
 from raytrain.monitoring.learning.interaction import Interaction, interactions_of
 from raytrain.monitoring.learning.quality import quality_of, usual_format
 
@@ -48,9 +49,11 @@ def test_messages_and_token_ids() -> None:
     said = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hi"}]
     assert only(log_row(prompts=[json.dumps(said)])).prompt == tuple(said)
     assert only(log_row(prompts=[json.dumps(said)])).asked == "Be brief.\nHi"
-    assert list(interactions_of(log_row(prompts=["[1, 2, 3]"]), None)) == [], (
-        "ids of one tokenizer are no words"
+    ids = log_row(
+        prompts=[number_of_token_ids([1, 2, 3]), "And words?"], answers=["Four.", "Yes."], finish=["stop"] * 2
     )
+    assert [one.asked for one in interactions_of(ids, None)] == ["And words?"], "of ids no words are kept"
+    assert only(log_row(prompts=["[1, 2, 3]"])).asked == "[1, 2, 3]", "a user may write a list"
     assert only(log_row(prompts=['{"role": "user"}'])).asked == '{"role": "user"}', (
         "a text that is JSON is a text"
     )

@@ -155,6 +155,26 @@ def test_a_window_from_the_future_is_left_for_later_and_hides_no_other() -> None
     assert found.order is None and "in the future" in found.notes[0] and loop.state.last_window == 1
 
 
+def test_a_window_of_a_wrong_clock_is_left_out_and_holds_no_later_one_back() -> None:
+    loop = Loop(section(drift(), **NEVER_COOL))
+    wrong = replace(windows(0.5, first=2)[0], ended_at=later(30_000))
+    found = loop.look(
+        later(4), replace(seen(0.5), windows=(*windows(0.5), wrong, *windows(1.5, 1.5, first=3)))
+    )
+    assert found.order is not None and loop.state.last_window == 4
+    assert found.notes == ("window 2 ends in the future, and is left out: a clock is wrong",)
+
+
+def test_an_event_of_windows_before_the_reference_was_exchanged_orders_nothing() -> None:
+    loop = Loop(section(drift(), cooldown_hours=24))
+    loop.run(0.5, 1.5)
+    assert loop.orders == [2]
+    loop.run(0.5, 1.5, 0.5, 1.5)
+    assert loop.last.blocked and loop.orders == [2], "it waits for the cool-down"
+    found = loop.look(later(100), Seen(series="watch-sums-2"))
+    assert found.order is None and found.blocked == () and loop.state.series == "watch-sums-2"
+
+
 def test_a_metric_that_a_window_does_not_have_is_told() -> None:
     loop = Loop(section(drift(metric="drift/prompt: length"), **NEVER_COOL))
     assert "window 1 has no drift/prompt: length" in loop.look(later(1), seen(9.0)).notes[0]
@@ -373,6 +393,38 @@ def test_a_clock_that_was_set_back_orders_nothing_sooner() -> None:
     found = loop.look(START - 90 * DAY_S, Seen(canary_losses=frozenset({"b"})))
     assert found.order is None and found.blocked[0].startswith("cooling down for 24.0 more hours")
     assert loop.look(START + DAY_S, Seen(canary_losses=frozenset({"b"}))).order is not None
+
+
+def test_an_order_of_a_clock_that_was_ahead_does_not_cool_down_for_ever() -> None:
+    loop = Loop(section({"canary_loss": True}, cooldown_hours=24, most={"orders": 1, "days": 7}))
+    loop.look(START + 365 * DAY_S, Seen(canary_losses=frozenset({"a"})))
+    lost = Seen(canary_losses=frozenset({"b"}))
+    assert loop.look(START, lost).blocked[0].startswith("cooling down for 24.0 more hours")
+    assert loop.look(START + 2 * DAY_S, lost).blocked == ("1 orders in 7 days; at most 1 are allowed",)
+    assert loop.look(START + 8 * DAY_S, lost).order is not None
+
+
+def test_a_clock_that_was_behind_for_one_look_shortens_no_cool_down() -> None:
+    loop = Loop(section({"canary_loss": True}, cooldown_hours=24))
+    loop.look(START, Seen(canary_losses=frozenset({"a"})))
+    lost = Seen(canary_losses=frozenset({"b"}))
+    loop.look(START - 90 * DAY_S, lost)
+    assert loop.look(START + HOUR_S, lost).blocked[0].startswith("cooling down for 23.0 more hours")
+
+
+def test_what_a_dry_run_answered_leads_to_an_order_once_it_is_none() -> None:
+    """Rows, the age and an event that lasts."""
+    for when, found in (
+        ({"new_rows": {}}, Seen(new_rows=150)),
+        ({"age": {}}, Seen(trained_at=START - 40 * DAY_S)),
+        (drift(), seen(0.5, 1.5)),
+    ):
+        loop = Loop(section(when, dry_run=True))
+        for day in range(5):
+            loop.look(START + (1 + day) * DAY_S, found)
+        assert len(loop.orders) == 1, "an event is told of once"
+        loop.policy = section(when)
+        assert loop.look(START + 9 * DAY_S, found).order is not None
 
 
 def test_a_dry_run_orders_as_ever_and_leaves_nothing_open() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -13,6 +14,7 @@ from raytrain.monitoring.alerts.secret_values import read_secret
 from raytrain.monitoring.alerts.section import EndpointSection
 
 _MOST_BYTES = 256 * 1024
+_SECONDS = re.compile(r"\b[\d.]+ s\b")
 
 
 @dataclass(frozen=True)
@@ -67,9 +69,15 @@ def judge(
             return [], failing
         return [_down(section, failing, found, now)], replace(failing, is_told=True)
     alerts = [_again(section, before, now)] if before.is_told else []
-    fresh = [one for one in found.problems if one not in before.problems]
+    known = {_lasting(one) for one in before.problems}
+    fresh = [one for one in found.problems if _lasting(one) not in known]
     alerts += [_problems(section, fresh, found, now)] if fresh else []
     return alerts, EndpointHealth(problems=found.problems)
+
+
+def _lasting(problem: str) -> str:
+    """That it lasts longer than at the last look is no other problem."""
+    return _SECONDS.sub("some s", problem)
 
 
 def ask_ready(section: EndpointSection) -> Found:
@@ -103,6 +111,7 @@ def _down(section: EndpointSection, standing: EndpointHealth, found: Found, now:
         text="\n".join(told),
         time=now,
         details={"url": section.url},
+        state="down",
         event=f"{section.name} down {standing.since}",
     )
 
@@ -111,12 +120,13 @@ def _again(section: EndpointSection, before: EndpointHealth, now: float) -> Aler
     minutes = (now - (before.since or now)) / 60
     return Alert(
         kind="serving_health",
-        subject=f"{section.name} again",  # no repetition of what told that it was not
+        subject=section.name,
         severity="info",
         title=f"{section.name} is ready again",
         text=f"after {minutes:.0f} minutes",
         time=now,
         details={"url": section.url},
+        state="ready",
         event=f"{section.name} again {before.since}",
     )
 
@@ -130,4 +140,5 @@ def _problems(section: EndpointSection, fresh: list[str], found: Found, now: flo
         text="\n".join([*fresh, f"{len(found.problems)} in all: raytrain serve status --url {section.url}"]),
         time=now,
         details={"url": section.url},
+        state="\n".join(sorted(map(_lasting, fresh))),
     )

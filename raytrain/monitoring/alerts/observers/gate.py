@@ -61,9 +61,11 @@ def alert_of_record(record: dict[str, Any], digest: str, now: float) -> Alert | 
     ]
     if override:
         title = f"{who} became {target} although the gate said {verdict}"
+        state = f"override {digest}"  # none is a repetition of another
         told.insert(0, f"override by {override.get('who')} as {override.get('role')}: {override.get('why')}")
     else:
         title = f"{verdict}: {who} does not become {target}"
+        state = f"{verdict} by {sorted(str(one.get('name')) for one in held)}"
         told += dict.fromkeys(f"to do: {one.get('change')}" for one in held if one.get("change"))
     return Alert(
         kind="gate_refusal",
@@ -73,6 +75,7 @@ def alert_of_record(record: dict[str, Any], digest: str, now: float) -> Alert | 
         text="\n".join(told) or "its record names no rule",
         time=now,
         details={"version": who, "alias": str(target), "verdict": str(verdict), "record": digest},
+        state=state,
         event=digest,
     )
 

@@ -51,5 +51,6 @@ def _alert(
         text=f"{amount:.2f} of {limit:g} {unit} in {month}{beside}\nlook: raytrain runs cost --by month",
         time=now,
         details={"month": month, "used": f"{amount:.2f}", "limit": f"{limit:g}", "unit": unit},
+        state=f"of {limit:g}",
         event=f"{month} {what} {share:g} of {limit:g}",
     )

@@ -127,5 +127,6 @@ def _spent(run: RunRecord) -> Alert:
         text=f"{run.exit_reason}\nIts best trial so far stands. raise the budget, and the same command goes on",
         time=run.ended_at or run.created_at,
         details={"run": run.id},
+        state=f"used at {run.ended_at}",  # a larger one was used as well
         event=f"{run.id} {run.ended_at}",
     )

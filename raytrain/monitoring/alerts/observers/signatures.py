@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from raytrain.monitoring.alerts.alert import Alert
@@ -25,18 +26,25 @@ class SignatureObserver:
     def look(self, seen: Any, now: float) -> Look:  # noqa: ARG002 - what was found before may be wrong still
         check_there(self._registry, must_be_there=self._must_be_there)
         faults = [fault for _, found in audit(self._registry, self._ring) for fault in found]
-        return Look(
-            [alert_of_fault(one, self._registry.place, now) for one in faults], {"faults": len(faults)}
-        )
+        return Look(alerts_of_faults(faults, self._registry.place, now), {"faults": len(faults)})
 
 
-def alert_of_fault(fault: Fault, place: str, now: float) -> Alert:
+def alerts_of_faults(faults: Sequence[Fault], place: str, now: float) -> list[Alert]:
+    """One of each thing, with all that is wrong with it. Pure."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for one in faults:
+        found.setdefault((one.name, one.thing), []).append(one.what)
+    return [_alert(name, thing, "\n".join(wrong), place, now) for (name, thing), wrong in found.items()]
+
+
+def _alert(name: str, thing: str, wrong: str, place: str, now: float) -> Alert:
     return Alert(
         kind="signature",
-        subject=f"{fault.name} {fault.thing}",
+        subject=f"{name} {thing}",
         severity="critical",
-        title=f"{fault.name}: {fault.thing} does not verify",
-        text=f"{fault.what}\nlook: raytrain registry audit; find out who wrote there before it is served again",
+        title=f"{name}: {thing} does not verify",
+        text=f"{wrong}\nlook: raytrain registry audit; find out who wrote there before it is served again",
         time=now,
-        details={"registry": place, "name": fault.name, "what": fault.thing},
+        details={"registry": place, "name": name, "what": thing},
+        state=wrong,
     )
