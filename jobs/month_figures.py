@@ -56,16 +56,20 @@ def figures_of(
         "orders": [one.told for one in story.events if one.kind == "outcome"],
         "core minutes of training": round(_core_minutes(records), 1),
         "looks at which something could not be done": sum(bool(one.blind) for one in rounds),
-        "what people did, but for forcing a version through": _by_hand(records, story),
+        "what people did, but for forcing a version through": _by_hand(records, story, shift),
     }
 
 
-def _by_hand(records: Records, story: Story) -> int:
-    """Orders that somebody asked for, rows that somebody judged, versions that somebody forced, but for the one that
-    the story is about."""
+def _by_hand(records: Records, story: Story, shift: float) -> int:
+    """Orders that somebody asked for, rows that somebody judged, versions that somebody promoted since the shift, or
+    forced, but for the one that the story is about."""
     asked = sum("asked for by" in one.told for one in story.events if one.kind == "order")
-    judged = InteractionPool(records.engine).counts()["refused"]
-    return asked + judged + max(0, sum(one.kind == "override" for one in story.events) - 1)
+    pool = InteractionPool(records.engine)
+    judged = len(pool.rows("refused")) + sum(one.reason is not None for one in pool.rows("ready"))
+    promoted = sum(
+        one.kind == "promotion" and one.time > shift and ": order " not in one.told for one in story.events
+    )
+    return asked + judged + promoted + max(0, sum(one.kind == "override" for one in story.events) - 1)
 
 
 def _share(found: Sequence[Given]) -> dict[str, Any]:

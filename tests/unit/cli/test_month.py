@@ -92,7 +92,8 @@ def test_figures_count_what_was_asked_between_events(traffic: ModuleType, figure
     ]
     events = [
         Event(5.0, "promotion", "1.0.0", "sha256:a"), Event(14.0, "alarm", "window 2", "sha256:b"),
-        Event(14.5, "order", "because", "sha256:c"), Event(20.0, "promotion", "1.1.0", "sha256:d"),
+        Event(14.5, "order", "because", "sha256:c"),
+        Event(20.0, "promotion", "production is 1.1.0: order month-000001", "sha256:d"),
         Event(21.0, "outcome", "month-000001 succeeded", "sha256:e"), Event(30.0, "override", "1.2.0", "sha256:f"),
         Event(33.0, "rollback", "1.1.0", "sha256:g"),
     ]  # fmt: skip
@@ -105,6 +106,14 @@ def test_figures_count_what_was_asked_between_events(traffic: ModuleType, figure
         ]
     )
     found = figures.figures_of(Story("month", (), (), tuple(events)), seen, records, [], 10.0)
+    InteractionPool(records.engine).judge(["i0"], "refused", "wrong")
+    InteractionPool(records.engine).judge(["i1"], "ready", "right after all")
+    events += [
+        Event(36.0, "promotion", "production is 1.3.0: I tried it", "sha256:h"),
+        Event(37.0, "order", "month-000002: asked for by ada", "sha256:i"),
+        Event(38.0, "override", "1.4.0", "sha256:j"),
+    ]
+    by_hand = figures.figures_of(Story("month", (), (), tuple(events)), seen, records, [], 10.0)
     records.close()
 
     assert found["requests"] == 24 and found["answers from the shift to the alarm"] == 4
@@ -117,3 +126,6 @@ def test_figures_count_what_was_asked_between_events(traffic: ModuleType, figure
     assert found["other rows that were set aside"] == 1
     assert found["orders"] == ["month-000001 succeeded"]
     assert found["what people did, but for forcing a version through"] == 0
+    assert by_hand["what people did, but for forcing a version through"] == 5, (
+        "two rows, two versions, an order"
+    )
