@@ -75,7 +75,7 @@ class EngineBackend:
         return CARDS[:1]
 
     async def readiness(self) -> Readiness:
-        return Readiness(True, BASE.model, {}, (), {"running": self.engine.stats().running})
+        return Readiness(True, BASE.model, {}, (), {"local": {"running": self.engine.stats().running}})
 
     def _ids(self, prompt: Any) -> tuple[int, ...]:
         if prompt and isinstance(prompt[0], int):
@@ -100,7 +100,7 @@ class ToldBackend:
     """By the number of the ask; the last for all that follow."""
     readiness_told: Readiness = field(
         default_factory=lambda: Readiness(
-            True, "tiny", {"helper": "1" * 64}, (), {"waiting": 3, "adapters": {}}
+            True, "tiny", {"helper": "1" * 64}, (), {"local": {"waiting": 3, "adapters": {}}}
         )
     )
     asks: list[Ask] = field(default_factory=list)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
@@ -124,8 +124,8 @@ class Readiness:
     """Digest of each adapter in production that can answer, by its name."""
     problems: tuple[str, ...] = ()
     """What is not as the registry says, or cannot be asked of it; is_ready may be true nonetheless."""
-    details: dict[str, Any] = field(default_factory=dict)
-    """The engine's numbers."""
+    numbers: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """Of each replica's engine, by the replica's name."""
     trials: tuple[TrialState, ...] = ()
 
 

@@ -196,9 +196,9 @@ def combined(found: Sequence[Readiness]) -> Readiness:
     names = {name for one in found for name in one.production}
     problems = list(dict.fromkeys(problem for one in found for problem in one.problems))
     problems += [f"replicas differ in what they serve as {name}" for name in sorted(names - shared.keys())]
-    details: dict[str, Any] = {"replicas": [one.details for one in found]}
+    numbers = {name: told for one in found for name, told in one.numbers.items()}
     is_ready = all(one.is_ready for one in found)
-    return Readiness(is_ready, found[0].base, shared, tuple(problems), details, _trials(found))
+    return Readiness(is_ready, found[0].base, shared, tuple(problems), numbers, _trials(found))
 
 
 def _trials(found: Sequence[Readiness]) -> tuple[TrialState, ...]:

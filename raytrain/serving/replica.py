@@ -220,7 +220,9 @@ class Replica:
             "answering": self.answering,
         }
         is_ready = self.is_alive and not cold and not table.unanswered and not is_draining
-        return Readiness(is_ready, self.base, production, tuple(problems), numbers, self.trials.states())
+        return Readiness(
+            is_ready, self.base, production, tuple(problems), {self.name: numbers}, self.trials.states()
+        )
 
     @property
     def is_alive(self) -> bool:

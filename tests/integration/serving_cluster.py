@@ -14,6 +14,7 @@ import openai
 import psutil
 from bench import Bench, Running, processes_below, wait_until
 from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client.samples import Sample
 from served_releases import Releases
 from serving_site import NUM_TOKENS, PROMPTS
 
@@ -75,16 +76,19 @@ class Server:
             lambda: self.ready().get("production", {}).get("sums") == digest, 60, lambda: str(self.ready())
         )
 
-    def engine(self, number: str) -> float:
-        """Of /metrics, over both replicas."""
+    def metrics(self) -> list[Sample]:
         with urllib.request.urlopen(f"{self.url}/metrics", timeout=10) as page:
             told = page.read().decode()
-        return next(
-            sample.value
-            for family in text_string_to_metric_families(told)
-            for sample in family.samples
-            if sample.name == "raytrain_engine" and sample.labels["number"] == number
-        )
+        return [one for family in text_string_to_metric_families(told) for one in family.samples]
+
+    def engine(self, number: str) -> float:
+        """Of all replicas."""
+        found = [one for one in self.metrics() if one.name == "raytrain_engine"]
+        return sum(one.value for one in found if one.labels["number"] == number)
+
+    def num_replicas(self) -> float:
+        """That answer."""
+        return next(one.value for one in self.metrics() if one.name == "raytrain_replicas")
 
     def session(self) -> Path:
         """Where Ray keeps its logs, and writes which ports it took."""

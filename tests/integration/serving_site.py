@@ -88,7 +88,8 @@ class Site:
 
     def engine(self, number: str) -> float:
         """Of all replicas."""
-        return self.numbers().get(f'raytrain_engine{{number="{number}"}}', 0.0)
+        start = f'raytrain_engine{{number="{number}",'
+        return sum(value for name, value in self.numbers().items() if name.startswith(start))
 
     def processes(self, word: str) -> list[psutil.Process]:
         """Of Ray's, whose command has this word."""
@@ -111,7 +112,7 @@ class Site:
     def is_whole(self) -> bool:
         """Two replicas say that they are ready, and agree."""
         found = self.ready()
-        return bool(found["is_ready"] and not found["problems"]) and self.engine("replicas") == 2
+        return bool(found["is_ready"] and not found["problems"]) and self.numbers()["raytrain_replicas"] == 2
 
     def wait_until_whole(self, within_s: float = 120.0) -> float:
         """How long that took."""

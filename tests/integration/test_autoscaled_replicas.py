@@ -43,9 +43,9 @@ def test_a_busy_replica_gets_another_and_no_request_fails(tmp_path: Path) -> Non
             150,
             lambda: running.files[1].read_text()[-3000:],
         )
-        assert server.engine("replicas") == 1
+        assert server.num_replicas() == 1
         with replace(server.load(), num_connections=16) as load:
-            wait_until(lambda: server.engine("replicas") == 2, 240, lambda: f"another: {server.ready()}")
+            wait_until(lambda: server.num_replicas() == 2, 240, lambda: f"another: {server.ready()}")
             load.wait_for(200)
         assert load.errors == []
         assert load.wrong(texts) == [], f"{len(load.wrong(texts))} of {len(load.answers)}"

@@ -1,5 +1,5 @@
-"""Numbers for Prometheus, in a registry of their own. No label holds a digest, an id or a path: each would be a series
-of its own."""
+"""Numbers for Prometheus, in a registry of their own. No label holds a digest, a request's id or a path: each would be
+a series of its own. A replica's name is one: a `rate` is right only of what one of them has counted."""
 
 from __future__ import annotations
 
@@ -73,7 +73,10 @@ class Metrics:
             "raytrain_mirrored_requests", "Asked of a shadow's candidate, by what became of them", ["outcome"],
             registry=registry,
         )  # fmt: skip
-        self._engine = Gauge("raytrain_engine", "The engine's numbers", ["number"], registry=registry)
+        self._replicas = Gauge("raytrain_replicas", "That answer", registry=registry)
+        self._engine = Gauge(
+            "raytrain_engine", "Numbers of each replica's engine", ["replica", "number"], registry=registry
+        )
 
     def began(self) -> None:
         self._running.inc()
@@ -98,21 +101,17 @@ class Metrics:
         """As Prometheus reads it. readiness: None where it cannot be told."""
         self._ready.set(0 if readiness is None else int(readiness.is_ready))
         self._engine.clear()  # what nobody tells now is not known
-        for name, value in engine_numbers({} if readiness is None else readiness.details).items():
-            self._engine.labels(name).set(value)
+        told = {} if readiness is None else readiness.numbers
+        self._replicas.set(len(told))
+        for replica, numbers in told.items():
+            for name, value in plain_numbers(numbers).items():
+                self._engine.labels(replica, name).set(value)
         for outcome, number in self._mirrored.items():
             self._mirrored_told.labels(outcome).set(number)
         return generate_latest(self._registry)
 
 
-def engine_numbers(details: Mapping[str, Any]) -> dict[str, float]:
-    """Of one replica; of several (`replicas`) their sums, and how many they are. Of what is kept by key, how many
-    keys: these are digests."""
-    several = details.get("replicas", [details] if details else [])
-    told: dict[str, float] = {"replicas": float(len(several))}
-    for one in several:
-        for name, value in one.items():
-            number = len(value) if isinstance(value, dict) else value
-            if isinstance(number, Real):
-                told[name] = told.get(name, 0.0) + float(number)
-    return told
+def plain_numbers(numbers: Mapping[str, Any]) -> dict[str, float]:
+    """Of what is kept by key, how many keys: these are digests."""
+    counted = {name: len(value) if isinstance(value, dict) else value for name, value in numbers.items()}
+    return {name: float(value) for name, value in counted.items() if isinstance(value, Real)}

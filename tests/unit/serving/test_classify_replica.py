@@ -137,7 +137,7 @@ def test_it_is_ready_and_lists_what_each_does(releases: Releases, replica: Repli
     readiness = asyncio.run(replica.readiness())
     assert readiness.is_ready and readiness.problems == ()
     assert readiness.production.keys() == {"sums", "tools", "moods"}
-    assert len(readiness.details["classifiers"]) == 2
+    assert len(readiness.numbers["local"]["classifiers"]) == 2
     cards = {one.id: one.task for one in asyncio.run(replica.models())}
     assert cards["base"] == cards["sums"] == "causal_lm"
     assert cards["tools"] == cards["moods@production"] == "sequence_classification"

@@ -19,7 +19,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from raytrain.serving.backend import Readiness
 from raytrain.serving.http.access_log import ACCESS_LOG
 from raytrain.serving.http.app import build_app
-from raytrain.serving.http.metrics import Metrics, engine_numbers
+from raytrain.serving.http.metrics import Metrics
 from raytrain.serving.http.section import HttpSection, RequestLogSection
 
 pytestmark = pytest.mark.whole
@@ -88,17 +88,18 @@ def test_metrics_count_what_was_answered() -> None:
     assert told["raytrain_tokens_total", "cached"] == 6
     assert told["raytrain_time_to_first_token_seconds_count",] == 2
     assert told["raytrain_http_requests_running",] == 1, "the one that reads this"
-    assert told["raytrain_engine", "waiting"] == 3
+    assert told["raytrain_engine", "local", "waiting"] == 3
     assert told["raytrain_ready",] == 1
     assert "1" * 12 not in page, "no digest makes a series of its own"
 
 
 def test_numbers_that_nobody_tells_any_more_are_not_told() -> None:
     metrics = Metrics(1, {}, {})
-    replica = {"waiting": 6, "steps": 19_000}
-    assert b'raytrain_engine{number="waiting"} 6.0' in metrics.page(Readiness(True, "b", {}, details=replica))
+    numbers = {"one": {"waiting": 6, "steps": 19_000}}
+    told = metrics.page(Readiness(True, "b", {}, numbers=numbers))
+    assert b'raytrain_engine{number="waiting",replica="one"} 6.0' in told
     silent = metrics.page(None)
-    assert b'raytrain_engine{number="replicas"} 0.0' in silent and b"waiting" not in silent
+    assert b"raytrain_replicas 0.0" in silent and b"waiting" not in silent
 
 
 def test_rows_that_the_log_lost_are_in_the_metrics(tmp_path: Path) -> None:
@@ -126,11 +127,21 @@ def test_behind_ray_s_proxies_the_id_is_told_by_them_alone() -> None:
     assert "x-request-id" not in response.headers and response.json()["id"] == "cmpl-mine-1"
 
 
-def test_numbers_of_several_replicas_are_summed() -> None:
-    one = {"running": 2, "adapters": {"a" * 64: 10, "b" * 64: 20}, "name": "text"}
-    assert engine_numbers(one) == {"replicas": 1, "running": 2, "adapters": 2}
-    assert engine_numbers({"replicas": [one, {"running": 3}]}) == {"replicas": 2, "running": 5, "adapters": 2}
-    assert engine_numbers({}) == {"replicas": 0}
+def test_each_replica_s_numbers_are_its_own() -> None:
+    """Summed they would fall where a replica ends, and a `rate` over them say what nobody did."""
+    text = {"running": 2, "adapters": {"a" * 64: 10, "b" * 64: 20}, "name": "text"}
+    page = Metrics().page(Readiness(True, "b", {}, numbers={"one": text, "two": {"running": 3}}))
+    told = [
+        line
+        for line in page.decode().splitlines()
+        if line.startswith(("raytrain_engine{", "raytrain_replicas "))
+    ]
+    assert told == [
+        "raytrain_replicas 2.0",
+        'raytrain_engine{number="running",replica="one"} 2.0',
+        'raytrain_engine{number="adapters",replica="one"} 2.0',
+        'raytrain_engine{number="running",replica="two"} 3.0',
+    ]
 
 
 def test_ready_is_what_the_backend_says_and_health_is_not(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -186,7 +186,7 @@ def test_a_damaged_version_is_refused_and_the_old_one_goes_on(
     readiness = asyncio.run(replica.readiness())
     assert readiness.is_ready and readiness.production == {"sums": first}
     assert any("sums@production" in one and "adapter_model" in one for one in readiness.problems)
-    assert (readiness.details["alarms"], readiness.details["refused"]) == (1, 1)
+    assert (readiness.numbers["local"]["alarms"], readiness.numbers["local"]["refused"]) == (1, 1)
     assert "ALARM sums@production is not served" in caplog.text and "sums@1.0.0 goes on" in caplog.text
 
 
@@ -213,7 +213,7 @@ def test_the_registry_gone_what_was_served_is_served_on(releases: Releases, star
     )
     assert str(place) in complained[0]
     assert asyncio.run(replica.readiness()).is_ready
-    assert asyncio.run(replica.readiness()).details["registry_unreadable"] == 1
+    assert asyncio.run(replica.readiness()).numbers["local"]["registry_unreadable"] == 1
     assert asked(replica, "sums").tokens == expected(releases, first)
     place.unlink()
     place.with_name("away").rename(place)
@@ -289,8 +289,8 @@ def test_who_waits_for_an_adapter_to_load_is_no_hit(releases: Releases, start: S
     replica = start()
 
     def counted() -> tuple[int, int]:
-        details = asyncio.run(replica.readiness()).details
-        return details["hits"], details["loads"]
+        told = asyncio.run(replica.readiness()).numbers["local"]
+        return told["hits"], told["loads"]
 
     hits, loads = counted()
     asked(replica, "other@staging")

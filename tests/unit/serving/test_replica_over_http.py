@@ -46,7 +46,8 @@ class Site:
             sample.labels.get("number", sample.name): sample.value
             for family in text_string_to_metric_families(page)
             for sample in family.samples
-            if sample.labels.keys() <= {"number"} or sample.labels.get("route") == "/v1/completions"
+            if sample.labels.keys() <= {"number", "replica"}
+            or sample.labels.get("route") == "/v1/completions"
         }
 
 
