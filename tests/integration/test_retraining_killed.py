@@ -103,7 +103,7 @@ def test_killed_after_each_step_it_goes_on_and_makes_nothing_twice(
             for report in ("contamination", "safety", "drift"):
                 killed_at(site, order, f"making the report {report}")
         if step == "canary":
-            killed_at(site, order, "0 pairs of the trial")
+            killed_at(site, order, "the trial has 0 pairs")
             log_trial(site)
         killed_after(site, order, step)
     done = site.run("retrain", site.loop, order, timeout_s=600).object
